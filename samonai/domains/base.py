@@ -1,0 +1,88 @@
+"""What the engine asks of a domain: read, cut into frames, merge, write. Nothing else."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from samonai.frame import Frame
+
+
+@dataclass(frozen=True)
+class Case:
+    """One labelled or unlabelled source on disk.
+
+    Attributes:
+        case_id: The file's name without its ending: the unit of splits and of metrics.
+        image: The image's file, or folder for a DICOM series.
+        label: The label map's file, or None.
+        series: DICOM SeriesInstanceUID where the folder holds several.
+    """
+
+    case_id: str
+    image: Path
+    label: Path | None = None
+    series: str | None = None
+
+
+class Source(Protocol):
+    """A source in memory: one volume, raster, document or picture."""
+
+    @property
+    def source_id(self) -> str:
+        """Return the identifier that outputs and the store carry."""
+        ...
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Return the size of a cell of the source's grid along each array axis, in its unit."""
+        ...
+
+    def content_hash(self) -> str:
+        """Return the sha256 of the source's values and geometry, as hexadecimal digits."""
+        ...
+
+
+class Domain(Protocol):
+    """Read, cut, merge, write. A domain never prompts, stores, trains or measures."""
+
+    name: str
+
+    def settings(self) -> dict[str, Any]:
+        """Return all that is done to the pixels, as JSON values, for signatures and metadata."""
+        ...
+
+    def find_cases(self, images: Path | str, labels: Path | str | None = None) -> list[Case]:
+        """List the cases of a data set, sorted by id."""
+        ...
+
+    def class_names(
+        self, images: Path | str, labels: Path | str | None = None
+    ) -> dict[int, str] | None:
+        """Return the names that the data set gives its label values, or None."""
+        ...
+
+    def read(self, case: Case) -> Any:
+        """Read a case, its label included when it has one, into a `Source`."""
+        ...
+
+    def frame_count(self, source: Any) -> int:
+        """Return the number of frames that the source is cut into."""
+        ...
+
+    def frame(self, source: Any, index: int) -> Frame:
+        """Cut one frame."""
+        ...
+
+    def merge(
+        self, source: Any, frame_labels: Mapping[int, npt.NDArray[np.integer]]
+    ) -> npt.NDArray[np.integer]:
+        """Put frame labels (H, W) back on the source's grid; frames not given are background."""
+        ...
+
+    def write(self, source: Any, label: npt.NDArray[np.integer], path: Path) -> Path:
+        """Write a label map on the source's grid and return the file that was written."""
+        ...

@@ -1,0 +1,43 @@
+"""Frames: the 2D images that a domain cuts from a source, the only currency of the engine."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class FrameLocation:
+    """Where a frame lay in its source.
+
+    Attributes:
+        source_id: The source's identifier; never carries a patient's name.
+        index: The frame's number among its source's frames, from 0.
+        origin: (row, column) of the frame's first pixel in the source's plane, in pixels.
+    """
+
+    source_id: str
+    index: int
+    origin: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One 2D image cut from a source (slice, tile, page), and where it lay.
+
+    Attributes:
+        image: uint8 (H, W, 3), RGB, 0..255, frame space.
+        location: Where the frame lay in its source.
+        label: integer (H, W), class per pixel, 0 is background; None when unlabelled.
+        valid: bool (H, W), False where nothing may be learned or predicted; None: all valid.
+    """
+
+    image: npt.NDArray[np.uint8]
+    location: FrameLocation
+    label: npt.NDArray[np.integer] | None = None
+    valid: npt.NDArray[np.bool_] | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Return the frame's (H, W) in pixels."""
+        return self.image.shape[0], self.image.shape[1]
