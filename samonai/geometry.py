@@ -1,0 +1,152 @@
+"""Frame space and model space: the only module that knows both.
+
+Conventions, said once for the whole package:
+
+* Sizes are (H, W). Points are (x, y), boxes xyxy.
+* Coordinates are continuous *edge* coordinates: the pixel in row r and column c covers
+  [c, c + 1) x [r, r + 1) and has its centre at (c + 0.5, r + 0.5). The box of the pixels
+  c0..c1-1 is x from c0 to c1: upper ends are exclusive.
+* Frame to model space is segment-anything's own rule: the longest side becomes `long_side`, sizes
+  round half up (`ResizeLongestSide.get_preprocess_shape`), and coordinates are multiplied by
+  new/old along each axis. The model image is then padded at the right and at the bottom.
+* The low-res frame is the grid of the mask decoder's logits: the padded model image divided by 4.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from segment_anything.utils.transforms import ResizeLongestSide
+from torch.nn.functional import interpolate
+
+LONG_SIDE = 1024
+LOW_RES_STRIDE = 4
+
+
+@dataclass(frozen=True)
+class FrameGeometry:
+    """The mapping between one frame and the model image made of it, and back.
+
+    Attributes:
+        original_size: (H, W) of the frame in pixels.
+        long_side: Side of the square model image in pixels.
+    """
+
+    original_size: tuple[int, int]
+    long_side: int = LONG_SIDE
+
+    def __post_init__(self) -> None:
+        """Check the size.
+
+        Raises:
+            ValueError: A side is shorter than one pixel.
+        """
+        if min(self.original_size) < 1:
+            raise ValueError(f"a frame has at least one pixel per side, got {self.original_size}")
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Return the (H, W) of the frame inside the model image, before padding."""
+        height, width = self.original_size
+        size: tuple[int, int] = ResizeLongestSide.get_preprocess_shape(
+            height, width, self.long_side
+        )
+        return max(size[0], 1), max(size[1], 1)
+
+    @property
+    def low_res_side(self) -> int:
+        """Return the side of the square low-res frame."""
+        return self.long_side // LOW_RES_STRIDE
+
+    @property
+    def scale_xy(self) -> tuple[float, float]:
+        """Return the factors (x, y) from frame to model coordinates."""
+        (height, width), (new_height, new_width) = self.original_size, self.input_size
+        return new_width / width, new_height / height
+
+    def image_to_model(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Resize a frame's image as segment-anything does.
+
+        Args:
+            image: uint8 (H, W, 3), 0..255, frame space.
+
+        Returns:
+            uint8 (h, w, 3) of size `input_size`, not padded.
+        """
+        resized: npt.NDArray[np.uint8] = ResizeLongestSide(self.long_side).apply_image(image)
+        return resized
+
+    def points_to_model(self, points: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Map points (..., 2), (x, y) in frame space, to model space as float32."""
+        return np.asarray(points, np.float32) * np.asarray(self.scale_xy, np.float32)
+
+    def boxes_to_model(self, boxes: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Map boxes (..., 4), xyxy in frame space, to model space as float32."""
+        return np.asarray(boxes, np.float32) * np.asarray(self.scale_xy * 2, np.float32)
+
+    def boxes_to_frame(self, boxes: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Map boxes (..., 4), xyxy in model space, to frame space as float32."""
+        return np.asarray(boxes, np.float32) / np.asarray(self.scale_xy * 2, np.float32)
+
+    def label_to_low_res(self, label: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
+        """Sample a label map at the centres of the low-res pixels; padding is 0.
+
+        Args:
+            label: integer (H, W), frame space.
+
+        Returns:
+            Same dtype, (side, side), low-res frame.
+        """
+        rows, columns = self._low_res_sources()
+        out = np.zeros((self.low_res_side, self.low_res_side), label.dtype)
+        out[: len(rows), : len(columns)] = label[np.ix_(rows, columns)]
+        return out
+
+    def valid_low_res(self) -> npt.NDArray[np.bool_]:
+        """Return bool (side, side): True where a low-res pixel's centre lies in the frame."""
+        rows, columns = self._low_res_sources()
+        valid = np.zeros((self.low_res_side, self.low_res_side), bool)
+        valid[: len(rows), : len(columns)] = True
+        return valid
+
+    def logits_to_frame(self, low_res_logits: torch.Tensor) -> torch.Tensor:
+        """Bring logits back to the frame: bilinear to the model image, crop, bilinear.
+
+        This is `Sam.postprocess_masks`. One row is resized at a time where the intermediate
+        model-sized image would otherwise hold too much memory.
+
+        Args:
+            low_res_logits: float (N, M, side, side), low-res frame.
+
+        Returns:
+            float (N, M, H, W), frame space, same dtype.
+        """
+        height, width = self.input_size
+
+        def one(logits: torch.Tensor) -> torch.Tensor:
+            model = interpolate(
+                logits, (self.long_side, self.long_side), mode="bilinear", align_corners=False
+            )
+            return interpolate(
+                model[..., :height, :width],
+                self.original_size,
+                mode="bilinear",
+                align_corners=False,
+            )
+
+        if len(low_res_logits) <= _ROWS_AT_ONCE:
+            return one(low_res_logits)
+        return torch.cat([one(rows) for rows in low_res_logits.split(_ROWS_AT_ONCE)])
+
+    def _low_res_sources(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+        """Return the frame's row and column under the centre of each low-res pixel."""
+        sources = []
+        for side, scale in zip(self.original_size, self.scale_xy[::-1], strict=True):
+            centres = (np.arange(self.low_res_side) + 0.5) * LOW_RES_STRIDE / scale
+            sources.append(np.floor(centres[centres < side]).astype(np.intp))
+        return sources[0], sources[1]
+
+
+# A float32 model image is 4 MiB per mask: eight rows of three masks stay below 100 MiB.
+_ROWS_AT_ONCE = 8
