@@ -1,0 +1,47 @@
+# Needs make and Python 3.11 or newer. `make demo` and `make test` set up .venv by themselves, once.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test lint format bench wheel clean
+
+help:
+	@echo "make demo    train on phantom patients and leave a folder to look at: demo-output"
+	@echo "make test    run the tests"
+	@echo "make lint    ruff and mypy"
+	@echo "make format  let ruff rewrite what it can"
+	@echo "make bench   measure the ratios that the README states: benchmark-output"
+	@echo "make wheel   build the wheel and the source archive: dist"
+	@echo "make clean   delete what the above made, .venv included"
+
+# Installed again whenever the dependencies change.
+$(READY): pyproject.toml
+	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $(READY)
+
+demo: $(READY)
+	$(BIN)/samonai demo --out demo-output
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks --out benchmark-output
+
+wheel: $(READY)
+	$(BIN)/python -m build --no-isolation
+
+clean:
+	rm -rf $(VENV) demo-output benchmark-output dist build .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,86 @@
+"""What all tests share: real data when it is there, a tiny SAM, and no network."""
+
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from samonai.sam.network import SamNetwork
+
+REPOSITORY = Path(__file__).parents[1]
+_LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost", "0.0.0.0", "")
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no test in this process reach a machine other than this one."""
+    connect = socket.socket.connect
+
+    def connect_locally(self: socket.socket, address: Any) -> None:
+        if isinstance(address, tuple) and str(address[0]) not in _LOCAL_HOSTS:
+            raise OSError(f"tests run offline, but this one connects to {address[0]}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect_locally)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real files beside the checkout; the test is skipped without it."""
+    folder = REPOSITORY.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("needs the real files in ../shared/data, which this machine does not have")
+    return folder
+
+
+@pytest.fixture
+def tiny_network() -> "SamNetwork":
+    """A random SAM with SAM's own geometry (1024, 64, 256), 32 channels and two encoder blocks.
+
+    The blocks are one windowed and one global, both with relative positions. The weights are the
+    same in every test, and none of them is zero.
+    """
+    # Imported here, so that tests of the lower layers start without torch.
+    import torch
+    from segment_anything.modeling import (
+        ImageEncoderViT,
+        MaskDecoder,
+        PromptEncoder,
+        Sam,
+        TwoWayTransformer,
+    )
+
+    from samonai.sam.network import SamNetwork
+    from samonai.sam.normalisation import SAM_NORMALISATION
+
+    channels = 32
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        sam = Sam(
+            ImageEncoderViT(
+                embed_dim=16,
+                depth=2,
+                num_heads=2,
+                mlp_ratio=2.0,
+                out_chans=channels,
+                use_rel_pos=True,
+                window_size=14,
+                global_attn_indexes=(1,),
+            ),
+            PromptEncoder(channels, (64, 64), (1024, 1024), mask_in_chans=16),
+            MaskDecoder(
+                transformer_dim=channels,
+                transformer=TwoWayTransformer(
+                    depth=2, embedding_dim=channels, num_heads=2, mlp_dim=64
+                ),
+                iou_head_hidden_dim=channels,
+            ),
+        )
+        with torch.no_grad():
+            for parameter in sam.parameters():
+                parameter.add_(torch.randn_like(parameter), alpha=0.02)
+    return SamNetwork(
+        sam.eval(), name="tiny", normalisation=SAM_NORMALISATION, encoder_sha256="5a" * 32
+    )

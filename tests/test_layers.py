@@ -1,0 +1,95 @@
+"""Imports point only downwards. Those inside functions and for type checkers count too."""
+
+import ast
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+PACKAGE = REPOSITORY / "samonai"
+LONGEST_MODULE = 400
+
+# Lowest first; a name stands for the module or the package and all that is in it.
+LAYERS = (
+    ("errors", "files", "frame"),
+    ("geometry", "prompts"),
+    ("sam", "domains"),
+    ("embeddings", "transforms"),
+    ("training", "inference"),
+    ("report",),
+    ("api", "demo"),
+    ("cli",),
+)
+TOP = len(LAYERS)
+# The version is a constant of the package itself, which loads nothing.
+FREE_NAMES = {"__version__"}
+
+MODULES = {
+    ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+
+
+def layer_of(module: str) -> int | None:
+    if module in ("samonai", "samonai.__main__"):
+        return TOP
+    unit = module.split(".")[1]
+    return next((level for level, units in enumerate(LAYERS) if unit in units), None)
+
+
+def imported_modules(module: str, path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if is_ours(alias.name))
+        elif isinstance(node, ast.ImportFrom):
+            yield from imported_from(node, module, path)
+
+
+def imported_from(node: ast.ImportFrom, module: str, path: Path) -> Iterator[str]:
+    source = node.module or ""
+    if node.level:
+        package = module.split(".") if path.stem == "__init__" else module.split(".")[:-1]
+        base = package[: len(package) - node.level + 1]
+        source = ".".join([*base, source] if source else base)
+    if is_ours(source):
+        for alias in node.names:
+            submodule = f"{source}.{alias.name}"
+            if submodule in MODULES:
+                yield submodule
+            elif not (source == "samonai" and alias.name in FREE_NAMES):
+                yield source
+
+
+def is_ours(name: str) -> bool:
+    return name.split(".")[0] == "samonai"
+
+
+IMPORTS = {module: sorted(set(imported_modules(module, path))) for module, path in MODULES.items()}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_down(module: str) -> None:
+    own = layer_of(module)
+    assert own is not None, f"{module} is in no layer; add it to LAYERS"
+    upwards = [name for name in IMPORTS[module] if (layer_of(name) or 0) > own]
+    assert upwards == []
+
+
+def test_there_are_no_import_cycles() -> None:
+    try:
+        TopologicalSorter(IMPORTS).prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
+
+
+def test_every_layer_exists() -> None:
+    units = {module.split(".")[1] for module in MODULES if "." in module} - {"__main__"}
+    assert units == {unit for level in LAYERS for unit in level}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_modules_stay_short(module: str) -> None:
+    lines = MODULES[module].read_text(encoding="utf-8").count("\n")
+    assert lines <= LONGEST_MODULE
