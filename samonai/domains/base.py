@@ -45,6 +45,10 @@ class Source(Protocol):
         """Return the sha256 of the source's values and geometry, as hexadecimal digits."""
         ...
 
+    def label_hash(self) -> str | None:
+        """Return the sha256 of the label map, or None when the source is unlabelled."""
+        ...
+
 
 class Domain(Protocol):
     """Read, cut, merge, write. A domain never prompts, stores, trains or measures."""

@@ -1,0 +1,30 @@
+"""Domains: how each kind of data is read, cut into frames, merged and written back."""
+
+from typing import Any
+
+from samonai.domains.base import Case, Domain, Source
+from samonai.domains.medical import MedicalDomain
+from samonai.errors import InputError
+
+DOMAINS: dict[str, type[MedicalDomain]] = {MedicalDomain.name: MedicalDomain}
+
+__all__ = ["DOMAINS", "Case", "Domain", "Source", "get_domain"]
+
+
+def get_domain(name: str, **settings: Any) -> Domain:
+    """Build a domain by name.
+
+    Args:
+        name: A key of `DOMAINS`.
+        **settings: What the domain's class takes, as its `settings()` returned them.
+
+    Raises:
+        InputError: When the name or a setting is unknown.
+    """
+    if name not in DOMAINS:
+        raise InputError(f"unknown domain {name!r}: expected one of {', '.join(DOMAINS)}")
+    try:
+        return DOMAINS[name](**settings)
+    except TypeError as error:
+        reason = str(error).removeprefix(f"{DOMAINS[name].__name__}.__init__() ")
+        raise InputError(f"domain {name}: {reason}") from error

@@ -1,0 +1,298 @@
+"""Find the cases of a data set: paired folders, a dataset.json, or a MONAI datalist."""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from samonai.domains.base import Case
+from samonai.domains.medical.reader import ENDINGS, source_name, strip_ending
+from samonai.errors import InputError
+
+_CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
+_SHOWN = 3
+
+
+def find_cases(
+    images: Path | str, labels: Path | str | None = None, channel: int | None = None
+) -> list[Case]:
+    """List the cases of a data set.
+
+    Args:
+        images: A folder of volumes (and of folders with DICOM series), one volume, one folder of
+            DICOM files, or a JSON file (a decathlon or nnU-Net dataset.json, a MONAI datalist).
+            A folder without volumes but with a dataset.json stands for that file.
+        labels: A folder of label maps matched by name (endings stripped, nnU-Net's `_0000`
+            understood), or one label file for one image. None: unlabelled.
+        channel: nnU-Net channel to take where cases have several.
+
+    Returns:
+        The cases, sorted by id; with `labels`, each has its label.
+
+    Raises:
+        InputError: When there are none, names do not match, or two cases share an id.
+    """
+    images = Path(images)
+    labels = None if labels is None else Path(labels)
+    for path in (images, labels):
+        if path is not None and not path.exists():
+            raise InputError(f"{path}: no such file or folder")
+    listed = _dataset_file(images)
+    if listed is not None:
+        cases = _listed_cases(listed, labels, channel)
+    elif images.is_file() or _holds_dicom_files(images):
+        cases = [_single_case(images, labels)]
+    else:
+        cases = _folder_cases(images, labels, channel)
+    _check_unique(cases, images)
+    return sorted(cases, key=lambda case: case.case_id)
+
+
+def read_class_names(images: Path | str, labels: Path | str | None = None) -> dict[int, str] | None:
+    """Return the class names that a dataset.json gives, value to name, without background.
+
+    Both directions are understood: decathlon's {"1": "liver"} and nnU-Net's {"liver": 1};
+    nnU-Net's regions (lists of values) name no single value and are left out.
+
+    Args:
+        images: As in `find_cases`; the file is looked for in it and beside it.
+        labels: The same, asked second.
+
+    Returns:
+        The names, or None when no dataset.json or no usable "labels" is there.
+    """
+    for place in (images, labels):
+        if place is None:
+            continue
+        path = Path(place)
+        candidates = [path] if path.suffix.lower() == ".json" else []
+        candidates += [path / "dataset.json", path.parent / "dataset.json"]
+        for candidate in candidates:
+            if candidate.is_file():
+                content = _load_json(candidate)
+                named = content.get("labels") if isinstance(content, dict) else None
+                if isinstance(named, dict) and (names := _names(named)):
+                    return names
+    return None
+
+
+def is_dicom_file(path: Path) -> bool:
+    """Say whether a file carries DICOM's preamble; a DICOMDIR is an index and no image."""
+    if path.name.upper() == "DICOMDIR":
+        return False
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def _names(named: dict[str, Any]) -> dict[int, str]:
+    names: dict[int, str] = {}
+    for key, value in named.items():
+        if isinstance(value, int) and not isinstance(value, bool):
+            number, name = value, key
+        elif key.isdigit() and isinstance(value, str):
+            number, name = int(key), value
+        else:
+            continue
+        if number > 0:
+            names[number] = name
+    return dict(sorted(names.items()))
+
+
+def _dataset_file(images: Path) -> Path | None:
+    if images.is_file():
+        return images if images.suffix.lower() == ".json" else None
+    inside = images / "dataset.json"
+    return inside if inside.is_file() and not _volumes(images) else None
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _is_volume_name(path: Path) -> bool:
+    return path.name.lower().endswith(ENDINGS)
+
+
+def _volumes(folder: Path) -> dict[str, Path]:
+    """Return the volumes directly in a folder, files and DICOM sub-folders, by stripped name."""
+    found: dict[str, Path] = {}
+    for path in _visible(folder):
+        if path.is_dir() and not any(is_dicom_file(file) for file in _files(path)):
+            continue
+        if path.is_file() and not _is_volume_name(path):
+            continue
+        stem = strip_ending(path.name) if path.is_file() else path.name
+        if stem in found:
+            raise InputError(
+                f"{folder}: {found[stem].name} and {path.name} are both case {stem!r}; keep one"
+            )
+        found[stem] = path
+    return found
+
+
+def _files(folder: Path) -> Iterable[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def _holds_dicom_files(folder: Path) -> bool:
+    """Say whether a folder is itself a series: loose DICOM files and no volume files."""
+    files = [path for path in _visible(folder) if path.is_file()]
+    loose = any(is_dicom_file(path) for path in files)
+    if loose and any(_is_volume_name(path) for path in files):
+        raise InputError(
+            f"{folder}: holds volumes and loose DICOM files; put each series in its own folder"
+        )
+    return loose
+
+
+def _single_case(image: Path, label: Path | None) -> Case:
+    case_id = source_name(image)
+    if label is not None and label.is_dir():
+        found = _volumes(label)
+        match = _CHANNEL.match(case_id)
+        names = [case_id] if match is None else [case_id, match["case"]]
+        name = next((name for name in names if name in found), None)
+        if name is None:
+            raise InputError(f"{label}: no label named like {image.name}; has {_few(found)}")
+        return Case(name, image, found[name])
+    return Case(case_id, image, label)
+
+
+def _folder_cases(images: Path, labels: Path | None, channel: int | None) -> list[Case]:
+    found = _volumes(images)
+    if not found:
+        raise InputError(
+            f"{images}: no volumes in it; expected {', '.join(ENDINGS)} files or folders of DICOM"
+        )
+    if labels is None:
+        return [Case(name, path) for name, path in _without_channels(found, channel).items()]
+    if labels.is_file():
+        raise InputError(f"{labels}: one label file for a folder of images; give a folder")
+    targets = _volumes(labels)
+    if not targets:
+        raise InputError(f"{labels}: no label maps in it; expected {', '.join(ENDINGS)} files")
+    named = found if set(found) & set(targets) else _match_channels(found, targets, channel, images)
+    lonely = sorted(set(named) - set(targets))
+    unused = sorted(set(targets) - set(named))
+    if lonely or unused:
+        raise InputError(
+            f"{images} and {labels}: names do not match: {len(lonely)} images without a label "
+            f"({_few(lonely)}), {len(unused)} labels without an image ({_few(unused)})"
+        )
+    return [Case(name, path, targets[name]) for name, path in named.items()]
+
+
+def _without_channels(found: dict[str, Path], channel: int | None) -> dict[str, Path]:
+    """Strip nnU-Net's `_0000` where every image has it; other numbers may be case numbers."""
+    ending = f"_{channel or 0:04d}"
+    if channel is not None:
+        return {name[:-5]: path for name, path in found.items() if name.endswith(ending)}
+    if all(name.endswith(ending) and len(name) > len(ending) for name in found):
+        return {name[:-5]: path for name, path in found.items()}
+    return found
+
+
+def _match_channels(
+    found: dict[str, Path], targets: dict[str, Path], channel: int | None, images: Path
+) -> dict[str, Path]:
+    """Group images by the name before `_0000` and take one channel of each."""
+    groups: dict[str, dict[int, Path]] = defaultdict(dict)
+    for name, path in found.items():
+        match = _CHANNEL.match(name)
+        if match is None or match["case"] not in targets:
+            groups[name][-1] = path
+        else:
+            groups[match["case"]][int(match["channel"])] = path
+    taken: dict[str, Path] = {}
+    for name, channels in groups.items():
+        if channel is None and len(channels) > 1:
+            raise InputError(
+                f"{images}: case {name!r} has channels {', '.join(map(str, sorted(channels)))}; "
+                "choose one: --set channel=0"
+            )
+        wanted = next(iter(channels)) if channel is None or -1 in channels else channel
+        if wanted not in channels:
+            raise InputError(f"{images}: case {name!r} has no channel {channel}")
+        taken[name] = channels[wanted]
+    return taken
+
+
+def _listed_cases(file: Path, labels: Path | None, channel: int | None) -> list[Case]:
+    content = _load_json(file)
+    sections = content if isinstance(content, dict) else {"training": content}
+    entries = [
+        entry
+        for key in ("training", "validation")
+        if isinstance(sections.get(key), list)
+        for entry in sections[key]
+    ]
+    if not entries:
+        entries = next(
+            (sections[key] for key in ("testing", "test") if isinstance(sections.get(key), list)),
+            [],
+        )
+    if not entries and isinstance(sections.get("dataset"), dict):
+        entries = list(sections["dataset"].values())
+    if entries:
+        return [_listed_case(entry, file, labels, channel) for entry in entries]
+    folder = file.parent / "imagesTr"
+    if folder.is_dir():
+        beside = file.parent / "labelsTr"
+        return _folder_cases(folder, labels or (beside if beside.is_dir() else None), channel)
+    raise InputError(f"{file}: lists no cases; expected training: [{{image, label}}, ...]")
+
+
+def _listed_case(entry: Any, file: Path, labels: Path | None, channel: int | None) -> Case:
+    if isinstance(entry, str):
+        entry = {"image": entry}
+    image = entry.get("image", entry.get("images")) if isinstance(entry, dict) else None
+    if isinstance(image, list):
+        if len(image) > 1 and channel is None:
+            raise InputError(
+                f"{file}: {len(image)} channels for one case; choose one: --set channel=0"
+            )
+        position = channel or 0
+        image = image[position] if position < len(image) else None
+    label = entry.get("label") if isinstance(entry, dict) else None
+    if not isinstance(image, str) or not (label is None or isinstance(label, str)):
+        raise InputError(f"{file}: cannot use the entry {entry!r:.80}; expected image and label")
+    image_path, label_path = file.parent / image, None if label is None else file.parent / label
+    for path in (image_path, label_path):
+        if path is not None and not path.exists():
+            raise InputError(f"{file}: names {path}, which does not exist")
+    if label_path is None and labels is not None:
+        return _single_case(image_path, labels)
+    case_id = source_name(image_path)
+    match = _CHANNEL.match(case_id)
+    if match and label_path is not None and source_name(label_path) == match["case"]:
+        case_id = match["case"]
+    return Case(case_id, image_path, label_path)
+
+
+def _load_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: not valid JSON ({error})") from error
+
+
+def _check_unique(cases: list[Case], images: Path) -> None:
+    seen: dict[str, Path] = {}
+    for case in cases:
+        if case.case_id in seen:
+            raise InputError(
+                f"{images}: {seen[case.case_id]} and {case.image} are both case "
+                f"{case.case_id!r}; rename one"
+            )
+        seen[case.case_id] = case.image
+
+
+def _few(names: Iterable[str]) -> str:
+    listed = list(names)
+    more = f", and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
+    return (", ".join(listed[:_SHOWN]) or "none") + more

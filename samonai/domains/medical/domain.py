@@ -1,0 +1,187 @@
+"""The medical domain: volumes read, cut into slices along one axis, merged and written."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from samonai.domains.base import Case
+from samonai.domains.medical.dataset import find_cases, read_class_names
+from samonai.domains.medical.intensity import Intensity, picture, plane
+from samonai.domains.medical.reader import read_label, read_volume
+from samonai.domains.medical.volume import Volume, format_shape
+from samonai.domains.medical.writer import default_ending, write_label
+from samonai.errors import InputError
+from samonai.frame import Frame, FrameLocation
+
+logger = logging.getLogger(__name__)
+
+
+class MedicalDomain:
+    """Scans as stacks of slices. Settings are JSON values, so that checkpoints can carry them.
+
+    Args:
+        window: See `Intensity`, as for the five that follow.
+        level: See `Intensity`.
+        width: See `Intensity`.
+        lower: See `Intensity`.
+        upper: See `Intensity`.
+        channels: See `Intensity`.
+        axis: Array axis that slices are cut across: 2 (the default) gives the slices that the
+            scanner made, mostly; 0 and 1 give the other two planes.
+        label_map: Stored label value to class (`{255: 1}`); keys may be text, as JSON has them.
+            As text for the command line: "255:1,7:0".
+        prefer: "sform" or "qform" for NIfTI files whose two geometries contradict each other.
+        channel: nnU-Net channel number to read where cases have several (`_0000`, `_0001`).
+    """
+
+    name = "medical"
+
+    def __init__(
+        self,
+        window: str = "auto",
+        level: float | None = None,
+        width: float | None = None,
+        lower: float = 0.5,
+        upper: float = 99.5,
+        channels: str = "grey",
+        axis: int = 2,
+        label_map: Mapping[Any, Any] | str | None = None,
+        prefer: str | None = None,
+        channel: int | None = None,
+    ) -> None:
+        if axis not in (0, 1, 2):
+            raise InputError(f"axis={axis!r}: expected 0, 1 or 2")
+        if prefer not in (None, "sform", "qform"):
+            raise InputError(f"prefer={prefer!r}: expected sform or qform")
+        self.intensity = Intensity(window, level, width, lower, upper, channels)
+        self.axis = axis
+        self.label_map = parse_label_map(label_map)
+        self.prefer = prefer
+        self.channel = channel
+
+    def settings(self) -> dict[str, Any]:
+        """Return what rebuilds this domain: `MedicalDomain(**settings)`, as JSON values."""
+        return {
+            **self.intensity.settings(),
+            "axis": self.axis,
+            "label_map": {str(stored): wanted for stored, wanted in self.label_map.items()},
+            "prefer": self.prefer,
+            "channel": self.channel,
+        }
+
+    def find_cases(self, images: Path | str, labels: Path | str | None = None) -> list[Case]:
+        """List the cases of a data set, sorted by id; see `dataset.find_cases`."""
+        return find_cases(images, labels, channel=self.channel)
+
+    def class_names(
+        self, images: Path | str, labels: Path | str | None = None
+    ) -> dict[int, str] | None:
+        """Return the names that a dataset.json in or beside the folders gives, or None."""
+        return read_class_names(images, labels)
+
+    def read(self, case: Case) -> Volume:
+        """Read a case's volume, and its label when it has one.
+
+        Raises:
+            InputError: When either cannot be used; see `read_volume` and `read_label`.
+        """
+        volume = replace(read_volume(case.image, case.series, self.prefer), source_id=case.case_id)
+        if self.intensity.window == "auto" and self.intensity.level is None:
+            # No silent guess: which scans were taken for CT must be found in the log.
+            chosen = self.intensity.chosen_window(volume)
+            logger.info("%s: window=auto chose %s", case.case_id, chosen)
+        if case.label is None:
+            return volume
+        label = read_label(case.label, volume, self.label_map, self.prefer)
+        return replace(volume, label=label)
+
+    def frame_count(self, source: Volume) -> int:
+        """Return the number of slices across the domain's axis."""
+        return source.shape[self.axis]
+
+    def frame(self, source: Volume, index: int) -> Frame:
+        """Cut one slice, its label and valid mask with it.
+
+        Args:
+            source: The volume.
+            index: Slice number, 0 to `frame_count(source) - 1`.
+
+        Returns:
+            The slice as (H, W): axis 2 gives rows j and columns i, never flipped.
+        """
+        self._check_index(source, index)
+        ranges = self.intensity.ranges(source)
+        label, valid = source.label, source.valid
+        return Frame(
+            image=picture(source, self.axis, index, self.intensity, ranges),
+            location=FrameLocation(source.source_id, index),
+            label=None if label is None else plane(label, self.axis, index),
+            valid=None if valid is None else plane(valid, self.axis, index),
+        )
+
+    def merge(
+        self, source: Volume, frame_labels: Mapping[int, npt.NDArray[np.integer]]
+    ) -> npt.NDArray[np.integer]:
+        """Put slices' labels back on the volume's grid.
+
+        Args:
+            source: The volume that the slices were cut from.
+            frame_labels: Slice number to integer (H, W); slices not given are background.
+
+        Returns:
+            int32 (I, J, K), class per voxel.
+        """
+        merged = np.zeros(source.shape, np.int32)
+        for index, label in frame_labels.items():
+            self._check_index(source, index)
+            target = plane(merged, self.axis, index)
+            if label.shape != target.shape:
+                raise ValueError(
+                    f"slice {index} of {source.source_id}: label {format_shape(label.shape)}, "
+                    f"expected {format_shape(target.shape)} (rows x columns)"
+                )
+            target[...] = label
+        return merged
+
+    def write(self, source: Volume, label: npt.NDArray[np.integer], path: Path | str) -> Path:
+        """Write a label map on the volume's grid; see `write_label`.
+
+        A path without a volume's ending gets the input's (.nii.gz for NIfTI and DICOM).
+        """
+        path = Path(path)
+        if not path.name.lower().endswith((".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".nhdr")):
+            path = path.with_name(path.name + default_ending(source))
+        return write_label(source, label, path)
+
+    def _check_index(self, source: Volume, index: int) -> None:
+        if not 0 <= index < self.frame_count(source):
+            raise IndexError(
+                f"slice {index} of {source.source_id}: it has slices 0 to "
+                f"{self.frame_count(source) - 1} across axis {self.axis}"
+            )
+
+
+def parse_label_map(label_map: Mapping[Any, Any] | str | None) -> dict[int, int]:
+    """Return a label map as integers, from a mapping (JSON has text keys) or "255:1,7:0".
+
+    Raises:
+        InputError: When something in it is not a whole number of 0 or more.
+    """
+    if not label_map:
+        return {}
+    if isinstance(label_map, str):
+        pairs = [tuple(part.split(":")) for part in label_map.split(",")]
+    else:
+        pairs = list(label_map.items())
+    try:
+        mapping = {int(stored): int(wanted) for stored, wanted in pairs}
+    except (TypeError, ValueError):
+        mapping = {-1: -1}
+    if min(*mapping, *mapping.values()) < 0:
+        raise InputError(f"label_map={label_map!r}: expected stored:class pairs such as 255:1")
+    return mapping

@@ -1,0 +1,172 @@
+"""From scan values to the 8-bit pictures that SAM sees: windows, percentiles, channels."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from samonai.domains.medical.volume import FloatArray, Volume
+from samonai.errors import InputError
+
+# (level, width) in Hounsfield units. Soft tissue is MedSAM's (Ma et al., Nature Communications
+# 2024); the others are the customary display values that Radiopaedia's article "Windowing (CT)"
+# lists for lungs, bone, brain and liver.
+CT_WINDOWS = {
+    "soft_tissue": (40.0, 400.0),
+    "lung": (-600.0, 1500.0),
+    "bone": (400.0, 1800.0),
+    "brain": (40.0, 80.0),
+    "liver": (30.0, 150.0),
+}
+CHANNELS = ("grey", "neighbours", "windows")
+THREE_WINDOWS = ("lung", "soft_tissue", "bone")
+# Air stands at -1000 HU, and scanners pad below it. Magnitude MR, PET and ultrasound hold no such
+# values, nor does anything standardised to unit variance.
+HOUNSFIELD_MINIMUM = -500.0
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Intensity:
+    """How scan values become 8-bit grey values; part of every signature.
+
+    Attributes:
+        window: "auto", "percentile", or a name of `CT_WINDOWS`. Ignored when `level` is given.
+            "auto" takes soft_tissue for CT and percentiles for all else; CT is what DICOM's
+            Modality calls so, or, without one, what holds values of -500 or less.
+        level: Centre of an explicit window, in the scan's unit; with `width`.
+        width: Width of an explicit window.
+        lower: Lower percentile of the volume's valid voxels that becomes black.
+        upper: Upper percentile that becomes white.
+        channels: "grey" (the slice three times), "neighbours" (the slices before, at and after),
+            or "windows" (lung, soft tissue and bone windows, CT only).
+    """
+
+    window: str = "auto"
+    level: float | None = None
+    width: float | None = None
+    lower: float = 0.5
+    upper: float = 99.5
+    channels: str = "grey"
+
+    def __post_init__(self) -> None:
+        known = ("auto", "percentile", *CT_WINDOWS)
+        if self.window not in known:
+            raise InputError(f"window={self.window!r}: expected one of {', '.join(known)}")
+        if (self.level is None) != (self.width is None):
+            raise InputError("level and width make a window together; give both or neither")
+        if self.width is not None and not self.width > 0:
+            raise InputError(f"width={self.width:g}: expected a positive number")
+        if not 0 <= self.lower < self.upper <= 100:
+            raise InputError(
+                f"percentiles {self.lower:g} to {self.upper:g}: expected 0 <= lower < upper <= 100"
+            )
+        if self.channels not in CHANNELS:
+            raise InputError(f"channels={self.channels!r}: expected one of {', '.join(CHANNELS)}")
+
+    def ranges(self, volume: Volume) -> tuple[Range, Range, Range]:
+        """Return the (black, white) values of the three channels for a volume.
+
+        Raises:
+            InputError: When CT windows are asked for on a scan that is not CT.
+        """
+        if self.channels != "windows":
+            limits = self._range(volume)
+            return limits, limits, limits
+        if not looks_like_ct(volume):
+            raise InputError(
+                f"{volume.source_id}: channels=windows needs Hounsfield units and this is no CT; "
+                "use channels=grey or channels=neighbours"
+            )
+        lung, soft, bone = (window_range(*CT_WINDOWS[name]) for name in THREE_WINDOWS)
+        return lung, soft, bone
+
+    def settings(self) -> dict[str, Any]:
+        """Return all that enters the pixels, as JSON values."""
+        return {
+            "window": self.window,
+            "level": self.level,
+            "width": self.width,
+            "lower": self.lower,
+            "upper": self.upper,
+            "channels": self.channels,
+        }
+
+    def chosen_window(self, volume: Volume) -> str:
+        """Return the window's name for a volume, with "auto" decided."""
+        if self.window != "auto":
+            return self.window
+        return "soft_tissue" if looks_like_ct(volume) else "percentile"
+
+    def _range(self, volume: Volume) -> Range:
+        if self.level is not None and self.width is not None:
+            return window_range(self.level, self.width)
+        window = self.chosen_window(volume)
+        if window == "percentile":
+            return volume.quantiles(self.lower, self.upper)
+        return window_range(*CT_WINDOWS[window])
+
+
+def looks_like_ct(volume: Volume) -> bool:
+    """Say whether values are Hounsfield units: by DICOM's Modality, else by their minimum."""
+    if volume.facts.modality is not None:
+        return volume.facts.modality == "CT"
+    return volume.quantiles(0, 100)[0] <= HOUNSFIELD_MINIMUM
+
+
+def window_range(level: float, width: float) -> Range:
+    """Return the values that a window shows as black and as white."""
+    return level - width / 2, level + width / 2
+
+
+def to_grey(values: FloatArray, limits: Range) -> npt.NDArray[np.uint8]:
+    """Map values linearly so that the limits become 0 and 255, clipped, rounded.
+
+    Args:
+        values: float32, any shape, the scan's unit.
+        limits: (black, white); equal limits give 0 everywhere.
+
+    Returns:
+        uint8 of the same shape, 0..255.
+    """
+    black, white = limits
+    if not white > black:
+        return np.zeros(values.shape, np.uint8)
+    scaled = (values - np.float32(black)) * np.float32(255 / (white - black))
+    grey: npt.NDArray[np.uint8] = (np.clip(scaled, 0, 255) + np.float32(0.5)).astype(np.uint8)
+    return grey
+
+
+def picture(
+    volume: Volume, axis: int, index: int, intensity: Intensity, ranges: tuple[Range, Range, Range]
+) -> npt.NDArray[np.uint8]:
+    """Return one slice as uint8 (H, W, 3), RGB, frame space.
+
+    Args:
+        volume: The scan.
+        axis: Array axis that the slice is cut across, 0..2.
+        index: Slice number along that axis.
+        intensity: How values become grey.
+        ranges: What `intensity.ranges(volume)` returned, measured once per volume.
+    """
+    if intensity.channels == "neighbours":
+        last = volume.shape[axis] - 1
+        steps = (max(index - 1, 0), index, min(index + 1, last))
+    else:
+        steps = (index, index, index)
+    planes: dict[tuple[int, Range], npt.NDArray[np.uint8]] = {}
+    for step, limits in zip(steps, ranges, strict=True):
+        if (step, limits) not in planes:
+            planes[step, limits] = to_grey(plane(volume.data, axis, step), limits)
+    return np.stack([planes[key] for key in zip(steps, ranges, strict=True)], axis=-1)
+
+
+def plane(array: npt.NDArray[Any], axis: int, index: int) -> npt.NDArray[Any]:
+    """Return slice `index` across an axis of (I, J, K) as (H, W): x is the earlier axis, y the later.
+
+    Axis 2 gives rows j and columns i, axis 1 rows k and columns i, axis 0 rows k and columns j.
+    Nothing is flipped. The result is a view.
+    """
+    return np.moveaxis(array, axis, 0)[index].T

@@ -1,0 +1,224 @@
+"""NRRD and MetaImage (.mha, .mhd) in and out through SimpleITK, with the checks it leaves out.
+
+SimpleITK reads files that were cut short without a word, so payload sizes are compared with the
+headers here before it is asked for voxels.
+"""
+
+import math
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK as sitk
+
+from samonai.domains.medical.nifti import check_volume_shape
+from samonai.domains.medical.volume import (
+    Affine,
+    FormatFacts,
+    RawVolume,
+    axis_spacing,
+    check_affine,
+    is_sheared,
+)
+from samonai.errors import InputError
+from samonai.files import write_atomically
+
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+_IMAGE_IO = {"nrrd": "NrrdImageIO", "metaimage": "MetaImageIO"}
+_HEADER_LIMIT = 1 << 20
+_BLOCK = 1 << 22
+_META_BYTES = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "LONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}
+_NRRD_BYTES = {
+    1: {"signed char", "int8", "int8_t", "uchar", "unsigned char", "uint8", "uint8_t"},
+    2: {"short", "short int", "signed short", "signed short int", "int16", "int16_t", "ushort",
+        "unsigned short", "unsigned short int", "uint16", "uint16_t"},
+    4: {"int", "signed int", "int32", "int32_t", "uint", "unsigned int", "uint32", "uint32_t",
+        "float"},
+    8: {"longlong", "long long", "long long int", "signed long long", "signed long long int",
+        "int64", "int64_t", "ulonglong", "unsigned long long", "unsigned long long int", "uint64",
+        "uint64_t", "double"},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Payload:
+    """Where voxels lie: the file, from which byte on, how many they are, and how compressed."""
+
+    path: Path
+    offset: int
+    expected: int
+    encoding: str
+
+
+def sniff(head: bytes) -> str | None:
+    """Return "nrrd" or "metaimage" when a file's first bytes are of that format, else None."""
+    if head.startswith(b"NRRD000"):
+        return "nrrd"
+    keys = {line.split(b"=")[0].strip() for line in head.split(b"\n")[:12] if b"=" in line}
+    return "metaimage" if {b"NDims", b"DimSize"} & keys else None
+
+
+def read_itk(path: Path, kind: str) -> RawVolume:
+    """Read a NRRD or MetaImage volume.
+
+    Args:
+        path: The file, or the header of a file in two parts.
+        kind: "nrrd" or "metaimage", as `sniff` found it.
+
+    Returns:
+        The voxels in index order and their affine in RAS+.
+
+    Raises:
+        InputError: When the file is cut short, not 3D, not real-valued or without geometry.
+    """
+    payload = (_nrrd_payload if kind == "nrrd" else _meta_payload)(path)
+    if payload is not None:
+        _check_payload(payload)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.SetImageIO(_IMAGE_IO[kind])
+    try:
+        reader.ReadImageInformation()
+        shape = check_volume_shape(tuple(reader.GetSize()), path)
+        if reader.GetNumberOfComponents() != 1:
+            raise InputError(f"{path}: colour or vector voxels; expected one number per voxel")
+        image = reader.Execute()
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise InputError(f"{path}: SimpleITK cannot read it ({reason})") from error
+    array = sitk.GetArrayFromImage(image).T.reshape(shape)
+    if array.dtype.kind not in "iuf":
+        raise InputError(f"{path}: {array.dtype} voxels; expected one real number per voxel")
+    affine = _affine(image)
+    check_affine(affine, str(path))
+    return RawVolume(array, affine, FormatFacts(kind))
+
+
+def write_itk(label: npt.NDArray[np.integer], affine: Affine, path: Path) -> None:
+    """Write an integer volume as .nrrd or .mha, compressed.
+
+    Args:
+        label: uint8 or uint16 (I, J, K).
+        affine: float64 (4, 4), index to mm in RAS+; without shear.
+        path: File ending in .nrrd or .mha.
+
+    Raises:
+        InputError: When the grid is sheared, which these formats' readers do not carry.
+    """
+    if is_sheared(affine):
+        raise InputError(f"{path}: the grid is sheared, which this format cannot say; use .nii.gz")
+    lps = LPS_TO_RAS @ affine
+    spacing = axis_spacing(affine)
+    image = sitk.GetImageFromArray(np.ascontiguousarray(label.T))
+    image.SetSpacing(spacing)
+    image.SetOrigin(lps[:3, 3].tolist())
+    image.SetDirection((lps[:3, :3] / np.asarray(spacing)).ravel().tolist())
+    with write_atomically(path) as temporary:
+        sitk.WriteImage(image, str(temporary), useCompression=True)
+
+
+def _affine(image: sitk.Image) -> Affine:
+    size = image.GetDimension()
+    direction = np.asarray(image.GetDirection()).reshape(size, size)[:3, :3]
+    lps = np.eye(4)
+    lps[:3, :3] = direction * np.asarray(image.GetSpacing()[:3])
+    lps[:3, 3] = image.GetOrigin()[:3]
+    return LPS_TO_RAS @ lps
+
+
+def _check_payload(payload: _Payload) -> None:
+    if not payload.path.is_file():
+        raise InputError(f"{payload.path}: the voxel file that the header names is missing")
+    found = _payload_size(payload)
+    if found < payload.expected:
+        raise InputError(
+            f"{payload.path}: cut short: the header promises {payload.expected} bytes of voxels, "
+            f"found {found}; copy it again"
+        )
+
+
+def _payload_size(payload: _Payload) -> int:
+    """Count the payload's bytes, up to what is expected, decompressing in blocks."""
+    if payload.encoding == "raw":
+        return payload.path.stat().st_size - payload.offset
+    # 32 + 15 lets zlib recognise both its own and gzip's wrapping.
+    decoder, count = zlib.decompressobj(32 + zlib.MAX_WBITS), 0
+    with payload.path.open("rb") as file:
+        file.seek(payload.offset)
+        while count < payload.expected and (block := file.read(_BLOCK)):
+            try:
+                count += len(decoder.decompress(block))
+            except zlib.error:
+                break
+    return count
+
+
+def _read_text_header(path: Path, stop: bytes) -> tuple[list[str], int]:
+    """Return a header's lines up to the one that starts with `stop`, and where voxels begin."""
+    with path.open("rb") as file:
+        head = file.read(_HEADER_LIMIT)
+    lines, position = [], 0
+    for line in head.splitlines(keepends=True):
+        position += len(line)
+        lines.append(line.decode("latin-1").strip())
+        if line.startswith(stop) if stop else not line.strip():
+            break
+    return lines, position
+
+
+def _meta_payload(path: Path) -> _Payload | None:
+    lines, position = _read_text_header(path, b"ElementDataFile")
+    fields = {key.strip(): value.strip() for key, _, value in (x.partition("=") for x in lines)}
+    data_file = fields.get("ElementDataFile", "")
+    if not data_file:
+        raise InputError(f"{path}: cut short: the header names no ElementDataFile; copy it again")
+    voxel = _META_BYTES.get(
+        fields.get("ElementType", "").removeprefix("MET_").replace("U", "", 1)
+        if "MET_U" in fields.get("ElementType", "")
+        else fields.get("ElementType", "").removeprefix("MET_")
+    )
+    sizes = fields.get("DimSize", "").split()
+    if voxel is None or data_file.startswith("LIST") or "%" in data_file:
+        return None
+    expected = voxel * _product(sizes, path) * int(fields.get("ElementNumberOfChannels", "1"))
+    compressed = fields.get("CompressedData", "False").lower() == "true"
+    if data_file == "LOCAL":
+        return _Payload(path, position, expected, "zlib" if compressed else "raw")
+    offset = max(int(fields.get("HeaderSize", "0")), 0)
+    return _Payload(_sibling(path, data_file), offset, expected, "zlib" if compressed else "raw")
+
+
+def _nrrd_payload(path: Path) -> _Payload | None:
+    lines, position = _read_text_header(path, b"")
+    fields = {
+        key.strip().lower(): value.strip()
+        for key, _, value in (line.partition(":") for line in lines if not line.startswith("#"))
+    }
+    voxel = next((size for size, names in _NRRD_BYTES.items() if fields.get("type") in names), None)
+    encoding = {"raw": "raw", "gzip": "zlib", "gz": "zlib"}.get(fields.get("encoding", ""))
+    data_file = fields.get("data file", fields.get("datafile"))
+    skips = fields.get("byte skip", "0") != "0" or fields.get("line skip", "0") != "0"
+    listed = data_file is not None and (data_file.startswith("LIST") or "%" in data_file)
+    if voxel is None or encoding is None or skips or listed:
+        return None
+    expected = voxel * _product(fields.get("sizes", "").split(), path)
+    if data_file is not None:
+        return _Payload(_sibling(path, data_file), 0, expected, encoding)
+    return _Payload(path, position, expected, encoding)
+
+
+def _product(sizes: list[str], path: Path) -> int:
+    numbers = [int(size) for size in sizes if size.lstrip("+-").isdigit()]
+    if not numbers or len(numbers) != len(sizes) or min(numbers) < 1:
+        raise InputError(f"{path}: impossible dimensions {' '.join(sizes)!r}; export it again")
+    return math.prod(numbers)
+
+
+def _sibling(path: Path, name: str) -> Path:
+    # A header may not reach out of its own folder: it may come from anywhere.
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise InputError(f"{path}: its voxel file {name!r} lies outside the header's folder")
+    return path.parent / name

@@ -1,0 +1,179 @@
+"""Volumes in memory: voxels, where they lie in the patient, and what writing back needs."""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+
+from samonai.errors import InputError
+
+# Two grids are one when their affines' entries agree to a micrometre-scale tolerance and no
+# corner moves by more than a small part of a voxel: single precision headers and quaternions
+# stay well inside both, a wrong spacing or a shift does not.
+AFFINE_TOLERANCE_MM = 1e-3
+CORNER_TOLERANCE_VOXELS = 0.05
+_SHEAR_TOLERANCE = 1e-3
+
+FloatArray = npt.NDArray[np.float32]
+Affine = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FormatFacts:
+    """What a file said besides voxels and affine, as far as writing back or windowing needs it.
+
+    Attributes:
+        format: "nifti", "nrrd", "metaimage" or "dicom".
+        nifti_header: A NIfTI header holding geometry fields only (codes, quaternion, units), or
+            None when the volume came from another format. Free-text fields are never kept.
+        modality: DICOM's Modality ("CT", "MR", ...), or None where the format has none.
+    """
+
+    format: str
+    nifti_header: nib.Nifti1Header | None = None
+    modality: str | None = None
+
+
+@dataclass(frozen=True)
+class RawVolume:
+    """What a format's reader returns: voxels as the file stores them, before any conversion.
+
+    Attributes:
+        array: Any real dtype, (I, J, K), rescaled to the file's physical values.
+        affine: float64 (4, 4), voxel index to mm in RAS+.
+        facts: What writing back needs.
+        valid: bool (I, J, K), False on padding that the file declares; None: all valid.
+    """
+
+    array: npt.NDArray[Any]
+    affine: Affine
+    facts: FormatFacts
+    valid: npt.NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """One scan: voxels in the file's own index order, never flipped or resampled.
+
+    Attributes:
+        data: float32 (I, J, K), index order as nibabel and SimpleITK count: i along x (columns),
+            j along y (rows), k along slices. Finite everywhere.
+        affine: float64 (4, 4), index to millimetres in RAS+ (nibabel's convention); the centre
+            of voxel (i, j, k) lies at `affine @ (i, j, k, 1)`.
+        source_id: The case's identifier, from file or folder names and never from tags.
+        facts: What writing back onto the same grid needs.
+        label: int32 (I, J, K), class per voxel, 0 is background; None when unlabelled.
+        valid: bool (I, J, K), False on padding and on voxels that were not numbers; None: all.
+    """
+
+    data: FloatArray
+    affine: Affine
+    source_id: str
+    facts: FormatFacts = field(default_factory=lambda: FormatFacts("nifti"))
+    label: npt.NDArray[np.int32] | None = None
+    valid: npt.NDArray[np.bool_] | None = None
+    _measured: dict[Any, Any] = field(default_factory=dict, repr=False, init=False)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Return the grid's size (I, J, K) in voxels."""
+        i, j, k = self.data.shape
+        return i, j, k
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Return the distance in mm between neighbouring voxels along each array axis."""
+        return axis_spacing(self.affine)
+
+    def content_hash(self) -> str:
+        """Return the sha256 of voxels, valid mask and affine; the label does not enter."""
+        if "content" not in self._measured:
+            self._measured["content"] = _hash_arrays(self.data, self.affine, self.valid)
+        return str(self._measured["content"])
+
+    def label_hash(self) -> str | None:
+        """Return the sha256 of the label map, or None when there is no label."""
+        if self.label is None:
+            return None
+        if "label" not in self._measured:
+            self._measured["label"] = _hash_arrays(self.label)
+        return str(self._measured["label"])
+
+    def quantiles(self, lower: float, upper: float) -> tuple[float, float]:
+        """Return two percentiles (0..100) of the valid voxels' values, measured once."""
+        key = ("quantiles", lower, upper)
+        if key not in self._measured:
+            values = self.data if self.valid is None else self.data[self.valid]
+            low, high = np.percentile(values, [lower, upper])
+            self._measured[key] = (float(low), float(high))
+        low, high = self._measured[key]
+        return low, high
+
+
+def axis_spacing(affine: Affine) -> tuple[float, float, float]:
+    """Return the lengths in mm of an affine's three axis columns."""
+    i, j, k = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+    return float(i), float(j), float(k)
+
+
+def is_sheared(affine: Affine) -> bool:
+    """Say whether the affine's axes are not at right angles (a tilted gantry, mostly)."""
+    directions = affine[:3, :3] / np.asarray(axis_spacing(affine))
+    return bool(np.abs(directions.T @ directions - np.eye(3)).max() > _SHEAR_TOLERANCE)
+
+
+def check_affine(affine: Affine, where: str) -> None:
+    """Refuse an affine that is not finite or squeezes the volume flat.
+
+    Raises:
+        InputError: Naming `where` and what is wrong.
+    """
+    if not np.isfinite(affine).all():
+        raise InputError(f"{where}: the affine holds NaN or infinity; write a valid geometry")
+    spacing = axis_spacing(affine)
+    volume = abs(float(np.linalg.det(affine[:3, :3])))
+    if min(spacing) <= 0 or volume < 1e-6 * float(np.prod(spacing)):
+        raise InputError(
+            f"{where}: the affine is singular (spacing {format_spacing(spacing)} mm); "
+            "write a valid geometry"
+        )
+
+
+def same_grid(first: Affine, second: Affine, shape: tuple[int, ...]) -> bool:
+    """Say whether two affines put every voxel of a grid at the same place."""
+    if np.abs(first - second).max() > AFFINE_TOLERANCE_MM:
+        return False
+    corners = np.indices((2, 2, 2)).reshape(3, -1) * (np.asarray(shape)[:, None] - 1)
+    moved = (first - second) @ np.vstack([corners, np.ones(8)])
+    largest = float(np.sqrt((moved[:3] ** 2).sum(axis=0)).max())
+    return largest <= CORNER_TOLERANCE_VOXELS * min(axis_spacing(first))
+
+
+def format_shape(shape: tuple[int, ...]) -> str:
+    """Write a shape for a message: 34x52x35."""
+    return "x".join(str(size) for size in shape)
+
+
+def format_spacing(spacing: tuple[float, ...]) -> str:
+    """Write spacings for a message: 0.977x0.977x3.27."""
+    return "x".join(f"{size:.4g}" for size in spacing)
+
+
+def format_affine(affine: Affine) -> str:
+    """Write an affine on one line for a message, rows separated by semicolons."""
+    rows = ("[" + " ".join(f"{value:.6g}" for value in row) + "]" for row in affine[:3])
+    return "; ".join(rows)
+
+
+def _hash_arrays(*arrays: npt.NDArray[Any] | None) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        if array is None:
+            digest.update(b"none;")
+            continue
+        digest.update(f"{array.dtype.str}{array.shape};".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
