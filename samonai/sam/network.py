@@ -1,6 +1,7 @@
 """SAM as samonai uses it: a frozen encoder, a trainable decoder, a batched decode."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -101,6 +102,16 @@ class SamNetwork(nn.Module):
         self.prompt_encoder.requires_grad_(prompt_encoder)
         return self.train(self.training)
 
+    def fork(self) -> "SamNetwork":
+        """Return a network with a decoder of its own (a copy) on the same encoder."""
+        sam = Sam(self.image_encoder, deepcopy(self.prompt_encoder), deepcopy(self.mask_decoder))
+        return SamNetwork(
+            sam,
+            name=self.name,
+            normalisation=self.normalisation,
+            encoder_sha256=self.encoder_sha256,
+        ).to(self.device)
+
     def train(self, mode: bool = True) -> Self:
         """Set the training mode of what is trained; frozen parts stay in `eval()`."""
         super().train(mode)
@@ -122,9 +133,7 @@ class SamNetwork(nn.Module):
             ValueError: The image has another dtype or shape.
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(
-                f"a frame's image is uint8 (H, W, 3), got {image.dtype} {image.shape}"
-            )
+            raise ValueError(f"a frame's image is uint8 (H, W, 3), got {image.dtype} {image.shape}")
         geometry = FrameGeometry((image.shape[0], image.shape[1]), self.long_side)
         resized = torch.from_numpy(np.array(geometry.image_to_model(image), copy=True))
         return self.pad(self.normalisation.apply(resized.permute(2, 0, 1).float()))

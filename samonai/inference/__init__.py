@@ -1,0 +1,1 @@
+"""From embeddings and prompts to label maps on the source's grid."""

@@ -1,0 +1,163 @@
+"""From prompts on frames to one label map on the source's own grid."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from monai.inferers import Inferer
+
+from samonai.domains.base import Domain
+from samonai.geometry import FrameGeometry
+from samonai.prompts import Prompts
+from samonai.sam.network import SamNetwork
+
+Scores = Callable[[int, "FramePrompts", tuple[int, int]], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class FramePrompts:
+    """The prompts of one frame, each asking for one object of a class.
+
+    Attributes:
+        boxes: float32 (N, 4), xyxy in frame space (edge coordinates, upper ends exclusive).
+        classes: int64 (N,), label value of each object.
+    """
+
+    boxes: npt.NDArray[np.float32]
+    classes: npt.NDArray[np.int64]
+
+    def to_model(self, geometry: FrameGeometry) -> Prompts:
+        """Return the prompts in model space, on image 0."""
+        return Prompts.from_boxes(geometry.boxes_to_model(self.boxes))
+
+
+class SourceInferer(Inferer):  # type: ignore[misc]
+    """Decodes the prompted frames of a source and merges them into one label map.
+
+    One frame is in memory at a time, beside the source and its label map: memory stays flat in
+    the number of frames.
+
+    Args:
+        domain: Cuts frames and merges their labels.
+        prompts_at_once: Prompts decoded together; bounds memory on crowded frames.
+        precision: Precision of the encoder where a frame's embedding is not given.
+    """
+
+    def __init__(self, domain: Domain, prompts_at_once: int = 16, precision: str = "auto") -> None:
+        """Keep the domain and the limits."""
+        super().__init__()
+        self.domain = domain
+        self.prompts_at_once = prompts_at_once
+        self.precision = precision
+
+    def __call__(
+        self,
+        inputs: Any,
+        network: SamNetwork,
+        prompts: Mapping[int, FramePrompts] | None = None,
+        embedding: Callable[[int], torch.Tensor] | None = None,
+    ) -> npt.NDArray[np.integer]:
+        """Predict a source's label map.
+
+        Args:
+            inputs: The source, as the domain reads it.
+            network: Decodes, and encodes where no embedding is given.
+            prompts: Prompts by frame index; other frames stay background.
+            embedding: Gives a frame's embedding (C, h, w) by its index, as from a store.
+
+        Returns:
+            The label map on the source's grid.
+        """
+        find = embedding or (lambda index: self.encode(inputs, network, index))
+
+        def scores(index: int, frame: FramePrompts, size: tuple[int, int]) -> torch.Tensor:
+            return self.logits(network, find(index), frame, size)
+
+        return self.merge(inputs, prompts or {}, scores)
+
+    def encode(self, source: Any, network: SamNetwork, index: int) -> torch.Tensor:
+        """Return one frame's embedding, float32 (C, h, w)."""
+        image = network.preprocess(self.domain.frame(source, index).image)
+        return network.encode(image[None], self.precision)[0]
+
+    @torch.no_grad()
+    def logits(
+        self,
+        network: SamNetwork,
+        embedding: torch.Tensor,
+        prompts: FramePrompts,
+        size: tuple[int, int],
+    ) -> torch.Tensor:
+        """Return float32 (N, H, W): the logits of each prompt in frame space, on the CPU."""
+        geometry = FrameGeometry(size, network.long_side)
+        rows = torch.arange(len(prompts.boxes)).split(self.prompts_at_once)
+        model = prompts.to_model(geometry)
+        parts = [
+            geometry.logits_to_frame(network.decode(embedding[None], model[part]).low_res_logits)
+            for part in rows
+        ]
+        return torch.cat(parts)[:, 0].float().cpu()
+
+    def merge(
+        self, source: Any, prompts: Mapping[int, FramePrompts], scores: Scores
+    ) -> npt.NDArray[np.integer]:
+        """Label each prompted frame by its highest positive score, and merge the frames.
+
+        Args:
+            source: The source.
+            prompts: Prompts by frame index.
+            scores: Gives (N, H, W) scores of a frame's prompts; 0 and below is background.
+        """
+        labels = {}
+        for index, frame_prompts in _prompted(prompts):
+            size = self.domain.frame(source, index).size
+            labels[index] = label_from_scores(
+                scores(index, frame_prompts, size), frame_prompts.classes
+            )
+        return self.domain.merge(source, labels)
+
+
+def label_from_scores(
+    scores: torch.Tensor, classes: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int32]:
+    """Give every pixel the class of its highest score, or 0 where none is positive.
+
+    Args:
+        scores: float (N, H, W), logits or other scores with their threshold at 0.
+        classes: int64 (N,), class of each score.
+
+    Returns:
+        int32 (H, W).
+    """
+    best, row = scores.max(0)
+    label = classes.astype(np.int32)[row.numpy()]
+    return np.where(best.numpy() > 0, label, np.int32(0))
+
+
+def box_scores(index: int, prompts: FramePrompts, size: tuple[int, int]) -> torch.Tensor:
+    """Score the filled box, the baseline that any model must beat: small boxes lie on top.
+
+    A pixel belongs to a box when its centre does.
+
+    Args:
+        index: The frame; every frame is scored alike.
+        prompts: The boxes.
+        size: (H, W) of the frame.
+
+    Returns:
+        float32 (N, H, W): 1/area inside the box, 0 outside.
+    """
+    height, width = size
+    boxes = torch.from_numpy(prompts.boxes)[:, :, None]  # (N, 4, 1)
+    x, y = torch.arange(width) + 0.5, torch.arange(height) + 0.5
+    columns = (x >= boxes[:, 0]) & (x < boxes[:, 2])  # (N, W)
+    rows = (y >= boxes[:, 1]) & (y < boxes[:, 3])  # (N, H)
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return (rows[:, :, None] & columns[:, None, :]) / area[:, :, None].clamp(min=1e-6)
+
+
+def _prompted(prompts: Mapping[int, FramePrompts]) -> Iterator[tuple[int, FramePrompts]]:
+    return ((index, prompts[index]) for index in sorted(prompts) if len(prompts[index].classes))

@@ -1,0 +1,304 @@
+"""Handlers of the training engine: what a run keeps on disk, and what it shows."""
+
+import csv
+import json
+import logging
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from ignite.engine import Engine, Events
+from monai.engines import IterationEvents
+from monai.handlers import EarlyStopHandler
+from monai.utils import CommonKeys
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import nn
+
+from samonai.errors import InputError
+from samonai.files import write_atomically
+
+logger = logging.getLogger(__name__)
+
+BEST_FILE, LAST_FILE = "model.pt", "last.pt"
+HISTORY_JSON, HISTORY_CSV = "history.json", "history.csv"
+
+
+class HasEpoch(Protocol):
+    """Something whose random choices depend on the epoch."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tell the epoch, from 1."""
+        ...
+
+
+def is_main_process() -> bool:
+    """Return whether this process writes files: the only one, or rank 0 of several."""
+    return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
+
+
+class EpochSeed:
+    """Tells the data which epoch begins, so that a resumed run draws what the first would have.
+
+    Args:
+        listeners: The dataset and the batch sampler of the training loader.
+    """
+
+    def __init__(self, *listeners: HasEpoch) -> None:
+        """Keep the listeners."""
+        self.listeners = listeners
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to the trainer."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Pass the epoch on."""
+        for listener in self.listeners:
+            listener.set_epoch(engine.state.epoch)
+
+
+class GradientClip:
+    """Clips the norm of the gradient before every step.
+
+    Args:
+        network: Its trainable parameters are clipped together.
+        max_norm: The largest 2-norm.
+    """
+
+    def __init__(self, network: nn.Module, max_norm: float = 1.0) -> None:
+        """Keep the network and the norm."""
+        self.network, self.max_norm = network, max_norm
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to the trainer."""
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Clip."""
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm)
+
+
+class EarlyStop(EarlyStopHandler):  # type: ignore[misc]
+    """Stops the trainer that it is attached to when the validation Dice no longer rises.
+
+    Args:
+        validator: The evaluator whose key metric counts.
+        patience: Validations without a rise that are waited for.
+    """
+
+    def __init__(self, validator: Engine, patience: int) -> None:
+        """Take the score from the validator."""
+        super().__init__(patience, lambda _: _key_metric(validator))
+        self.validator = validator
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to the trainer, after its validation handler."""
+        self.set_trainer(engine)
+        super().attach(engine)
+
+    def __call__(self, engine: Engine) -> None:
+        """Count this epoch, if it was validated."""
+        if _validated(self.validator, engine.state.epoch):
+            super().__call__(engine)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the count and the best score so far."""
+        assert self._handler is not None
+        return {"counter": self._handler.counter, "best_score": self._handler.best_score}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+        assert self._handler is not None
+        self._handler.counter = state["counter"]
+        self._handler.best_score = state["best_score"]
+
+
+class RunCheckpoint:
+    """Keeps a run on disk after every epoch: `last.pt` whole, `model.pt` the best, the history.
+
+    Each file is written beside and renamed, so a kill at any moment leaves the state after some
+    epoch; with the same seed, going on from there gives the weights of an uninterrupted run.
+    Attach it after the validation handler and everything else whose state it keeps.
+
+    Args:
+        folder: Where the files go.
+        network: Saved by its `state_dict()`, which leaves the frozen encoder out.
+        parts: What else has a state: optimizer, LR schedule, early stop.
+        validator: The evaluator whose key metric chooses the best epoch.
+        resume: Go on from `last.pt` when it is there.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        network: nn.Module,
+        parts: dict[str, Any],
+        validator: Engine,
+        resume: bool = True,
+    ) -> None:
+        """Keep what is saved."""
+        self.folder = Path(folder)
+        self.network = getattr(network, "module", network)
+        self.parts = {name: part for name, part in parts.items() if part is not None}
+        self.validator = validator
+        self.resume = resume
+        self.best: dict[str, Any] = {"epoch": 0, "metric": None}
+        self.history: list[dict[str, Any]] = []
+        self._losses: list[float] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to the trainer."""
+        engine.add_event_handler(Events.STARTED, self.started)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration_completed)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.epoch_completed)
+
+    def started(self, engine: Engine) -> None:
+        """Load the last state, if there is one to go on from.
+
+        Raises:
+            InputError: The file is not a checkpoint of such a run.
+        """
+        path = self.folder / LAST_FILE
+        if not (self.resume and path.exists()):
+            return
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            self.network.load_state_dict(state["network"])
+            for name, part in self.parts.items():
+                part.load_state_dict(state["parts"][name])
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(
+                f"{path} cannot be resumed from ({str(error).splitlines()[0]}); "
+                f"remove it to start over"
+            ) from error
+        engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
+        self.best, self.history = state["best"], state["history"]
+        logger.info("resuming after epoch %d of %s", state["epoch"], engine.state.max_epochs)
+
+    def iteration_completed(self, engine: Engine) -> None:
+        """Note the loss."""
+        self._losses.append(float(engine.state.output[CommonKeys.LOSS]))
+
+    def epoch_completed(self, engine: Engine) -> None:
+        """Write the files of the epoch that just ended."""
+        epoch = engine.state.epoch
+        metric = self._validation_metric(epoch)
+        self.history.append(
+            {
+                "epoch": epoch,
+                "train_loss": sum(self._losses) / max(len(self._losses), 1),
+                "val_dice": metric,
+                "learning_rate": _learning_rate(self.parts.get("optimizer")),
+            }
+        )
+        self._losses.clear()
+        better = metric is not None and (
+            self.best["metric"] is None or metric > self.best["metric"]
+        )
+        if better:
+            self.best = {"epoch": epoch, "metric": metric}
+        if not is_main_process():
+            return
+        if better or not (self.folder / BEST_FILE).exists():
+            self._save(self.network.state_dict(), BEST_FILE)
+        self._write_history()
+        state = {
+            "network": self.network.state_dict(),
+            "parts": {name: part.state_dict() for name, part in self.parts.items()},
+            "epoch": epoch,
+            "iteration": engine.state.iteration,
+            "best": self.best,
+            "history": self.history,
+        }
+        self._save(state, LAST_FILE)
+
+    def _validation_metric(self, epoch: int) -> float | None:
+        """Return the key metric, if the validator ran after this epoch."""
+        return _key_metric(self.validator) if _validated(self.validator, epoch) else None
+
+    def _save(self, state: dict[str, Any], name: str) -> None:
+        with write_atomically(self.folder / name) as path:
+            torch.save(state, path)
+
+    def _write_history(self) -> None:
+        with write_atomically(self.folder / HISTORY_JSON) as path:
+            path.write_text(json.dumps(self.history, indent=1) + "\n")
+        with (
+            write_atomically(self.folder / HISTORY_CSV) as path,
+            path.open("w", newline="") as file,
+        ):
+            writer = csv.DictWriter(file, fieldnames=list(self.history[0]))
+            writer.writeheader()
+            writer.writerows(self.history)
+
+
+class TrainingProgress:
+    """A progress bar over the whole run, with the last loss and validation Dice.
+
+    Args:
+        validator: The evaluator whose key metric is shown.
+        console: Where to show it; standard error by default.
+    """
+
+    def __init__(self, validator: Engine, console: Console | None = None) -> None:
+        """Keep what is shown."""
+        self.validator = validator
+        self.console = console or Console(stderr=True)
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to the trainer; only the main process shows a bar."""
+        if is_main_process():
+            engine.add_event_handler(Events.STARTED, self.started)
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration_completed)
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self.epoch_completed)
+            engine.add_event_handler(Events.COMPLETED, self.stop)
+            engine.add_event_handler(Events.TERMINATE, self.stop)
+
+    def started(self, engine: Engine) -> None:
+        """Show the bar."""
+        self.progress = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            TextColumn("epoch {task.fields[epoch]}  loss {task.fields[loss]}  {task.fields[dice]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+        )
+        steps = engine.state.max_epochs * engine.state.epoch_length
+        self.task = self.progress.add_task("training", total=steps, epoch=0, loss="–", dice="")
+        self.progress.start()
+
+    def iteration_completed(self, engine: Engine) -> None:
+        """Move the bar."""
+        self.progress.update(
+            self.task,
+            completed=engine.state.iteration,
+            epoch=f"{engine.state.epoch}/{engine.state.max_epochs}",
+            loss=f"{float(engine.state.output[CommonKeys.LOSS]):.3f}",
+        )
+
+    def epoch_completed(self, engine: Engine) -> None:
+        """Show the validation Dice."""
+        metrics = self.validator.state.metrics
+        if metrics:
+            self.progress.update(self.task, dice=f"val Dice {next(iter(metrics.values())):.3f}")
+
+    def stop(self, engine: Engine) -> None:
+        """Leave the bar as it stands."""
+        self.progress.stop()
+
+
+def _validated(validator: Engine, epoch: int) -> bool:
+    # MONAI's ValidationHandler runs the evaluator with the trainer's epoch as its own.
+    return bool(validator.state.metrics) and validator.state.epoch == epoch
+
+
+def _key_metric(validator: Engine) -> float:
+    return float(validator.state.metrics[validator.state.key_metric_name])
+
+
+def _learning_rate(optimizer: torch.optim.Optimizer | None) -> float | None:
+    return None if optimizer is None else float(optimizer.param_groups[0]["lr"])
