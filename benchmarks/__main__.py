@@ -1,0 +1,55 @@
+"""Run the benchmarks: `python -m benchmarks [--quick] [--out DIR] [--only SUBJECT …]`."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks import decoder, encoder, store, training
+from benchmarks.report import table_of, write_report
+from benchmarks.rows import Row
+from benchmarks.setting import QUICK, Setting
+from benchmarks.timing import Progress
+
+SUBJECTS: dict[str, Callable[[Setting, Progress], list[Row]]] = {
+    "training": training.measure,
+    "encoder": encoder.measure,
+    "decoder": decoder.measure,
+    "store": store.measure,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, print the table, write `results.json`; return 1 when a bar is missed."""
+    options = _parser().parse_args(arguments)
+    setting = QUICK if options.quick else Setting()
+    console = Console()
+    rows: list[Row] = []
+    with console.status("starting") as status:
+        for subject in options.only or SUBJECTS:
+            measured = SUBJECTS[subject](
+                setting, lambda text, s=subject: status.update(f"{s}: {text}")
+            )
+            rows += measured
+            # After each subject, so that a run that is stopped leaves what it measured.
+            write_report(rows, setting, options.out / "results.json")
+    console.print(table_of(rows))
+    console.print(f"written to {options.out / 'results.json'}")
+    return 1 if any(row.met is False for row in rows) else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "--quick", action="store_true", help="small model, few rounds: shows that all works"
+    )
+    parser.add_argument("--out", type=Path, default=Path("benchmark-output"), help="folder")
+    parser.add_argument(
+        "--only", action="append", choices=sorted(SUBJECTS), help="a subject; may be repeated"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,85 @@
+"""Our forward through the encoder against the stock one: time, peak memory, error."""
+
+import contextlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from segment_anything.modeling import Sam
+
+from benchmarks.rows import Row, speed_up
+from benchmarks.setting import Setting, random_images, random_sam
+from benchmarks.timing import Contestant, Progress, interleave
+from samonai.sam.encoder import encode_images
+
+# The contract of the encoder: relative error against the stock forward in fp32.
+_BARS = {"fp32": 1e-5, "bf16": 1e-2}
+_REPOSITORY = Path(__file__).parents[1]
+
+
+def measure(setting: Setting, progress: Progress) -> list[Row]:
+    """Measure time, error and peak memory in fp32 and bf16."""
+    sam, image = random_sam(setting.model), random_images(1)
+    truth = encode("stock", "fp32", sam, image)
+    rows = []
+    for precision, bar in _BARS.items():
+        ours = encode("ours", precision, sam, image)
+        error = float((ours - truth).norm() / truth.norm())
+        rows.append(
+            Row(
+                "encoder",
+                f"{setting.model} {precision}: error",
+                error,
+                "relative error",
+                at_most=bar,
+            )
+        )
+    contestants = {
+        f"{whose} {precision}": Contestant(
+            lambda whose=whose, precision=precision: encode(whose, precision, sam, image)
+        )
+        for precision in _BARS
+        for whose in ("ours", "stock")
+    }
+    times = interleave(contestants, rounds=setting.rounds, warm_up=False, progress=progress)
+    for precision in _BARS:
+        rows.append(
+            speed_up(
+                "encoder",
+                f"{setting.model} {precision}: faster than stock",
+                ours=times[f"ours {precision}"],
+                theirs=times[f"stock {precision}"],
+            )
+        )
+        rows.append(_memory_row(setting.model, precision, progress))
+    return rows
+
+
+@torch.no_grad()
+def encode(whose: str, precision: str, sam: Sam, images: torch.Tensor) -> torch.Tensor:
+    """Encode with "ours" or "stock"; stock in bf16 is autocast, as scripts do it."""
+    if whose == "ours":
+        return encode_images(sam.image_encoder, images, precision)
+    lower = torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else None
+    with lower or contextlib.nullcontext():
+        embeddings: torch.Tensor = sam.image_encoder(images)
+    return embeddings.float()
+
+
+def _memory_row(model: str, precision: str, progress: Progress) -> Row:
+    """Compare what one encoding adds to the memory of a process that holds model and image."""
+    added = {}
+    for whose in ("ours", "stock"):
+        progress(f"{whose} {precision}: peak memory in a process of its own")
+        command = [sys.executable, "-m", "benchmarks.memory", model, whose, precision]
+        done = subprocess.run(command, cwd=_REPOSITORY, capture_output=True, text=True, check=True)
+        added[whose] = json.loads(done.stdout)["added_bytes"]
+    return Row(
+        "encoder",
+        f"{model} {precision}: less memory than stock",
+        added["stock"] / added["ours"],
+        "x",
+        details={f"{whose}_added_bytes": size for whose, size in added.items()},
+    )

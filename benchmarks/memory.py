@@ -1,0 +1,33 @@
+"""Peak memory of one encoding, in a process of its own: `python -m benchmarks.memory` (Linux)."""
+
+import json
+import sys
+from pathlib import Path
+
+from benchmarks.encoder import encode
+from benchmarks.setting import random_images, random_sam
+
+_RESET_PEAK = "5"
+
+
+def main() -> None:
+    """Print {"added_bytes": …} for the model, forward and precision of the arguments."""
+    model, whose, precision = sys.argv[1:]
+    sam, image = random_sam(model), random_images(1)
+    # Building the model may have taken more than the encoding will.
+    Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
+    before = _status_bytes("VmRSS")
+    encode(whose, precision, sam, image)
+    sys.stdout.write(json.dumps({"added_bytes": _status_bytes("VmHWM") - before}))
+
+
+def _status_bytes(field: str) -> int:
+    # Not getrusage: its peak lives on through exec and would be the parent's.
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"/proc/self/status has no {field}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""The models and inputs that all subjects measure on: random weights, random pixels, fixed seed."""
+
+from dataclasses import dataclass
+
+import torch
+from segment_anything import sam_model_registry
+from segment_anything.modeling import Sam
+
+from samonai.prompts import Prompts
+from samonai.sam.micro import build_micro
+from samonai.sam.network import SamNetwork
+from samonai.sam.normalisation import SAM_NORMALISATION
+from samonai.training.losses import MaskTargets
+
+SEED = 0
+_NO_IDENTITY = "00" * 32  # random weights have no checksum to go by
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How large a run is.
+
+    Attributes:
+        model: "vit_b", or "micro" for a run that only shows that all works.
+        batch: Images per decoder step.
+        rounds: Turns for contestants of more than a second.
+        short_rounds: Turns for the others.
+        objects: Box prompts on one frame.
+        frames: Frames in the store.
+    """
+
+    model: str = "vit_b"
+    batch: int = 8
+    rounds: int = 3
+    short_rounds: int = 15
+    objects: int = 50
+    frames: int = 64
+
+
+QUICK = Setting("micro", batch=2, rounds=1, short_rounds=2, objects=4, frames=4)
+
+
+def random_sam(model: str) -> Sam:
+    """Build a stock SAM with random weights, relative positions included (upstream's are 0)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        sam = build_micro() if model == "micro" else sam_model_registry[model](checkpoint=None)
+        for name, parameter in sam.image_encoder.named_parameters():
+            if "rel_pos" in name or "pos_embed" in name:
+                torch.nn.init.normal_(parameter, std=0.02)
+    return sam.eval()
+
+
+def network_of(sam: Sam, name: str) -> SamNetwork:
+    """Wrap a stock SAM, sharing its modules."""
+    return SamNetwork(sam, name=name, normalisation=SAM_NORMALISATION, encoder_sha256=_NO_IDENTITY)
+
+
+def random_images(count: int) -> torch.Tensor:
+    """Return float32 (B, 3, 1024, 1024), about what normalised images look like."""
+    generator = torch.Generator().manual_seed(SEED)
+    return torch.randn(count, 3, 1024, 1024, generator=generator)
+
+
+def random_embeddings(network: SamNetwork, count: int) -> torch.Tensor:
+    """Return float32 (B, C, h, w), standing in for what an encoder gave."""
+    generator = torch.Generator().manual_seed(SEED)
+    return torch.randn(count, *network.embedding_shape, generator=generator)
+
+
+def random_boxes(count: int) -> torch.Tensor:
+    """Return float32 (N, 4), xyxy in model space."""
+    generator = torch.Generator().manual_seed(SEED)
+    corner = torch.rand(count, 2, generator=generator) * 600
+    return torch.cat([corner, corner + 100 + torch.rand(count, 2, generator=generator) * 300], 1)
+
+
+def one_box_each(count: int) -> tuple[Prompts, MaskTargets]:
+    """Return one box prompt on each of B images, and its box filled as the target."""
+    boxes = random_boxes(count)
+    masks = torch.zeros(count, 1, 256, 256, dtype=torch.bool)
+    for mask, box in zip(masks, (boxes / 4).int().tolist(), strict=True):
+        mask[0, box[1] : box[3], box[0] : box[2]] = True
+    return Prompts(torch.arange(count), boxes=boxes), MaskTargets(masks, torch.ones_like(masks))
