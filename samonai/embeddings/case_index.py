@@ -1,0 +1,97 @@
+"""Remembers what files held, so that a second run over an unchanged archive reads none of them."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import zarr
+
+from samonai.domains.base import Case
+from samonai.embeddings.chunks import require_group
+from samonai.embeddings.store import StoreSection, canonical_json, digest
+
+_GROUP = "cases"
+
+# Headers whose values lie in another file: their own size and date say nothing of the values.
+_DETACHED_HEADERS = frozenset({".mhd", ".nhdr", ".hdr", ".img", ".vrt"})
+
+
+@dataclass(frozen=True)
+class CaseFacts:
+    """What reading a case once has told.
+
+    Attributes:
+        source_id: The source's identifier.
+        source_hash: sha256 of the source's content.
+        label_hash: sha256 of its label map, or None.
+        frame_count: Number of frames.
+        spacing: Size of a cell of the source's grid along each array axis.
+    """
+
+    source_id: str
+    source_hash: str
+    label_hash: str | None
+    frame_count: int
+    spacing: tuple[float, ...]
+
+
+class CaseIndex:
+    """Facts per case within one signature, valid as long as the files' size and dates are.
+
+    An entry's name is a hash of the case's paths, so that no path stands in the store.
+    """
+
+    def __init__(self, section: StoreSection) -> None:
+        """Open the index of a section, or make it."""
+        self._group = section.subgroup(_GROUP)
+        self._writable = not section.store.read_only
+
+    def get(self, case: Case, stamp: str | None) -> CaseFacts | None:
+        """Return what is known of a case, or None when it or its files' `stamp` is not known."""
+        entry = None if self._group is None or stamp is None else self._group.get(_name(case))
+        if not isinstance(entry, zarr.Group) or entry.attrs.get("stamp") != stamp:
+            return None
+        facts = entry.attrs["facts"]
+        assert isinstance(facts, dict)
+        return CaseFacts(**{**facts, "spacing": tuple(facts["spacing"])})
+
+    def put(self, case: Case, stamp: str | None, facts: CaseFacts) -> None:
+        """Remember a case that was read; `stamp` was taken before reading."""
+        if self._group is None or stamp is None or not self._writable:
+            return
+        entry = require_group(self._group, _name(case), {})
+        entry.update_attributes({"stamp": stamp, "facts": asdict(facts)})
+
+
+def file_stamp(case: Case) -> str | None:
+    """Return a hash of sizes and dates of all files of a case.
+
+    None when they do not tell whether the content changed: a file's values lie elsewhere.
+    """
+    stats: list[tuple[str, int, int, int]] = []
+    for path in filter(None, (case.image, case.label)):
+        for file in _files(path):
+            if file.suffix.lower() in _DETACHED_HEADERS:
+                return None
+            try:
+                stat = file.stat()
+            except OSError:
+                return None  # reading the case says what is wrong
+            name = os.path.relpath(file, path)
+            stats.append((name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+        stats.append(("", 0, 0, 0))
+    return digest(canonical_json(stats))
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if not path.is_dir():
+        yield path
+        return
+    yield from sorted(file for file in path.rglob("*") if file.is_file())
+
+
+def _name(case: Case) -> str:
+    paths = [str(case.image.resolve()), case.series or ""]
+    paths.append(str(case.label.resolve()) if case.label else "")
+    return digest(canonical_json(paths))

@@ -1,0 +1,286 @@
+"""From cases to stored embeddings and targets: each frame once, resumable at the frame."""
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from samonai.domains.base import Case, Domain, Source
+from samonai.embeddings.plan import (
+    EncodedCase,
+    FailedCase,
+    FrameChoice,
+    OpenedCase,
+    Planner,
+    ReadyFrame,
+)
+from samonai.embeddings.prefetch import prefetch
+from samonai.embeddings.progress import EncodeProgress
+from samonai.embeddings.store import EmbeddingStore, SourceEmbeddings, StoreSection
+from samonai.embeddings.targets import DEFAULT_MIN_AREA
+from samonai.errors import InputError
+from samonai.frame import Frame
+from samonai.sam.encoder import resolve_precision
+from samonai.sam.network import SamNetwork
+
+_PREPARED_AHEAD = 4
+
+
+@dataclass(frozen=True)
+class EncodeReport:
+    """What a run of `encode_cases` did and found.
+
+    Attributes:
+        encoded: Frames encoded in this run.
+        reused: Frames that were in the store already.
+        skipped_empty: Frames without objects, which training does not need.
+        dropped_objects: Components smaller than `min_area`.
+        cases: The cases in the order given, without the failed ones.
+        failed: Cases that could not be read, with `on_error="skip"`.
+        signature: Opens the section of the store that holds the embeddings.
+    """
+
+    encoded: int
+    reused: int
+    skipped_empty: int
+    dropped_objects: int
+    cases: tuple[EncodedCase, ...]
+    failed: tuple[FailedCase, ...]
+    signature: dict[str, Any]
+
+    def summary(self) -> str:
+        """Return one line for people."""
+        line = (
+            f"{len(self.cases)} cases: {self.encoded} frames encoded, {self.reused} reused, "
+            f"{self.skipped_empty} without objects skipped, {self.dropped_objects} small objects "
+            f"dropped"
+        )
+        return f"{line}, {len(self.failed)} cases failed" if self.failed else line
+
+
+def embedding_signature(
+    network: SamNetwork, domain: Domain, precision: str = "auto"
+) -> dict[str, Any]:
+    """Return all that an embedding depends on, apart from its source, as JSON values."""
+    return {
+        "encoder_sha256": network.encoder_sha256,
+        "normalisation": network.normalisation.to_metadata(),
+        "precision": resolve_precision(precision, network.device),
+        "long_side": network.long_side,
+        "domain": domain.name,
+        "domain_settings": domain.settings(),
+    }
+
+
+def encode_cases(
+    network: SamNetwork,
+    domain: Domain,
+    cases: Sequence[Case],
+    store: EmbeddingStore,
+    *,
+    precision: str = "auto",
+    frames: FrameChoice = "labelled",
+    min_area: int = DEFAULT_MIN_AREA,
+    batch_size: int = 1,
+    progress: bool = True,
+    on_error: Literal["raise", "skip"] = "raise",
+) -> EncodeReport:
+    """Bring the embeddings and targets of all cases into the store; what is there stays.
+
+    A case whose files have not changed since the last run, and whose frames are all there, is
+    not opened. Stored frames are verified by their checksums; damaged ones are computed again.
+    Killing this loses at most the batch in hand.
+
+    Args:
+        network: The encoder, on its device.
+        domain: Reads and cuts the cases.
+        cases: What to encode.
+        store: Where to.
+        precision: As `SamNetwork.encode` takes it; it enters the signature.
+        frames: "labelled" for the frames that have objects, or "all".
+        min_area: Components of fewer pixels are dropped from the targets.
+        batch_size: Frames per call of the encoder.
+        progress: Show a bar on a terminal, and a summary line on standard error.
+        on_error: "skip" logs and reports cases that cannot be read, and goes on.
+
+    Raises:
+        InputError: A case cannot be read, or the store is read-only and lacks frames.
+    """
+    _check_options(frames, batch_size, on_error)
+    signature = embedding_signature(network, domain, precision)
+    section = store.section(signature)
+    planner = Planner(
+        network,
+        domain,
+        section,
+        frames=frames,
+        min_area=min_area,
+        skip_failed=on_error == "skip",
+    )
+    writer = _Writer(network, section, signature["precision"], batch_size)
+    done: list[EncodedCase] = []
+    failed: list[FailedCase] = []
+    reused = skipped = 0
+    depth = max(_PREPARED_AHEAD, batch_size)
+    with (
+        EncodeProgress(len(cases), shown=progress) as bar,
+        closing(prefetch(planner.walk(cases), depth)) as events,
+    ):
+        for event in events:
+            if isinstance(event, ReadyFrame):
+                bar.encoded(writer.add(event))
+            elif isinstance(event, FailedCase):
+                failed.append(event)
+            elif isinstance(event, OpenedCase):
+                done.append(event.case)
+                found = event.wanted - event.missing
+                reused += found
+                store.reused += found
+                skipped += event.case.frame_count - event.wanted
+                bar.opened(event.wanted, found)
+        bar.encoded(writer.flush())
+        report = EncodeReport(
+            encoded=writer.written,
+            reused=reused,
+            skipped_empty=skipped,
+            dropped_objects=sum(case.dropped_objects for case in done),
+            cases=tuple(done),
+            failed=tuple(failed),
+            signature=signature,
+        )
+        bar.finish(report.summary())
+    return report
+
+
+class Embedder:
+    """Embeddings of single frames for inference: from the store where they are, else computed.
+
+    Values are rounded to float16 either way, so that a warm and a cold store give one result.
+    """
+
+    def __init__(
+        self,
+        network: SamNetwork,
+        domain: Domain,
+        store: EmbeddingStore | None = None,
+        *,
+        precision: str = "auto",
+    ) -> None:
+        """Prepare to embed.
+
+        Args:
+            network: The encoder.
+            domain: The domain that cuts the frames; its settings enter the signature.
+            store: Read from and, unless it is read-only, added to. None encodes every time.
+            precision: As `SamNetwork.encode` takes it.
+        """
+        self._network = network
+        self._domain = domain
+        self._store = store
+        self._precision = resolve_precision(precision, network.device)
+        self._section: StoreSection | None = None
+        if store is not None:
+            self._section = store.section(embedding_signature(network, domain, precision))
+        self._source: Any = None
+        self._stored: SourceEmbeddings | None = None
+
+    def __call__(self, source: Source, frames: Sequence[Frame]) -> torch.Tensor:
+        """Return the embeddings of frames of one source.
+
+        Args:
+            source: The source that the frames were cut from.
+            frames: The frames, as `domain.frame` cut them.
+
+        Returns:
+            float32 (B, C, h, w) on the network's device, in the order of `frames`.
+        """
+        stored = self._of(source)
+        found = [None if stored is None else stored.get(f.location.index) for f in frames]
+        absent = [position for position, values in enumerate(found) if values is None]
+        if absent:
+            images = [self._network.preprocess(frames[position].image) for position in absent]
+            computed = self._network.encode(torch.stack(images), precision=self._precision)
+            for position, values in zip(absent, _as_stored(computed), strict=True):
+                found[position] = values
+                if stored is not None and self._store is not None and not self._store.read_only:
+                    stored.write(frames[position].location.index, values)
+        if self._store is not None:
+            self._store.reused += len(frames) - len(absent)
+        embeddings = torch.from_numpy(np.stack([values for values in found if values is not None]))
+        return embeddings.to(self._network.device, torch.float32)
+
+    def _of(self, source: Source) -> SourceEmbeddings | None:
+        if self._section is None or self._store is None:
+            return None
+        if self._source is not source:
+            source_hash = source.content_hash()
+            self._stored = self._section.find(source_hash)
+            if self._stored is None and not self._store.read_only:
+                self._stored = self._section.source(
+                    source_hash,
+                    self._domain.frame_count(source),
+                    self._network.embedding_shape,
+                    source.source_id,
+                )
+            self._source = source
+        return self._stored
+
+
+class _Writer:
+    """Collects frames into batches, encodes them and writes each embedding."""
+
+    def __init__(
+        self, network: SamNetwork, section: StoreSection, precision: str, batch_size: int
+    ) -> None:
+        self._network = network
+        self._section = section
+        self._precision = precision
+        self._batch_size = batch_size
+        self._waiting: list[ReadyFrame] = []
+        self._open: tuple[str, SourceEmbeddings] | None = None
+        self.written = 0
+
+    def add(self, frame: ReadyFrame) -> int:
+        """Take a frame, and encode when a batch is full; return the frames written."""
+        self._waiting.append(frame)
+        return self.flush() if len(self._waiting) >= self._batch_size else 0
+
+    def flush(self) -> int:
+        """Encode and write what waits; return the frames written."""
+        if not self._waiting:
+            return 0
+        images = torch.stack([frame.image for frame in self._waiting])
+        embeddings = _as_stored(self._network.encode(images, precision=self._precision))
+        for frame, embedding in zip(self._waiting, embeddings, strict=True):
+            self._target(frame.case).write(frame.index, embedding)
+        count = len(self._waiting)
+        self._waiting.clear()
+        self.written += count
+        return count
+
+    def _target(self, case: EncodedCase) -> SourceEmbeddings:
+        if self._open is None or self._open[0] != case.source_hash:
+            opened = self._section.source(
+                case.source_hash, case.frame_count, self._network.embedding_shape, case.source_id
+            )
+            self._open = case.source_hash, opened
+        return self._open[1]
+
+
+def _as_stored(embeddings: torch.Tensor) -> np.ndarray[Any, np.dtype[np.float16]]:
+    values = embeddings.to(torch.float16)
+    if not bool(torch.isfinite(values).all()):
+        raise ValueError("the encoder gave values that float16 cannot hold; is its file whole?")
+    return values.cpu().numpy()
+
+
+def _check_options(frames: str, batch_size: int, on_error: str) -> None:
+    if frames not in ("labelled", "all"):
+        raise InputError(f"frames is 'labelled' or 'all', got {frames!r}")
+    if batch_size < 1:
+        raise InputError(f"batch_size is at least 1, got {batch_size}")
+    if on_error not in ("raise", "skip"):
+        raise InputError(f"on_error is 'raise' or 'skip', got {on_error!r}")

@@ -1,0 +1,208 @@
+"""Decide per case which frames must be encoded, opening only what must be opened."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from samonai.domains.base import Case, Domain, Source
+from samonai.embeddings.case_index import CaseFacts, CaseIndex, file_stamp
+from samonai.embeddings.store import StoreSection
+from samonai.embeddings.target_store import (
+    SourceTargets,
+    load_targets,
+    save_targets,
+    targets_key,
+)
+from samonai.embeddings.targets import build_targets
+from samonai.errors import InputError
+from samonai.sam.network import SamNetwork
+
+_log = logging.getLogger(__name__)
+
+FrameChoice = Literal["labelled", "all"]
+
+
+@dataclass(frozen=True)
+class EncodedCase:
+    """A case as training finds it in the store.
+
+    Attributes:
+        case_id: The case's identifier.
+        source_id: The source's identifier.
+        source_hash: Name of its embeddings in the section.
+        targets_key: Name of its targets in the store, or None when the case is unlabelled.
+        frame_count: Number of frames of the source.
+        spacing: Size of a cell of the source's grid along each array axis.
+        indices: Frames that have targets (at least one object), ascending.
+        original_sizes: (H, W) of those frames in pixels.
+        dropped_objects: Components smaller than `min_area`, over all frames.
+    """
+
+    case_id: str
+    source_id: str
+    source_hash: str
+    targets_key: str | None
+    frame_count: int
+    spacing: tuple[float, ...]
+    indices: tuple[int, ...]
+    original_sizes: tuple[tuple[int, int], ...]
+    dropped_objects: int
+
+
+@dataclass(frozen=True)
+class OpenedCase:
+    """A case whose frames follow, if any are missing."""
+
+    case: EncodedCase
+    wanted: int
+    missing: int
+
+
+@dataclass(frozen=True)
+class ReadyFrame:
+    """A frame to encode: float32 (3, S, S) in model space."""
+
+    case: EncodedCase
+    index: int
+    image: torch.Tensor
+
+
+@dataclass(frozen=True)
+class FailedCase:
+    """A case that could not be read."""
+
+    case_id: str
+    message: str
+
+
+class Planner:
+    """Walks the cases: what is known stays closed, what is missing is read, cut and resized."""
+
+    def __init__(
+        self,
+        network: SamNetwork,
+        domain: Domain,
+        section: StoreSection,
+        *,
+        frames: FrameChoice,
+        min_area: int,
+        skip_failed: bool,
+    ) -> None:
+        """Keep what all cases share; see `encode_cases` for the arguments."""
+        self._network = network
+        self._domain = domain
+        self._section = section
+        self._frames = frames
+        self._min_area = min_area
+        self._skip_failed = skip_failed
+        self._index = CaseIndex(section)
+
+    def walk(self, cases: Sequence[Case]) -> Iterator[OpenedCase | ReadyFrame | FailedCase]:
+        """Yield each case, followed by its missing frames."""
+        for case in cases:
+            try:
+                yield from self._walk_case(case)
+            except (InputError, OSError) as error:
+                if not self._skip_failed:
+                    raise
+                _log.warning("Case %s is left out: %s", case.case_id, error)
+                yield FailedCase(case.case_id, str(error))
+
+    def _walk_case(self, case: Case) -> Iterator[OpenedCase | ReadyFrame]:
+        stamp = file_stamp(case)  # before reading: a change meanwhile must show next time
+        facts = self._index.get(case, stamp)
+        targets = None if facts is None else self._stored_targets(facts)
+        source: Any = None
+        if (
+            facts is None
+            or (facts.label_hash is not None and targets is None)
+            or self._missing(facts, targets)
+        ):
+            source = self._domain.read(case)
+            facts = self._facts(source)
+            targets = self._stored_targets(facts) or self._new_targets(facts, source)
+            if not self._section.store.read_only:
+                self._index.put(case, stamp, facts)
+        missing = self._missing(facts, targets) if source is not None else []
+        if missing and self._section.store.read_only:
+            raise InputError(
+                f"the store {self._section.store.url} is read-only and lacks {len(missing)} frames "
+                f"of {case.case_id}"
+            )
+        encoded = _encoded_case(case, facts, targets, self._key(facts))
+        yield OpenedCase(encoded, len(self._wanted(facts, targets)), len(missing))
+        for index in missing:
+            image = self._network.preprocess(self._domain.frame(source, index).image)
+            yield ReadyFrame(encoded, index, image)
+
+    def _facts(self, source: Source) -> CaseFacts:
+        return CaseFacts(
+            source_id=source.source_id,
+            source_hash=source.content_hash(),
+            label_hash=source.label_hash(),
+            frame_count=self._domain.frame_count(source),
+            spacing=tuple(float(value) for value in source.spacing),
+        )
+
+    def _key(self, facts: CaseFacts) -> str | None:
+        if facts.label_hash is None:
+            return None
+        domain = {"name": self._domain.name, "settings": self._domain.settings()}
+        return targets_key(
+            facts.source_hash, facts.label_hash, domain, self._min_area, self._network.long_side
+        )
+
+    def _stored_targets(self, facts: CaseFacts) -> SourceTargets | None:
+        key = self._key(facts)
+        targets = None if key is None else load_targets(self._section.store, key)
+        return targets if targets is not None and targets.whole() else None
+
+    def _new_targets(self, facts: CaseFacts, source: Any) -> SourceTargets | None:
+        key = self._key(facts)
+        if key is None:
+            return None
+        frames = (self._domain.frame(source, index) for index in range(facts.frame_count))
+        return save_targets(
+            self._section.store,
+            key,
+            (
+                (frame.location.index, self._build(frame))
+                for frame in frames
+                if frame.label is not None and frame.label.any()
+            ),
+            source_id=facts.source_id,
+            spacing=facts.spacing,
+            frame_count=facts.frame_count,
+        )
+
+    def _build(self, frame: Any) -> Any:
+        return build_targets(frame, self._min_area, long_side=self._network.long_side)
+
+    def _wanted(self, facts: CaseFacts, targets: SourceTargets | None) -> Sequence[int]:
+        if self._frames == "all":
+            return range(facts.frame_count)
+        return () if targets is None else targets.indices
+
+    def _missing(self, facts: CaseFacts, targets: SourceTargets | None) -> list[int]:
+        wanted = self._wanted(facts, targets)
+        stored = self._section.find(facts.source_hash)
+        return list(wanted) if stored is None else stored.missing(wanted)
+
+
+def _encoded_case(
+    case: Case, facts: CaseFacts, targets: SourceTargets | None, key: str | None
+) -> EncodedCase:
+    return EncodedCase(
+        case_id=case.case_id,
+        source_id=facts.source_id,
+        source_hash=facts.source_hash,
+        targets_key=key,
+        frame_count=facts.frame_count,
+        spacing=facts.spacing,
+        indices=() if targets is None else targets.indices,
+        original_sizes=() if targets is None else targets.original_sizes,
+        dropped_objects=0 if targets is None else targets.dropped,
+    )

@@ -1,0 +1,248 @@
+"""The embedding store: each frame is encoded once, signed by all that went into it."""
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+from zarr.errors import GroupNotFoundError
+
+from samonai.embeddings.chunks import FrameChunks, find_array, open_chunks, require_group
+from samonai.errors import InputError
+
+FORMAT_VERSION = 1
+DTYPE = "float16"
+_EMBEDDINGS = "embeddings"
+_NAME_DIGITS = 16
+
+
+class MissingEmbeddingError(InputError):
+    """A frame's embedding is not in the store, or what is there fails its checksum."""
+
+
+class EmbeddingStore:
+    """Embeddings and training targets in one zarr v3 hierarchy, local or behind an fsspec URL.
+
+    The hierarchy is `<signature>/embeddings/<source content hash>`, one array per source with one
+    chunk per frame, beside `targets/<key>` (`target_store`). Renamed files are found again by
+    their content; a changed file, setting or encoder has another name and is computed anew.
+    A store can be pickled; each copy then counts for itself.
+
+    Attributes:
+        url: Where the store is.
+        read_only: Whether writing is refused.
+        encoded: Frames written through this object.
+        reused: Frames that callers wanted and found here instead of encoding them.
+    """
+
+    def __init__(self, url: str | Path, *, read_only: bool = False) -> None:
+        """Open a store; it is made when it does not exist, unless it is `read_only`.
+
+        Args:
+            url: A folder, or any fsspec URL that zarr takes (`s3://...`, `memory://...`).
+            read_only: Refuse to write.
+
+        Raises:
+            InputError: There is no store to read, or the URL's protocol is not to be had.
+        """
+        self.url = str(url)
+        self.read_only = read_only
+        self.encoded = 0
+        self.reused = 0
+        self.root = _open_root(self.url, read_only)
+        version = self.root.attrs.get("samonai_store", FORMAT_VERSION)
+        if version != FORMAT_VERSION:
+            raise InputError(
+                f"the store {self.url} has format {version}, this samonai reads {FORMAT_VERSION}; "
+                f"use another folder"
+            )
+
+    def section(self, signature: Mapping[str, Any]) -> "StoreSection":
+        """Open the part of the store that holds embeddings of one signature.
+
+        Args:
+            signature: JSON values that say all that makes an embedding what it is, apart from
+                the source: encoder, normalisation, precision, domain settings.
+
+        Raises:
+            InputError: The signature does not belong to what lies under its name.
+        """
+        signature = {"format_version": FORMAT_VERSION, "dtype": DTYPE, **signature}
+        text = canonical_json(signature)
+        name = digest(text)[:_NAME_DIGITS]
+        attributes = {"signature": json.loads(text)}
+        if self.read_only and name not in self.root:
+            return StoreSection(self, name, None)
+        group = require_group(self.root, name, attributes)
+        if canonical_json(group.attrs.get("signature")) != text:
+            raise InputError(
+                f"the store {self.url} holds another signature under {name}; delete that group "
+                f"or use another folder"
+            )
+        return StoreSection(self, name, group)
+
+
+class StoreSection:
+    """The embeddings of one signature.
+
+    Attributes:
+        store: The store that this is a part of.
+        name: The signature's short name in the store.
+    """
+
+    def __init__(self, store: EmbeddingStore, name: str, group: zarr.Group | None) -> None:
+        """Use `EmbeddingStore.section`; `group` is None where a read-only store has none."""
+        self.store = store
+        self.name = name
+        self._group = group
+        self._embeddings = self.subgroup(_EMBEDDINGS)
+
+    def subgroup(self, name: str) -> zarr.Group | None:
+        """Open a group in this section, made if need be; None if read-only and not there."""
+        if self._group is None:
+            return None
+        if self.store.read_only and name not in self._group:
+            return None
+        return require_group(self._group, name, {})
+
+    def find(self, source_hash: str) -> "SourceEmbeddings | None":
+        """Return a source's embeddings as far as they are stored, or None when none are."""
+        array = None if self._embeddings is None else find_array(self._embeddings, source_hash)
+        return None if array is None else SourceEmbeddings(self.store, FrameChunks(array))
+
+    def source(
+        self,
+        source_hash: str,
+        frames: int,
+        embedding_shape: tuple[int, int, int],
+        source_id: str,
+    ) -> "SourceEmbeddings":
+        """Open a source's embeddings, or make room for them.
+
+        Args:
+            source_hash: sha256 of the source's content, hexadecimal.
+            frames: Number of frames that the source is cut into.
+            embedding_shape: (C, h, w) of one embedding.
+            source_id: Written into the attributes; carries no path and no patient's name.
+
+        Raises:
+            InputError: The store is read-only, or holds another shape for this source.
+        """
+        if self._embeddings is None:
+            raise InputError(f"the store {self.store.url} is read-only: nothing can be added to it")
+        chunks = open_chunks(
+            self._embeddings,
+            source_hash,
+            shape=(frames, *embedding_shape),
+            dtype=DTYPE,
+            fill_value=float("nan"),
+            attributes={"source_id": source_id},
+        )
+        return SourceEmbeddings(self.store, chunks)
+
+
+class SourceEmbeddings:
+    """The stored embeddings of one source's frames."""
+
+    def __init__(self, store: EmbeddingStore, chunks: FrameChunks) -> None:
+        """Use `StoreSection.source` or `StoreSection.find`."""
+        self._store = store
+        self._chunks = chunks
+
+    @property
+    def frames(self) -> int:
+        """Return the number of the source's frames, stored or not."""
+        return self._chunks.frames
+
+    @property
+    def source_id(self) -> str:
+        """Return the identifier that the source had when it was first encoded."""
+        return str(self._chunks.attributes.get("source_id", ""))
+
+    def has(self, index: int) -> bool:
+        """Return whether a frame's embedding is there and whole."""
+        return self._chunks.has(index)
+
+    def missing(self, indices: Iterable[int]) -> list[int]:
+        """Return those of `indices` whose embedding is absent or damaged.
+
+        Every chunk is read and its checksum verified.
+        """
+        return self._chunks.missing(indices)
+
+    def get(self, index: int) -> npt.NDArray[np.float16] | None:
+        """Return float16 (C, h, w), the caller's to keep, or None when absent or damaged."""
+        return self._chunks.read(index)
+
+    def read(self, index: int) -> npt.NDArray[np.float16]:
+        """Return float16 (C, h, w), the caller's to keep.
+
+        Raises:
+            MissingEmbeddingError: The frame is absent or damaged.
+        """
+        values = self._chunks.read(index)
+        if values is None:
+            raise MissingEmbeddingError(
+                f"frame {index} of {self.source_id} is not in the store {self._store.url} or is "
+                f"damaged there; encode the data set again, which adds what is missing"
+            )
+        return values
+
+    def write(self, index: int, embedding: npt.NDArray[np.floating]) -> None:
+        """Store one frame's embedding as float16.
+
+        Args:
+            index: The frame's number.
+            embedding: float (C, h, w), finite and within float16's range.
+
+        Raises:
+            InputError: The store is read-only.
+            ValueError: The shape differs, or a value is not finite as float16.
+        """
+        if self._store.read_only:
+            raise InputError(f"the store {self._store.url} is read-only")
+        with np.errstate(over="ignore"):
+            values = np.ascontiguousarray(embedding, dtype=DTYPE)
+        if not np.isfinite(values).all():
+            raise ValueError(
+                f"the embedding of frame {index} of {self.source_id} has values that are not "
+                f"finite as {DTYPE}; is the encoder's checkpoint whole?"
+            )
+        self._chunks.write(index, values)
+        self._store.encoded += 1
+
+
+def canonical_json(value: Any) -> str:
+    """Return JSON text that is the same for equal values."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(text: str) -> str:
+    """Return the sha256 of a text as 64 hexadecimal digits."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _open_root(url: str, read_only: bool) -> zarr.Group:
+    location: str | Path = url
+    if "://" not in url:
+        location = Path(url)
+    elif urlsplit(url).scheme == "file":
+        location = Path(unquote(urlsplit(url).path))
+    elif importlib.util.find_spec("fsspec") is None:
+        raise InputError(f"the store {url} needs the package fsspec: pip install fsspec")
+    try:
+        if read_only:
+            return zarr.open_group(location, mode="r", zarr_format=3)
+        return zarr.open_group(
+            location, mode="a", zarr_format=3, attributes={"samonai_store": FORMAT_VERSION}
+        )
+    except (GroupNotFoundError, FileNotFoundError) as error:
+        raise InputError(f"there is no embedding store at {url}") from error
+    except (ImportError, ValueError) as error:
+        raise InputError(f"the store {url} cannot be opened: {error}") from error

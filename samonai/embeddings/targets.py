@@ -1,0 +1,186 @@
+"""What decoder training needs of a labelled frame, so that an epoch opens no source file.
+
+Component policy: per class value, pixels that touch by side or corner (8-connectivity, 2D, native
+resolution) form one component. Components of fewer than `min_area` pixels are dropped and
+counted. Pixels that are not valid carry no label.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from samonai.errors import InputError
+from samonai.frame import Frame
+from samonai.geometry import FrameGeometry
+
+CONNECTIVITY = 8
+DEFAULT_MIN_AREA = 10
+MAX_COMPONENTS = 0x7FFF
+
+_NEIGHBOURS = np.ones((3, 3), bool)
+
+
+@dataclass(frozen=True)
+class FrameTargets:
+    """The objects of one labelled frame, at the resolution of the decoder's logits.
+
+    Object k (k = 1..N) has row k - 1 in `classes`, `boxes` and `areas`, and at least one pixel in
+    `components`.
+
+    Attributes:
+        image_size: (H, W) of the frame in pixels.
+        components: uint16 (256, 256), object number, 0 is none; low-res frame.
+        valid: bool (256, 256), False on padding and on invalid pixels; low-res frame.
+        classes: int32 (N,), the label value of each object.
+        boxes: float32 (N, 4), xyxy edges in model space, upper ends exclusive.
+        areas: int32 (N,), pixels in frame space.
+        dropped: Components that were dropped as smaller than `min_area`.
+    """
+
+    image_size: tuple[int, int]
+    components: npt.NDArray[np.uint16]
+    valid: npt.NDArray[np.bool_]
+    classes: npt.NDArray[np.int32]
+    boxes: npt.NDArray[np.float32]
+    areas: npt.NDArray[np.int32]
+    dropped: int
+
+    def __len__(self) -> int:
+        """Return the number of objects."""
+        return len(self.classes)
+
+    def mask(self, number: int) -> npt.NDArray[np.bool_]:
+        """Return object `number` (1..N) as bool (256, 256), low-res frame."""
+        return self.components == number
+
+
+@dataclass(frozen=True)
+class _Component:
+    """One component in frame space: class, box (c0, r0, c1, r1), pixels, centroid (x, y)."""
+
+    value: int
+    box: tuple[int, int, int, int]
+    area: int
+    centroid: tuple[float, float]
+
+
+def build_targets(
+    frame: Frame, min_area: int = DEFAULT_MIN_AREA, *, long_side: int = 1024
+) -> FrameTargets:
+    """Find the objects of a labelled frame and bring them to the low-res frame.
+
+    Args:
+        frame: A frame with a label.
+        min_area: Components of fewer pixels (frame space) are dropped.
+        long_side: Side of the model image in pixels.
+
+    Raises:
+        InputError: The label has another size than the image, a negative value, or more
+            components than can be numbered; or `min_area` is below 1.
+        ValueError: The frame has no label.
+    """
+    if min_area < 1:
+        raise InputError(f"min_area is at least 1 pixel, got {min_area}")
+    label = _valid_label(frame)
+    geometry = FrameGeometry(frame.size, long_side)
+    numbers, found, dropped = _components(label, min_area)
+    if len(found) > MAX_COMPONENTS:
+        raise InputError(
+            f"frame {frame.location.index} of {frame.location.source_id} has {len(found)} "
+            f"objects, at most {MAX_COMPONENTS} can be kept; raise min_area ({min_area})"
+        )
+    components = geometry.label_to_low_res(numbers).astype(np.uint16)
+    valid = geometry.valid_low_res()
+    if frame.valid is not None:
+        valid &= geometry.label_to_low_res(frame.valid.astype(np.uint8)).astype(bool)
+    _restore_vanished(components, valid, found, geometry)
+    boxes = np.array([component.box for component in found], np.float32).reshape(-1, 4)
+    return FrameTargets(
+        image_size=frame.size,
+        components=components,
+        valid=valid,
+        classes=np.array([component.value for component in found], np.int32),
+        boxes=geometry.boxes_to_model(boxes),
+        areas=np.array([component.area for component in found], np.int32),
+        dropped=dropped,
+    )
+
+
+def _valid_label(frame: Frame) -> npt.NDArray[np.integer]:
+    where = f"frame {frame.location.index} of {frame.location.source_id}"
+    if frame.label is None:
+        raise ValueError(f"{where} has no label")
+    if frame.label.shape != frame.size:
+        raise InputError(f"{where}: image {frame.size} and label {frame.label.shape} differ")
+    if frame.label.size and frame.label.min() < 0:
+        raise InputError(f"{where}: label value {frame.label.min()}, expected 0 or above")
+    return frame.label if frame.valid is None else np.where(frame.valid, frame.label, 0)
+
+
+def _components(
+    label: npt.NDArray[np.integer], min_area: int
+) -> tuple[npt.NDArray[np.int32], list[_Component], int]:
+    """Return the map of kept components (numbers in frame space), the list, and the dropped."""
+    numbers = np.zeros(label.shape, np.int32)
+    found: list[_Component] = []
+    dropped = 0
+    foreground = label > 0
+    values = np.unique(label[foreground])
+    dense = np.zeros(label.shape, np.int32)
+    dense[foreground] = np.searchsorted(values, label[foreground]) + 1
+    for rank, window in enumerate(ndimage.find_objects(dense), start=1):
+        parts, count = ndimage.label(dense[window] == rank, _NEIGHBOURS)
+        areas = np.bincount(parts.ravel(), minlength=count + 1)
+        for part, part_window in enumerate(ndimage.find_objects(parts), start=1):
+            if areas[part] < min_area:
+                dropped += 1
+                continue
+            rows, columns = (
+                slice(outer.start + inner.start, outer.start + inner.stop)
+                for outer, inner in zip(window, part_window, strict=True)
+            )
+            inside = parts[part_window] == part
+            r, c = np.nonzero(inside)
+            found.append(
+                _Component(
+                    value=int(values[rank - 1]),
+                    box=(columns.start, rows.start, columns.stop, rows.stop),
+                    area=int(areas[part]),
+                    centroid=(columns.start + c.mean() + 0.5, rows.start + r.mean() + 0.5),
+                )
+            )
+            numbers[rows, columns][inside] = len(found)
+    return numbers, found, dropped
+
+
+def _restore_vanished(
+    components: npt.NDArray[np.uint16],
+    valid: npt.NDArray[np.bool_],
+    found: list[_Component],
+    geometry: FrameGeometry,
+) -> None:
+    """Give each component without a low-res pixel the one nearest to its centroid, in place.
+
+    A pixel that is another component's only one is left to it. The pixel becomes valid, since
+    the component's own pixels are.
+    """
+    counts = np.bincount(components.ravel(), minlength=len(found) + 1)
+    vanished = np.flatnonzero(counts[1:] == 0) + 1
+    if not len(vanished):
+        return
+    stride = geometry.long_side / geometry.low_res_side
+    inside = geometry.valid_low_res()
+    rows, columns = np.indices(components.shape) + 0.5
+    for number in vanished:
+        x, y = geometry.points_to_model(found[number - 1].centroid) / stride
+        free = inside & ((components == 0) | (counts[components] > 1))
+        if not free.any():
+            raise InputError(f"a frame of {geometry.original_size} has more objects than pixels")
+        distance = np.where(free, (columns - x) ** 2 + (rows - y) ** 2, np.inf)
+        row, column = np.unravel_index(np.argmin(distance), distance.shape)
+        counts[components[row, column]] -= 1
+        components[row, column] = number
+        valid[row, column] = True
+        counts[number] = 1
