@@ -99,9 +99,7 @@ def _computing_in(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _encode_vit(
-    encoder: ImageEncoderViT, images: torch.Tensor, dtype: torch.dtype
-) -> torch.Tensor:
+def _encode_vit(encoder: ImageEncoderViT, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Run patches, blocks and neck; (B, 3, S, S) to (B, C, h, w), float32."""
     with _computing_in(dtype, images.device):
         tokens = encoder.patch_embed(images).float()
@@ -118,7 +116,8 @@ def _encode_vit(
 def _run_block(block: Block, tokens: torch.Tensor) -> torch.Tensor:
     """Run one transformer block on (B, H, W, C) tokens; the residual path stays float32."""
     tokens = tokens + _attend(block.attn, block.norm1(tokens), block.window_size)
-    return tokens + block.mlp(block.norm2(tokens))
+    result: torch.Tensor = tokens + block.mlp(block.norm2(tokens))
+    return result
 
 
 def _attend(attention: Attention, tokens: torch.Tensor, window_size: int) -> torch.Tensor:

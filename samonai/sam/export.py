@@ -1,0 +1,75 @@
+"""Write a network as a full SAM checkpoint that other tools load."""
+
+import json
+import logging
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from samonai.errors import InputError
+from samonai.files import write_atomically
+from samonai.sam.network import SamNetwork
+from samonai.sam.normalisation import SAM_NORMALISATION
+from samonai.sam.statedict import METADATA_KEY
+
+_log = logging.getLogger(__name__)
+
+
+def save_sam(network: SamNetwork, path: str | Path) -> Path:
+    """Write encoder, prompt encoder and decoder under upstream's names, float32.
+
+    A `.pth` (or `.pt`) file is a plain state dict: `sam_model_registry[...](checkpoint=FILE)` and
+    everything built on it loads it. A `.safetensors` file holds the same tensors, and the
+    normalisation beside them, which a plain state dict has no place for.
+
+    Args:
+        network: The model.
+        path: Where to write; the ending chooses the format.
+
+    Returns:
+        The path written.
+
+    Raises:
+        InputError: The ending is another one.
+    """
+    path = Path(path)
+    state = full_state(network)
+    if path.suffix == ".safetensors":
+        metadata = {
+            "name": network.name,
+            "encoder_sha256": network.encoder_sha256,
+            "normalisation": network.normalisation.to_metadata(),
+        }
+        with write_atomically(path) as temporary:
+            save_file(state, temporary, {"format": "pt", METADATA_KEY: json.dumps(metadata)})
+    elif path.suffix in (".pth", ".pt"):
+        if network.normalisation != SAM_NORMALISATION:
+            _log.warning(
+                "%s cannot say that this model wants the %s normalisation; load it by a name that "
+                "has it, or write .safetensors",
+                path.name,
+                network.normalisation.name,
+            )
+        with write_atomically(path) as temporary:
+            torch.save(state, temporary)
+    else:
+        raise InputError(
+            f"cannot write a SAM checkpoint as {path.name}: the name must end in .pth, .pt or "
+            f".safetensors"
+        )
+    return path
+
+
+def full_state(network: SamNetwork) -> dict[str, torch.Tensor]:
+    """Return all weights by upstream's names: float32, contiguous, on the CPU."""
+    parts = {
+        "image_encoder": network.image_encoder,
+        "prompt_encoder": network.prompt_encoder,
+        "mask_decoder": network.mask_decoder,
+    }
+    return {
+        f"{part}.{name}": tensor.detach().to("cpu", torch.float32).contiguous()
+        for part, module in parts.items()
+        for name, tensor in module.state_dict().items()
+    }

@@ -1,0 +1,120 @@
+"""Load a named model, with its published weights or those of a local file."""
+
+import hashlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from segment_anything import sam_model_registry
+from segment_anything.modeling import Sam
+from torch import nn
+
+from samonai.errors import InputError
+from samonai.sam.checkpoints import Checkpoint, check_sha256, find_checkpoint, verify_file
+from samonai.sam.download import fetch
+from samonai.sam.micro import MICRO_WEIGHTS, build_micro
+from samonai.sam.network import SamNetwork
+from samonai.sam.normalisation import Normalisation
+from samonai.sam.statedict import check_state, read_state
+
+_log = logging.getLogger(__name__)
+
+
+def load_sam(
+    name: str = "micro",
+    checkpoint: str | Path | None = None,
+    device: str | torch.device | None = None,
+    sha256: str | None = None,
+) -> SamNetwork:
+    """Load a Segment Anything model.
+
+    Args:
+        name: "micro" (embedded), "vit_b", "vit_l", "vit_h" or "medsam_vit_b".
+        checkpoint: A local `.pth`, `.pt` or `.safetensors` file of that architecture. Without
+            one the published weights are fetched into the cache, verified, and used.
+        device: Where to put the model; by default a GPU when there is one, else the CPU.
+        sha256: The hash that the file must have. Needed to fetch where none is published.
+
+    Returns:
+        The model in eval mode, float32, encoder frozen.
+
+    Raises:
+        InputError: The name or device is unknown, or the file is not what it should be.
+    """
+    entry = find_checkpoint(name)
+    target = choose_device(device)
+    path = _locate(entry, checkpoint, sha256)
+    state, metadata = read_state(path)
+    # Built without memory: no random weights are drawn only to be overwritten.
+    with torch.device("meta"):
+        sam = architecture_builder(entry.architecture)()
+    check_state(state, sam, path)
+    sam.load_state_dict(state, strict=True, assign=True)
+    normalisation = entry.normalisation
+    if "normalisation" in metadata:
+        normalisation = Normalisation.from_metadata(metadata["normalisation"])
+    network = SamNetwork(
+        sam,
+        name=name,
+        normalisation=normalisation,
+        encoder_sha256=encoder_sha256(sam.image_encoder),
+    )
+    _log.info("loaded %s on %s", name, target)
+    return network.to(target).eval()
+
+
+def architecture_builder(architecture: str) -> Callable[[], Sam]:
+    """Return what builds "micro", "vit_b", "vit_l" or "vit_h" with random weights."""
+    if architecture == "micro":
+        return build_micro
+    builder: Callable[[], Sam] = sam_model_registry[architecture]
+    return builder
+
+
+def choose_device(device: str | torch.device | None = None) -> torch.device:
+    """Return the device asked for, or the best one.
+
+    Raises:
+        InputError: There is no such device here.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"unknown device {device!r}: use cpu, cuda or cuda:N") from error
+    if chosen.type == "cuda":
+        count = torch.cuda.device_count()
+        if (chosen.index or 0) >= count:
+            raise InputError(f"device {device} is not here: torch sees {count} CUDA devices")
+    return chosen
+
+
+def encoder_sha256(image_encoder: nn.Module) -> str:
+    """Return the identity of an encoder's weights, whatever file and device they are in.
+
+    Over the state's tensors in the order of their names: name, dtype, shape, bytes.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(image_encoder.state_dict().items()):
+        array = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {array.dtype} {tuple(array.shape)}\n".encode())
+        digest.update(array.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _locate(entry: Checkpoint, checkpoint: str | Path | None, sha256: str | None) -> Path:
+    """Return the verified file to read."""
+    if checkpoint is None and entry.url is not None:
+        return fetch(entry, sha256)
+    path = MICRO_WEIGHTS if checkpoint is None else Path(checkpoint).expanduser()
+    if sha256 is not None:
+        expected = check_sha256(sha256)
+        if not path.is_file():
+            raise InputError(f"checkpoint {path}: there is no such file")
+        verify_file(path, expected)
+    return path

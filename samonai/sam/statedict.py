@@ -1,0 +1,229 @@
+"""Read a checkpoint file into plain tensors, without trusting it, and say what a wrong one is."""
+
+import json
+import pickle
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from samonai.errors import InputError
+
+METADATA_KEY = "samonai"
+"""Key of our JSON among the metadata of a safetensors file."""
+
+# Tensors that every SAM checkpoint has: where one of them is, the weights are.
+_ANCHORS = ("image_encoder.patch_embed.proj.weight", "mask_decoder.iou_token.weight")
+_PREFERRED = ("model", "state_dict", "model_state_dict")
+_FOREIGN = {
+    "encoder_identity": "a decoder checkpoint of samonai; load it onto the model it was trained on",
+    "vision_encoder.": "in the format of Hugging Face transformers; the original format is needed",
+    "image_encoder.trunk.": "a SAM 2 checkpoint; this package takes SAM 1",
+    "sam_mask_decoder.": "a SAM 2 checkpoint; this package takes SAM 1",
+    "image_encoder.layers.": "a TinyViT checkpoint (MobileSAM), which is not supported",
+}
+_ENCODERS = {128: "micro", 768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
+
+
+def read_state(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Read a `.pth`, `.pt` or `.safetensors` file; its content, not its ending, tells which.
+
+    Wrappings that training scripts add (`{"model": …}`, `module.`, `sam.`, nested) are taken off.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Float32 CPU tensors by upstream name, and our metadata where the file has some.
+
+    Raises:
+        InputError: It is not a checkpoint, is damaged, holds more than tensors, or is another
+            kind of model.
+    """
+    if not path.exists():
+        raise InputError(f"checkpoint {path}: there is no such file")
+    if not path.is_file():
+        raise InputError(f"checkpoint {path}: this is not a file")
+    with path.open("rb") as file:
+        head = file.read(512)
+    metadata: dict[str, Any] = {}
+    if head[8:9] == b"{":
+        content, metadata = _read_safetensors(path)
+    elif head.startswith((b"PK", b"\x80")):
+        content = _read_pickle(path)
+    else:
+        raise InputError(f"checkpoint {path} is not a checkpoint: {_describe(head)}")
+    state = _unwrap(content, path)
+    for name in list(state):
+        # A copy in any case: memory that the file backs would change, or die, with the file.
+        state[name] = state[name].detach().to("cpu", torch.float32, copy=True).contiguous()
+        if not torch.isfinite(state[name]).all():
+            raise InputError(
+                f"checkpoint {path}: {name} holds NaN or infinite values; the training that wrote "
+                f"it diverged, use an earlier checkpoint"
+            )
+    return state, metadata
+
+
+def check_state(state: Mapping[str, torch.Tensor], model: torch.nn.Module, path: Path) -> None:
+    """Check that a state fits a model exactly, and say what it is where it does not.
+
+    Raises:
+        InputError: Tensors are missing, unknown or of another shape.
+    """
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    wanted, given = _architecture(expected), _architecture(found)
+    if given and wanted != given:
+        raise InputError(f"checkpoint {path} looks like {given}, not like {wanted}")
+    parts = {name.split(".")[0] for name in found}
+    lacking = [part for part in sorted({n.split(".")[0] for n in expected}) if part not in parts]
+    if lacking:
+        raise InputError(
+            f"checkpoint {path} holds only {', '.join(sorted(parts))}; a full checkpoint has "
+            f"{', '.join(lacking)} too"
+        )
+    for name, shape in found.items():
+        if name in expected and expected[name] != shape:
+            raise InputError(
+                f"checkpoint {path}: {name} has shape {shape}, expected {expected[name]} for "
+                f"{wanted}; the model that it was saved from had been changed"
+            )
+    for what, names in (
+        ("lacks", [name for name in expected if name not in found]),
+        ("has unknown", [name for name in found if name not in expected]),
+    ):
+        if names:
+            raise InputError(
+                f"checkpoint {path} {what} {len(names)} tensors, such as {names[0]}; it is not a "
+                f"plain {wanted}"
+            )
+
+
+def _architecture(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Name the encoder by its width, or return nothing where there is no encoder."""
+    shape = shapes.get(_ANCHORS[0])
+    if not shape:
+        return ""
+    return _ENCODERS.get(shape[0], f"an encoder of width {shape[0]}")
+
+
+def _describe(head: bytes) -> str:
+    """Say what a file that is no checkpoint looks like."""
+    start = head.lstrip().lower()
+    if not head:
+        return "the file is empty"
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "it is a web page; the download link led to a page, not to the file"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a git-lfs pointer; run `git lfs pull`"
+    if start.startswith((b"\x1f\x8b", b"7z\xbc\xaf", b"rar!")):
+        return "it is a compressed archive; unpack it first"
+    return "expected a file that torch.save or safetensors wrote"
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            text = (file.metadata() or {}).get(METADATA_KEY, "{}")
+    except SafetensorError as error:
+        raise InputError(
+            f"checkpoint {path} is truncated or damaged ({_one_line(error)}); fetch it again"
+        ) from error
+    try:
+        metadata = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"checkpoint {path}: its metadata is not JSON") from error
+    if not isinstance(metadata, dict):
+        raise InputError(f"checkpoint {path}: its metadata is not a JSON object")
+    return tensors, metadata
+
+
+def _read_pickle(path: Path) -> Any:
+    """Load what torch.save wrote, tensors and plain containers only."""
+    try:
+        # Said explicitly: an environment variable can turn the implicit default off.
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        text = str(error)
+        found = re.search(r"(?:GLOBAL|global:?) ([\w.]+)", text)
+        if "Weights only load failed" in text and found:
+            raise InputError(
+                f"checkpoint {path} holds Python objects ({found[1]}), which could run code, and "
+                f"was refused; save the model's state_dict alone"
+            ) from error
+        raise InputError(
+            f"checkpoint {path} is refused: it holds more than tensors, or is damaged"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"checkpoint {path} is truncated or damaged, or not a file that torch.save wrote; "
+            f"fetch it again"
+        ) from error
+
+
+def _unwrap(content: Any, path: Path) -> dict[str, torch.Tensor]:
+    """Find the one state dict inside what a training script saved."""
+    candidates = list(_candidates(content, ()))
+    if not candidates:
+        raise InputError(f"checkpoint {path} is not a SAM checkpoint: {_say_foreign(content)}")
+    if len(candidates) > 1:
+        candidates = [found for found in candidates if found[0][:1] and found[0][0] in _PREFERRED]
+        candidates = candidates[:1] or [((), {}, "")]
+        if not candidates[0][1]:
+            raise InputError(
+                f"checkpoint {path} holds several models; save the state_dict of one alone"
+            )
+    _, tensors, prefix = candidates[0]
+    state: dict[str, torch.Tensor] = {}
+    for name, value in tensors.items():
+        short = str(name).removeprefix(prefix).replace("_orig_mod.", "")
+        if not isinstance(value, torch.Tensor):
+            raise InputError(f"checkpoint {path}: {short} is not a tensor")
+        # Forks store these constants with the weights; they never change.
+        if short not in ("pixel_mean", "pixel_std"):
+            state[short] = value
+    if foreign := _foreign(state):
+        raise InputError(f"checkpoint {path} is {foreign}")
+    return state
+
+
+def _candidates(
+    content: Any, trail: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any], str]]:
+    """Yield (keys that lead there, state dict, prefix of its names) for each state dict."""
+    if not isinstance(content, Mapping) or len(trail) > 3:
+        return
+    for anchor in _ANCHORS:
+        for name in content:
+            if str(name).replace("_orig_mod.", "").endswith(anchor):
+                prefix = str(name)[: str(name).index(anchor.split(".")[0])]
+                yield trail, content, prefix
+                return
+    for key, value in content.items():
+        yield from _candidates(value, (*trail, str(key)))
+
+
+def _foreign(names: Mapping[str, Any]) -> str:
+    for mark, what in _FOREIGN.items():
+        if any(str(name).startswith(mark) for name in names):
+            return what
+    return ""
+
+
+def _say_foreign(content: Any) -> str:
+    if not isinstance(content, Mapping):
+        return f"it holds a {type(content).__name__}"
+    if foreign := _foreign(content):
+        return f"it is {foreign}"
+    some = ", ".join(str(name)[:60] for name in list(content)[:3])
+    return f"it has no SAM weights, but {some or 'nothing'}"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:120]
