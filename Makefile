@@ -1,5 +1,6 @@
 # Needs make and Python 3.11 or newer. `make demo` and `make test` set up .venv by themselves, once.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
@@ -18,7 +19,9 @@ help:
 
 # Installed again whenever the dependencies change.
 $(READY): pyproject.toml
-	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	@test -n "$(PYTHON)" || { echo "needs Python 3.11 or newer; name it: make PYTHON=..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV), once; torch is large, so this takes some minutes."
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $(READY)
 

@@ -2,9 +2,11 @@
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
+from rich.status import Status
 
 from benchmarks import decoder, encoder, store, training
 from benchmarks.report import table_of, write_report
@@ -28,15 +30,16 @@ def main(arguments: list[str] | None = None) -> int:
     rows: list[Row] = []
     with console.status("starting") as status:
         for subject in options.only or SUBJECTS:
-            measured = SUBJECTS[subject](
-                setting, lambda text, s=subject: status.update(f"{s}: {text}")
-            )
-            rows += measured
+            rows += SUBJECTS[subject](setting, partial(_show, status, subject))
             # After each subject, so that a run that is stopped leaves what it measured.
             write_report(rows, setting, options.out / "results.json")
     console.print(table_of(rows))
     console.print(f"written to {options.out / 'results.json'}")
     return 1 if any(row.met is False for row in rows) else 0
+
+
+def _show(status: Status, subject: str, text: str) -> None:
+    status.update(f"{subject}: {text}")
 
 
 def _parser() -> argparse.ArgumentParser:

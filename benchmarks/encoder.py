@@ -4,6 +4,7 @@ import contextlib
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -37,9 +38,7 @@ def measure(setting: Setting, progress: Progress) -> list[Row]:
             )
         )
     contestants = {
-        f"{whose} {precision}": Contestant(
-            lambda whose=whose, precision=precision: encode(whose, precision, sam, image)
-        )
+        f"{whose} {precision}": Contestant(partial(encode, whose, precision, sam, image))
         for precision in _BARS
         for whose in ("ours", "stock")
     }
