@@ -87,7 +87,7 @@ class FrameGeometry:
 
     def boxes_to_frame(self, boxes: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """Map boxes (..., 4), xyxy in model space, to frame space as float32."""
-        return np.asarray(boxes, np.float32) / np.asarray(self.scale_xy * 2, np.float32)
+        return np.divide(boxes, self.scale_xy * 2, dtype=np.float32)
 
     def label_to_low_res(self, label: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
         """Sample a label map at the centres of the low-res pixels; padding is 0.

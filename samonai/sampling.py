@@ -120,7 +120,9 @@ class PromptSampler:
         wanted = (generator.integers(1, self.positive + 1), generator.integers(self.negative + 1))
         for pixels, count, sign in zip((inside, outside), wanted, (1, 0), strict=True):
             if len(pixels):
-                rows = generator.choice(len(pixels), size=min(count, len(pixels)), replace=False)
+                rows = generator.choice(
+                    len(pixels), size=min(int(count), len(pixels)), replace=False
+                )
                 points.append((pixels[rows][:, ::-1] + 0.5) * LOW_RES_STRIDE)
                 signs.append(np.full(len(rows), sign, np.int64))
         return np.concatenate(points).astype(np.float32), np.concatenate(signs)
