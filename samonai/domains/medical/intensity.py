@@ -164,7 +164,7 @@ def picture(
 
 
 def plane(array: npt.NDArray[Any], axis: int, index: int) -> npt.NDArray[Any]:
-    """Return slice `index` across an axis of (I, J, K) as (H, W): x is the earlier axis, y the later.
+    """Return slice `index` across an axis of (I, J, K) as (H, W); x is the earlier axis left.
 
     Axis 2 gives rows j and columns i, axis 1 rows k and columns i, axis 0 rows k and columns j.
     Nothing is flipped. The result is a view.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813  (everybody's name for it)
 
 from samonai.domains.medical.nifti import check_volume_shape
 from samonai.domains.medical.volume import (

@@ -1,7 +1,6 @@
 """NIfTI files in and out: headers parsed by nibabel, sizes checked before voxels are trusted."""
 
 import gzip
-import io
 import logging
 import zlib
 from pathlib import Path
@@ -73,8 +72,7 @@ def read_nifti(path: Path, prefer: str | None = None) -> RawVolume:
     with path.open("rb") as file:
         compressed = file.read(2) == GZIP_MAGIC
     _check_name(path, compressed)
-    opened = cast(BinaryIO, gzip.open(path, "rb") if compressed else path.open("rb"))
-    with opened as stream:
+    with _open(path, compressed) as stream:
         try:
             header = _read_header(stream, path)
             shape = _volume_shape(header, path)
@@ -108,6 +106,10 @@ def write_nifti(
         image.set_qform(affine, code="unknown" if is_sheared(affine) else "scanner")
     with write_atomically(path) as temporary:
         image.to_filename(temporary)
+
+
+def _open(path: Path, compressed: bool) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(path, "rb")) if compressed else path.open("rb")
 
 
 def _check_name(path: Path, compressed: bool) -> None:
@@ -249,6 +251,6 @@ def header_bytes(path: Path) -> bytes:
             return head
         file.seek(0)
         try:
-            return gzip.GzipFile(fileobj=cast(io.BufferedReader, file)).read(1024)
+            return gzip.GzipFile(fileobj=file).read(1024)
         except (EOFError, OSError, zlib.error):
             return b""

@@ -1,0 +1,171 @@
+"""Find DICOM files and read their headers: any name, any depth, nothing of a patient repeated.
+
+pydicom's warnings and errors quote values of the file, names and dates among them. So they are
+silenced here, and what went wrong is said in words of our own.
+"""
+
+import logging
+import warnings
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pydicom
+from pydicom.dataset import FileDataset
+from pydicom.uid import UID
+
+from samonai.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+_LARGEST_INFLATED_BYTES = 1 << 28
+# SOP classes (or their common stems) of objects that hold no scan, and what to call them.
+_NOT_SCANS = {
+    "1.2.840.10008.5.1.4.1.1.66": "SEG or registration",
+    "1.2.840.10008.5.1.4.1.1.88": "structured report",
+    "1.2.840.10008.5.1.4.1.1.481": "radiotherapy object",
+    "1.2.840.10008.5.1.4.1.1.11": "presentation state",
+    "1.2.840.10008.5.1.4.1.1.9": "waveform",
+    "1.2.840.10008.5.1.4.1.1.104": "encapsulated document",
+}
+_NOT_SCAN_MODALITIES = {"SEG", "SR", "RTSTRUCT", "RTDOSE", "RTPLAN", "PR", "KO", "REG", "DOC"}
+
+
+@dataclass(frozen=True)
+class Header:
+    """A DICOM image file without its pixels.
+
+    Attributes:
+        path: The file.
+        dataset: All elements before the pixel data.
+    """
+
+    path: Path
+    dataset: FileDataset
+
+    def text(self, keyword: str) -> str:
+        """Return an element as text, empty when absent or empty."""
+        value = self.dataset.get(keyword)
+        return "" if value is None else str(value)
+
+    def number(self, keyword: str, default: int = 0) -> int:
+        """Return an element as a whole number, `default` when absent or empty."""
+        value = self.dataset.get(keyword)
+        return default if value is None or value == "" else int(value)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep pydicom's warnings, which quote the file's values, out of logs and terminals."""
+    pydicom_logger, sink = logging.getLogger("pydicom"), logging.NullHandler()
+    propagate = pydicom_logger.propagate
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pydicom_logger.addHandler(sink)
+        pydicom_logger.propagate = False
+        try:
+            yield
+        finally:
+            pydicom_logger.propagate = propagate
+            pydicom_logger.removeHandler(sink)
+
+
+def find_headers(path: Path) -> list[Header]:
+    """Read the headers of all scans in a file or folder.
+
+    Args:
+        path: A DICOM file, or a folder searched through all its levels.
+
+    Returns:
+        One header per image file, in the order of paths. Other files are counted in the log.
+
+    Raises:
+        InputError: When there is none, or one is damaged.
+    """
+    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file())
+    headers: list[Header] = []
+    skipped: Counter[str] = Counter()
+    for file in files:
+        header = None if file.name.upper() == "DICOMDIR" else read_header(file)
+        if header is None:
+            skipped["not DICOM"] += 1
+        elif (kind := _not_a_scan(header)) is not None:
+            skipped[kind] += 1
+        else:
+            headers.append(header)
+    counts = ", ".join(f"{count} {kind}" for kind, count in sorted(skipped.items())) or "nothing"
+    if not headers:
+        raise InputError(f"{path}: no DICOM images in it (found {counts}); give the scan itself")
+    if skipped:
+        logger.warning("%s: skipped %s", path.name, counts)
+    return headers
+
+
+def read_header(file: Path) -> Header | None:
+    """Read one file's elements up to the pixels; None when it is not DICOM.
+
+    Raises:
+        InputError: When the file is DICOM but damaged or without what decoding needs.
+    """
+    with file.open("rb") as stream:
+        preamble = stream.read(132)[128:] == b"DICM"
+    _refuse_deflate_bomb(file, preamble)
+    try:
+        with quiet():
+            dataset = pydicom.dcmread(file, stop_before_pixels=True, force=not preamble)
+            # Values are parsed on first use: do it here, where a bad one can be named.
+            known = UID(str(dataset.get("SOPClassUID", ""))).name
+    except Exception:  # pydicom raises almost anything on damaged files
+        if not preamble:
+            return None
+        raise InputError(f"{file}: damaged DICOM file; copy it again") from None
+    if not preamble:
+        # Any bytes parse as something; only a registered object class is DICOM.
+        if known == str(dataset.get("SOPClassUID", "")):
+            return None
+        logger.warning("%s: DICOM without its preamble", file.name)
+    if len(dataset) == 0:
+        raise InputError(f"{file}: damaged DICOM file, cut short in its header; copy it again")
+    header = Header(file, dataset)
+    if _not_a_scan(header) is None and "TransferSyntaxUID" not in getattr(dataset, "file_meta", {}):
+        raise InputError(f"{file}: DICOM without a TransferSyntaxUID; export it again")
+    return header
+
+
+def _not_a_scan(header: Header) -> str | None:
+    uid, modality = header.text("SOPClassUID"), header.text("Modality")
+    for stem, kind in _NOT_SCANS.items():
+        if uid == stem or uid.startswith(stem + "."):
+            return modality if modality in _NOT_SCAN_MODALITIES else kind
+    if modality in _NOT_SCAN_MODALITIES:
+        return modality
+    if not header.number("Rows") or not header.number("Columns"):
+        return "without pixels"
+    placed = "PerFrameFunctionalGroupsSequence" in header.dataset
+    return (
+        "loop without positions" if header.number("NumberOfFrames", 1) > 1 and not placed else None
+    )
+
+
+def _refuse_deflate_bomb(file: Path, preamble: bool) -> None:
+    """Refuse a deflated file that would fill the memory: pydicom inflates without a limit."""
+    if not preamble:
+        return
+    try:
+        with quiet(), file.open("rb") as stream:
+            stream.seek(132)
+            meta = pydicom.filereader._read_file_meta_info(stream)
+            if meta.get("TransferSyntaxUID") != _DEFLATED:
+                return
+            inflated = zlib.decompressobj(-zlib.MAX_WBITS)
+            size = len(inflated.decompress(stream.read(), _LARGEST_INFLATED_BYTES))
+    except Exception:  # the reader proper says what is wrong with the file
+        return
+    if size >= _LARGEST_INFLATED_BYTES:
+        raise InputError(
+            f"{file}: inflates to more than {_LARGEST_INFLATED_BYTES >> 20} MiB; refused"
+        )
