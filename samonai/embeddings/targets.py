@@ -177,7 +177,10 @@ def _restore_vanished(
         x, y = geometry.points_to_model(found[number - 1].centroid) / stride
         free = inside & ((components == 0) | (counts[components] > 1))
         if not free.any():
-            raise InputError(f"a frame of {geometry.original_size} has more objects than pixels")
+            raise InputError(
+                f"a frame of {geometry.original_size} is too thin, or has more objects than the "
+                f"low-res frame has pixels; crop it, or raise min_area"
+            )
         distance = np.where(free, (columns - x) ** 2 + (rows - y) ** 2, np.inf)
         row, column = np.unravel_index(np.argmin(distance), distance.shape)
         counts[components[row, column]] -= 1
