@@ -28,6 +28,7 @@ JSON, an empty field in CSV), never 0, 1, NaN or infinity:
 import csv
 import json
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -146,16 +147,19 @@ def mask_metrics(
     )
     # MONAI takes spacing as Python numbers only; NumPy's float32 would be refused.
     spacing = [float(step) for step in spacing]
-    values = (
-        compute_dice(y_pred.float(), y.float(), ignore_empty=False),
-        compute_iou(y_pred.float(), y.float(), ignore_empty=False),
-        compute_surface_dice(
-            y_pred, y, [float(surface_tolerance_mm)], include_background=True, spacing=spacing
-        ),
-        compute_hausdorff_distance(
-            y_pred, y, include_background=True, percentile=95, spacing=spacing
-        ),
-    )
+    with warnings.catch_warnings():
+        # MONAI passes an argument to itself that it has deprecated.
+        warnings.filterwarnings("ignore", ".*get_mask_edges", FutureWarning)
+        values = (
+            compute_dice(y_pred.float(), y.float(), ignore_empty=False),
+            compute_iou(y_pred.float(), y.float(), ignore_empty=False),
+            compute_surface_dice(
+                y_pred, y, [float(surface_tolerance_mm)], include_background=True, spacing=spacing
+            ),
+            compute_hausdorff_distance(
+                y_pred, y, include_background=True, percentile=95, spacing=spacing
+            ),
+        )
     return {name: float(value.item()) for name, value in zip(names, values, strict=True)}
 
 

@@ -1,0 +1,66 @@
+"""The Dice table: per class, filled box, before and after fine-tuning."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from samonai.report.palette import FRACTIONS, METHOD_LABELS, METRIC_LABELS
+
+UNDEFINED = "—"
+"""Stands for a number that is not defined."""
+
+
+def table_cells(
+    metrics: Mapping[str, Any], names: tuple[str, ...] = ("dice", "surface_dice", "hd95_mm")
+) -> tuple[list[str], list[list[str]]]:
+    """Lay out the means per class as text.
+
+    Args:
+        metrics: What `metrics.json` holds.
+        names: The metrics that are shown.
+
+    Returns:
+        The header and the rows: class, metric, then filled box, before, after. The last rows
+        are over all classes, when there is more than one.
+    """
+    methods = list(reversed(METHOD_LABELS))
+    groups = dict(metrics["per_class"])
+    header = ["class", "metric", *(METHOD_LABELS[method] for method in methods)]
+    sections = list(groups.items())
+    if len(sections) != 1:
+        sections.append(("all", metrics["summary"]))
+    rows = [
+        [name, METRIC_LABELS[metric], *(_number(means[metric][m], metric) for m in methods)]
+        for name, means in sections
+        for metric in names
+    ]
+    return header, rows
+
+
+def metrics_table(metrics: Mapping[str, Any], title: str = "") -> Table:
+    """Return the means per class as a table for the terminal.
+
+    Args:
+        metrics: What `metrics.json` holds.
+        title: Stands above the table.
+    """
+    header, rows = table_cells(metrics)
+    table = Table(title=Text(title) if title else None)
+    for position, name in enumerate(header):
+        table.add_column(name, justify="left" if position < 2 else "right")
+    before = None
+    for name, *cells in rows:
+        if before is not None and name != before:
+            table.add_section()
+        # Text and not str: a class may be called "[bold]", which is no markup.
+        table.add_row(*(Text(cell) for cell in ("" if name == before else name, *cells)))
+        before = name
+    return table
+
+
+def _number(value: float | None, metric: str) -> str:
+    if value is None:
+        return UNDEFINED
+    return f"{value:.3f}" if metric in FRACTIONS else f"{value:.2f}"
