@@ -1,5 +1,7 @@
 """Domains: how each kind of data is read, cut into frames, merged and written back."""
 
+import difflib
+import inspect
 from typing import Any
 
 from samonai.domains.base import Case, Domain, Source
@@ -23,8 +25,10 @@ def get_domain(name: str, **settings: Any) -> Domain:
     """
     if name not in DOMAINS:
         raise InputError(f"unknown domain {name!r}: expected one of {', '.join(DOMAINS)}")
-    try:
-        return DOMAINS[name](**settings)
-    except TypeError as error:
-        reason = str(error).removeprefix(f"{DOMAINS[name].__name__}.__init__() ")
-        raise InputError(f"domain {name}: {reason}") from error
+    known = list(inspect.signature(DOMAINS[name]).parameters)
+    for setting in settings:
+        if setting not in known:
+            close = difflib.get_close_matches(setting, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else f": expected {', '.join(known)}"
+            raise InputError(f"domain {name} has no setting {setting!r}{hint}")
+    return DOMAINS[name](**settings)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from samonai.domains.medical.dicom_files import Header, find_headers
+from samonai.domains.medical.dicom_files import Header, find_headers, quiet
 from samonai.domains.medical.dicom_pixels import check_pixels, decode, slice_values
 from samonai.domains.medical.dicom_slices import (
     Slice,
@@ -54,6 +54,11 @@ def read_dicom(path: Path, series: str | None = None) -> RawVolume:
     Raises:
         InputError: When the stack to read is not clear, incomplete, uneven or damaged.
     """
+    with quiet():
+        return _read(path, series)
+
+
+def _read(path: Path, series: str | None) -> RawVolume:
     headers = find_headers(path)
     stacks = _without_scouts(_placed_stacks(_stacks(headers), path), path)
     stack = _choose(stacks, series, path)
@@ -101,7 +106,7 @@ def _stacks(headers: Sequence[Header]) -> list[Stack]:
 
 def _stack_key(each: Slice) -> Hashable:
     header = each.header
-    kind = header.dataset.get("ImageType") or ()
+    kind = header.value("ImageType") or ()
     return (
         header.text("SeriesInstanceUID"),
         header.text("Modality"),

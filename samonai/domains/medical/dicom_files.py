@@ -1,7 +1,7 @@
 """Find DICOM files and read their headers: any name, any depth, nothing of a patient repeated.
 
-pydicom's warnings and errors quote values of the file, names and dates among them. So they are
-silenced here, and what went wrong is said in words of our own.
+pydicom's warnings and errors quote values of the file, names and dates among them. So all of it
+runs inside `quiet`, and what went wrong is said in words of our own.
 """
 
 import logging
@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pydicom
-from pydicom.dataset import FileDataset
+from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import UID
 
 from samonai.errors import InputError
@@ -47,15 +48,34 @@ class Header:
     path: Path
     dataset: FileDataset
 
+    def value(self, keyword: str) -> Any:
+        """Return an element's value, None when absent or empty."""
+        return element(self.dataset, keyword, self.path)
+
     def text(self, keyword: str) -> str:
         """Return an element as text, empty when absent or empty."""
-        value = self.dataset.get(keyword)
+        value = self.value(keyword)
         return "" if value is None else str(value)
 
     def number(self, keyword: str, default: int = 0) -> int:
         """Return an element as a whole number, `default` when absent or empty."""
-        value = self.dataset.get(keyword)
-        return default if value is None or value == "" else int(value)
+        value = self.value(keyword)
+        return default if value is None else int(value)
+
+
+def element(dataset: Dataset, keyword: str, path: Path) -> Any:
+    """Return an element's value, None when absent or empty.
+
+    pydicom parses values when they are first asked for, so that is where a bad one shows.
+
+    Raises:
+        InputError: When the value is not of its type; the value is not repeated.
+    """
+    try:
+        value = dataset.get(keyword)
+    except Exception:  # a parser may raise anything
+        raise InputError(f"{path}: {keyword} cannot be understood; export it again") from None
+    return None if value is None or value == "" else value
 
 
 @contextmanager
@@ -115,10 +135,8 @@ def read_header(file: Path) -> Header | None:
         preamble = stream.read(132)[128:] == b"DICM"
     _refuse_deflate_bomb(file, preamble)
     try:
-        with quiet():
-            dataset = pydicom.dcmread(file, stop_before_pixels=True, force=not preamble)
-            # Values are parsed on first use: do it here, where a bad one can be named.
-            known = UID(str(dataset.get("SOPClassUID", ""))).name
+        dataset = pydicom.dcmread(file, stop_before_pixels=True, force=not preamble)
+        known = UID(str(dataset.get("SOPClassUID", ""))).name
     except Exception:  # pydicom raises almost anything on damaged files
         if not preamble:
             return None
@@ -156,7 +174,7 @@ def _refuse_deflate_bomb(file: Path, preamble: bool) -> None:
     if not preamble:
         return
     try:
-        with quiet(), file.open("rb") as stream:
+        with file.open("rb") as stream:
             stream.seek(132)
             meta = pydicom.filereader._read_file_meta_info(stream)
             if meta.get("TransferSyntaxUID") != _DEFLATED:

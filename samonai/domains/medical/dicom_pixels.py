@@ -6,12 +6,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pydicom
-from pydicom.dataset import Dataset
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_modality_lut
 from pydicom.uid import UID
 
-from samonai.domains.medical.dicom_files import Header, quiet
+from samonai.domains.medical.dicom_files import Header
 from samonai.domains.medical.dicom_slices import Slice
 from samonai.errors import InputError
 
@@ -51,8 +50,7 @@ def decode(header: Header) -> npt.NDArray[Any]:
         InputError: When they are cut short, damaged, or in a compression without a decoder.
     """
     try:
-        with quiet():
-            return pydicom.dcmread(header.path, force=True).pixel_array
+        return pydicom.dcmread(header.path, force=True).pixel_array
     except MemoryError:
         raise
     except Exception:  # decoders raise almost anything, and quote the file's values
@@ -74,10 +72,9 @@ def slice_values(stored: npt.NDArray[Any], each: Slice) -> Values:
         InputError: When rescaling gives values that are not finite.
     """
     dataset = each.header.dataset
-    valid = _valid_mask(stored, dataset)
+    valid = _valid_mask(stored, each.header)
     if "ModalityLUTSequence" in dataset:
-        with quiet():
-            values = np.asarray(apply_modality_lut(stored, dataset), np.float64)
+        values = np.asarray(apply_modality_lut(stored, dataset), np.float64)
     else:
         values = stored.astype(np.float64) * each.slope + each.intercept
     if _is_inverted(each.header):
@@ -104,11 +101,11 @@ def _inverted(
     return (low + high) * each.slope + 2 * each.intercept - values
 
 
-def _valid_mask(stored: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[np.bool_] | None:
-    padding = dataset.get("PixelPaddingValue")
+def _valid_mask(stored: npt.NDArray[Any], header: Header) -> npt.NDArray[np.bool_] | None:
+    padding = header.value("PixelPaddingValue")
     if padding is None or stored.dtype.kind not in "iu":
         return None
-    limit = dataset.get("PixelPaddingRangeLimit")
+    limit = header.value("PixelPaddingRangeLimit")
     first = _as_stored(padding, stored.dtype)
     second = first if limit is None else _as_stored(limit, stored.dtype)
     low, high = min(first, second), max(first, second)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
-from samonai.domains.medical.dicom_files import Header
+from samonai.domains.medical.dicom_files import Header, element
 from samonai.domains.medical.itk import LPS_TO_RAS
 from samonai.domains.medical.volume import Affine
 from samonai.errors import InputError
@@ -66,12 +66,12 @@ def slices_of(header: Header) -> list[Slice]:
     Raises:
         InputError: When positions, spacing or rescaling are missing or not usable numbers.
     """
-    dataset, path = header.dataset, header.path
+    path = header.path
     count = header.number("NumberOfFrames", 1)
-    if "PerFrameFunctionalGroupsSequence" not in dataset:
+    if "PerFrameFunctionalGroupsSequence" not in header.dataset:
         return [_plain_slice(header)]
-    frames = dataset.PerFrameFunctionalGroupsSequence
-    shared = (dataset.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+    frames = header.value("PerFrameFunctionalGroupsSequence") or []
+    shared = (header.value("SharedFunctionalGroupsSequence") or [Dataset()])[0]
     if len(frames) != count:
         raise InputError(f"{path}: {count} frames but {len(frames)} positions; export it again")
     return [_enhanced_slice(header, number, frame, shared) for number, frame in enumerate(frames)]
@@ -79,10 +79,9 @@ def slices_of(header: Header) -> list[Slice]:
 
 def is_placed(header: Header) -> bool:
     """Say whether a file tells where it lies in the patient; projections and screenshots do not."""
-    dataset = header.dataset
-    if "PerFrameFunctionalGroupsSequence" in dataset:
+    if "PerFrameFunctionalGroupsSequence" in header.dataset:
         return True
-    return bool(dataset.get("ImagePositionPatient") and dataset.get("ImageOrientationPatient"))
+    return bool(header.value("ImagePositionPatient") and header.value("ImageOrientationPatient"))
 
 
 def sort_slices(slices: Sequence[Slice]) -> list[Slice]:
@@ -175,31 +174,31 @@ def _check_lean(positions: npt.NDArray[np.float64], first: Slice, where: Path) -
 def _slice_step(only: Slice) -> float:
     """Return the thickness that a single slice claims, 1 mm when it claims none."""
     for keyword in ("SpacingBetweenSlices", "SliceThickness"):
-        value = only.header.dataset.get(keyword)
+        value = only.header.value(keyword)
         if value is not None and math.isfinite(float(value)) and abs(float(value)) > 0:
             return abs(float(value))
     return 1.0
 
 
 def _plain_slice(header: Header) -> Slice:
-    dataset = header.dataset
     position, orientation = (
-        dataset.get("ImagePositionPatient"),
-        dataset.get("ImageOrientationPatient"),
+        header.value("ImagePositionPatient"),
+        header.value("ImageOrientationPatient"),
     )
     if not is_placed(header):
         position, orientation = [0, 0, 0], [1, 0, 0, 0, 1, 0]
-    spacing = dataset.get("PixelSpacing") or dataset.get("ImagerPixelSpacing") or [1, 1]
-    slope, intercept = dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")
+    spacing = header.value("PixelSpacing") or header.value("ImagerPixelSpacing") or [1, 1]
+    slope, intercept = header.value("RescaleSlope"), header.value("RescaleIntercept")
     return _checked_slice(header, None, position, orientation, spacing, slope, intercept)
 
 
 def _enhanced_slice(header: Header, number: int, frame: Dataset, shared: Dataset) -> Slice:
     def find(group: str, keyword: str) -> Any:
         for place in (frame, shared):
-            items = place.get(group)
-            if items and items[0].get(keyword) is not None:
-                return items[0].get(keyword)
+            items = element(place, group, header.path)
+            value = element(items[0], keyword, header.path) if items else None
+            if value is not None:
+                return value
         return None
 
     position = find("PlanePositionSequence", "ImagePositionPatient")

@@ -1,5 +1,6 @@
 """From scan values to the 8-bit pictures that SAM sees: windows, percentiles, channels."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +56,10 @@ class Intensity:
         known = ("auto", "percentile", *CT_WINDOWS)
         if self.window not in known:
             raise InputError(f"window={self.window!r}: expected one of {', '.join(known)}")
+        for name in ("level", "width", "lower", "upper"):
+            value = getattr(self, name)
+            if value is not None and not _is_number(value):
+                raise InputError(f"{name}={value!r}: expected a number")
         if (self.level is None) != (self.width is None):
             raise InputError("level and width make a window together; give both or neither")
         if self.width is not None and not self.width > 0:
@@ -107,6 +112,10 @@ class Intensity:
         if window == "percentile":
             return volume.quantiles(self.lower, self.upper)
         return window_range(*CT_WINDOWS[window])
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def looks_like_ct(volume: Volume) -> bool:

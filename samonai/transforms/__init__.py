@@ -1,0 +1,1 @@
+"""MONAI dictionary transforms over the layers below: what bundle configurations name."""
