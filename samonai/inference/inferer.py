@@ -1,7 +1,8 @@
 """From prompts on frames to one label map on the source's own grid."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,14 @@ import torch
 from monai.inferers import Inferer
 
 from samonai.domains.base import Domain
+from samonai.embeddings.encode import Embedder
+from samonai.embeddings.store import EmbeddingStore
+from samonai.frame import Frame
 from samonai.geometry import FrameGeometry
 from samonai.prompts import Prompts
 from samonai.sam.network import SamNetwork
 
-Scores = Callable[[int, "FramePrompts", tuple[int, int]], torch.Tensor]
+Scores = Callable[[Frame, "FramePrompts"], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class FramePrompts:
         return Prompts.from_boxes(geometry.boxes_to_model(self.boxes))
 
 
-class SourceInferer(Inferer):  # type: ignore[misc]
+class SourceInferer(Inferer):
     """Decodes the prompted frames of a source and merges them into one label map.
 
     One frame is in memory at a time, beside the source and its label map: memory stays flat in
@@ -42,46 +46,50 @@ class SourceInferer(Inferer):  # type: ignore[misc]
 
     Args:
         domain: Cuts frames and merges their labels.
+        store: Embeddings are read from here and added; None: encode, keep nothing.
+        precision: Precision of the encoder where an embedding is not in the store.
         prompts_at_once: Prompts decoded together; bounds memory on crowded frames.
-        precision: Precision of the encoder where a frame's embedding is not given.
     """
 
-    def __init__(self, domain: Domain, prompts_at_once: int = 16, precision: str = "auto") -> None:
+    def __init__(
+        self,
+        domain: Domain,
+        store: EmbeddingStore | Path | str | None = None,
+        precision: str = "auto",
+        prompts_at_once: int = 16,
+    ) -> None:
         """Keep the domain and the limits."""
         super().__init__()
         self.domain = domain
-        self.prompts_at_once = prompts_at_once
+        self.store = EmbeddingStore(store) if isinstance(store, Path | str) else store
         self.precision = precision
+        self.prompts_at_once = prompts_at_once
+        self._embedder: tuple[torch.nn.Module, Embedder] | None = None
 
     def __call__(
         self,
         inputs: Any,
         network: SamNetwork,
         prompts: Mapping[int, FramePrompts] | None = None,
-        embedding: Callable[[int], torch.Tensor] | None = None,
     ) -> npt.NDArray[np.integer]:
         """Predict a source's label map.
 
         Args:
             inputs: The source, as the domain reads it.
-            network: Decodes, and encodes where no embedding is given.
+            network: Encodes what is not in the store, and decodes.
             prompts: Prompts by frame index; other frames stay background.
-            embedding: Gives a frame's embedding (C, h, w) by its index, as from a store.
 
         Returns:
             The label map on the source's grid.
         """
-        find = embedding or (lambda index: self.encode(inputs, network, index))
+        network = getattr(network, "module", network)
+        embedder = self._embedder_of(network)
 
-        def scores(index: int, frame: FramePrompts, size: tuple[int, int]) -> torch.Tensor:
-            return self.logits(network, find(index), frame, size)
+        def scores(frame: Frame, frame_prompts: FramePrompts) -> torch.Tensor:
+            embedding = embedder(inputs, [frame])[0]
+            return self.logits(network, embedding, frame_prompts, frame.size)
 
         return self.merge(inputs, prompts or {}, scores)
-
-    def encode(self, source: Any, network: SamNetwork, index: int) -> torch.Tensor:
-        """Return one frame's embedding, float32 (C, h, w)."""
-        image = network.preprocess(self.domain.frame(source, index).image)
-        return network.encode(image[None], self.precision)[0]
 
     @torch.no_grad()
     def logits(
@@ -112,12 +120,19 @@ class SourceInferer(Inferer):  # type: ignore[misc]
             scores: Gives (N, H, W) scores of a frame's prompts; 0 and below is background.
         """
         labels = {}
-        for index, frame_prompts in _prompted(prompts):
-            size = self.domain.frame(source, index).size
-            labels[index] = label_from_scores(
-                scores(index, frame_prompts, size), frame_prompts.classes
-            )
+        for index in sorted(prompts):
+            if len(prompts[index].classes):
+                frame = self.domain.frame(source, index)
+                label = label_from_scores(scores(frame, prompts[index]), prompts[index].classes)
+                labels[index] = label if frame.valid is None else np.where(frame.valid, label, 0)
         return self.domain.merge(source, labels)
+
+    def _embedder_of(self, network: SamNetwork) -> Embedder:
+        """Return an embedder for the network's encoder; forks of one network share it."""
+        if self._embedder is None or self._embedder[0] is not network.image_encoder:
+            embedder = Embedder(network, self.domain, self.store, precision=self.precision)
+            self._embedder = network.image_encoder, embedder
+        return self._embedder[1]
 
 
 def label_from_scores(
@@ -137,27 +152,22 @@ def label_from_scores(
     return np.where(best.numpy() > 0, label, np.int32(0))
 
 
-def box_scores(index: int, prompts: FramePrompts, size: tuple[int, int]) -> torch.Tensor:
+def box_scores(frame: Frame, prompts: FramePrompts) -> torch.Tensor:
     """Score the filled box, the baseline that any model must beat: small boxes lie on top.
 
     A pixel belongs to a box when its centre does.
 
     Args:
-        index: The frame; every frame is scored alike.
+        frame: The frame; only its size matters.
         prompts: The boxes.
-        size: (H, W) of the frame.
 
     Returns:
         float32 (N, H, W): 1/area inside the box, 0 outside.
     """
-    height, width = size
+    height, width = frame.size
     boxes = torch.from_numpy(prompts.boxes)[:, :, None]  # (N, 4, 1)
     x, y = torch.arange(width) + 0.5, torch.arange(height) + 0.5
     columns = (x >= boxes[:, 0]) & (x < boxes[:, 2])  # (N, W)
     rows = (y >= boxes[:, 1]) & (y < boxes[:, 3])  # (N, H)
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     return (rows[:, :, None] & columns[:, None, :]) / area[:, :, None].clamp(min=1e-6)
-
-
-def _prompted(prompts: Mapping[int, FramePrompts]) -> Iterator[tuple[int, FramePrompts]]:
-    return ((index, prompts[index]) for index in sorted(prompts) if len(prompts[index].classes))

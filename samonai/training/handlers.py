@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import math
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -42,12 +43,13 @@ class EpochSeed:
     """Tells the data which epoch begins, so that a resumed run draws what the first would have.
 
     Args:
-        listeners: The dataset and the batch sampler of the training loader.
+        dataset: The training dataset.
+        batches: The batch sampler of the training loader.
     """
 
-    def __init__(self, *listeners: HasEpoch) -> None:
+    def __init__(self, dataset: HasEpoch, batches: HasEpoch) -> None:
         """Keep the listeners."""
-        self.listeners = listeners
+        self.listeners = (dataset, batches)
 
     def attach(self, engine: Engine) -> None:
         """Listen to the trainer."""
@@ -80,7 +82,27 @@ class GradientClip:
         nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm)
 
 
-class EarlyStop(EarlyStopHandler):  # type: ignore[misc]
+class StopOnNan:
+    """Ends a run whose loss is no longer a number, before a checkpoint is written of it."""
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to the trainer."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Check the loss.
+
+        Raises:
+            InputError: It is not finite.
+        """
+        if not math.isfinite(float(engine.state.output[CommonKeys.LOSS])):
+            raise InputError(
+                f"the loss is not a number any more at step {engine.state.iteration} (epoch "
+                f"{engine.state.epoch}); lower the learning rate, the last epoch's state is kept"
+            )
+
+
+class EarlyStop(EarlyStopHandler):
     """Stops the trainer that it is attached to when the validation Dice no longer rises.
 
     Args:
@@ -257,6 +279,7 @@ class TrainingProgress:
             engine.add_event_handler(Events.EPOCH_COMPLETED, self.epoch_completed)
             engine.add_event_handler(Events.COMPLETED, self.stop)
             engine.add_event_handler(Events.TERMINATE, self.stop)
+            engine.add_event_handler(Events.EXCEPTION_RAISED, self.failed)
 
     def started(self, engine: Engine) -> None:
         """Show the bar."""
@@ -289,6 +312,12 @@ class TrainingProgress:
     def stop(self, engine: Engine) -> None:
         """Leave the bar as it stands."""
         self.progress.stop()
+
+    def failed(self, engine: Engine, error: BaseException) -> None:
+        """Leave the bar, and let the error go on."""
+        if hasattr(self, "progress"):
+            self.progress.stop()
+        raise error
 
 
 def _validated(validator: Engine, epoch: int) -> bool:

@@ -1,7 +1,6 @@
 """The metric that chooses the best checkpoint: Dice by held-out case and class."""
 
 from collections import defaultdict
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,27 +22,23 @@ class CaseDice(Metric):
     source's own resolution.
     """
 
-    def __init__(self, output_transform: Callable[[Any], Any] = lambda output: output) -> None:
-        """Start with no case seen.
-
-        Args:
-            output_transform: Takes the engine's output to a dict with "pred" and "label".
-        """
+    def __init__(self) -> None:
+        """Start with no case seen."""
         self._sums: dict[tuple[str, int], list[int]] = {}
-        super().__init__(output_transform=output_transform)
+        # Named tuples look like lists of batches to ignite, which would be taken apart.
+        super().__init__(output_transform=_pred_and_label, skip_unrolling=True)
 
     def reset(self) -> None:
         """Forget all cases."""
         self._sums = {}
 
-    def update(self, output: dict[str, Any]) -> None:
+    def update(self, output: tuple[DecodeOutput, MaskTargets]) -> None:
         """Add the prompts of one batch.
 
         Args:
-            output: "pred", a `DecodeOutput`, and "label", the `MaskTargets` of the same prompts.
+            output: What the network said to N prompts, and what it should have said.
         """
-        pred: DecodeOutput = output[CommonKeys.PRED]
-        targets: MaskTargets = output[CommonKeys.LABEL]
+        pred, targets = output
         predicted = (pred.low_res_logits > 0) & targets.valid
         truth = targets.masks & targets.valid
         counts = torch.stack(
@@ -76,3 +71,7 @@ class CaseDice(Metric):
         parts: list[dict[tuple[str, int], list[int]]] = [{} for _ in range(dist.get_world_size())]
         dist.all_gather_object(parts, self._sums)
         return parts
+
+
+def _pred_and_label(output: dict[str, Any]) -> tuple[DecodeOutput, MaskTargets]:
+    return output[CommonKeys.PRED], output[CommonKeys.LABEL]

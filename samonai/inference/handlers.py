@@ -1,0 +1,208 @@
+"""Handlers of the case evaluator: load the decoder, measure, write predictions, show progress."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch.distributed as dist
+from ignite.engine import Engine, Events
+from monai.utils import CommonKeys
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from samonai.domains.base import Domain
+from samonai.errors import InputError
+from samonai.inference.cases import CaseItem
+from samonai.inference.inferer import SourceInferer, box_scores
+from samonai.sam.decoder_file import load_decoder
+from samonai.sam.network import SamNetwork
+from samonai.training.handlers import is_main_process
+from samonai.training.metrics import Row, case_rows, write_metrics
+
+logger = logging.getLogger(__name__)
+
+
+class DecoderLoader:
+    """Loads a fine-tuned decoder before the first case.
+
+    Args:
+        network: Takes the decoder; must have the encoder it was trained on.
+        path: The decoder file.
+    """
+
+    def __init__(self, network: SamNetwork, path: Path | str) -> None:
+        """Keep the network and the path."""
+        self.network, self.path = network, path
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to the evaluator."""
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Load."""
+        load_decoder(getattr(self.network, "module", self.network), self.path)
+
+
+class CaseMetrics:
+    """Measures every case beside the two baselines, and writes `metrics.json` and `metrics.csv`.
+
+    The baselines get the same prompts: the model before fine-tuning, and the filled box.
+
+    Args:
+        folder: Where the files go.
+        inferer: The evaluator's inferer, for the baselines.
+        classes: Label value to name; values of the labels that it lacks get a name by number.
+        zero_shot: The network before fine-tuning; None leaves that baseline out.
+        extra: What else `metrics.json` says, such as which prompts were used.
+        surface_tolerance_mm: Tolerance of the surface Dice.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        inferer: SourceInferer,
+        classes: Mapping[int, str],
+        zero_shot: SamNetwork | None = None,
+        extra: Mapping[str, Any] | None = None,
+        surface_tolerance_mm: float = 1.0,
+    ) -> None:
+        """Start with no case measured."""
+        self.folder = Path(folder)
+        self.inferer = inferer
+        self.classes = {int(value): name for value, name in classes.items()}
+        self.zero_shot = zero_shot
+        self.extra = dict(extra or {})
+        self.surface_tolerance_mm = surface_tolerance_mm
+        self.rows: list[Row] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to the evaluator."""
+        engine.add_event_handler(Events.STARTED, self.started)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.case_completed)
+        engine.add_event_handler(Events.COMPLETED, self.completed)
+
+    def started(self, engine: Engine) -> None:
+        """Forget the cases of an earlier run."""
+        self.rows = []
+
+    def case_completed(self, engine: Engine) -> None:
+        """Measure the case that was just predicted.
+
+        Raises:
+            InputError: The case has no label.
+        """
+        item: CaseItem = engine.state.batch
+        label = item.source.label
+        if label is None:
+            raise InputError(f"case {item.case.case_id} has no label to measure against")
+        classes = self.classes | {
+            int(v): f"class_{v}" for v in np.unique(label) if v and int(v) not in self.classes
+        }
+        predictions = {"finetuned": engine.state.output[CommonKeys.PRED]}
+        if self.zero_shot is not None:
+            predictions["zero_shot"] = self.inferer(item.source, self.zero_shot, item.prompts)
+        predictions["box"] = self.inferer.merge(item.source, item.prompts, box_scores)
+        for method, prediction in predictions.items():
+            self.rows += case_rows(
+                prediction,
+                label,
+                spacing=item.source.spacing,
+                classes=classes,
+                case_id=item.case.case_id,
+                method=method,
+                surface_tolerance_mm=self.surface_tolerance_mm,
+            )
+
+    def completed(self, engine: Engine) -> None:
+        """Write the files."""
+        rows = self._all_rows()
+        if is_main_process():
+            extra = {**self.extra, "surface_tolerance_mm": self.surface_tolerance_mm}
+            write_metrics(self.folder, rows, extra)
+            logger.info("wrote %s", self.folder / "metrics.json")
+
+    def _all_rows(self) -> list[Row]:
+        """Return the rows of every process, by case."""
+        if not (dist.is_available() and dist.is_initialized()):
+            return self.rows
+        parts: list[list[Row]] = [[] for _ in range(dist.get_world_size())]
+        dist.all_gather_object(parts, self.rows)
+        return sorted((row for part in parts for row in part), key=lambda row: str(row["case"]))
+
+
+class LabelWriter:
+    """Writes every predicted label map onto its source's own grid.
+
+    Args:
+        folder: Where the files go, named after their cases.
+        domain: Writes them.
+        ending: File ending such as ".nii.gz" or ".mha"; empty: the input's own.
+    """
+
+    def __init__(self, folder: Path | str, domain: Domain, ending: str = "") -> None:
+        """Keep where and how to write."""
+        self.folder, self.domain, self.ending = Path(folder), domain, ending
+        self.written: list[Path] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to the evaluator."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Write the label map that was just predicted."""
+        item: CaseItem = engine.state.batch
+        path = self.folder / f"{item.case.case_id}{self.ending}"
+        label = engine.state.output[CommonKeys.PRED]
+        self.written.append(self.domain.write(item.source, label, path))
+        logger.info("wrote %s", self.written[-1])
+
+
+class CaseProgress:
+    """A progress bar over cases.
+
+    Args:
+        title: What is done to them.
+        total: Number of cases.
+        console: Where to show it; standard error by default.
+    """
+
+    def __init__(self, title: str, total: int, console: Console | None = None) -> None:
+        """Keep what is shown."""
+        self.title, self.total = title, total
+        self.console = console or Console(stderr=True)
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to the evaluator; only the main process shows a bar."""
+        if is_main_process():
+            engine.add_event_handler(Events.STARTED, self.started)
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self.case_completed)
+            engine.add_event_handler(Events.COMPLETED, self.stop)
+            engine.add_event_handler(Events.EXCEPTION_RAISED, self.failed)
+
+    def started(self, engine: Engine) -> None:
+        """Show the bar."""
+        self.progress = Progress(
+            TextColumn(self.title),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("cases"),
+            TimeRemainingColumn(),
+            console=self.console,
+        )
+        self.task = self.progress.add_task(self.title, total=self.total)
+        self.progress.start()
+
+    def case_completed(self, engine: Engine) -> None:
+        """Move the bar."""
+        self.progress.advance(self.task)
+
+    def stop(self, engine: Engine) -> None:
+        """Leave the bar as it stands."""
+        self.progress.stop()
+
+    def failed(self, engine: Engine, error: BaseException) -> None:
+        """Leave the bar, and let the error go on."""
+        self.progress.stop()
+        raise error

@@ -1,0 +1,94 @@
+"""Our own checkpoints: the decoder alone, as safetensors, with what it takes to use it."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from samonai.errors import InputError
+from samonai.files import write_atomically
+from samonai.sam.network import SamNetwork
+
+FORMAT_VERSION = 1
+_KEY = "samonai"
+
+
+@dataclass(frozen=True)
+class DecoderMetadata:
+    """What travels with a decoder.
+
+    Attributes:
+        model: Name of the model whose encoder the decoder was trained on.
+        encoder_sha256: Identity of that encoder's weights.
+        normalisation: What is done to pixels before the encoder.
+        domain: The domain's name.
+        domain_settings: What is done to pixels when frames are cut.
+        classes: Label value, as text, to name.
+        training: Provenance: cases, prompts, loss, epochs, seed, versions.
+        metrics: The validation figures that chose this decoder.
+    """
+
+    model: str
+    encoder_sha256: str
+    normalisation: dict[str, Any]
+    domain: str
+    domain_settings: dict[str, Any]
+    classes: dict[str, str]
+    training: dict[str, Any]
+    metrics: dict[str, Any]
+
+
+def save_decoder(network: SamNetwork, path: Path | str, metadata: DecoderMetadata) -> Path:
+    """Write the decoder and prompt encoder of a network, with metadata, whole or not at all.
+
+    Args:
+        network: The network; its frozen encoder is left out.
+        path: File ending in .safetensors.
+        metadata: What to keep beside the weights.
+    """
+    path = Path(path)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    text = json.dumps({"format_version": FORMAT_VERSION, **vars(metadata)}, sort_keys=True)
+    with write_atomically(path) as temporary:
+        save_file(tensors, temporary, metadata={_KEY: text})
+    return path
+
+
+def read_decoder_metadata(path: Path | str) -> DecoderMetadata:
+    """Return the metadata of a decoder file.
+
+    Raises:
+        InputError: The file is missing, damaged, or not written by samonai.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"there is no decoder at {path}; has the run finished an epoch?")
+    try:
+        with safe_open(path, framework="pt") as file:
+            content = json.loads((file.metadata() or {})[_KEY])
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is not a whole safetensors file: {error}") from error
+    except (KeyError, ValueError) as error:
+        raise InputError(
+            f"{path} is a safetensors file, but not a decoder that samonai wrote; a full model is "
+            f"loaded with --checkpoint"
+        ) from error
+    if content.pop("format_version", None) != FORMAT_VERSION:
+        raise InputError(f"{path} was written by another version of samonai; train it again")
+    return DecoderMetadata(**content)
+
+
+def load_decoder(network: SamNetwork, path: Path | str) -> DecoderMetadata:
+    """Load a decoder into a network that has the encoder it was trained on.
+
+    Raises:
+        InputError: Another encoder, or a file that is not such a decoder.
+    """
+    metadata = read_decoder_metadata(path)
+    with safe_open(path, framework="pt") as file:
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    network.load_state_dict(state)
+    return metadata

@@ -1,0 +1,76 @@
+"""What a finished run leaves: the best decoder as safetensors, with all that it takes to use it."""
+
+import json
+import logging
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from samonai import __version__
+from samonai.domains.base import Domain
+from samonai.sam.decoder_file import DecoderMetadata, save_decoder
+from samonai.sampling import PromptSampler
+from samonai.training.handlers import BEST_FILE, HISTORY_JSON, is_main_process
+from samonai.training.prepare import TrainingData
+
+logger = logging.getLogger(__name__)
+
+DECODER_FILE = "decoder.safetensors"
+
+
+def export_best(
+    folder: Path | str,
+    network: nn.Module,
+    domain: Domain,
+    data: TrainingData,
+    sampler: PromptSampler,
+    provenance: Mapping[str, Any],
+) -> Path:
+    """Write the best epoch's decoder with its metadata, from what `RunCheckpoint` left.
+
+    Args:
+        folder: The run's folder; `decoder.safetensors` is written there.
+        network: The trained network; it takes on the best epoch's weights.
+        domain: The run's domain.
+        data: The run's data.
+        sampler: The run's prompts.
+        provenance: The run's other settings, as JSON values.
+
+    Returns:
+        The file that was written.
+    """
+    folder = Path(folder)
+    path = folder / DECODER_FILE
+    if not is_main_process():
+        return path
+    plain = getattr(network, "module", network)
+    plain.load_state_dict(torch.load(folder / BEST_FILE, map_location="cpu", weights_only=True))
+    history = json.loads((folder / HISTORY_JSON).read_text())
+    validated = [row for row in history if row["val_dice"] is not None]
+    best = max(validated, key=lambda row: row["val_dice"], default={})
+    metadata = DecoderMetadata(
+        model=plain.name,
+        encoder_sha256=plain.encoder_sha256,
+        normalisation=plain.normalisation.to_metadata(),
+        domain=domain.name,
+        domain_settings=domain.settings(),
+        classes={str(value): name for value, name in data.classes.items()},
+        training={
+            **provenance,
+            **data.provenance(),
+            "prompts": sampler.settings(),
+            "epochs_done": len(history),
+            "versions": {
+                "samonai": __version__,
+                **{name: version(name) for name in ("monai", "torch", "segment-anything")},
+            },
+        },
+        metrics={"val_dice": best.get("val_dice"), "epoch": best.get("epoch")},
+    )
+    save_decoder(plain, path, metadata)
+    logger.info("wrote %s", path)
+    return path

@@ -1,0 +1,152 @@
+"""From folders to training data: find the cases, split them, fill the store."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from samonai.domains.base import Case, Domain
+from samonai.embeddings.encode import EncodeReport, encode_cases
+from samonai.embeddings.store import EmbeddingStore
+from samonai.embeddings.target_store import load_targets
+from samonai.errors import InputError
+from samonai.sam.network import SamNetwork
+from samonai.sampling import PromptSampler
+from samonai.training.data import FrameDataset, StoredCase
+from samonai.training.handlers import is_main_process
+from samonai.training.split import Split, split_cases
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run trains on and is validated on.
+
+    Attributes:
+        train: Frames with prompts drawn anew every epoch.
+        val: Frames of the held-out cases, with the same prompts every time.
+        split: The cases of both.
+        classes: Label value to name, for all values that occur.
+        encoded: What encoding did.
+    """
+
+    train: FrameDataset
+    val: FrameDataset
+    split: Split
+    classes: dict[int, str]
+    encoded: EncodeReport
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what a checkpoint tells about its data, as JSON values."""
+        return {
+            "train_cases": [case.case_id for case in self.split.train],
+            "val_cases": [case.case_id for case in self.split.val],
+            "classes": {str(value): name for value, name in self.classes.items()},
+            "dropped_objects": self.encoded.dropped_objects,
+        }
+
+
+def prepare_training(
+    network: SamNetwork,
+    domain: Domain,
+    images: Path | str,
+    labels: Path | str | None,
+    store: Path | str,
+    *,
+    sampler: PromptSampler,
+    val_sampler: PromptSampler | None = None,
+    val_fraction: float = 0.2,
+    split_file: Path | str | None = None,
+    seed: int = 0,
+    min_area: int = 10,
+    objects_per_frame: int | None = 8,
+    precision: str = "auto",
+) -> TrainingData:
+    """Find the cases, split them, encode what the store lacks, and make the datasets.
+
+    Args:
+        network: Its encoder fills the store.
+        domain: Reads and cuts the cases.
+        images: Folder of images, or a data list file.
+        labels: Folder of labels; None with a data list that names them.
+        store: The embedding store; made when missing.
+        sampler: Draws the training prompts.
+        val_sampler: Draws the validation prompts; None: as for training.
+        val_fraction: Share of cases held out, without a split file.
+        split_file: JSON with the cases to train on and to hold out.
+        seed: Seed of the split and of all prompts.
+        min_area: Components of fewer pixels are dropped, and counted.
+        objects_per_frame: At most this many objects of a frame are trained on at a time.
+        precision: Precision of the encoder.
+
+    Raises:
+        InputError: The data cannot be used as they are.
+    """
+    cases = domain.find_cases(images, labels)
+    if unlabelled := [case.case_id for case in cases if case.label is None]:
+        raise InputError(
+            f"{len(unlabelled)} of {len(cases)} cases in {images} have no label, such as "
+            f"{unlabelled[0]!r}; give their labels, or name the cases to use in a split file"
+        )
+    split = split_cases(cases, val_fraction=val_fraction, split_file=split_file, seed=seed)
+    used = [*split.train, *split.val]
+    opened = EmbeddingStore(store)
+
+    def encode() -> EncodeReport:
+        return encode_cases(
+            network,
+            domain,
+            used,
+            opened,
+            precision=precision,
+            min_area=min_area,
+            progress=is_main_process(),
+        )
+
+    report = _main_process_first(encode)
+    logger.info("%s", report.summary())
+    stored = _open_cases(opened, report, used)
+    count = len(split.train)
+    train = FrameDataset(stored[:count], sampler, seed=seed, objects_per_frame=objects_per_frame)
+    val = FrameDataset(stored[count:], val_sampler or sampler, seed=seed, varies=False)
+    for dataset, part in ((train, "training"), (val, "held-out")):
+        if not len(dataset):
+            raise InputError(
+                f"no {part} case has an object of {min_area} pixels or more; check the labels, or "
+                f"lower min_area"
+            )
+    values = sorted({value for case in stored for value in case.targets.objects[:, 0].astype(int)})
+    names = domain.class_names(images, labels) or {}
+    classes = {int(value): names.get(int(value), f"class_{value}") for value in values}
+    return TrainingData(train, val, split, classes, report)
+
+
+def _open_cases(
+    store: EmbeddingStore, report: EncodeReport, used: Sequence[Case]
+) -> list[StoredCase]:
+    section = store.section(report.signature)
+    stored = []
+    for case, encoded in zip(used, report.cases, strict=True):
+        assert encoded.case_id == case.case_id
+        assert encoded.targets_key is not None, "only labelled cases come here"
+        embeddings = section.find(encoded.source_hash)
+        targets = load_targets(store, encoded.targets_key)
+        if targets is None or (embeddings is None and encoded.indices):
+            raise InputError(f"case {case.case_id} is no longer in the store {store.url}; run again")
+        if embeddings is not None:
+            stored.append(StoredCase(case.case_id, embeddings, targets))
+    return stored
+
+
+def _main_process_first(encode: Any) -> EncodeReport:
+    """Let rank 0 fill the store before the others look into it."""
+    parallel = dist.is_available() and dist.is_initialized()
+    if not parallel:
+        return encode()
+    report: EncodeReport | None = encode() if is_main_process() else None
+    dist.barrier()
+    return report if report is not None else encode()

@@ -1,0 +1,89 @@
+"""Which cases are trained on and which are held out: by case, seeded, or as a file says."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from samonai.domains.base import Case
+from samonai.errors import InputError
+
+
+@dataclass(frozen=True)
+class Split:
+    """Cases to train on and cases held out for validation.
+
+    Attributes:
+        train: Cases that the decoder learns from.
+        val: Cases that choose the best epoch; none of them is in `train`.
+    """
+
+    train: tuple[Case, ...]
+    val: tuple[Case, ...]
+
+
+def split_cases(
+    cases: Sequence[Case],
+    *,
+    val_fraction: float = 0.2,
+    split_file: Path | str | None = None,
+    seed: int = 0,
+) -> Split:
+    """Split cases for training and validation.
+
+    Args:
+        cases: All labelled cases.
+        val_fraction: Share of the cases that is held out, at least one; ignored with a file.
+        split_file: JSON `{"train": [case, …], "val": [case, …]}`; cases it does not name are
+            left out.
+        seed: Chooses which cases are held out.
+
+    Raises:
+        InputError: Too few cases, a fraction out of range, or a file that does not fit the cases.
+    """
+    if split_file is not None:
+        return _from_file(cases, Path(split_file))
+    if not 0 < val_fraction < 1:
+        raise InputError(f"the validation fraction lies between 0 and 1, got {val_fraction}")
+    if len(cases) < 2:
+        raise InputError(
+            f"training needs at least two cases, one of them held out; found {len(cases)}"
+        )
+    ordered = sorted(cases, key=lambda case: case.case_id)
+    held_out = min(max(round(len(ordered) * val_fraction), 1), len(ordered) - 1)
+    chosen = set(np.random.default_rng(seed).permutation(len(ordered))[:held_out].tolist())
+    return Split(
+        tuple(case for i, case in enumerate(ordered) if i not in chosen),
+        tuple(case for i, case in enumerate(ordered) if i in chosen),
+    )
+
+
+def _from_file(cases: Sequence[Case], path: Path) -> Split:
+    """Return the split that a file names."""
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise InputError(f"the split file {path} does not exist") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"the split file {path} is not JSON: {error}") from error
+    named: dict[str, list[str]] = {}
+    for part in ("train", "val"):
+        names = content.get(part) if isinstance(content, dict) else None
+        if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+            raise InputError(
+                f'the split file {path} must read {{"train": [case, …], "val": [case, …]}} with '
+                f"at least one case in each; {part!r} is missing, empty or not a list of names"
+            )
+        named[part] = names
+    if both := sorted(set(named["train"]) & set(named["val"])):
+        raise InputError(f"the split file {path} has {both[0]!r} in train and in val")
+    known = {case.case_id: case for case in cases}
+    if unknown := sorted((set(named["train"]) | set(named["val"])) - set(known)):
+        raise InputError(
+            f"the split file {path} names {len(unknown)} cases that are not in the data set, "
+            f"such as {unknown[0]!r}; the data set has {', '.join(sorted(known)[:3])}, …"
+        )
+    train, val = (tuple(known[name] for name in dict.fromkeys(named[p])) for p in ("train", "val"))
+    return Split(train, val)
