@@ -141,6 +141,16 @@ def test_the_same_seed_gives_the_same_files(tmp_path: Path, phantoms: Phantoms) 
     assert (other.images / first).read_bytes() != (again.images / first).read_bytes()
 
 
+def test_a_second_call_leaves_nothing_of_the_first(tmp_path: Path) -> None:
+    write_phantoms(tmp_path, patients=2, shape=(16, 16, 5))
+    kept = tmp_path / "imagesTr" / "mine.nii.gz"
+    kept.touch()
+    again = write_phantoms(tmp_path, patients=1, shape=(16, 16, 3))
+    assert sorted(p.name for p in again.images.iterdir()) == ["mine.nii.gz", "phantom_001.nii.gz"]
+    assert [p.name for p in (tmp_path / "dicom").iterdir()] == ["phantom_002"]
+    assert len(list(again.series.iterdir())) == 3
+
+
 def test_tissue_is_plausible_and_organs_are_close_in_contrast(
     patient: tuple[np.ndarray, np.ndarray],
 ) -> None:

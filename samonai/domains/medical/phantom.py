@@ -70,6 +70,9 @@ def write_phantoms(
 ) -> Phantoms:
     """Write made-up patients as NIfTI, and one more as a DICOM series.
 
+    Phantoms that an earlier call left in the folder are removed first: slices of two series
+    under one name would be read as one.
+
     Args:
         folder: Where `imagesTr/`, `labelsTr/`, `dataset.json`, `dicom/<case>/` and
             `labelsTs/<case>.nii.gz` go; made when missing.
@@ -80,6 +83,7 @@ def write_phantoms(
         dicom: Whether to add the DICOM patient, the one after the last NIfTI patient.
     """
     folder = Path(folder)
+    _remove_phantoms(folder)
     images, labels = folder / "imagesTr", folder / "labelsTr"
     cases = [f"phantom_{number:03d}" for number in range(1, patients + 1)]
     for number, case in enumerate(cases, start=1):
@@ -139,6 +143,15 @@ def _write_nifti(
     image.header.set_xyzt_units("mm")
     with write_atomically(path) as temporary:
         nib.save(image, temporary)
+
+
+def _remove_phantoms(folder: Path) -> None:
+    for pattern in ("*/phantom_*.nii.gz", "dicom/phantom_*/IM*.dcm"):
+        for path in folder.glob(pattern):
+            path.unlink()
+    for path in folder.glob("dicom/phantom_*"):
+        if not any(path.iterdir()):
+            path.rmdir()
 
 
 def _description(cases: list[str]) -> dict[str, object]:
