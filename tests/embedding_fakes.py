@@ -1,12 +1,11 @@
 """A domain of .npy files and a network that only averages: what the store's tests encode with."""
 
 import hashlib
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from samonai.domains.base import Case
 from samonai.embeddings import EmbeddingStore, encode_cases
 from samonai.errors import InputError
 from samonai.frame import Frame, FrameLocation
+from samonai.sam.network import SamNetwork
 from samonai.sam.normalisation import SAM_NORMALISATION, Normalisation
 
 
@@ -111,13 +111,8 @@ def make_cases(folder: Path, cases: int = 3, frames: int = 5) -> list[Case]:
     return StackDomain().find_cases(folder / "images", folder / "labels")
 
 
-if __name__ == "__main__":
-    data, url, pause = sys.argv[1:]
-    encode_cases(
-        FakeNetwork(seconds=float(pause)),  # type: ignore[arg-type]
-        StackDomain(),
-        StackDomain().find_cases(Path(data) / "images", Path(data) / "labels"),
-        EmbeddingStore(url),
-        frames="all",
-        progress=False,
-    )
+def encode_all(data: Path, url: Path, seconds: float) -> None:
+    """Encode every frame of a folder that `make_cases` wrote; what tests run as a process."""
+    network, domain = cast(SamNetwork, FakeNetwork(seconds=seconds)), StackDomain()
+    cases = domain.find_cases(data / "images", data / "labels")
+    encode_cases(network, domain, cases, EmbeddingStore(url), frames="all", progress=False)

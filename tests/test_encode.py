@@ -1,22 +1,22 @@
 """Encoding cases: each frame once, whatever happens in between."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
-from embedding_fakes import FakeNetwork, StackDomain, make_cases
+from embedding_fakes import FakeNetwork, StackDomain, encode_all, make_cases
 
 from samonai.domains.base import Case
 from samonai.embeddings import (
@@ -31,6 +31,8 @@ from samonai.embeddings.case_index import file_stamp
 from samonai.embeddings.prefetch import prefetch
 from samonai.errors import InputError
 from samonai.sam.network import SamNetwork
+
+forks = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
 FRAMES = 5
 LABELLED = FRAMES - 1  # the first frame of each case has no object
@@ -310,25 +312,28 @@ def test_a_summary_goes_to_standard_error(
     )
 
 
-def start(data: Path, url: Path, seconds: float) -> subprocess.Popen[bytes]:
-    script = Path(__file__).parent / "embedding_fakes.py"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = str(Path(__file__).parents[1])
-    command = [sys.executable, str(script), str(data), str(url), str(seconds)]
-    return subprocess.Popen(command, env=environment)
+def start(data: Path, url: Path, seconds: float) -> BaseProcess:
+    # Forked, since importing torch once more takes longer than all these tests.
+    process = multiprocessing.get_context("fork").Process(
+        target=encode_all, args=(data, url, seconds)
+    )
+    process.start()
+    return process
 
 
+@forks
 def test_after_a_kill_only_missing_frames_are_encoded(tmp_path: Path) -> None:
     cases = make_cases(tmp_path / "data", cases=3, frames=20)
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     process = start(tmp_path / "data", killed, 0.05)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while len(list(killed.glob("*/embeddings/*/c.*.0.0.0"))) < 7:
-        assert process.poll() is None
+        assert process.is_alive()
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     there = len(list(killed.glob("*/embeddings/*/c.*.0.0.0")))
     assert 7 <= there < 60
 
@@ -339,11 +344,14 @@ def test_after_a_kill_only_missing_frames_are_encoded(tmp_path: Path) -> None:
     )
 
 
+@forks
 def test_processes_that_encode_the_same_cases_all_finish(tmp_path: Path) -> None:
     cases = make_cases(tmp_path / "data", cases=3, frames=10)
     shared, alone = tmp_path / "shared", tmp_path / "alone"
-    processes = [start(tmp_path / "data", shared, 0.01) for _ in range(2)]
-    assert [process.wait(60) for process in processes] == [0, 0]
+    processes = [start(tmp_path / "data", shared, 0.01) for _ in range(3)]
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
     report = encode(cases, shared, frames="all")
     assert (report.encoded, report.reused) == (0, 30)
     assert_equal_contents(
