@@ -50,7 +50,8 @@ def save_decoder(network: SamNetwork, path: Path | str, metadata: DecoderMetadat
         metadata: What to keep beside the weights.
     """
     path = Path(path)
-    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    state = network.state_dict()
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     text = json.dumps({"format_version": FORMAT_VERSION, **vars(metadata)}, sort_keys=True)
     with write_atomically(path) as temporary:
         save_file(tensors, temporary, metadata={_KEY: text})

@@ -79,11 +79,7 @@ class FrameDataset(Dataset[FrameSample]):
         self.objects_per_frame = objects_per_frame
         self.varies = varies
         self.epoch = 0
-        self.frames = [
-            (case, index)
-            for case in cases
-            for index in case.targets.indices
-        ]
+        self.frames = [(case, index) for case in cases for index in case.targets.indices]
 
     def set_epoch(self, epoch: int) -> None:
         """Tell the epoch that the next samples are for."""

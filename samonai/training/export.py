@@ -13,6 +13,7 @@ from torch import nn
 from samonai import __version__
 from samonai.domains.base import Domain
 from samonai.sam.decoder_file import DecoderMetadata, save_decoder
+from samonai.sam.network import SamNetwork
 from samonai.sampling import PromptSampler
 from samonai.training.handlers import BEST_FILE, HISTORY_JSON, is_main_process
 from samonai.training.prepare import TrainingData
@@ -47,11 +48,11 @@ def export_best(
     path = folder / DECODER_FILE
     if not is_main_process():
         return path
-    plain = getattr(network, "module", network)
+    plain: SamNetwork = getattr(network, "module", network)
     plain.load_state_dict(torch.load(folder / BEST_FILE, map_location="cpu", weights_only=True))
     history = json.loads((folder / HISTORY_JSON).read_text())
     validated = [row for row in history if row["val_dice"] is not None]
-    best = max(validated, key=lambda row: row["val_dice"], default={})
+    best: dict[str, Any] = max(validated, key=lambda row: row["val_dice"], default={})
     metadata = DecoderMetadata(
         model=plain.name,
         encoder_sha256=plain.encoder_sha256,

@@ -291,7 +291,7 @@ class TrainingProgress:
             console=self.console,
         )
         steps = engine.state.max_epochs * engine.state.epoch_length
-        self.task = self.progress.add_task("training", total=steps, epoch=0, loss="–", dice="")
+        self.task = self.progress.add_task("training", total=steps, epoch=0, loss="-", dice="")
         self.progress.start()
 
     def iteration_completed(self, engine: Engine) -> None:

@@ -136,7 +136,9 @@ def _open_cases(
         embeddings = section.find(encoded.source_hash)
         targets = load_targets(store, encoded.targets_key)
         if targets is None or (embeddings is None and encoded.indices):
-            raise InputError(f"case {case.case_id} is no longer in the store {store.url}; run again")
+            raise InputError(
+                f"case {case.case_id} is no longer in the store {store.url}; run again"
+            )
         if embeddings is not None:
             stored.append(StoredCase(case.case_id, embeddings, targets))
     return stored
