@@ -1,0 +1,447 @@
+"""Trains the micro model from scratch on drawn scenes, on a CPU.
+
+    python tools/micro/scenes.py BANK --count 8000 &
+    python tools/micro/train.py --bank BANK --out OUT --minutes 70 --workers 2 --rank 0 &
+    python tools/micro/train.py --bank BANK --out OUT --minutes 70 --workers 2 --rank 1
+
+One process of one thread per core: on a shared machine threads spend their time waiting for each
+other at every operation, processes only once per step.
+
+Starts on crops of 16 x 16 tokens and ends on whole frames of 64 x 64 (see `crops.py`). Which
+crop size a step uses, and the learning rate, follow the minutes trained so far. Resumes from
+OUT/last.pt; writes OUT/micro.safetensors (the moving average of the weights, fp16).
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import sys
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from segment_anything.modeling import Sam
+from torch import Tensor, distributed
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
+
+import crops  # noqa: E402
+import frames  # noqa: E402
+from muon import Muon  # noqa: E402
+
+from samonai.sam.micro import MICRO_DIM, build_micro  # noqa: E402
+
+BATCH = {8: 10, 16: 5, 32: 2, 48: 1, 64: 1}
+"""Images per step and worker for each crop side in tokens."""
+
+
+class Bank:
+    """The drawn scenes that exist so far; looks for new files now and then."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.scenes: list[dict] = []
+        self._read: set[Path] = set()
+
+    def refresh(self, most: int = 4) -> None:
+        """Reads at most `most` files that were not read before."""
+        new = [p for p in sorted(self.folder.glob("*.pt")) if p not in self._read]
+        for path in new[:most]:
+            self.scenes += torch.load(path, weights_only=True)
+            self._read.add(path)
+
+
+def draw_batch(
+    bank: Bank, rng: np.random.Generator, tokens: int, objects: int
+) -> tuple[list[frames.FrameSample], tuple[int, int]]:
+    """Draws frames of `tokens` x `tokens`, and where in the 1024 frame they lie (row, column)."""
+    samples: list[frames.FrameSample] = []
+    while len(samples) < BATCH[tokens]:
+        scene = bank.scenes[int(rng.integers(len(bank.scenes)))]
+        sample = frames.make_frame(scene, rng, tokens * crops.PATCH, objects)
+        if sample is not None:
+            samples.append(sample)
+    places = (64 - tokens) // crops.WINDOW + 1
+    row, column = (int(i) * crops.WINDOW for i in rng.integers(0, places, 2))
+    return samples, (row, column)
+
+
+# ---------------------------------------------------------------- loss
+
+
+def mask_losses(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Dice plus cross-entropy balanced around the object, per mask.
+
+    Args:
+        logits: NxMxTxT.
+        targets: NxTxT in {0, 1}.
+
+    Returns:
+        Losses NxM and true IoUs NxM.
+    """
+    target = targets[:, None].expand_as(logits)
+    probability = logits.sigmoid()
+    overlap = (probability * target).sum((2, 3))
+    size = probability.sum((2, 3)) + target.sum((2, 3))
+    dice = 1 - (2 * overlap + 1) / (size + 1)
+    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    weight = _near_weights(targets)[:, None]
+    with torch.no_grad():
+        hard = logits > 0
+        both = (hard * target).sum((2, 3))
+        iou = both / (hard.sum((2, 3)) + target.sum((2, 3)) - both).clamp(min=1)
+    return dice + (entropy * weight).sum((2, 3)), iou
+
+
+def _near_weights(targets: Tensor) -> Tensor:
+    """Weights NxTxT: total 1 within each object's widened box, total 0.5 outside it."""
+    rows, columns = targets.amax(2), targets.amax(1)
+    near = _widen(rows)[:, :, None] * _widen(columns)[:, None, :]
+    inside = near / near.sum((1, 2), keepdim=True).clamp(min=1)
+    far = 1 - near
+    return inside + 0.5 * far / far.sum((1, 2), keepdim=True).clamp(min=1)
+
+
+def _widen(extent: Tensor) -> Tensor:
+    """Widens the occupied stretch of each NxT row by about a fifth at both ends."""
+    side = extent.shape[1]
+    index = torch.arange(side, dtype=torch.float32)
+    first = torch.where(extent > 0, index, float(side)).amin(1, keepdim=True)
+    last = torch.where(extent > 0, index, -1.0).amax(1, keepdim=True)
+    margin = 0.2 * (last - first + 1) + 2
+    return ((index >= first - margin) & (index <= last + margin)).float()
+
+
+def prompt_loss(
+    logits: Tensor, iou_predictions: Tensor, targets: Tensor, single: float
+) -> tuple[Tensor, Tensor]:
+    """Single mask (weight `single`), best of three, IoU head; and the single masks' IoUs."""
+    losses, iou = mask_losses(logits, targets)
+    best = losses[:, 1:].amin(1)
+    head = F.mse_loss(iou_predictions, iou)
+    loss = single * losses[:, 0].mean() + (1.2 - single) * best.mean() + 0.3 * head
+    return loss, iou[:, 0].mean()
+
+
+# ---------------------------------------------------------------- one step
+
+
+def placing_loss(sam: Sam, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+    """The decoder's first lesson, without any image: fill the box, a disc around a click.
+
+    The embeddings are noise, so a step costs a small part of a full one, and the decoder learns
+    what a coordinate is before the encoder has anything to say.
+    """
+    tokens = int(rng.choice([8, 16], p=[0.7, 0.3]))
+    count = 40 if tokens == 8 else 14
+    side = tokens * crops.PATCH
+    row, column = (int(i) * crops.WINDOW for i in rng.integers(0, (64 - tokens) // 8 + 1, 2))
+    corner = torch.tensor([column, row], dtype=torch.float32) * crops.PATCH
+    size = side * np.exp(rng.uniform(np.log(0.1), np.log(0.9), (count, 2)))
+    start = rng.uniform(0, 1, (count, 2)) * (side - size)
+    boxes = torch.from_numpy(np.concatenate([start, start + size], 1).astype(np.float32))
+    grid = 4 * torch.arange(side // 4, dtype=torch.float32) + 2
+    noise = rng.standard_normal((count, MICRO_DIM, tokens, tokens)).astype(np.float32)
+    embeddings = torch.from_numpy(noise) * float(rng.uniform(0.1, 0.7))
+    batch = crops.PromptBatch(torch.arange(count))
+    if rng.random() < 0.75:
+        inside_x = (grid > boxes[:, :1]) & (grid < boxes[:, 2:3])
+        inside_y = (grid > boxes[:, 1:2]) & (grid < boxes[:, 3:])
+        targets = (inside_y[:, :, None] & inside_x[:, None, :]).float()
+        batch.boxes = boxes + corner.repeat(2)
+        name = "fill"
+    else:
+        points = torch.from_numpy(rng.uniform(0, side, (count, 2)).astype(np.float32))
+        square_x = (grid - points[:, :1]) ** 2
+        square_y = (grid - points[:, 1:]) ** 2
+        targets = (square_y[:, :, None] + square_x[:, None, :] < (side / 6) ** 2).float()
+        batch.points = (points + corner)[:, None]
+        batch.point_labels = torch.ones(count, 1)
+        name = "disc"
+    logits, quality = crops.decode(sam, embeddings, batch, (row, column))
+    loss, iou = prompt_loss(logits, quality, targets, 0.9)
+    return loss, {f"{name}_": iou.item()}
+
+
+def training_loss(
+    sam: Sam,
+    samples: list[frames.FrameSample],
+    offset: tuple[int, int],
+    rng: np.random.Generator,
+) -> tuple[Tensor, dict[str, float]]:
+    """The loss of one batch: boxes always, clicks and a second round now and then."""
+    images = torch.stack([s.image for s in samples])
+    valid = torch.stack([s.valid for s in samples])
+    embeddings = crops.encode(sam, crops.normalise(sam, images, valid), offset)
+    corner = torch.tensor([offset[1], offset[0]], dtype=torch.float32) * crops.PATCH
+    count = len(samples[0].targets)
+    index = torch.arange(len(samples)).repeat_interleave(count)
+    targets = torch.cat([s.targets for s in samples])
+    boxes = torch.cat([s.boxes for s in samples])
+    side = float(images.shape[-1])
+    boxes = frames.jitter_boxes(rng, boxes, torch.tensor(0.0), torch.tensor(side))
+    boxes = boxes + corner.repeat(2)
+
+    logits, quality = crops.decode(sam, embeddings, crops.PromptBatch(index, boxes=boxes), offset)
+    loss, iou = prompt_loss(logits, quality, targets, 0.9)
+    figures = {"box": iou.item()}
+
+    if rng.random() < 0.45:
+        picked = torch.arange(len(index)).view(-1, count)[:, -2:].flatten()
+        points, labels = _clicks(samples, rng, count, corner)
+        batch = crops.PromptBatch(index[picked], points=points, point_labels=labels)
+        logits_2, quality_2 = crops.decode(sam, embeddings, batch, offset)
+        few = points.shape[1] < 3
+        extra, iou = prompt_loss(logits_2, quality_2, targets[picked], 0.5 if few else 0.9)
+        loss = loss + 0.5 * extra
+        figures["points"] = iou.item()
+        logits, boxes, index, targets = logits_2, None, index[picked], targets[picked]
+    if rng.random() < 0.3:
+        picked = torch.arange(len(index))[::2]
+        previous = logits[picked, :1].detach()
+        click, label = _corrections(rng, previous[:, 0] > 0, targets[picked] > 0.5)
+        batch = crops.PromptBatch(
+            index[picked], click + corner, label, None if boxes is None else boxes[picked], previous
+        )
+        logits, quality = crops.decode(sam, embeddings, batch, offset)
+        extra, iou = prompt_loss(logits, quality, targets[picked], 0.9)
+        loss = loss + 0.5 * extra
+        figures["again"] = iou.item()
+    return loss, figures
+
+
+def _clicks(
+    samples: list[frames.FrameSample], rng: np.random.Generator, count: int, corner: Tensor
+) -> tuple[Tensor, Tensor]:
+    """One to five clicks on the last two objects of each sample."""
+    positive = int(rng.choice([1, 2, 3], p=[0.55, 0.2, 0.25]))
+    negative = int(rng.choice([0, 1, 2], p=[0.6, 0.2, 0.2]))
+    points, labels = [], []
+    for sample in samples:
+        for mask in sample.masks[count - 2 :]:
+            spots, kinds = frames.draw_points(rng, mask, sample.scale, positive, negative)
+            points.append(spots + corner)
+            labels.append(kinds)
+    return torch.stack(points), torch.stack(labels)
+
+
+def _corrections(rng: np.random.Generator, found: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """One click per object in the larger of what was missed and what was wrongly taken."""
+    points, labels = [], []
+    for f, w in zip(found, wanted, strict=True):
+        missed, wrong = w & ~f, f & ~w
+        area, label = (missed, 1.0) if missed.sum() >= wrong.sum() else (wrong, 0.0)
+        if not area.any():
+            area, label = (w, 1.0) if w.any() else (~w, 0.0)
+        spots = area.nonzero()
+        spot = spots[int(rng.integers(len(spots)))]
+        points.append([4 * float(spot[1]) + 1.5, 4 * float(spot[0]) + 1.5])
+        labels.append(label)
+    return torch.tensor(points)[:, None], torch.tensor(labels)[:, None]
+
+
+# ---------------------------------------------------------------- the run
+
+
+def tokens_at(progress: float, rng: np.random.Generator) -> int:
+    """The crop side of a step: small crops first, whole frames last."""
+    if progress < 0.22:
+        return int(rng.choice([8, 16], p=[0.7, 0.3]))
+    if progress < 0.5:
+        return int(rng.choice([8, 16, 32], p=[0.15, 0.6, 0.25]))
+    if progress < 0.78:
+        return int(rng.choice([16, 32, 48], p=[0.25, 0.6, 0.15]))
+    return int(rng.choice([16, 32, 64], p=[0.1, 0.3, 0.6]))
+
+
+def rate_at(progress: float, step: int, peak: float) -> float:
+    """Learning rate: 150 steps of warm-up, then a cosine over the minutes."""
+    return peak * min(1.0, (step + 1) / 150) * (0.02 + 0.49 * (1 + math.cos(math.pi * progress)))
+
+
+@torch.no_grad()
+def update_average(average: Sam, sam: Sam, step: int) -> None:
+    """Moves the averaged weights towards the current ones."""
+    decay = min(0.998, (step + 1) / (step + 20))
+    for a, p in zip(average.parameters(), sam.parameters(), strict=True):
+        a.lerp_(p, 1 - decay)
+
+
+def write_weights(sam: Sam, path: Path) -> None:
+    """Writes the state dict as fp16 safetensors, whole or not at all."""
+    state = {k: v.detach().half().contiguous() for k, v in sam.state_dict().items()}
+    partial = path.with_suffix(".tmp")
+    save_file(state, partial, metadata={"format": "pt", "model": "samonai micro"})
+    partial.rename(path)
+
+
+@dataclass
+class Run:
+    """All that a run must remember to go on: written to and read from one file."""
+
+    sam: Sam
+    average: Sam
+    optimizers: list[torch.optim.Optimizer]
+    step: int = 0
+    minutes: float = 0.0
+
+    def save(self, path: Path) -> None:
+        """Writes the state, whole or not at all."""
+        partial = path.with_suffix(".tmp")
+        state = {
+            "model": self.sam.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizers": [o.state_dict() for o in self.optimizers],
+            "step": self.step,
+            "minutes": self.minutes,
+        }
+        torch.save(state, partial)
+        partial.rename(path)
+
+    def load(self, path: Path) -> None:
+        """Reads what `save` wrote."""
+        saved = torch.load(path, weights_only=True)
+        self.sam.load_state_dict(saved["model"])
+        self.average.load_state_dict(saved["average"])
+        for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        self.step, self.minutes = saved["step"], saved["minutes"]
+
+    def update(self, loss: Tensor, rate: float) -> None:
+        """One clipped update of the weights and of their average."""
+        for optimizer, share in zip(self.optimizers, (3.0, 1.0), strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = share * rate
+        self.sam.zero_grad()
+        loss.backward()
+        self._share_gradients()
+        norm = torch.nn.utils.clip_grad_norm_(self.sam.parameters(), 1.0)
+        if norm.isfinite():
+            for optimizer in self.optimizers:
+                optimizer.step()
+        update_average(self.average, self.sam, self.step)
+        self.step += 1
+
+    def _share_gradients(self) -> None:
+        """Averages the gradients over the workers; all follow the first worker's clock."""
+        if not distributed.is_initialized():
+            return
+        parameters = list(self.sam.parameters())
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        clock = self.minutes if distributed.get_rank() == 0 else 0.0
+        flat = torch.cat([g.flatten() for g in grads] + [torch.tensor([clock])])
+        distributed.all_reduce(flat)
+        self.minutes = flat[-1].item()
+        mean = flat / distributed.get_world_size()
+        for p, part in zip(
+            parameters, mean[:-1].split([p.numel() for p in parameters]), strict=True
+        ):
+            p.grad = part.view_as(p)
+
+
+class Log:
+    """Means of named figures, a line every half minute."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = path.open("a", buffering=1)
+        self.values: dict[str, list[float]] = defaultdict(list)
+        self.written = time.monotonic()
+
+    def add(self, figures: dict[str, float], tokens: int) -> None:
+        """Takes one step's figures."""
+        for name, value in figures.items():
+            plain = name == "loss" or name.endswith("_")
+            self.values[name if plain else f"{name}{tokens}"].append(value)
+
+    def write(self, head: str) -> bool:
+        """Writes the means, when half a minute has passed."""
+        if time.monotonic() - self.written < 30:
+            return False
+        means = " ".join(f"{k} {np.mean(v):.3f}" for k, v in sorted(self.values.items()))
+        self.file.write(f"{time.strftime('%H:%M:%S')} {head} {means}\n")
+        self.values.clear()
+        self.written = time.monotonic()
+        return True
+
+
+def run(options: argparse.Namespace) -> None:
+    """Trains until the minutes are used up."""
+    torch.set_num_threads(1)
+    torch.manual_seed(options.seed)
+    options.out.mkdir(parents=True, exist_ok=True)
+    if options.workers > 1:
+        meeting = f"file://{options.out.resolve() / 'workers'}"
+        distributed.init_process_group(
+            "gloo", init_method=meeting, rank=options.rank, world_size=options.workers
+        )
+    sam = build_micro().train()
+    state = Run(sam, copy.deepcopy(sam).eval(), build_optimizers(sam))
+    last = options.out / "last.pt"
+    if last.exists():
+        state.load(last)
+    bank = Bank(options.bank)
+    bank.refresh(1000)
+    log = Log(options.out / f"train{options.rank or ''}.log")
+    log.file.write(f"start {state.step} {state.minutes:.1f} {len(bank.scenes)} {options}\n")
+    before = saved_at = time.monotonic()
+    while state.minutes < options.minutes:
+        progress = state.minutes / options.minutes
+        tokens = tokens_at(progress, np.random.default_rng([options.seed, state.step]))
+        rng = np.random.default_rng([options.seed, state.step, options.rank])
+        rate = rate_at(progress, state.step, options.lr)
+        if state.step < options.placing:
+            loss, figures = placing_loss(sam, rng)
+        else:
+            samples, offset = draw_batch(bank, rng, tokens, options.objects)
+            loss, figures = training_loss(sam, samples, offset, rng)
+        now = time.monotonic()
+        state.minutes += (now - before) / 60
+        before = now
+        state.update(loss, rate)
+        log.add({"loss": loss.item(), **figures}, tokens)
+        if log.write(f"step {state.step} min {state.minutes:.1f} lr {rate:.1e}"):
+            bank.refresh()
+        if options.rank == 0 and (now - saved_at > 90 or state.minutes >= options.minutes):
+            state.save(last)
+            write_weights(state.average, options.out / "micro.safetensors")
+            saved_at = now
+
+
+def build_optimizers(sam: Sam) -> list[torch.optim.Optimizer]:
+    """Muon for weight matrices; AdamW for all else, where only the patch embedding decays."""
+    matrices, rest = [], []
+    for name, p in sam.named_parameters():
+        leaf = name.split(".")[-2]
+        table = "embed" in name or leaf in ("iou_token", "mask_tokens")
+        small = p.ndim < 2 or min(len(p), p[0].numel()) < 32 or p.shape[2:] == (2, 2)
+        (rest if table or small else matrices).append(p)
+    return [
+        Muon(matrices, lr=1e-3, weight_decay=0.01),
+        torch.optim.AdamW(rest, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="Train the micro model on drawn scenes.")
+    parser.add_argument("--bank", type=Path, required=True, help="folder of drawn scenes")
+    parser.add_argument("--out", type=Path, required=True, help="folder for weights and log")
+    parser.add_argument("--minutes", type=float, default=85.0, help="training time in all")
+    parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate")
+    parser.add_argument("--objects", type=int, default=4, help="objects per image")
+    parser.add_argument("--placing", type=int, default=1500, help="first steps without images")
+    parser.add_argument("--workers", type=int, default=1, help="processes, of one thread each")
+    parser.add_argument("--rank", type=int, default=0, help="which of the workers this one is")
+    parser.add_argument("--seed", type=int, default=7)
+    run(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()
