@@ -162,6 +162,7 @@ def _transfer(checkpoint: Checkpoint, part: Path, bar: Progress, task: TaskID) -
             urllib.request.Request(checkpoint.url, headers=headers), timeout=_TIMEOUT_S
         )
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code == 416 and checkpoint.size is None:
             return True  # Nothing lies behind what we have; the hash decides.
         raise

@@ -14,6 +14,10 @@ MASK_THRESHOLD = 0.0
 """Logits above this are the object, as in segment-anything."""
 
 
+class ImageNotSetError(InputError, RuntimeError):
+    """No image is set; segment-anything raises a RuntimeError here, and callers may catch it."""
+
+
 class Predictor:
     """Encode an image once, then predict masks for prompts: `SamPredictor`'s methods and results.
 
@@ -77,6 +81,8 @@ class Predictor:
                 f"window or rescale other values first"
             )
         size = (image.shape[0], image.shape[1])
+        if 0 in size:
+            raise InputError(f"an image of {size[0]} x {size[1]} has no pixels")
         if 0 in self.transform.get_preprocess_shape(*size, self.model.long_side):
             raise InputError(f"an image of {size[0]} x {size[1]} pixels is too thin to resize")
         if image_format == "BGR":
@@ -141,7 +147,8 @@ class Predictor:
             logits float32 (M, 256, 256) in the low-res frame.
 
         Raises:
-            InputError: No image is set, or a prompt has another shape.
+            ImageNotSetError: No image is set.
+            InputError: A prompt has another shape.
         """
         size = self._require_image()
         coords = labels = box_tensor = mask = None
@@ -192,7 +199,8 @@ class Predictor:
             float32 (B, M, 256, 256) in the low-res frame, on the model's device.
 
         Raises:
-            InputError: No image is set, or the prompts' shapes do not belong together.
+            ImageNotSetError: No image is set.
+            InputError: The prompts' shapes do not belong together.
         """
         size = self._require_image()
         prompts = self._prompts(point_coords, point_labels, boxes, mask_input)
@@ -205,7 +213,7 @@ class Predictor:
         """Return the image's embedding, float32 (1, C, h, w).
 
         Raises:
-            InputError: No image is set.
+            ImageNotSetError: No image is set.
         """
         self._require_image()
         assert self.features is not None
@@ -213,7 +221,7 @@ class Predictor:
 
     def _require_image(self) -> tuple[int, int]:
         if self.original_size is None:
-            raise InputError("no image is set: call set_image first")
+            raise ImageNotSetError("no image is set: call set_image first")
         return self.original_size
 
     def _prompts(

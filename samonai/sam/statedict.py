@@ -3,7 +3,6 @@
 import json
 import pickle
 import re
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -151,7 +150,7 @@ def _read_pickle(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         text = str(error)
-        found = re.search(r"(?:GLOBAL|global:?) ([\w.]+)", text)
+        found = re.search(r"GLOBAL ([\w.]+)", text)
         if "Weights only load failed" in text and found:
             raise InputError(
                 f"checkpoint {path} holds Python objects ({found[1]}), which could run code, and "
@@ -160,7 +159,7 @@ def _read_pickle(path: Path) -> Any:
         raise InputError(
             f"checkpoint {path} is refused: it holds more than tensors, or is damaged"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+    except Exception as error:  # Damaged bytes make the unpickler fail in any way at all.
         raise InputError(
             f"checkpoint {path} is truncated or damaged, or not a file that torch.save wrote; "
             f"fetch it again"
@@ -219,8 +218,9 @@ def _foreign(names: Mapping[str, Any]) -> str:
 def _say_foreign(content: Any) -> str:
     if not isinstance(content, Mapping):
         return f"it holds a {type(content).__name__}"
-    if foreign := _foreign(content):
-        return f"it is {foreign}"
+    for names in (content, *(value for value in content.values() if isinstance(value, Mapping))):
+        if foreign := _foreign(names):
+            return f"it is {foreign}"
     some = ", ".join(str(name)[:60] for name in list(content)[:3])
     return f"it has no SAM weights, but {some or 'nothing'}"
 

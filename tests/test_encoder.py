@@ -1,0 +1,179 @@
+"""The lean encoder against segment-anything's own forward, on random weights."""
+
+from functools import partial
+
+import pytest
+import torch
+from segment_anything.modeling import ImageEncoderViT
+from torch import nn
+
+from samonai.errors import InputError
+from samonai.sam import encoder as lean
+from samonai.sam.encoder import encode_images, resolve_precision
+from samonai.sam.micro import build_micro
+
+
+def vit(grid: int, *, width: int = 32, heads: int = 4, rel_pos: bool = True) -> ImageEncoderViT:
+    """Build vit_b's structure, narrow: windows of 14, then a global block; no weight is zero."""
+    torch.manual_seed(grid)
+    encoder = ImageEncoderViT(
+        img_size=grid * 16,
+        embed_dim=width,
+        depth=3,
+        num_heads=heads,
+        out_chans=24,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        use_rel_pos=rel_pos,
+        window_size=14,
+        global_attn_indexes=(1,),
+    ).eval()
+    with torch.no_grad():
+        for name, parameter in encoder.named_parameters():
+            if "pos" in name or name.endswith("bias"):
+                parameter.normal_(0, 0.5)
+    return encoder
+
+
+def images(encoder: ImageEncoderViT, batch: int = 1) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(7)
+    return torch.randn(batch, 3, encoder.img_size, encoder.img_size, generator=generator)
+
+
+def stock(encoder: ImageEncoderViT, batch: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return encoder(batch)
+
+
+def error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("rel_pos", [True, False])
+@pytest.mark.parametrize(("grid", "batch"), [(14, 2), (17, 2), (9, 1), (28, 3)])
+def test_equals_upstream_with_and_without_padding_in_windows(grid, batch, rel_pos):
+    encoder = vit(grid, rel_pos=rel_pos)
+    batch_images = images(encoder, batch)
+    expected = stock(encoder, batch_images)
+    found = encode_images(encoder, batch_images, "fp32")
+    assert found.dtype == torch.float32
+    assert found.shape == (batch, 24, grid, grid)
+    assert error(found, expected) < 1e-5
+    assert error(encode_images(encoder, batch_images, "bf16"), expected) < 1e-2
+
+
+def test_equals_upstream_in_vit_b_geometry():
+    # 64 x 64 tokens, 64 channels per head, windows of 14 padded to 70: one window block, one
+    # global block, two heads of vit_b's twelve.
+    encoder = vit(64, width=128, heads=2)
+    encoder.blocks = encoder.blocks[:2]
+    batch = images(encoder)
+    expected = stock(encoder, batch)
+    assert error(encode_images(encoder, batch, "fp32"), expected) < 1e-5
+    assert error(encode_images(encoder, batch, "bf16"), expected) < 1e-2
+
+
+def test_equals_upstream_on_the_micro_model():
+    torch.manual_seed(3)
+    encoder = build_micro().image_encoder
+    batch = images(encoder)
+    expected = stock(encoder, batch)
+    assert error(encode_images(encoder, batch, "fp32"), expected) < 1e-5
+    # A window block and the global one do for bf16, which some CPUs emulate slowly.
+    encoder.blocks = encoder.blocks[2:4]
+    expected = encode_images(encoder, batch, "fp32")
+    assert error(encode_images(encoder, batch, "bf16"), expected) < 1e-2
+
+
+def test_relative_positions_matter_in_these_tests():
+    encoder = vit(17)
+    batch = images(encoder)
+    with_positions = encode_images(encoder, batch, "fp32")
+    with torch.no_grad():
+        for block in encoder.blocks:
+            block.attn.rel_pos_h.zero_()
+    assert error(encode_images(encoder, batch, "fp32"), with_positions) > 1e-3
+
+
+def test_changed_weights_are_seen_at_once():
+    encoder = vit(17)
+    batch = images(encoder)
+    encode_images(encoder, batch, "fp32")
+    with torch.no_grad():
+        encoder.blocks[1].attn.rel_pos_w.mul_(-2)
+        encoder.blocks[0].attn.qkv.bias.add_(1)
+    assert error(encode_images(encoder, batch, "fp32"), stock(encoder, batch)) < 1e-5
+
+
+def test_the_bias_is_built_for_few_heads_at_a_time(monkeypatch):
+    encoder = vit(17)
+    batch = images(encoder, 3)
+    sizes = []
+    attend = torch.nn.functional.scaled_dot_product_attention
+
+    def watched(q, k, v, attn_mask, scale):
+        sizes.append(attn_mask.numel() * attn_mask.element_size())
+        return attend(q, k, v, attn_mask=attn_mask, scale=scale)
+
+    budget = 5 * 289 * 289 * 4  # five of the global block's twelve images·heads
+    monkeypatch.setattr(lean, "_BIAS_BYTES", budget)
+    monkeypatch.setattr(lean, "scaled_dot_product_attention", watched)
+    assert error(encode_images(encoder, batch, "fp32"), stock(encoder, batch)) < 1e-5
+    assert max(sizes) <= budget
+    assert 2 * 289 * 289 * 4 in sizes  # the rest of the last chunk
+
+
+def test_embeddings_carry_no_graph_and_take_part_in_one():
+    encoder = vit(9)
+    embeddings = encode_images(encoder, images(encoder), "fp32")
+    assert not embeddings.requires_grad
+    weight = torch.ones(24, requires_grad=True)
+    (embeddings * weight[:, None, None]).sum().backward()
+    assert torch.allclose(weight.grad, embeddings.sum((0, 2, 3)), rtol=1e-3, atol=1e-3)
+
+
+def test_the_callers_autocast_does_not_leak_in():
+    encoder = vit(9)
+    batch = images(encoder)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = encode_images(encoder, batch, "fp32")
+    assert error(found, stock(encoder, batch)) < 1e-5
+
+
+def test_images_of_other_dtypes_are_taken():
+    encoder = vit(9)
+    batch = images(encoder).double()
+    assert error(encode_images(encoder, batch, "fp32"), stock(encoder, batch.float())) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16"), ({"avx2": True}, "fp32")],
+)
+def test_auto_takes_bf16_where_the_cpu_computes_in_it(monkeypatch, capabilities, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert resolve_precision("auto", torch.device("cpu")) == expected
+    assert resolve_precision("fp32", torch.device("cpu")) == "fp32"
+
+
+def test_unknown_precisions_and_wrong_shapes_are_one_line():
+    encoder = vit(9)
+    with pytest.raises(InputError, match=r"unknown precision 'int8': use one of fp32, bf16"):
+        encode_images(encoder, images(encoder), "int8")
+    with pytest.raises(InputError, match=r"shape \(B, 3, 144, 144\), got \(1, 3, 144, 100\)"):
+        encode_images(encoder, images(encoder)[..., :100])
+
+
+def test_overflow_in_fp16_is_an_error():
+    encoder = vit(9)
+    with torch.no_grad():
+        encoder.patch_embed.proj.bias.fill_(1e6)
+    with pytest.raises(InputError, match="overflow in fp16"):
+        encode_images(encoder, images(encoder), "fp16")
+
+
+def test_encoders_of_other_classes_are_called_as_they_are():
+    other = nn.Conv2d(3, 4, 16, 16).eval()
+    batch = torch.randn(2, 3, 32, 32)
+    found = encode_images(other, batch, "fp32")
+    assert torch.equal(found, other(batch))
+    assert not found.requires_grad
