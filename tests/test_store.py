@@ -150,6 +150,16 @@ def test_the_signature_is_compared_when_opened(tmp_path: Path) -> None:
         EmbeddingStore(tmp_path).section(SIGNATURE)
 
 
+@pytest.mark.parametrize("content", ["", "{", "{}", "[]"])
+@pytest.mark.parametrize("node", [f"embeddings/{HASH}", "embeddings", ""])
+def test_damaged_metadata_is_one_clear_line(node: str, content: str, tmp_path: Path) -> None:
+    open_source(tmp_path)
+    (section,) = tmp_path.glob("*/")
+    (section / node / "zarr.json").write_text(content)
+    with pytest.raises(InputError, match=f"{node}.*damaged; delete the folder {section.name}"):
+        open_source(tmp_path)
+
+
 def test_another_store_format_is_refused(tmp_path: Path) -> None:
     zarr.open_group(tmp_path, mode="w", attributes={"samonai_store": 99})
     with pytest.raises(InputError, match="format 99"):

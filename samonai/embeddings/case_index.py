@@ -8,7 +8,7 @@ from pathlib import Path
 import zarr
 
 from samonai.domains.base import Case
-from samonai.embeddings.chunks import require_group
+from samonai.embeddings.chunks import get_node, require_group
 from samonai.embeddings.store import StoreSection, canonical_json, digest
 
 _GROUP = "cases"
@@ -49,7 +49,7 @@ class CaseIndex:
 
     def get(self, case: Case, stamp: str | None) -> CaseFacts | None:
         """Return what is known of a case, or None when it or its files' `stamp` is not known."""
-        entry = None if self._group is None or stamp is None else self._group.get(_name(case))
+        entry = None if self._group is None or stamp is None else get_node(self._group, _name(case))
         if not isinstance(entry, zarr.Group) or entry.attrs.get("stamp") != stamp:
             return None
         facts = entry.attrs["facts"]

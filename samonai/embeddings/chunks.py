@@ -202,21 +202,37 @@ def open_chunks(
     return chunks
 
 
+def get_node(group: zarr.Group, name: str) -> zarr.Array[Any] | zarr.Group | None:
+    """Return the array or group of that name, or None.
+
+    Raises:
+        InputError: Its metadata cannot be read, as a power failure may leave it.
+    """
+    try:
+        return group.get(name)
+    except (ValueError, TypeError) as error:
+        path = f"{group.path}/{name}".strip("/")
+        raise InputError(
+            f"{path}/zarr.json in the store is damaged; delete the folder {path} in it, and run "
+            f"again to compute it anew"
+        ) from error
+
+
 def find_array(group: zarr.Group, name: str) -> zarr.Array[Any] | None:
     """Return the array of that name, or None."""
-    found = group.get(name)
+    found = get_node(group, name)
     return found if isinstance(found, zarr.Array) else None
 
 
 def require_group(parent: zarr.Group, name: str, attributes: Mapping[str, Any]) -> zarr.Group:
     """Open a group, or make it together with its attributes; safe among several processes."""
-    found = parent.get(name)
+    found = get_node(parent, name)
     if isinstance(found, zarr.Group):
         return found
     try:
         return parent.create_group(name, attributes=dict(attributes))
     except (ContainsArrayError, ContainsGroupError):
-        found = parent.get(name)
+        found = get_node(parent, name)
         assert isinstance(found, zarr.Group)
         return found
 

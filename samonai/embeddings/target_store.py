@@ -8,7 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from samonai.embeddings.chunks import FrameChunks, find_array, open_chunks, require_group
+from samonai.embeddings.chunks import (
+    FrameChunks,
+    find_array,
+    get_node,
+    open_chunks,
+    require_group,
+)
 from samonai.embeddings.store import (
     EmbeddingStore,
     MissingEmbeddingError,
@@ -119,8 +125,8 @@ def targets_key(
 
 def load_targets(store: EmbeddingStore, key: str) -> SourceTargets | None:
     """Return stored targets, or None when they are absent, unfinished or their tables damaged."""
-    parent = store.root.get(_GROUP)
-    group = parent.get(key) if isinstance(parent, zarr.Group) else None
+    parent = get_node(store.root, _GROUP)
+    group = get_node(parent, key) if isinstance(parent, zarr.Group) else None
     if not isinstance(group, zarr.Group) or not group.attrs.get("complete"):
         return None
     facts: dict[str, Any] = group.attrs.asdict()
