@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -48,7 +48,7 @@ def export_best(
     path = folder / DECODER_FILE
     if not is_main_process():
         return path
-    plain: SamNetwork = getattr(network, "module", network)
+    plain = cast(SamNetwork, getattr(network, "module", network))
     plain.load_state_dict(torch.load(folder / BEST_FILE, map_location="cpu", weights_only=True))
     history = json.loads((folder / HISTORY_JSON).read_text())
     validated = [row for row in history if row["val_dice"] is not None]
