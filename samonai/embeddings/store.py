@@ -235,7 +235,7 @@ def _open_root(url: str, read_only: bool) -> zarr.Group:
     elif urlsplit(url).scheme == "file":
         location = Path(unquote(urlsplit(url).path))
     elif importlib.util.find_spec("fsspec") is None:
-        raise InputError(f"the store {url} needs the package fsspec: pip install fsspec")
+        raise InputError(f"the store {url} needs fsspec: pip install 'samonai[remote]'")
     try:
         if read_only:
             return zarr.open_group(location, mode="r", zarr_format=3)
