@@ -95,7 +95,7 @@ class StopOnNan:
         Raises:
             InputError: It is not finite.
         """
-        if not math.isfinite(float(engine.state.output[CommonKeys.LOSS])):
+        if not math.isfinite(_loss(engine)):
             raise InputError(
                 f"the loss is not a number any more at step {engine.state.iteration} (epoch "
                 f"{engine.state.epoch}); lower the learning rate, the last epoch's state is kept"
@@ -203,7 +203,7 @@ class RunCheckpoint:
 
     def iteration_completed(self, engine: Engine) -> None:
         """Note the loss."""
-        self._losses.append(float(engine.state.output[CommonKeys.LOSS]))
+        self._losses.append(_loss(engine))
 
     def epoch_completed(self, engine: Engine) -> None:
         """Write the files of the epoch that just ended."""
@@ -300,7 +300,7 @@ class TrainingProgress:
             self.task,
             completed=engine.state.iteration,
             epoch=f"{engine.state.epoch}/{engine.state.max_epochs}",
-            loss=f"{float(engine.state.output[CommonKeys.LOSS]):.3f}",
+            loss=f"{_loss(engine):.3f}",
         )
 
     def epoch_completed(self, engine: Engine) -> None:
@@ -331,3 +331,7 @@ def _key_metric(validator: Engine) -> float:
 
 def _learning_rate(optimizer: torch.optim.Optimizer | None) -> float | None:
     return None if optimizer is None else float(optimizer.param_groups[0]["lr"])
+
+
+def _loss(engine: Engine) -> float:
+    return float(engine.state.output[CommonKeys.LOSS].item())

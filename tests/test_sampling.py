@@ -1,0 +1,77 @@
+"""Prompts drawn from labels lie where a user would have put them."""
+
+import numpy as np
+import pytest
+import torch
+
+from samonai.errors import InputError
+from samonai.prompts import NO_POINT
+from samonai.sampling import PromptSampler, jitter_boxes
+
+BOX = np.array([[100.0, 200.0, 300.0, 280.0]], np.float32)
+
+
+@pytest.fixture
+def mask():
+    mask = np.zeros((1, 256, 256), bool)
+    mask[0, 50:70, 25:75] = True
+    return mask
+
+
+def test_jitter_moves_each_side_by_its_share_at_most():
+    many = np.repeat(BOX, 2000, 0)
+    moved = jitter_boxes(many, 0.05, (1024, 1024), np.random.default_rng(0))
+    shares = (moved - many) / np.array([200, 80, 200, 80])
+    assert np.abs(shares).max() <= 0.05 + 1e-6
+    assert np.abs(shares).max(0) == pytest.approx(0.05, rel=0.02)
+    assert shares.mean(0) == pytest.approx(0, abs=0.003)
+
+
+def test_no_jitter_gives_the_exact_box():
+    assert (jitter_boxes(BOX, 0.0, (1024, 1024), np.random.default_rng(0)) == BOX).all()
+
+
+def test_boxes_stay_inside_the_frame():
+    moved = jitter_boxes(np.repeat(BOX, 500, 0), 0.4, (310, 290), np.random.default_rng(0))
+    assert moved[:, 2].max() <= 310
+    assert moved[:, 3].max() <= 290
+
+
+def test_points_lie_inside_and_outside_as_their_labels_say(mask):
+    sampler = PromptSampler({"points": 1.0}, positive=3, negative=2)
+    for seed in range(30):
+        prompts = sampler.sample(BOX, mask, (1024, 1024), np.random.default_rng(seed))
+        assert not prompts.row_has_box().any()
+        for (x, y), label in zip(prompts.point_coords[0], prompts.point_labels[0], strict=True):
+            if label != NO_POINT:
+                assert mask[0, int(y // 4), int(x // 4)] == bool(label)
+        assert (prompts.point_labels == 1).sum() >= 1
+
+
+def test_kinds_come_in_their_proportions(mask):
+    sampler = PromptSampler({"box": 3.0, "points": 1.0})
+    prompts = sampler.sample(
+        np.repeat(BOX, 800, 0), np.repeat(mask, 800, 0), (1024, 1024), np.random.default_rng(0)
+    )
+    assert prompts.row_has_box().float().mean() == pytest.approx(0.75, abs=0.05)
+
+
+def test_the_same_generator_draws_the_same(mask):
+    sampler = PromptSampler({"box_and_points": 1.0})
+    one, two = (sampler.sample(BOX, mask, (1024, 1024), np.random.default_rng(3)) for _ in range(2))
+    assert torch.equal(one.boxes, two.boxes)
+    assert torch.equal(one.point_coords, two.point_coords)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"kinds": {"circle": 1.0}}, "circle"),
+        ({"kinds": {"box": 0.0}}, "positive"),
+        ({"box_jitter": 0.7}, "box_jitter"),
+        ({"positive": 0}, "points"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings, message):
+    with pytest.raises(InputError, match=message):
+        PromptSampler(**settings)
