@@ -29,7 +29,7 @@ demo: $(READY)
 	$(BIN)/samonai demo --out demo-output
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 
 lint: $(READY)
 	$(BIN)/ruff check
