@@ -73,6 +73,31 @@ class Domain(Protocol):
         """Read a case, its label included when it has one, into a `Source`."""
         ...
 
+    def with_label(self, source: Any, path: Path) -> Any:
+        """Return a source with the label map in a file, which lies on the source's grid."""
+        ...
+
+    def read_boxes(
+        self,
+        source: Any,
+        path: Path,
+        *,
+        class_names: Mapping[int, str] | None = None,
+        only_case: bool = True,
+    ) -> dict[int, tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]]:
+        """Read a source's boxes from a file.
+
+        Args:
+            source: The source.
+            path: A .json or .csv file in the domain's own coordinates.
+            class_names: Label value to name, for files that name classes.
+            only_case: Whether a file that names no case means this one.
+
+        Returns:
+            By frame index: float32 (N, 4) xyxy in frame space and int64 (N,) label values.
+        """
+        ...
+
     def frame_count(self, source: Any) -> int:
         """Return the number of frames that the source is cut into."""
         ...

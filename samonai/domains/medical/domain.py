@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from samonai.domains.base import Case
+from samonai.domains.medical.boxes import SliceBoxes, boxes_on_slices, read_boxes
 from samonai.domains.medical.dataset import find_cases, read_class_names
 from samonai.domains.medical.intensity import Intensity, picture, plane
 from samonai.domains.medical.reader import read_label, read_volume
@@ -99,6 +100,22 @@ class MedicalDomain:
             return volume
         label = read_label(case.label, volume, self.label_map, self.prefer)
         return replace(volume, label=label)
+
+    def with_label(self, source: Volume, path: Path | str) -> Volume:
+        """Return a volume with the label map in a file, checked as `read_label` does."""
+        return replace(source, label=read_label(path, source, self.label_map, self.prefer))
+
+    def read_boxes(
+        self,
+        source: Volume,
+        path: Path | str,
+        *,
+        class_names: Mapping[int, str] | None = None,
+        only_case: bool = True,
+    ) -> dict[int, SliceBoxes]:
+        """Read a volume's boxes from a JSON or CSV file, by slice; see `boxes.read_boxes`."""
+        boxes = read_boxes(path, source, class_names=class_names, only_case=only_case)
+        return boxes_on_slices(boxes, self.axis)
 
     def frame_count(self, source: Volume) -> int:
         """Return the number of slices across the domain's axis."""

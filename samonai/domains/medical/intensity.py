@@ -122,7 +122,7 @@ def looks_like_ct(volume: Volume) -> bool:
     """Say whether values are Hounsfield units: by DICOM's Modality, else by their minimum."""
     if volume.facts.modality is not None:
         return volume.facts.modality == "CT"
-    return volume.quantiles(0, 100)[0] <= HOUNSFIELD_MINIMUM
+    return volume.minimum() <= HOUNSFIELD_MINIMUM
 
 
 def window_range(level: float, width: float) -> Range:

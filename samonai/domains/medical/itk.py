@@ -30,7 +30,11 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _IMAGE_IO = {"nrrd": "NrrdImageIO", "metaimage": "MetaImageIO"}
 _HEADER_LIMIT = 1 << 20
 _BLOCK = 1 << 22
-_META_BYTES = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "LONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}
+_META_BYTES = {
+    "MET_CHAR": 1, "MET_UCHAR": 1, "MET_SHORT": 2, "MET_USHORT": 2, "MET_INT": 4, "MET_UINT": 4,
+    "MET_LONG": 4, "MET_ULONG": 4, "MET_LONG_LONG": 8, "MET_ULONG_LONG": 8, "MET_FLOAT": 4,
+    "MET_DOUBLE": 8,
+}  # fmt: skip
 _NRRD_BYTES = {
     1: {"signed char", "int8", "int8_t", "uchar", "unsigned char", "uint8", "uint8_t"},
     2: {"short", "short int", "signed short", "signed short int", "int16", "int16_t", "ushort",
@@ -175,19 +179,17 @@ def _meta_payload(path: Path) -> _Payload | None:
     data_file = fields.get("ElementDataFile", "")
     if not data_file:
         raise InputError(f"{path}: cut short: the header names no ElementDataFile; copy it again")
-    voxel = _META_BYTES.get(
-        fields.get("ElementType", "").removeprefix("MET_").replace("U", "", 1)
-        if "MET_U" in fields.get("ElementType", "")
-        else fields.get("ElementType", "").removeprefix("MET_")
-    )
+    voxel = _META_BYTES.get(fields.get("ElementType", ""))
     sizes = fields.get("DimSize", "").split()
     if voxel is None or data_file.startswith("LIST") or "%" in data_file:
         return None
-    expected = voxel * _product(sizes, path) * int(fields.get("ElementNumberOfChannels", "1"))
+    sizes.append(fields.get("ElementNumberOfChannels", "1"))
+    expected = voxel * _product(sizes, path)
     compressed = fields.get("CompressedData", "False").lower() == "true"
     if data_file == "LOCAL":
         return _Payload(path, position, expected, "zlib" if compressed else "raw")
-    offset = max(int(fields.get("HeaderSize", "0")), 0)
+    skipped = fields.get("HeaderSize", "0")  # -1: the voxels are the file's last bytes
+    offset = int(skipped) if skipped.isdigit() else 0
     return _Payload(_sibling(path, data_file), offset, expected, "zlib" if compressed else "raw")
 
 

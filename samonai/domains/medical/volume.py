@@ -102,6 +102,13 @@ class Volume:
             self._measured["label"] = _hash_arrays(self.label)
         return str(self._measured["label"])
 
+    def minimum(self) -> float:
+        """Return the smallest value of the valid voxels, measured once."""
+        if "minimum" not in self._measured:
+            values = self.data if self.valid is None else self.data[self.valid]
+            self._measured["minimum"] = float(values.min())
+        return float(self._measured["minimum"])
+
     def quantiles(self, lower: float, upper: float) -> tuple[float, float]:
         """Return two percentiles (0..100) of the valid voxels' values, measured once."""
         key = ("quantiles", lower, upper)

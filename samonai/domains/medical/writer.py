@@ -57,7 +57,7 @@ def default_ending(volume: Volume) -> str:
 
 
 def _smallest(label: npt.NDArray[np.integer], path: Path) -> npt.NDArray[np.integer]:
-    if label.dtype.kind not in "iu":
+    if label.dtype.kind not in "iub":
         raise InputError(f"{path}: {label.dtype} label; expected integers (threshold it first)")
     lowest, highest = int(label.min()), int(label.max())
     if lowest < 0 or highest > np.iinfo(np.uint16).max:

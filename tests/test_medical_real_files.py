@@ -1,0 +1,154 @@
+"""Real scans from hospitals and public data sets: what other readers agree on, we read alike."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813
+
+from samonai.domains.medical import MedicalDomain, Volume, read_volume
+from samonai.errors import InputError
+
+
+@pytest.fixture
+def medical(shared_data: Path) -> Path:
+    return shared_data / "medical"
+
+
+def read_by_simpleitk(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
+    reader.SetOutputPixelType(sitk.sitkFloat32)
+    image = reader.Execute()
+    lps = np.eye(4)
+    direction = np.asarray(image.GetDirection()).reshape(3, 3)
+    lps[:3, :3], lps[:3, 3] = direction * image.GetSpacing(), image.GetOrigin()
+    return sitk.GetArrayFromImage(image).T, np.diag([-1.0, -1, 1, 1]) @ lps
+
+
+def assert_equals_simpleitk(volume: Volume, folder: Path) -> None:
+    data, affine = read_by_simpleitk(folder)
+    np.testing.assert_allclose(volume.data, data, atol=1e-5)
+    np.testing.assert_allclose(volume.affine, affine, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("case", "scan"),
+    [("STS_008", "CT"), ("STS_008", "MR_T1"), ("STS_019", "PET")],
+)
+def test_ibsi_dicom_equals_its_nifti_twin(medical: Path, case: str, scan: str) -> None:
+    folder = medical / "ibsi-sts" / "dicom" / case / scan
+    volume = read_volume(folder)  # the contours beside the slices are skipped
+    twin = medical / "ibsi-sts" / "nifti" / case / f"{scan}_image.nii.gz"
+    nifti = nib.load(twin)
+    np.testing.assert_allclose(volume.data, nifti.get_fdata(), atol=1e-5)
+    np.testing.assert_allclose(volume.affine, nifti.affine, atol=1e-4)
+    assert_equals_simpleitk(volume, folder / "image")
+
+
+def test_ibsi_patient_with_several_series_lists_them(medical: Path) -> None:
+    with pytest.raises(InputError, match=r"CT, 51 slices .* MR, 28 slices"):
+        read_volume(medical / "ibsi-sts" / "dicom" / "STS_008")
+
+
+def test_jpeg2000_without_identifiers(medical: Path) -> None:
+    folder = medical / "totalsegmentator" / "example_ct_dicom"
+    volume = read_volume(folder)
+    assert volume.shape == (512, 512, 20)
+    assert (volume.data.min(), volume.data.max()) == (-1024, 1839)
+    assert_equals_simpleitk(volume, folder)
+
+
+def test_sagittal_slices(medical: Path) -> None:
+    folder = medical / "tcia-breast-nact" / "UCSF-BR-06"
+    assert_equals_simpleitk(read_volume(folder), folder / "image_dce_pe1")
+
+
+def test_legacy_enhanced_equals_single_frames(medical: Path) -> None:
+    root = medical / "dcmqi" / "24x38x3"
+    single, enhanced = read_volume(root / "image"), read_volume(root / "multiframe")
+    np.testing.assert_array_equal(single.data, enhanced.data)
+    np.testing.assert_allclose(single.affine, enhanced.affine, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("dcm_qa_ct/GE", "lean by 18.5 degrees"),
+        ("dcm_qa_nih/mr_0003/epi_pe_ap-00001.dcm", "mosaic"),
+        ("dcmqi/liver.dcm", "found 1 SEG"),
+        ("ibsi-sts/dicom/STS_008/CT/mask", "found 1 RTSTRUCT"),
+        ("pydicom/MR_truncated.dcm", "cut short"),
+        ("pydicom/JPGExtended.dcm", "pylibjpeg-libjpeg"),
+        ("pydicom/no_meta.dcm", "not a volume"),
+        ("pydicom/examples_ybr_color.dcm", "loop without positions"),
+        ("pydicom/dicomdirtests/77654033/CT2", "161 of 165 slices missing"),
+        ("pydicom/dicomdirtests/98892003/MR700", "7 series"),
+        ("itksnap/img4d_11f.nii.gz", "38x35x38x11"),
+        ("itksnap/multi_chunk.nii.gz", "5D"),
+        ("sct-testing-data/dmri/dmri.nii.gz", "4D"),
+    ],
+)
+def test_files_that_hold_no_single_scan(medical: Path, path: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        read_volume(medical / path)
+
+
+@pytest.mark.parametrize(
+    "ending", ["RLE", "bigendian", "implicit", "jp2klossless", "jpeg_ls_lossless", "padded"]
+)
+def test_one_slice_in_many_encodings(medical: Path, ending: str) -> None:
+    volume = read_volume(medical / "pydicom" / f"MR_small_{ending}.dcm")
+    np.testing.assert_array_equal(
+        volume.data, read_volume(medical / "pydicom" / "MR_small.dcm").data
+    )
+
+
+def test_hippocampus_is_read_whole(medical: Path) -> None:
+    domain = MedicalDomain()
+    root = medical / "msd-hippocampus"
+    cases = domain.find_cases(root / "imagesTr", root / "labelsTr")
+    assert len(cases) == 80
+    for case in cases:
+        volume = domain.read(case)
+        assert volume.label is not None
+        assert set(np.unique(volume.label)) == {0, 1, 2}
+        assert volume.spacing == pytest.approx((1, 1, 1))
+
+
+def test_label_on_another_grid_of_the_same_scan(medical: Path) -> None:
+    root = medical / "elastix"
+    (case,) = MedicalDomain().find_cases(
+        root / "3DCT_lung_baseline_small.mha", root / "3DCT_lung_baseline_mask.mha"
+    )
+    with pytest.raises(InputError, match="another grid"):
+        MedicalDomain().read(case)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("image10x10x10.mha", (10, 10, 10)),
+        ("image10x10x10.mhd", (10, 10, 10)),
+        ("image5x6x7.mhd", (5, 6, 7)),
+        ("nrrd/image10x11x12.nrrd", (10, 11, 12)),
+        ("nrrd/image10x11x12.nhdr", (10, 11, 12)),
+        ("nrrd/image10x11x12_compressed.nrrd", (10, 11, 12)),
+        ("nrrd/image10x11x12_compressed.nhdr", (10, 11, 12)),
+    ],
+)
+def test_synthetic_formats(medical: Path, name: str, shape: tuple[int, ...]) -> None:
+    assert read_volume(medical / "panimg-synthetic-formats" / name).shape == shape
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("image10x11x12x13.mha", "a 4D file"),
+        ("nrrd/image10x11x12_unsupported_version.nrrd", "not a volume in a known format"),
+    ],
+)
+def test_synthetic_formats_that_are_refused(medical: Path, name: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        read_volume(medical / "panimg-synthetic-formats" / name)
