@@ -73,8 +73,8 @@ class Domain(Protocol):
         """Read a case, its label included when it has one, into a `Source`."""
         ...
 
-    def with_label(self, source: Any, path: Path) -> Any:
-        """Return a source with the label map in a file, which lies on the source's grid."""
+    def with_label(self, source: Any, label: npt.NDArray[np.integer] | Path) -> Any:
+        """Return a source with another label map, an array or a file, on the source's grid."""
         ...
 
     def read_boxes(

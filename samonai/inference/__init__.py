@@ -1,1 +1,41 @@
 """From embeddings and prompts to label maps on the source's grid."""
+
+from samonai.inference.cases import CaseDataset, case_loader, prepare_case
+from samonai.inference.from_file import FilePrompts
+from samonai.inference.from_labels import LabelPrompts, prompts_from_label
+from samonai.inference.handlers import (
+    CaseMetrics,
+    CaseProgress,
+    DecoderCheckpointLoader,
+    LabelWriter,
+)
+from samonai.inference.inferer import FramePrompts, SourceInferer
+from samonai.inference.trained import (
+    evaluation_cases,
+    evaluation_facts,
+    input_cases,
+    trained_classes,
+    trained_domain,
+    trained_network,
+)
+
+__all__ = [
+    "CaseDataset",
+    "CaseMetrics",
+    "CaseProgress",
+    "DecoderCheckpointLoader",
+    "FilePrompts",
+    "FramePrompts",
+    "LabelPrompts",
+    "LabelWriter",
+    "SourceInferer",
+    "case_loader",
+    "evaluation_cases",
+    "evaluation_facts",
+    "input_cases",
+    "prepare_case",
+    "prompts_from_label",
+    "trained_classes",
+    "trained_domain",
+    "trained_network",
+]

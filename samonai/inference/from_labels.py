@@ -1,12 +1,13 @@
 """Box prompts derived from a label map: a reference to measure with, or a coarse one to refine."""
 
 import zlib
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from samonai.domains.base import Domain
+from samonai.domains.base import Case, Domain
 from samonai.embeddings.targets import build_targets
 from samonai.errors import InputError
 from samonai.geometry import FrameGeometry
@@ -25,6 +26,7 @@ def prompts_from_label(
     box_jitter: float = 0.0,
     min_area: int = 1,
     seed: int = 0,
+    margin: float = 0.0,
 ) -> dict[int, FramePrompts]:
     """Derive box prompts from the label of a source.
 
@@ -37,6 +39,7 @@ def prompts_from_label(
             the seed, the source and the frame.
         min_area: Components of fewer pixels get no box.
         seed: Seed of the jitter.
+        margin: Boxes grow by so many pixels on each side, as far as the frame goes.
 
     Raises:
         InputError: The regime is not known.
@@ -50,7 +53,9 @@ def prompts_from_label(
         if frame.label is None or not frame.label.any():
             continue
         targets = build_targets(frame, min_area)
-        boxes = FrameGeometry(frame.size).boxes_to_frame(targets.boxes)
+        if not len(targets.classes):
+            continue
+        boxes = _grown(FrameGeometry(frame.size).boxes_to_frame(targets.boxes), margin, frame.size)
         prompts[index] = FramePrompts(boxes, targets.classes.astype(np.int64))
         sizes[index] = frame.size
     if regime == "volume":
@@ -64,6 +69,39 @@ def prompts_from_label(
         )
         for index, frame_prompts in prompts.items()
     }
+
+
+@dataclass(frozen=True)
+class LabelPrompts:
+    """Gives a labelled case the prompts that `prompts_from_label` derives.
+
+    Attributes:
+        regime: As there, like the rest.
+        box_jitter: As there.
+        min_area: As there.
+        seed: As there.
+    """
+
+    regime: str = "slices"
+    box_jitter: float = 0.0
+    min_area: int = 1
+    seed: int = 0
+
+    def __call__(self, domain: Domain, case: Case, source: Any) -> dict[int, FramePrompts]:
+        """Return a case's prompts by frame index."""
+        return prompts_from_label(domain, source, **self.settings())
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings as JSON values."""
+        return asdict(self)
+
+
+def _grown(
+    boxes: npt.NDArray[np.float32], margin: float, size: tuple[int, int]
+) -> npt.NDArray[np.float32]:
+    grown = boxes + np.array([-margin, -margin, margin, margin], np.float32)
+    limits = np.array([size[1], size[0], size[1], size[0]], np.float32)
+    return np.clip(grown, 0, limits).astype(np.float32) if margin else boxes
 
 
 def _around_structures(prompts: dict[int, FramePrompts]) -> dict[int, FramePrompts]:

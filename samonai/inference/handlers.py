@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch.distributed as dist
 from ignite.engine import Engine, Events
 from monai.utils import CommonKeys
@@ -24,8 +25,11 @@ from samonai.training.metrics import Row, case_rows, write_metrics
 logger = logging.getLogger(__name__)
 
 
-class DecoderLoader:
+class DecoderCheckpointLoader:
     """Loads a fine-tuned decoder before the first case.
+
+    MONAI's federated client leaves out every handler with "CheckpointLoader" in its name, because
+    it brings the weights itself.
 
     Args:
         network: Takes the decoder; must have the encoder it was trained on.
@@ -57,6 +61,10 @@ class CaseMetrics:
         zero_shot: The network before fine-tuning; None leaves that baseline out.
         extra: What else `metrics.json` says, such as which prompts were used.
         surface_tolerance_mm: Tolerance of the surface Dice.
+
+    Attributes:
+        predictions: The last case's label map by method.
+        document: What `metrics.json` holds, once it is written.
     """
 
     def __init__(
@@ -76,6 +84,8 @@ class CaseMetrics:
         self.extra = dict(extra or {})
         self.surface_tolerance_mm = surface_tolerance_mm
         self.rows: list[Row] = []
+        self.predictions: dict[str, npt.NDArray[np.integer]] = {}
+        self.document: dict[str, Any] = {}
 
     def attach(self, engine: Engine) -> None:
         """Listen to the evaluator."""
@@ -104,6 +114,7 @@ class CaseMetrics:
         if self.zero_shot is not None:
             predictions["zero_shot"] = self.inferer(item.source, self.zero_shot, item.prompts)
         predictions["box"] = self.inferer.merge(item.source, item.prompts, box_scores)
+        self.predictions = predictions
         for method, prediction in predictions.items():
             self.rows += case_rows(
                 prediction,
@@ -120,7 +131,8 @@ class CaseMetrics:
         rows = self._all_rows()
         if is_main_process():
             extra = {**self.extra, "surface_tolerance_mm": self.surface_tolerance_mm}
-            write_metrics(self.folder, rows, extra)
+            self.document = write_metrics(self.folder, rows, extra)
+            engine.state.metrics["dice"] = self.document["summary"]["dice"]["finetuned"]
             logger.info("wrote %s", self.folder / "metrics.json")
 
     def _all_rows(self) -> list[Row]:

@@ -101,9 +101,15 @@ class MedicalDomain:
         label = read_label(case.label, volume, self.label_map, self.prefer)
         return replace(volume, label=label)
 
-    def with_label(self, source: Volume, path: Path | str) -> Volume:
-        """Return a volume with the label map in a file, checked as `read_label` does."""
-        return replace(source, label=read_label(path, source, self.label_map, self.prefer))
+    def with_label(self, source: Volume, label: npt.NDArray[np.integer] | Path | str) -> Volume:
+        """Return a volume with another label map: an array (I, J, K), or a file's.
+
+        Raises:
+            InputError: The file cannot be used; see `read_label`.
+        """
+        if isinstance(label, Path | str):
+            label = read_label(label, source, self.label_map, self.prefer)
+        return replace(source, label=label.astype(np.int32))
 
     def read_boxes(
         self,

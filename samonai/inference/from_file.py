@@ -1,0 +1,79 @@
+"""Prompts that a user gives in a file: boxes, or a coarse label map to refine."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from samonai.domains.base import Case, Domain
+from samonai.errors import InputError
+from samonai.inference.from_labels import prompts_from_label
+from samonai.inference.inferer import FramePrompts
+
+_BOX_ENDINGS = (".json", ".csv")
+
+
+class FilePrompts:
+    """Reads each case's prompts from a file, or from the file in a folder named like the case.
+
+    A .json or .csv file holds boxes, in the domain's own way; any other file is a label map on
+    the source's grid, each component of which gives a box per frame.
+
+    Args:
+        path: The file or folder.
+        class_names: Label value to name, for files that name classes.
+        several: More than one case is asked about: a file must say which boxes are whose.
+        margin: Boxes around a label map's components grow by so many pixels on each side.
+
+    Raises:
+        InputError: There is no such file or folder.
+    """
+
+    def __init__(
+        self,
+        path: Path | str | None,
+        class_names: Mapping[int, str] | None = None,
+        *,
+        several: bool = False,
+        margin: float = 0.0,
+    ) -> None:
+        """Keep what is needed for reading."""
+        if path is None:
+            raise InputError("no prompts given; name a file of boxes or a coarse label map")
+        self.path = Path(path)
+        if not self.path.exists():
+            raise InputError(f"{self.path}: no such file of boxes")
+        self.class_names = dict(class_names or {})
+        self.several, self.margin = several, margin
+
+    def __call__(self, domain: Domain, case: Case, source: Any) -> dict[int, FramePrompts]:
+        """Return a case's prompts by frame index.
+
+        Raises:
+            InputError: The file has none for this case, or they do not fit the source.
+        """
+        path, shared = self.path, self.several
+        if path.is_dir():
+            path, shared = _file_of(case, path), False
+        if path.suffix.lower() in _BOX_ENDINGS:
+            boxes = domain.read_boxes(
+                source, path, class_names=self.class_names, only_case=not shared
+            )
+            return {index: FramePrompts(*found) for index, found in boxes.items()}
+        if shared:
+            raise InputError(f"{path}: one label map for several cases; give a folder of them")
+        labelled = domain.with_label(source, path)
+        prompts = prompts_from_label(domain, labelled, margin=self.margin)
+        if not prompts:
+            raise InputError(f"{path}: the label map is empty, so there is nothing to refine")
+        return prompts
+
+
+def _file_of(case: Case, folder: Path) -> Path:
+    """Return the file of a folder that is named like the case."""
+    found = [path for path in sorted(folder.iterdir()) if path.name.startswith(f"{case.case_id}.")]
+    if len(found) != 1:
+        raise InputError(
+            f"{folder}: {len(found)} files are named {case.case_id}.*; expected one of boxes "
+            f"(.json, .csv) or one label map"
+        )
+    return found[0]

@@ -1,0 +1,176 @@
+"""What a fine-tuned decoder brings along: its model, its domain's settings, its classes, its cases.
+
+All of these stand in the decoder's file, so that nothing has to be remembered or typed again; what
+is typed all the same must not contradict it.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from samonai.domains import get_domain
+from samonai.domains.base import Case, Domain
+from samonai.errors import InputError
+from samonai.sam.decoder_file import DecoderMetadata, read_decoder_metadata
+from samonai.sam.loading import load_sam
+from samonai.sam.network import SamNetwork
+from samonai.sam.normalisation import Normalisation
+
+logger = logging.getLogger(__name__)
+
+# These say how a data set is stored, not what its pixels look like to the decoder.
+_FREE_SETTINGS = frozenset({"label_map", "prefer", "channel"})
+
+
+def trained_domain(decoder: Path | str | None, name: str = "medical", **settings: Any) -> Domain:
+    """Build the domain that a decoder was trained with.
+
+    Args:
+        decoder: The decoder's file; None: the domain's defaults.
+        name: The domain expected.
+        **settings: Explicit settings; None leaves one to the decoder.
+
+    Raises:
+        InputError: The decoder belongs to another domain, or was trained with other settings.
+    """
+    given = {key: value for key, value in settings.items() if value is not None}
+    if decoder is None:
+        return get_domain(name, **given)
+    metadata = read_decoder_metadata(decoder)
+    if metadata.domain != name:
+        raise InputError(f"{decoder} was trained on {metadata.domain} data, not on {name} data")
+    domain = get_domain(name, **{**metadata.domain_settings, **given})
+    asked = domain.settings()
+    for key, trained in metadata.domain_settings.items():
+        if key not in _FREE_SETTINGS and asked[key] != trained:
+            raise InputError(
+                f"{decoder} was trained with {key}={trained}, but {key}={asked[key]} is asked "
+                f"for; leave it out, or train again with it"
+            )
+    return domain
+
+
+def trained_network(
+    decoder: Path | str | None,
+    model: str | None = None,
+    checkpoint: Path | str | None = None,
+    sha256: str | None = None,
+    device: Any = None,
+) -> SamNetwork:
+    """Load the model that a decoder was trained on, as it was before: without the decoder.
+
+    Args:
+        decoder: The decoder's file. None, or a file that is not there (yet): the model named.
+        model: The model's name; None: the decoder's, or "micro" without one.
+        checkpoint: The model's own weights, where they are not the published ones.
+        sha256: The hash that these must have.
+        device: Where to put it.
+
+    Raises:
+        InputError: Another model than the decoder's is asked for or was loaded.
+    """
+    if decoder is None or not Path(decoder).exists():
+        return load_sam(model or "micro", checkpoint, device, sha256)
+    metadata = read_decoder_metadata(decoder)
+    if model is not None and model != metadata.model:
+        raise InputError(f"{decoder} was trained on {metadata.model}, but {model} is asked for")
+    network = load_sam(metadata.model, checkpoint, device, sha256)
+    if network.encoder_sha256 != metadata.encoder_sha256:
+        raise InputError(
+            f"{decoder} was trained on another encoder (sha256 {metadata.encoder_sha256[:16]}…) "
+            f"than this {metadata.model} (sha256 {network.encoder_sha256[:16]}…); give the "
+            f"checkpoint that it was trained on"
+        )
+    network.normalisation = Normalisation.from_metadata(metadata.normalisation)
+    return network
+
+
+def trained_classes(decoder: Path | str | None) -> dict[int, str]:
+    """Return a decoder's classes, label value to name; none without a decoder."""
+    classes = {} if decoder is None else read_decoder_metadata(decoder).classes
+    return {int(value): name for value, name in classes.items()}
+
+
+def evaluation_cases(
+    domain: Domain,
+    images: Path | str,
+    labels: Path | str | None,
+    decoder: Path | str | None,
+    names: Sequence[str] | str | None = None,
+) -> list[Case]:
+    """Choose the cases to measure a decoder on.
+
+    Args:
+        domain: Finds them.
+        images: As `Domain.find_cases` takes it.
+        labels: Likewise.
+        decoder: The decoder's file, which knows the cases that it was trained on.
+        names: Case names; "all" for all there are; None for those that the decoder's run held
+            out, or all where none of these is here.
+
+    Raises:
+        InputError: A named case is not here, or a case has no label.
+    """
+    found = {case.case_id: case for case in domain.find_cases(images, labels)}
+    training = {} if decoder is None else read_decoder_metadata(decoder).training
+    if names is None:
+        chosen = [name for name in found if name in set(training.get("val_cases", []))]
+        chosen = chosen or list(found)
+    else:
+        chosen = list(found) if names == "all" else [names] if isinstance(names, str) else [*names]
+    if unknown := [name for name in chosen if name not in found]:
+        raise InputError(
+            f"case {unknown[0]!r} is not in {images}, which has {', '.join(list(found)[:3])}, …"
+        )
+    if unlabelled := [name for name in chosen if found[name].label is None]:
+        raise InputError(f"case {unlabelled[0]} in {images} has no label to measure against")
+    if seen := sorted(set(chosen) & set(training.get("train_cases", []))):
+        logger.warning("%d of the %d cases were trained on, such as %s", *_count(seen, chosen))
+    return [found[name] for name in chosen]
+
+
+def evaluation_facts(
+    decoder: Path | str | None, cases: Sequence[Case], prompts: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what `metrics.json` says besides numbers.
+
+    Args:
+        decoder: The decoder's file.
+        cases: The cases measured.
+        prompts: The prompts' settings.
+
+    Returns:
+        JSON values: prompts, model, and which of the cases the decoder had been trained on.
+    """
+    facts: dict[str, Any] = {"prompts": prompts}
+    if decoder is not None:
+        metadata: DecoderMetadata = read_decoder_metadata(decoder)
+        trained = set(metadata.training.get("train_cases", []))
+        facts |= {
+            "model": metadata.model,
+            "encoder_sha256": metadata.encoder_sha256,
+            "domain": metadata.domain,
+            "domain_settings": metadata.domain_settings,
+            "chosen_by": metadata.metrics,
+            "cases_trained_on": sorted(c.case_id for c in cases if c.case_id in trained),
+        }
+    return facts
+
+
+def input_cases(domain: Domain, path: Path | str, series: str | None = None) -> list[Case]:
+    """List the cases to predict.
+
+    Args:
+        domain: Finds them.
+        path: One source, or a folder of them.
+        series: The DICOM series to take where `path` holds several; makes `path` one case.
+    """
+    path = Path(path)
+    if series is not None:
+        return [Case(path.resolve().name, path, None, series)]
+    return domain.find_cases(path)
+
+
+def _count(seen: Sequence[str], chosen: Sequence[str]) -> tuple[int, int, str]:
+    return len(seen), len(chosen), seen[0]

@@ -1,0 +1,124 @@
+"""A page about an evaluation, made while the cases go by."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from ignite.engine import Engine, Events
+
+from samonai.domains.base import Domain
+from samonai.inference.cases import CaseItem
+from samonai.inference.handlers import CaseMetrics
+from samonai.report.html import write_report
+from samonai.report.overlays import informative_indices, overlay_png
+from samonai.report.palette import METHOD_LABELS
+from samonai.report.plots import dice_bars
+from samonai.training.handlers import is_main_process
+
+PICTURES = "pictures"
+
+
+class EvaluationReport:
+    """Draws the first cases as they are measured, and at the end the diagram and the page.
+
+    Attach it after the `CaseMetrics` whose predictions and figures it shows.
+
+    Args:
+        folder: Where `index.html`, `dice.png` and the folder of pictures go.
+        domain: Cuts the frames to draw.
+        metrics: The handler that measures.
+        title: The page's heading.
+        cases: How many cases are drawn.
+        frames: How many frames of each.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        domain: Domain,
+        metrics: CaseMetrics,
+        title: str = "Evaluation",
+        cases: int = 8,
+        frames: int = 6,
+    ) -> None:
+        """Start with no picture."""
+        self.folder, self.domain, self.metrics, self.title = Path(folder), domain, metrics, title
+        self.cases, self.frames = cases, frames
+        self.pictures: list[tuple[str, Path]] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to the evaluator; only the main process draws."""
+        if is_main_process():
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self.case_completed)
+            engine.add_event_handler(Events.COMPLETED, self.completed)
+
+    def case_completed(self, engine: Engine) -> None:
+        """Draw the case that was just measured, if it is among the first."""
+        if len(self.pictures) >= self.cases:
+            return
+        item: CaseItem = engine.state.batch
+        path = self.folder / PICTURES / f"{item.case.case_id}.png"
+        rows = {
+            label: self.metrics.predictions[method]
+            for method, label in METHOD_LABELS.items()
+            if method != "box" and method in self.metrics.predictions
+        }
+        draw_case(self.domain, item.source, rows, path, self.metrics.classes, self.frames)
+        self.pictures.append((item.case.case_id, path))
+
+    def completed(self, engine: Engine) -> None:
+        """Write the diagram and the page."""
+        document = self.metrics.document
+        bars = dice_bars(document, self.folder / "dice.png")
+        facts = {key: document[key] for key in ("model", "prompts") if key in document}
+        write_report(
+            self.folder,
+            title=self.title,
+            metrics=document,
+            pictures=[("Mean Dice by class", bars), *self.pictures],
+            facts=facts,
+        )
+
+
+def draw_case(
+    domain: Domain,
+    source: Any,
+    predictions: Mapping[str, npt.NDArray[np.integer]],
+    path: Path,
+    class_names: Mapping[int, str] | None = None,
+    frames: int = 6,
+) -> Path:
+    """Draw label maps of a source on some of its frames, one row each.
+
+    Args:
+        domain: Cuts the frames.
+        source: The source, with its label when it has one.
+        predictions: Name to label map on the source's grid.
+        path: The PNG file to write.
+        class_names: Label value to name.
+        frames: At most so many frames.
+    """
+    labelled = {name: domain.with_label(source, label) for name, label in predictions.items()}
+    for guide in (source, *labelled.values()):
+        # Only the labels are kept of a whole source; pictures of the chosen frames alone.
+        labels = [domain.frame(guide, n).label for n in range(domain.frame_count(guide))]
+        if any(label is not None and label.any() for label in labels):
+            break
+    chosen = informative_indices(labels, frames)
+    shown = [domain.frame(source, index) for index in chosen]
+    return overlay_png(
+        [frame.image for frame in shown],
+        [frame.label for frame in shown],
+        {name: [_label(domain, own, index) for index in chosen] for name, own in labelled.items()},
+        path,
+        class_names=class_names,
+        titles=[str(index) for index in chosen],
+    )
+
+
+def _label(domain: Domain, source: Any, index: int) -> npt.NDArray[np.integer]:
+    label = domain.frame(source, index).label
+    assert label is not None
+    return label
