@@ -171,6 +171,8 @@ def test_header_may_not_name_files_elsewhere(tmp_path: Path) -> None:
     path = save_itk(tmp_path / "a.mhd", voxels())
     path.write_text(path.read_text().replace("a.raw", "../a.raw"))
     refused(path, "outside")
+    path.write_text(path.read_text().replace("../a.raw", "LIST\n/etc/hostname"))
+    refused(path, "several files")
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,10 @@ class Header:
     def number(self, keyword: str, default: int = 0) -> int:
         """Return an element as a whole number, `default` when absent or empty."""
         value = self.value(keyword)
-        return default if value is None else int(value)
+        try:
+            return default if value is None else int(value)
+        except (TypeError, ValueError):
+            raise _not_understood(self.path, keyword) from None
 
 
 def element(dataset: Dataset, keyword: str, path: Path) -> Any:
@@ -74,8 +77,12 @@ def element(dataset: Dataset, keyword: str, path: Path) -> Any:
     try:
         value = dataset.get(keyword)
     except Exception:  # a parser may raise anything
-        raise InputError(f"{path}: {keyword} cannot be understood; export it again") from None
+        raise _not_understood(path, keyword) from None
     return None if value is None or value == "" else value
+
+
+def _not_understood(path: Path, keyword: str) -> InputError:
+    return InputError(f"{path}: {keyword} cannot be understood; export it again")
 
 
 @contextmanager

@@ -122,6 +122,8 @@ def _as_stored(value: Any, dtype: np.dtype[Any]) -> int:
 def _why_not(header: Header) -> str:
     path: Path = header.path
     syntax = UID(str(header.dataset.file_meta.get("TransferSyntaxUID", "")))
+    if not syntax.is_transfer_syntax:
+        return f"{path}: unknown TransferSyntaxUID; export it again"
     if not syntax.is_compressed:
         return f"{path}: pixel data cut short or damaged; copy it again"
     try:

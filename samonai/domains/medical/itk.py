@@ -176,12 +176,14 @@ def _read_text_header(path: Path, stop: bytes) -> tuple[list[str], int]:
 def _meta_payload(path: Path) -> _Payload | None:
     lines, position = _read_text_header(path, b"ElementDataFile")
     fields = {key.strip(): value.strip() for key, _, value in (x.partition("=") for x in lines)}
-    data_file = fields.get("ElementDataFile", "")
-    if not data_file:
-        raise InputError(f"{path}: cut short: the header names no ElementDataFile; copy it again")
-    voxel = _META_BYTES.get(fields.get("ElementType", ""))
-    sizes = fields.get("DimSize", "").split()
-    if voxel is None or data_file.startswith("LIST") or "%" in data_file:
+    # SimpleITK prints several lines of its own when one of these is missing.
+    for key in ("NDims", "DimSize", "ElementType", "ElementDataFile"):
+        if not fields.get(key):
+            raise InputError(f"{path}: cut short or damaged: no {key} in the header; copy it again")
+    data_file, sizes = fields["ElementDataFile"], fields["DimSize"].split()
+    voxel_file = path if data_file == "LOCAL" else _sibling(path, data_file)
+    voxel = _META_BYTES.get(fields["ElementType"])
+    if voxel is None:
         return None
     sizes.append(fields.get("ElementNumberOfChannels", "1"))
     expected = voxel * _product(sizes, path)
@@ -190,7 +192,7 @@ def _meta_payload(path: Path) -> _Payload | None:
         return _Payload(path, position, expected, "zlib" if compressed else "raw")
     skipped = fields.get("HeaderSize", "0")  # -1: the voxels are the file's last bytes
     offset = int(skipped) if skipped.isdigit() else 0
-    return _Payload(_sibling(path, data_file), offset, expected, "zlib" if compressed else "raw")
+    return _Payload(voxel_file, offset, expected, "zlib" if compressed else "raw")
 
 
 def _nrrd_payload(path: Path) -> _Payload | None:
@@ -203,13 +205,11 @@ def _nrrd_payload(path: Path) -> _Payload | None:
     encoding = {"raw": "raw", "gzip": "zlib", "gz": "zlib"}.get(fields.get("encoding", ""))
     data_file = fields.get("data file", fields.get("datafile"))
     skips = fields.get("byte skip", "0") != "0" or fields.get("line skip", "0") != "0"
-    listed = data_file is not None and (data_file.startswith("LIST") or "%" in data_file)
-    if voxel is None or encoding is None or skips or listed:
+    voxel_file = path if data_file is None else _sibling(path, data_file)
+    if voxel is None or encoding is None or skips:
         return None
     expected = voxel * _product(fields.get("sizes", "").split(), path)
-    if data_file is not None:
-        return _Payload(_sibling(path, data_file), 0, expected, encoding)
-    return _Payload(path, position, expected, encoding)
+    return _Payload(voxel_file, position if data_file is None else 0, expected, encoding)
 
 
 def _product(sizes: list[str], path: Path) -> int:
@@ -220,6 +220,8 @@ def _product(sizes: list[str], path: Path) -> int:
 
 
 def _sibling(path: Path, name: str) -> Path:
+    if name.startswith("LIST") or "%" in name:
+        raise InputError(f"{path}: voxels spread over several files; save it as one .mha or .nrrd")
     # A header may not reach out of its own folder: it may come from anywhere.
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise InputError(f"{path}: its voxel file {name!r} lies outside the header's folder")
