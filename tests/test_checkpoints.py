@@ -1,5 +1,6 @@
 """Named checkpoints: the registry, the cache, and downloads from a server on this machine."""
 
+import errno
 import hashlib
 import http.server
 import threading
@@ -94,6 +95,10 @@ def part_of(checkpoint: Checkpoint) -> Path:
     path = cached_path(checkpoint)
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.with_name(path.name + ".part")
+
+
+def raise_(error: Exception) -> None:
+    raise error
 
 
 def fails(checkpoint: Checkpoint, message: str, **arguments) -> None:
@@ -234,6 +239,10 @@ def test_no_room_and_no_folder_are_one_line(checkpoint, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(download.shutil, "disk_usage", lambda _: usage)
         fails(checkpoint, "1,024,000 bytes are missing, 10 are free")
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with monkeypatch.context() as patch:
+        patch.setattr(download.os, "fsync", lambda _: raise_(full))
+        fails(checkpoint, r"no room for .*\.part: No space left on device; free space or set")
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("SAMONAI_CACHE", str(tmp_path / "file"))
     with pytest.raises(InputError, match="cannot make the cache folder"):

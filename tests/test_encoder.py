@@ -78,9 +78,9 @@ def test_equals_upstream_on_the_micro_model():
     batch = images(encoder)
     expected = stock(encoder, batch)
     assert error(encode_images(encoder, batch, "fp32"), expected) < 1e-5
-    # A window block and the global one do for bf16, which some CPUs emulate slowly.
-    encoder.blocks = encoder.blocks[2:4]
-    expected = encode_images(encoder, batch, "fp32")
+    # One block does for bf16, which some CPUs emulate slowly.
+    encoder.blocks = encoder.blocks[2:3]
+    expected = stock(encoder, batch)
     assert error(encode_images(encoder, batch, "bf16"), expected) < 1e-2
 
 

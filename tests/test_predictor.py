@@ -275,6 +275,8 @@ def test_predictions_need_an_image(pair):
             call()
         with pytest.raises(RuntimeError):
             call()
+    with pytest.raises(InputError, match="unknown precision 'half'"):
+        Predictor(mine.model, precision="half")
     with pytest.raises(InputError, match="'RGB' or 'BGR'"):
         mine.set_image(picture((8, 8)), image_format="RGBA")
 

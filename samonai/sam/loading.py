@@ -16,7 +16,7 @@ from samonai.sam.download import fetch
 from samonai.sam.micro import MICRO_WEIGHTS, build_micro
 from samonai.sam.network import SamNetwork
 from samonai.sam.normalisation import Normalisation
-from samonai.sam.statedict import check_state, read_state
+from samonai.sam.statedict import check_state, own_weights, read_state
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def load_sam(
     with torch.device("meta"):
         sam = architecture_builder(entry.architecture)()
     check_state(state, sam, path)
-    sam.load_state_dict(state, strict=True, assign=True)
+    sam.load_state_dict(own_weights(state, path), strict=True, assign=True)
     normalisation = entry.normalisation
     if "normalisation" in metadata:
         normalisation = Normalisation.from_metadata(metadata["normalisation"])

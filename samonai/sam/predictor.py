@@ -8,6 +8,7 @@ from segment_anything.utils.transforms import ResizeLongestSide
 from samonai.errors import InputError
 from samonai.geometry import FrameGeometry
 from samonai.prompts import Prompts
+from samonai.sam.encoder import resolve_precision
 from samonai.sam.network import SamNetwork
 
 MASK_THRESHOLD = 0.0
@@ -40,7 +41,11 @@ class Predictor:
         Args:
             sam: The network, as `load_sam` returns it.
             precision: What to encode in; "fp32" equals segment-anything.
+
+        Raises:
+            InputError: The precision is not one of `encoder.PRECISIONS`.
         """
+        resolve_precision(precision, sam.device)
         self.model = sam
         self.precision = precision
         self.transform = ResizeLongestSide(sam.long_side)

@@ -37,7 +37,7 @@ def read_state(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         path: The file.
 
     Returns:
-        Float32 CPU tensors by upstream name, and our metadata where the file has some.
+        Tensors by upstream name, not yet checked, and our metadata where the file has some.
 
     Raises:
         InputError: It is not a checkpoint, is damaged, holds more than tensors, or is another
@@ -56,16 +56,35 @@ def read_state(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         content = _read_pickle(path)
     else:
         raise InputError(f"checkpoint {path} is not a checkpoint: {_describe(head)}")
-    state = _unwrap(content, path)
+    return _unwrap(content, path), metadata
+
+
+def own_weights(state: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
+    """Turn what a file holds into weights of our own: float32, finite, each with its own memory.
+
+    Shapes must have been checked: a few bytes can pose as a tensor of any size. Each tensor is
+    copied, since memory that the file backs would change with the file, and tensors that share
+    memory would be trained as one. `state` is emptied on the way, to hold the weights once.
+
+    Raises:
+        InputError: A tensor is not of floats, or not finite.
+    """
+    weights = {}
     for name in list(state):
-        # A copy in any case: memory that the file backs would change, or die, with the file.
-        state[name] = state[name].detach().to("cpu", torch.float32, copy=True).contiguous()
-        if not torch.isfinite(state[name]).all():
+        tensor = state.pop(name)
+        if tensor.layout is not torch.strided or tensor.is_meta or not tensor.is_floating_point():
+            raise InputError(
+                f"checkpoint {path}: {name} is not a plain tensor of floating-point numbers"
+            )
+        weights[name] = (
+            tensor.detach().to("cpu", torch.float32).clone(memory_format=torch.contiguous_format)
+        )
+        if not torch.isfinite(weights[name]).all():
             raise InputError(
                 f"checkpoint {path}: {name} holds NaN or infinite values; the training that wrote "
                 f"it diverged, use an earlier checkpoint"
             )
-    return state, metadata
+    return weights
 
 
 def check_state(state: Mapping[str, torch.Tensor], model: torch.nn.Module, path: Path) -> None:
