@@ -14,6 +14,7 @@ from torch.nn.functional import pad
 from samonai.errors import InputError
 from samonai.geometry import LOW_RES_STRIDE, FrameGeometry
 from samonai.prompts import Prompts
+from samonai.sam.decoder import decode_tokens
 from samonai.sam.encoder import encode_images
 from samonai.sam.normalisation import Normalisation
 
@@ -234,22 +235,12 @@ class SamNetwork(nn.Module):
     ) -> DecodeOutput:
         """Decode prompts that all have the same parts."""
         sparse, dense = self._encode_prompts(prompts)
-        decoder = self.mask_decoder
-        tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
-        tokens = torch.cat([tokens.expand(len(prompts), -1, -1), sparse], dim=1)
-        source = image_embeddings[prompts.image_index] + dense
-        position = self.prompt_encoder.get_dense_pe().expand(len(prompts), -1, -1, -1)
-        tokens, source = decoder.transformer(source, position, tokens)
-
-        channels, height, width = self.embedding_shape
-        source = source.transpose(1, 2).reshape(-1, channels, height, width)
-        upscaled = decoder.output_upscaling(source)  # (N, C/8, 4h, 4w)
-        slots = range(1, decoder.num_mask_tokens) if multimask_output else range(1)
-        weights = torch.stack(
-            [decoder.output_hypernetworks_mlps[i](tokens[:, 1 + i]) for i in slots], dim=1
-        )
-        logits = (weights @ upscaled.flatten(2)).unflatten(2, upscaled.shape[2:])
-        iou_predictions = decoder.iou_prediction_head(tokens[:, 0])
+        # Channels last: (B, h, w, C) and (N, h, w, C).
+        image = image_embeddings.permute(0, 2, 3, 1).contiguous()
+        image = image[prompts.image_index] + dense.permute(0, 2, 3, 1)
+        position = self.prompt_encoder.get_dense_pe().flatten(2).transpose(1, 2)
+        slots = range(1, self.mask_decoder.num_mask_tokens) if multimask_output else range(1)
+        logits, iou_predictions = decode_tokens(self.mask_decoder, image, position, sparse, slots)
         return DecodeOutput(logits, iou_predictions[:, slots.start : slots.stop])
 
     def _encode_prompts(self, prompts: Prompts) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,0 +1,188 @@
+"""The mask decoder on stock modules and weights, with the image-side work kept small.
+
+Upstream projects all image tokens (4096 of them) to queries, keys and values for a handful of
+prompt tokens. Since a projection and a product with few tokens commute, the same numbers come
+from projecting the prompt tokens instead: with H heads and T tokens, every product with the
+image tokens has H*T columns instead of half the channels, and no projected copy of the image
+exists. The upscaling's transposed convolutions have stride equal to kernel, so they are matrix
+products too, and the image stays channels-last until the masks are there.
+"""
+
+import math
+
+import torch
+from segment_anything.modeling import MaskDecoder
+from segment_anything.modeling.transformer import Attention, TwoWayAttentionBlock
+from torch import nn
+from torch.nn.functional import layer_norm
+
+_UPSCALE = 2
+
+
+def decode_tokens(
+    decoder: MaskDecoder,
+    image: torch.Tensor,
+    position: torch.Tensor,
+    sparse: torch.Tensor,
+    slots: range,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Decode N prompts, each with its own image tokens.
+
+    Equal to `MaskDecoder.predict_masks` within float32 rounding.
+
+    Args:
+        decoder: The stock decoder.
+        image: float (N, h, w, C), image embedding plus dense prompt embedding of each prompt.
+        position: float (1, h*w, C), positional encoding of the image tokens.
+        sparse: float (N, P, C), sparse prompt embeddings.
+        slots: Which mask tokens to return masks for.
+
+    Returns:
+        Logits (N, len(slots), 4h, 4w) and IoU predictions (N, mask tokens).
+    """
+    output = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+    tokens = torch.cat([output.expand(len(sparse), -1, -1), sparse], dim=1)
+    height, width = image.shape[1:3]
+    queries, keys = _two_way(decoder.transformer, image.flatten(1, 2), position, tokens)
+    weights = torch.stack(
+        [decoder.output_hypernetworks_mlps[slot](queries[:, 1 + slot]) for slot in slots], dim=1
+    )
+    logits = _masks(decoder.output_upscaling, keys, weights, (height, width))
+    return logits, decoder.iou_prediction_head(queries[:, 0])
+
+
+def _two_way(
+    transformer: nn.Module, keys: torch.Tensor, position: torch.Tensor, tokens: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Run the two-way transformer; return prompt tokens (N, T, C) and image tokens (N, hw, C)."""
+    queries = tokens
+    for layer in transformer.layers:
+        queries, keys = _block(layer, queries, keys, tokens, position)
+    attention = transformer.final_attn_token_to_image
+    attended = _tokens_to_image(attention, queries + tokens, keys + position, keys)
+    return transformer.norm_final_attn(queries + attended), keys
+
+
+def _block(
+    layer: TwoWayAttentionBlock,
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    tokens: torch.Tensor,
+    position: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Run one block: tokens to tokens, tokens to image, MLP, image to tokens."""
+    if layer.skip_first_layer_pe:
+        queries = layer.self_attn(q=queries, k=queries, v=queries)
+    else:
+        placed = queries + tokens
+        queries = queries + layer.self_attn(q=placed, k=placed, v=queries)
+    queries = layer.norm1(queries)
+    placed_keys = keys + position
+    attended = _tokens_to_image(
+        layer.cross_attn_token_to_image, queries + tokens, placed_keys, keys
+    )
+    queries = layer.norm2(queries + attended)
+    queries = layer.norm3(queries + layer.mlp(queries))
+    keys = _image_to_tokens(
+        layer.cross_attn_image_to_token, placed_keys, queries + tokens, queries, keys
+    )
+    return queries, layer.norm4(keys)
+
+
+def _tokens_to_image(
+    attention: Attention, queries: torch.Tensor, placed_keys: torch.Tensor, keys: torch.Tensor
+) -> torch.Tensor:
+    """Let T prompt tokens attend to the image: (N, T, C).
+
+    The key projection moves onto the queries; its bias adds the same to every score of a query,
+    which the softmax takes away again. The value projection moves behind the weighted sum, whose
+    weights sum to one, so that its bias is added once.
+    """
+    heads, count = attention.num_heads, queries.shape[1]
+    projected = _by_head(attention.q_proj(queries), heads)  # (N, H, T, d)
+    projected = projected / math.sqrt(projected.shape[-1])
+    onto_channels = projected @ _weights_by_head(attention.k_proj, heads)  # (N, H, T, C)
+    scores = onto_channels.flatten(1, 2) @ placed_keys.transpose(1, 2)  # (N, H*T, hw)
+    gathered = scores.softmax(-1) @ keys  # (N, H*T, C)
+    values = gathered.unflatten(1, (heads, count)) @ _weights_by_head(
+        attention.v_proj, heads
+    ).transpose(1, 2)
+    merged = values.transpose(1, 2).flatten(2) + attention.v_proj.bias  # (N, T, H*d)
+    out: torch.Tensor = attention.out_proj(merged)
+    return out
+
+
+def _image_to_tokens(
+    attention: Attention,
+    placed_keys: torch.Tensor,
+    tokens: torch.Tensor,
+    values: torch.Tensor,
+    keys: torch.Tensor,
+) -> torch.Tensor:
+    """Let the image attend to T prompt tokens and add the result to `keys`: (N, hw, C).
+
+    The query projection moves onto the tokens, its bias becoming one number per head and token;
+    the output projection moves onto the values.
+    """
+    heads, count = attention.num_heads, tokens.shape[1]
+    projected = _by_head(attention.k_proj(tokens), heads)
+    projected = projected / math.sqrt(projected.shape[-1])  # (N, H, T, d)
+    onto_channels = projected @ _weights_by_head(attention.q_proj, heads)  # (N, H, T, C)
+    bias = projected @ attention.q_proj.bias.unflatten(0, (heads, -1))[..., None]  # (N, H, T, 1)
+    scores = torch.baddbmm(
+        bias.flatten(1)[:, None], placed_keys, onto_channels.flatten(1, 2).transpose(1, 2)
+    )
+    weights = scores.unflatten(2, (heads, count)).softmax(-1).flatten(2)  # (N, hw, H*T)
+    out_weights = attention.out_proj.weight.T.unflatten(0, (heads, -1))  # (H, d, C)
+    contributions = _by_head(attention.v_proj(values), heads) @ out_weights  # (N, H, T, C)
+    # The weights of each head sum to one: a share of the bias per head adds it up to once.
+    contributions = contributions + attention.out_proj.bias / heads
+    return torch.baddbmm(keys, weights, contributions.flatten(1, 2))
+
+
+def _masks(
+    upscaling: nn.Sequential, keys: torch.Tensor, weights: torch.Tensor, size: tuple[int, int]
+) -> torch.Tensor:
+    """Upscale the image tokens four times and weigh their channels: (N, M, 4h, 4w).
+
+    Args:
+        upscaling: Transposed convolution, layer norm, activation, transposed convolution,
+            activation.
+        keys: float (N, h*w, C).
+        weights: float (N, M, C/8).
+        size: (h, w).
+    """
+    first, norm, activation, second, last_activation = upscaling
+    pixels = _spread(first, keys)  # (N, hw, 4, C/4)
+    pixels = layer_norm(pixels, pixels.shape[-1:], norm.weight, norm.bias, norm.eps)
+    pixels = last_activation(_spread(second, activation(pixels)))  # (N, hw, 4, 4, C/8)
+    logits = pixels.flatten(1, 3) @ weights.transpose(1, 2)  # (N, hw*16, M)
+    height, width = size
+    grid = logits.unflatten(1, (height, width, _UPSCALE, _UPSCALE, _UPSCALE, _UPSCALE))
+    # Rows are made of (h, first row, second row), columns of (w, first column, second column).
+    grid = grid.permute(0, 7, 1, 3, 5, 2, 4, 6)
+    return grid.reshape(len(keys), -1, height * _UPSCALE**2, width * _UPSCALE**2)
+
+
+def _spread(convolution: nn.ConvTranspose2d, pixels: torch.Tensor) -> torch.Tensor:
+    """Apply a transposed convolution of stride = kernel = 2 to channels-last pixels.
+
+    Returns:
+        float (..., 4, out channels): the 2 x 2 pixels that each pixel becomes, row by row.
+    """
+    assert convolution.kernel_size == convolution.stride == (_UPSCALE, _UPSCALE)
+    inputs, outputs = convolution.weight.shape[:2]
+    matrix = convolution.weight.permute(0, 2, 3, 1).reshape(inputs, -1)  # (C, 4*out)
+    assert convolution.bias is not None
+    spread = pixels @ matrix
+    return spread.unflatten(-1, (_UPSCALE**2, outputs)) + convolution.bias
+
+
+def _by_head(tokens: torch.Tensor, heads: int) -> torch.Tensor:
+    """Split the channels of (N, T, H*d) into heads: (N, H, T, d)."""
+    return tokens.unflatten(2, (heads, -1)).transpose(1, 2)
+
+
+def _weights_by_head(projection: nn.Linear, heads: int) -> torch.Tensor:
+    """Split the rows of a projection's weights into heads: (H, d, C)."""
+    return projection.weight.unflatten(0, (heads, -1))
