@@ -19,7 +19,7 @@ LAYERS = (
     ("embeddings", "transforms"),
     ("training", "inference"),
     ("report",),
-    ("api", "demo"),
+    ("api", "bundles", "demo", "runs"),
     ("cli",),
 )
 TOP = len(LAYERS)

@@ -137,3 +137,14 @@ def test_installed_elsewhere_python_finds_the_wheel_and_its_model(elsewhere: Pat
     file, version, name = json.loads(output.splitlines()[-1])
     assert elsewhere in Path(file).parents
     assert (version, name) == (samonai.__version__, "micro")
+
+
+def test_installed_elsewhere_the_command_finds_the_bundles(elsewhere: Path) -> None:
+    samonai_command = elsewhere / "venv" / "bin" / "samonai"
+    assert samonai.__version__ in run(samonai_command, "--version", cwd=elsewhere)
+    assert "medical" in run(samonai_command, "bundle", "list", cwd=elsewhere)
+
+
+def test_installed_elsewhere_the_doctor_finds_nothing_missing(elsewhere: Path) -> None:
+    report = run(elsewhere / "venv" / "bin" / "samonai", "doctor", cwd=elsewhere)
+    assert samonai.__version__ in report
