@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from segment_anything.modeling import Sam
 from segment_anything.modeling.image_encoder import Attention as EncoderAttention
-from segment_anything.modeling.transformer import Attention as DecoderAttention
 from torch import Tensor
+
+from samonai.sam.decoder import decode_tokens
 
 PATCH = 16
 WINDOW = 8
@@ -98,19 +99,11 @@ def decode(
     sparse, dense = embed_prompts(sam, prompts)
     with torch.autocast("cpu", enabled=False):
         pe = sam.prompt_encoder.get_dense_pe()[..., row : row + height, column : column + width]
-    decoder = sam.mask_decoder
-    output_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
-    tokens = torch.cat([output_tokens.expand(len(sparse), -1, -1), sparse], dim=1)
-    source = embeddings.index_select(0, prompts.image_index) + dense
-    hidden, keys = _two_way(decoder.transformer, source, pe, tokens)
-    count = decoder.num_mask_tokens
-    keys = keys.transpose(1, 2).reshape(len(sparse), -1, height, width)
-    upscaled = decoder.output_upscaling(keys)
-    hyper = torch.stack(
-        [decoder.output_hypernetworks_mlps[i](hidden[:, 1 + i]) for i in range(count)], dim=1
-    )
-    logits = torch.einsum("nmc,nchw->nmhw", hyper, upscaled)
-    return logits.float(), decoder.iou_prediction_head(hidden[:, 0]).float()
+    source = (embeddings.index_select(0, prompts.image_index) + dense).permute(0, 2, 3, 1)
+    position = pe.flatten(2).transpose(1, 2)
+    slots = range(sam.mask_decoder.num_mask_tokens)
+    logits, iou_predictions = decode_tokens(sam.mask_decoder, source, position, sparse, slots)
+    return logits.float(), iou_predictions.float()
 
 
 def embed_prompts(sam: Sam, prompts: PromptBatch) -> tuple[Tensor, Tensor]:
@@ -128,36 +121,3 @@ def embed_prompts(sam: Sam, prompts: PromptBatch) -> tuple[Tensor, Tensor]:
         else:
             dense = encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
     return torch.cat(sparse, dim=1), dense
-
-
-def _two_way(transformer, source: Tensor, pe: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    keys = source.flatten(2).transpose(1, 2)
-    key_pe = pe.flatten(2).transpose(1, 2)
-    queries = tokens
-    for index, layer in enumerate(transformer.layers):
-        if index == 0:
-            queries = _decoder_attention(layer.self_attn, queries, queries, queries)
-        else:
-            q = queries + tokens
-            queries = queries + _decoder_attention(layer.self_attn, q, q, queries)
-        queries = layer.norm1(queries)
-        k = keys + key_pe
-        attended = _decoder_attention(layer.cross_attn_token_to_image, queries + tokens, k, keys)
-        queries = layer.norm2(queries + attended)
-        queries = layer.norm3(queries + layer.mlp(queries))
-        q = queries + tokens
-        keys = layer.norm4(
-            keys + _decoder_attention(layer.cross_attn_image_to_token, k, q, queries)
-        )
-    attended = _decoder_attention(
-        transformer.final_attn_token_to_image, queries + tokens, keys + key_pe, keys
-    )
-    return transformer.norm_final_attn(queries + attended), keys
-
-
-def _decoder_attention(attention: DecoderAttention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    q, k, v = attention.q_proj(q), attention.k_proj(k), attention.v_proj(v)
-    heads = attention.num_heads
-    q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
-    out = F.scaled_dot_product_attention(q, k, v)
-    return attention.out_proj(out.transpose(1, 2).flatten(2))
