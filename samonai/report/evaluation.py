@@ -72,7 +72,9 @@ class EvaluationReport:
         """Write the diagram and the page."""
         document = self.metrics.document
         bars = dice_bars(document, self.folder / "dice.png")
-        facts = {key: document[key] for key in ("model", "prompts") if key in document}
+        facts: dict[str, Any] = {
+            key: document[key] for key in ("model", "prompts") if key in document
+        }
         write_report(
             self.folder,
             title=self.title,

@@ -9,10 +9,16 @@ products too, and the image stays channels-last until the masks are there.
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from segment_anything.modeling import MaskDecoder
-from segment_anything.modeling.transformer import Attention, TwoWayAttentionBlock
+from segment_anything.modeling.transformer import (
+    Attention,
+    TwoWayAttentionBlock,
+    TwoWayTransformer,
+)
 from torch import nn
 from torch.nn.functional import layer_norm
 
@@ -52,7 +58,7 @@ def decode_tokens(
 
 
 def _two_way(
-    transformer: nn.Module, keys: torch.Tensor, position: torch.Tensor, tokens: torch.Tensor
+    transformer: TwoWayTransformer, keys: torch.Tensor, position: torch.Tensor, tokens: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Run the two-way transformer; return prompt tokens (N, T, C) and image tokens (N, hw, C)."""
     queries = tokens
@@ -152,7 +158,8 @@ def _masks(
         weights: float (N, M, C/8).
         size: (h, w).
     """
-    first, norm, activation, second, last_activation = upscaling
+    # Typed as sequences of plain modules; `_spread` checks what it takes.
+    first, norm, activation, second, last_activation = cast(Sequence[Any], upscaling)
     pixels = _spread(first, keys)  # (N, hw, 4, C/4)
     pixels = layer_norm(pixels, pixels.shape[-1:], norm.weight, norm.bias, norm.eps)
     pixels = last_activation(_spread(second, activation(pixels)))  # (N, hw, 4, 4, C/8)
