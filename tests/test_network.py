@@ -157,3 +157,24 @@ def test_images_of_another_shape_are_refused(tiny_network, shape):
 def test_forward_without_prompts_is_one_mask_per_frame(tiny_network):
     embeddings = torch.randn(2, *tiny_network.embedding_shape)
     assert tiny_network(embeddings).shape == (2, 1, 256, 256)
+
+
+def test_gradients_equal_upstreams(tiny_network):
+    embeddings = torch.randn(1, *tiny_network.embedding_shape)
+    boxes = torch.tensor([BOX, [10.0, 20.0, 900.0, 300.0]])
+    ours, theirs = tiny_network.fork(), tiny_network.fork()
+    weight = torch.randn(2, 1, 256, 256)
+    output = ours.decode(embeddings, Prompts(torch.zeros(2, dtype=torch.int64), boxes=boxes))
+    ((output.low_res_logits * weight).mean() + output.iou_predictions.sum()).backward()
+    logits, iou = upstream(theirs, embeddings[0], False, boxes=boxes)
+    ((logits * weight).mean() + iou.sum()).backward()
+    for (name, own), reference in zip(
+        ours.mask_decoder.named_parameters(), theirs.mask_decoder.parameters(), strict=True
+    ):
+        # A softmax does not see what is added to all its scores: upstream's gradient of the key
+        # projections' biases is rounding noise around the zero that ours leaves out.
+        expected = torch.zeros_like(own) if reference.grad is None else reference.grad
+        found = torch.zeros_like(own) if own.grad is None else own.grad
+        torch.testing.assert_close(
+            found, expected, rtol=1e-3, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+        )
