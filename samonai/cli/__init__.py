@@ -1,0 +1,126 @@
+"""The command line: one module per verb; each parses, calls one function, and prints.
+
+Exit codes: 0 success, 2 a user's mistake (one line on standard error), 130 interrupted, 143
+terminated; anything else that goes wrong shows its traceback and gives 1.
+"""
+
+import logging
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Sequence
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from samonai import __version__
+from samonai.cli import bundle, checkpoints, demo, doctor, embed, evaluate, predict, train
+from samonai.errors import InputError
+
+app = typer.Typer(
+    name="samonai",
+    help="Fine-tune Segment Anything: encode once, decode forever.",
+    epilog="`samonai VERB --help` shows each verb's options with an example. `samonai demo` needs "
+    "no data and no network.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for verb in (train, evaluate, predict, embed, demo, doctor):
+    name = verb.__name__.rpartition(".")[2]
+    app.command(name, epilog=verb.EXAMPLE)(getattr(verb, name))
+app.add_typer(bundle.app, name="bundle")
+app.add_typer(checkpoints.app, name="checkpoints")
+
+# Typer carries its own copy of click, or imports it, as its version has it.
+_CommandLineError: Any = typer.BadParameter.__mro__[2]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"samonai {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Say what is done; let other packages talk.")
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Take the options that stand before the verb."""
+    logger = logging.getLogger("samonai")
+    logger.setLevel(logging.DEBUG if verbose else logging.WARNING)
+    if not verbose:
+        warnings.simplefilter("ignore")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        argv: The arguments; by default those of the process.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    logger = logging.getLogger("samonai")
+    level = logger.level
+    logger.addHandler(handler)
+    before = _on_terminate(_terminated)
+    try:
+        with warnings.catch_warnings():
+            return _run(argv)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        _on_terminate(before)
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(
+            args=None if argv is None else list(argv), prog_name="samonai", standalone_mode=False
+        )
+    except InputError as error:
+        _tell(str(error))
+        return 2
+    except _CommandLineError as error:
+        context = getattr(error, "ctx", None)
+        where = f" (see {context.command_path} --help)" if context is not None else ""
+        _tell(f"{error.format_message()}{where}")
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        _tell("interrupted; what was finished is kept")
+        return 130
+    except BrokenPipeError:
+        # Whoever reads has seen enough; nothing more may be written when Python closes its files.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def _tell(message: str) -> None:
+    print(f"samonai: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+
+
+def _on_terminate(handler: Any) -> Any:
+    """Install a handler of SIGTERM; only the main thread of a process may."""
+    try:
+        return signal.signal(signal.SIGTERM, handler)
+    except ValueError:
+        return None
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    _tell("terminated; what was finished is kept")
+    raise SystemExit(128 + number)

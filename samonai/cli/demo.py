@@ -1,0 +1,6 @@
+"""`samonai demo`."""
+EXAMPLE = ""
+
+
+def demo() -> None:
+    """To be written."""

@@ -1,0 +1,6 @@
+"""`samonai doctor`."""
+EXAMPLE = ""
+
+
+def doctor() -> None:
+    """To be written."""

@@ -1,0 +1,6 @@
+"""`samonai embed`."""
+EXAMPLE = ""
+
+
+def embed() -> None:
+    """To be written."""

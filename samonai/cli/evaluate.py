@@ -1,0 +1,6 @@
+"""`samonai evaluate`."""
+EXAMPLE = ""
+
+
+def evaluate() -> None:
+    """To be written."""

@@ -1,0 +1,54 @@
+"""Options that several verbs have, said once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DOMAINS = ("medical",)
+
+
+def _known_domain(name: str) -> str:
+    if name not in DOMAINS:
+        raise typer.BadParameter(f"{name!r} is not known; use {', '.join(DOMAINS)}")
+    return name
+
+
+Domain = Annotated[
+    str,
+    typer.Argument(help=f"Kind of data: {', '.join(DOMAINS)}.", callback=_known_domain),
+]
+Images = Annotated[
+    Path,
+    typer.Option(
+        help="Folder of volumes (NIfTI, NRRD, MetaImage, folders of DICOM), or a dataset.json."
+    ),
+]
+Labels = Annotated[
+    Path | None,
+    typer.Option(help="Folder of label maps with the images' names; a data list may name them."),
+]
+Model = Annotated[str, typer.Option(help="micro, vit_b, vit_l, vit_h or medsam_vit_b.")]
+Checkpoint = Annotated[
+    Path | None, typer.Option(help="The model's weights (.pth, .safetensors), if your own.")
+]
+Sha256 = Annotated[str | None, typer.Option(help="The hash that the weights' file must have.")]
+Store = Annotated[
+    str | None,
+    typer.Option(help="Where embeddings are kept: a folder, or a URL that zarr takes."),
+]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda or cuda:N; by default a GPU when there is one.")
+]
+Set = Annotated[
+    list[str],
+    typer.Option("--set", metavar="KEY=VALUE", help="Any other setting; see `bundle show`."),
+]
+Seed = Annotated[int, typer.Option(help="Every random choice hangs on it.")]
+
+HAVE_OPTIONS = {
+    name: f"--{name.replace('_', '-')}"
+    for name in ("model", "checkpoint", "sha256", "epochs", "val_fraction", "split", "seed")
+    + ("images", "labels", "store", "device", "series")
+} | {"output_dir": "--out", "input": "--input", "boxes": "--boxes", "decoder": "--run"}
+"""What is not given with `--set`, but has an option of its own."""

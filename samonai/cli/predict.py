@@ -1,0 +1,6 @@
+"""`samonai predict`."""
+EXAMPLE = ""
+
+
+def predict() -> None:
+    """To be written."""
