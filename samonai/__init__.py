@@ -4,6 +4,7 @@ The public names are loaded when they are first used, so that ``import samonai``
 
 * `load_sam`: a named or a local SAM checkpoint as a `samonai.sam.network.SamNetwork`.
 * `Predictor`: the interface of `segment_anything.SamPredictor` over such a network.
+* `Prompts`: boxes, points and masks for a batch of images, as `SamNetwork.decode` takes them.
 * `finetune`: train the mask decoder on a folder of images and labels; returns a `Run`.
 * `Run`: a fine-tuned decoder on disk, which predicts and evaluates.
 * `evaluate`: measure a `Run` beside the model before fine-tuning and the prompt itself.
@@ -14,15 +15,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from samonai.api import Run, evaluate, finetune
+    from samonai.prompts import Prompts
     from samonai.sam import load_sam
     from samonai.sam.predictor import Predictor
 
 __version__ = "0.1.0"
 
-__all__ = ["Predictor", "Run", "__version__", "evaluate", "finetune", "load_sam"]
+__all__ = ["Predictor", "Prompts", "Run", "__version__", "evaluate", "finetune", "load_sam"]
 
 _HOMES = {
     "Predictor": "samonai.sam.predictor",
+    "Prompts": "samonai.prompts",
     "Run": "samonai.api",
     "evaluate": "samonai.api",
     "finetune": "samonai.api",
