@@ -1,0 +1,76 @@
+"""Tiny scans and a door to MONAI's bundle commands, for the tests of bundles/."""
+
+import contextlib
+import multiprocessing
+import os
+import runpy
+import sys
+import traceback
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+REPOSITORY = Path(__file__).parents[1]
+MEDICAL = REPOSITORY / "bundles" / "medical"
+AFFINE = np.array([[-2.0, 0, 0, 30], [0, 1.5, 0, -20], [0, 0, 4, 10], [0, 0, 0, 1]])
+
+
+def write_scans(folder: Path, cases: int = 3, slices: int = 2) -> Path:
+    """Write scans of 24 x 20 x (slices + 1) voxels with two bright blocks; the last slice is bare."""
+    names = [f"scan_{number}" for number in range(cases)]
+    for number, name in enumerate(names):
+        rng = np.random.default_rng(number)
+        label = np.zeros((24, 20, slices + 1), np.uint8)
+        label[3 + number : 10 + number, 4:12, :slices] = 1
+        label[14:20, 8 + number : 15 + number, :slices] = 2
+        image = rng.normal(100, 10, label.shape) + 80 * (label == 1) + 150 * (label == 2)
+        for kind, data in (("imagesTr", image.astype(np.int16)), ("labelsTr", label)):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            nib.save(nib.Nifti1Image(data, AFFINE), folder / kind / f"{name}.nii.gz")
+    return folder
+
+
+def run_command(log: Path, cwd: Path, *arguments: str, module: str = "monai.bundle") -> str:
+    """Run `python -m monai.bundle ...` in a process of its own, from a folder of its own.
+
+    The process is forked: importing torch and MONAI once more takes longer than the whole run.
+
+    Returns:
+        What it wrote. An error in it fails the test with that text.
+    """
+    process = multiprocessing.get_context("fork").Process(
+        target=_command, args=(log, cwd, module, arguments)
+    )
+    process.start()
+    process.join(300)
+    if process.is_alive():
+        process.kill()
+    text = log.read_text()
+    assert process.exitcode == 0, f"{module} {' '.join(arguments)}:\n{text[-4000:]}"
+    return text
+
+
+def overrides(**values: object) -> list[str]:
+    """Return settings as MONAI's command line takes them."""
+    return [part for key, value in values.items() for part in (f"--{key}", str(value))]
+
+
+def _command(log: Path, cwd: Path, module: str, arguments: tuple[str, ...]) -> None:
+    os.chdir(cwd)
+    sys.argv = ["python", *arguments]
+    # As a fresh interpreter has it: MONAI warns about every configuration that it evaluates.
+    import warnings
+
+    warnings.simplefilter("default")
+    with (
+        log.open("w") as file,
+        contextlib.redirect_stdout(file),
+        contextlib.redirect_stderr(file),
+    ):
+        try:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        except BaseException:
+            traceback.print_exc()
+            file.flush()
+            os._exit(1)
