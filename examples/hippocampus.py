@@ -4,8 +4,8 @@
 
 FOLDER holds `manifest.csv` (columns task, subject, use, image, label, ...) and the files that it
 names, image and label paths relative to it. Subjects marked `train` are trained on, those marked
-`val` are measured, in three ways: a box on every slice with 5 % jitter, the exact box on every slice,
-and one box in 3D per structure.
+`val` are measured, in three ways: a box on every slice with 5 % jitter, the exact box on every
+slice, and one box in 3D per structure.
 """
 
 import argparse
