@@ -28,6 +28,7 @@ FOR_OTHERS = {
     "pylibjpeg",
     "pylibjpeg-openjpeg",
     "python-gdcm",
+    "pyyaml",
     "tensorboard",
     "torchvision",
 }
