@@ -17,7 +17,7 @@ AFFINE = np.array([[-2.0, 0, 0, 30], [0, 1.5, 0, -20], [0, 0, 4, 10], [0, 0, 0, 
 
 
 def write_scans(folder: Path, cases: int = 3, slices: int = 2) -> Path:
-    """Write scans of 24 x 20 x (slices + 1) voxels with two bright blocks; the last slice is bare."""
+    """Write scans, 24 x 20 x (slices + 1) voxels: two bright blocks, last slice bare."""
     names = [f"scan_{number}" for number in range(cases)]
     for number, name in enumerate(names):
         rng = np.random.default_rng(number)
