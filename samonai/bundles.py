@@ -30,7 +30,7 @@ _SYSTEM_ERRORS = {errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.ENOSPC, errno.E
 
 
 def bundles_folder() -> Path:
-    """Return the folder of the bundles: inside the installed package, or beside it in a checkout."""
+    """Return the folder of the bundles: in the installed package, or beside it in a checkout."""
     package = Path(__file__).parent
     installed = package / "bundles"
     return installed if installed.is_dir() else package.parent / "bundles"
@@ -206,7 +206,7 @@ def run_bundle(
             f"{files[-1].name} has no entry {unknown[0]!r}{_suggest(unknown[0], config)}"
         )
     literal = {key: _literal(value) for key, value in overrides.items()}
-    with _one_line_errors(), quiet_third_parties(), _kept_search_path():
+    with one_line_errors(), quiet_third_parties(), _kept_search_path():
         from monai.bundle import ConfigWorkflow
 
         workflow = ConfigWorkflow(
@@ -258,7 +258,7 @@ def quiet_third_parties() -> Iterator[None]:
 
 
 @contextmanager
-def _one_line_errors() -> Iterator[None]:
+def one_line_errors() -> Iterator[None]:
     """Bring a user's mistake out of the errors that MONAI wraps it in."""
     try:
         yield

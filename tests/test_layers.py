@@ -19,7 +19,7 @@ LAYERS = (
     ("embeddings", "transforms"),
     ("training", "inference"),
     ("report",),
-    ("api", "bundles", "demo", "runs"),
+    ("api", "bundles", "demo", "overrides", "run", "run_folder"),
     ("cli",),
 )
 TOP = len(LAYERS)

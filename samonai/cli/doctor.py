@@ -1,6 +1,120 @@
-"""`samonai doctor`."""
-EXAMPLE = ""
+"""`samonai doctor`: what this machine has, what is missing, and how to install it."""
+
+import importlib.util
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+import typer
+
+from samonai import __version__
+
+EXAMPLE = "Paste what it prints into an issue: it names no file of yours but the cache folder."
+
+_SHOWN = ("torch", "monai", "pytorch-ignite", "segment-anything", "numpy", "zarr", "nibabel")
+_SHOWN += ("SimpleITK", "pydicom", "highdicom")
+_OPTIONAL = {
+    "fsspec": ("embedding stores on object storage", "pip install 'samonai[remote]'"),
+    "libjpeg": ("12-bit JPEG Extended in DICOM (GPL)", "pip install pylibjpeg-libjpeg"),
+}
+_SYNTAXES = {
+    "RLE": "1.2.840.10008.1.2.5",
+    "JPEG baseline": "1.2.840.10008.1.2.4.50",
+    "JPEG extended": "1.2.840.10008.1.2.4.51",
+    "JPEG lossless": "1.2.840.10008.1.2.4.70",
+    "JPEG-LS": "1.2.840.10008.1.2.4.80",
+    "JPEG 2000": "1.2.840.10008.1.2.4.91",
+    "HTJ2K": "1.2.840.10008.1.2.4.201",
+}
 
 
 def doctor() -> None:
-    """To be written."""
+    """Show versions, devices, the cache, models, and what is missing with how to install it."""
+    for title, lines in (
+        ("versions", _versions()),
+        ("device", _device()),
+        ("models", _models()),
+        ("compressed DICOM", _decoders()),
+        ("missing", _missing()),
+    ):
+        typer.echo(f"{title}:")
+        for line in lines:
+            typer.echo(f"  {line}")
+
+
+def _versions() -> Iterator[str]:
+    yield f"samonai {__version__}, Python {platform.python_version()}, {platform.platform()}"
+    yield ", ".join(f"{name} {_version(name) or 'missing'}" for name in _SHOWN)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _device() -> Iterator[str]:
+    import torch
+
+    from samonai.sam.encoder import resolve_precision
+
+    devices = [torch.device("cuda", n) for n in range(torch.cuda.device_count())]
+    for device in devices:
+        facts = torch.cuda.get_device_properties(device)
+        yield f"{device}: {facts.name}, {facts.total_memory / 2**30:.0f} GiB"
+    count = os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()
+    yield f"cpu: {count} cores, {torch.get_num_threads()} threads"
+    chosen = devices[0] if devices else torch.device("cpu")
+    yield f"used: {chosen}; the encoder computes in {resolve_precision('auto', chosen)}"
+    yield "attention: torch's scaled_dot_product_attention, upstream's weights as they are"
+
+
+def _models() -> Iterator[str]:
+    from samonai.sam.checkpoints import CHECKPOINTS, cache_dir, cached_path
+    from samonai.sam.micro import MICRO_WEIGHTS
+
+    folder = cache_dir()
+    yield f"cache: {folder} ({_free(folder)} free; SAMONAI_CACHE moves it)"
+    for checkpoint in CHECKPOINTS.values():
+        if checkpoint.url is None:
+            found = "embedded" if MICRO_WEIGHTS.is_file() else "missing; install samonai again"
+        elif cached_path(checkpoint).is_file():
+            found = "fetched"
+        else:
+            found = f"not fetched: samonai checkpoints download {checkpoint.name}"
+        yield f"{checkpoint.name}: {found}"
+
+
+def _free(folder: Path) -> str:
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    return f"{shutil.disk_usage(there).free / 1e9:.0f} GB"
+
+
+def _decoders() -> Iterator[str]:
+    from pydicom.pixels import get_decoder
+
+    for name, uid in _SYNTAXES.items():
+        plugins = get_decoder(uid).available_plugins
+        yield f"{name}: {', '.join(plugins) or 'none'}"
+
+
+def _missing() -> Iterator[str]:
+    needed = [_name(text) for text in requires("samonai") or () if "extra ==" not in text]
+    lost = [name for name in needed if _version(name) is None]
+    if lost:
+        yield f"needed: {', '.join(lost)}: pip install {' '.join(lost)}"
+    for module, (purpose, install) in _OPTIONAL.items():
+        if importlib.util.find_spec(module) is None:
+            yield f"optional, for {purpose}: {install}"
+    if not lost:
+        yield "nothing that is needed"
+
+
+def _name(requirement: str) -> str:
+    """Return the distribution's name of a requirement such as "torch>=2.10"."""
+    end = next((n for n, c in enumerate(requirement) if not (c.isalnum() or c in "-_.")), None)
+    return requirement[:end]

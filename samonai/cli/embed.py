@@ -1,6 +1,50 @@
-"""`samonai embed`."""
-EXAMPLE = ""
+"""`samonai embed`: fill a store of embeddings."""
+
+from typing import Annotated
+
+import typer
+
+from samonai.cli import options
+
+EXAMPLE = (
+    "Example: samonai embed medical --images imagesTr --labels labelsTr --store embeddings "
+    "--model vit_b; then give --store embeddings to train"
+)
 
 
-def embed() -> None:
-    """To be written."""
+def embed(
+    domain: options.Domain,
+    images: options.Images,
+    store: Annotated[
+        str, typer.Option(help="Where to: a folder, or a URL that zarr takes (s3://…).")
+    ],
+    labels: options.Labels = None,
+    model: options.Model = "micro",
+    checkpoint: options.Checkpoint = None,
+    sha256: options.Sha256 = None,
+    device: options.Device = None,
+    set_: options.Set = None,
+) -> None:
+    """Encode a data set once, into a store that training and evaluation read.
+
+    They do the same by themselves where frames are missing; this does it ahead, perhaps on
+    another machine. What is there already is skipped. With labels only the frames that have
+    objects are encoded, without them all.
+    """
+    from samonai import api
+    from samonai.bundles import TRAIN, config_files, parse_settings, read_config
+
+    config = read_config(config_files(domain, TRAIN))
+    settings = parse_settings(set_ or [], config, options.HAVE_OPTIONS)
+    report = api.embed(
+        model,
+        images,
+        labels,
+        store=store,
+        domain=domain,
+        checkpoint=checkpoint,
+        sha256=sha256,
+        device=device,
+        **settings,
+    )
+    typer.echo(f"{store}: {report.encoded} frames encoded, {report.reused} there already")

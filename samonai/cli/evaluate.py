@@ -1,6 +1,89 @@
-"""`samonai evaluate`."""
-EXAMPLE = ""
+"""`samonai evaluate`: measure a run beside its baselines."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from samonai.cli import options
+from samonai.errors import InputError
+
+EXAMPLE = (
+    "Example: samonai evaluate medical --run runs/spleen --images imagesTs --labels labelsTs "
+    "--out runs/spleen/test"
+)
 
 
-def evaluate() -> None:
-    """To be written."""
+def evaluate(
+    domain: options.Domain,
+    run: Annotated[Path, typer.Option(help="The folder that training wrote.")],
+    images: options.Images,
+    out: Annotated[Path, typer.Option(help="Folder for metrics.json, metrics.csv, index.html.")],
+    labels: options.Labels = None,
+    cases: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A case to measure, may be given again; or all. By default those that the run "
+            "held out, or all where none of these is there."
+        ),
+    ] = None,
+    split: Annotated[
+        Path | None, typer.Option(help="Measure the `val` cases of this split file.")
+    ] = None,
+    prompts: Annotated[
+        str,
+        typer.Option(help="`slices`: a box per slice and object; `volume`: one 3D box per class."),
+    ] = "slices",
+    box_jitter: Annotated[
+        float | None,
+        typer.Option(help="Each side of a box moves by up to this share; 0.05 by default."),
+    ] = None,
+    seed: options.Seed = 0,
+    checkpoint: options.Checkpoint = None,
+    device: options.Device = None,
+    report: Annotated[bool, typer.Option(help="Draw overlays and write index.html.")] = True,
+    set_: options.Set = None,
+) -> None:
+    """Measure a run on labelled cases, beside the model before fine-tuning and the filled box.
+
+    All three get the same boxes. Everything is measured in 3D on the cases' own grids, in mm,
+    slices without the structure included.
+    """
+    from rich.console import Console
+
+    from samonai import api
+    from samonai.bundles import EVALUATE, TRAIN, config_files, parse_settings, read_config
+    from samonai.report.tables import metrics_table
+
+    if split is not None and cases:
+        raise InputError("give --split or --cases, not both")
+    config = read_config(config_files(domain, TRAIN, EVALUATE))
+    settings = parse_settings(set_ or [], config, options.HAVE_OPTIONS)
+    metrics = api.evaluate(
+        api.Run(run, checkpoint=checkpoint, device=device),
+        images,
+        labels,
+        out,
+        cases=_chosen(cases, split),
+        prompts=prompts,
+        box_jitter=box_jitter,
+        seed=seed,
+        report=report,
+        **settings,
+    )
+    Console().print(metrics_table(metrics))
+    typer.echo(f"{out / 'metrics.json'}, metrics.csv" + (", index.html" if report else ""))
+
+
+def _chosen(cases: list[str] | None, split: Path | None) -> str | list[str] | None:
+    if split is None:
+        return "all" if cases == ["all"] else cases or None
+    try:
+        content: Any = json.loads(split.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"the split file {split} cannot be read: {error}") from error
+    names = content.get("val") if isinstance(content, dict) else None
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+        raise InputError(f'the split file {split} has no list of cases under "val"')
+    return names

@@ -7,6 +7,21 @@ import typer
 
 DOMAINS = ("medical",)
 
+HAVE_OPTIONS = {
+    name: f"--{name.replace('_', '-')}"
+    for name in (
+        *("boxes", "cases", "checkpoint", "device", "epochs", "images", "input", "labels", "model"),
+        *("seed", "series", "sha256", "split", "store", "val_fraction"),
+    )
+} | {
+    "decoder": "--run",
+    "eval_box_jitter": "--box-jitter",
+    "eval_prompts": "--prompts",
+    "evaluation_dir": "--out",
+    "output_dir": "--out",
+}
+"""Settings that are not given with `--set`, since they have an option of their own."""
+
 
 def _known_domain(name: str) -> str:
     if name not in DOMAINS:
@@ -40,15 +55,10 @@ Store = Annotated[
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda or cuda:N; by default a GPU when there is one.")
 ]
-Set = Annotated[
-    list[str],
-    typer.Option("--set", metavar="KEY=VALUE", help="Any other setting; see `bundle show`."),
-]
 Seed = Annotated[int, typer.Option(help="Every random choice hangs on it.")]
-
-HAVE_OPTIONS = {
-    name: f"--{name.replace('_', '-')}"
-    for name in ("model", "checkpoint", "sha256", "epochs", "val_fraction", "split", "seed")
-    + ("images", "labels", "store", "device", "series")
-} | {"output_dir": "--out", "input": "--input", "boxes": "--boxes", "decoder": "--run"}
-"""What is not given with `--set`, but has an option of its own."""
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Any other setting: `samonai bundle show` lists them."
+    ),
+]

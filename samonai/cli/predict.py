@@ -1,6 +1,73 @@
-"""`samonai predict`."""
-EXAMPLE = ""
+"""`samonai predict`: from boxes to label maps on the scans' own grids."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from samonai.cli import options
+from samonai.errors import InputError
+
+EXAMPLE = (
+    "Example: samonai predict medical --run runs/spleen --input scan.nii.gz --boxes boxes.json "
+    '--out masks, where boxes.json holds {"boxes": [[i0, j0, k0, i1, j1, k1]], "classes": [1]}: '
+    "voxel indices along columns, rows and slices, upper ends exclusive"
+)
 
 
-def predict() -> None:
-    """To be written."""
+def predict(
+    domain: options.Domain,
+    source: Annotated[
+        Path, typer.Option("--input", help="A volume, a DICOM folder, or a folder of volumes.")
+    ],
+    boxes: Annotated[
+        Path,
+        typer.Option(
+            help="JSON, CSV (columns case, i0, j0, k0, i1, j1, k1, class), a coarse label map, or "
+            "a folder with one of these per case."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the label maps, named after the cases.")],
+    run: Annotated[
+        Path | None, typer.Option(help="The folder that training wrote; else --model.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A model as it is: micro, vit_b, vit_l, vit_h or medsam_vit_b."),
+    ] = None,
+    checkpoint: options.Checkpoint = None,
+    sha256: options.Sha256 = None,
+    series: Annotated[
+        str | None, typer.Option(help="DICOM SeriesInstanceUID, where there are several.")
+    ] = None,
+    ending: Annotated[
+        str, typer.Option(help=".nii.gz, .nii, .nrrd or .mha; by default the input's own.")
+    ] = "",
+    store: options.Store = None,
+    device: options.Device = None,
+    set_: options.Set = None,
+) -> None:
+    """Turn boxes into label maps on the scans' own grids, header and affine exact."""
+    from samonai import api
+    from samonai.bundles import INFERENCE, config_files, parse_settings, read_config
+
+    if (run is None) == (model is None):
+        raise InputError("give --run for a fine-tuned decoder, or --model for a model as it is")
+    config = read_config(config_files(domain, INFERENCE))
+    settings = parse_settings(set_ or [], config, options.HAVE_OPTIONS)
+    written = api.predict(
+        api.Run(run, checkpoint=checkpoint, device=device) if run is not None else str(model),
+        source,
+        boxes,
+        out,
+        domain=domain,
+        series=series,
+        ending=ending,
+        store=store,
+        checkpoint=checkpoint,
+        sha256=sha256,
+        device=device,
+        **settings,
+    )
+    for path in written:
+        typer.echo(path)

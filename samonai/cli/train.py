@@ -34,7 +34,7 @@ def train(
     store: options.Store = None,
     device: options.Device = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start the run over.")] = False,
-    set_: options.Set = [],  # noqa: B006
+    set_: options.Set = None,
 ) -> None:
     """Fine-tune the mask decoder on a folder of images and labels.
 
@@ -47,7 +47,7 @@ def train(
     if split is not None and val_fraction is not None:
         raise InputError("give --split or --val-fraction, not both")
     config = read_config(config_files(domain, TRAIN))
-    settings = parse_settings(set_, config, options.HAVE_OPTIONS)
+    settings = parse_settings(set_ or [], config, options.HAVE_OPTIONS)
     run = api.finetune(
         model,
         images,

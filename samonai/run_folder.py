@@ -1,10 +1,10 @@
 """The folder of a training run: its settings, written first, and what may be done with it again.
 
-    RUN/run.json               settings; the same command again resumes, another one is refused
-    RUN/decoder.safetensors    the result: the best epoch's decoder; its presence ends the run
-    RUN/model.pt, last.pt      the best epoch for MONAI, and the state to resume from
-    RUN/history.json, .csv     loss and validation Dice by epoch
-    RUN/tensorboard/, store/   curves; embeddings, unless they are kept elsewhere
+* `run.json`: the settings; the same command again resumes, another one is refused.
+* `decoder.safetensors`: the result, the best epoch's decoder; its presence ends the run.
+* `model.pt`, `last.pt`: the best epoch for MONAI, and the state to resume from.
+* `history.json`, `history.csv`, `learning_curve.png`: loss and validation Dice by epoch.
+* `tensorboard/`, `store/`: curves; embeddings, unless they are kept elsewhere.
 """
 
 import hashlib
@@ -26,6 +26,7 @@ DECODER_FILE, STATE_FILE, HISTORY_FILE = "decoder.safetensors", "last.pt", "hist
 
 _FORMAT_VERSION = 1
 _LOCK_FILE = ".lock"
+_ENCODER = "encoder_sha256"
 _MADE_BY_TRAINING = (
     SETTINGS_FILE, DECODER_FILE, STATE_FILE, HISTORY_FILE, "model.pt", "history.csv", "split.json",
     "learning_curve.png",
@@ -101,7 +102,9 @@ class RunFolder:
             lock = FileLock(self.path / _LOCK_FILE, timeout=0)
             lock.acquire()
         except Timeout as error:
-            raise InputError(f"another process is training into {self.path}; wait for it") from error
+            raise InputError(
+                f"another process is training into {self.path}; wait for it"
+            ) from error
         except OSError as error:
             raise InputError(f"cannot write into {self.path}: {error.strerror}") from error
         try:
@@ -140,10 +143,16 @@ class RunFolder:
         if path.exists() and ((self.path / STATE_FILE).exists() or self.is_complete):
             found = _flat(self.settings())
             asked = _flat(json.loads(json.dumps(wanted)))
+            # A model asked for by name has told no hash; the decoder's file has it.
+            unsaid = (
+                {"samonai"}
+                if None not in (found.get(_ENCODER), asked.get(_ENCODER))
+                else {"samonai", _ENCODER}
+            )
             differing = sorted(
                 key
-                for key in found.keys() | asked.keys()
-                if found.get(key) != asked.get(key) and key != "samonai"
+                for key in (found.keys() | asked.keys()) - unsaid
+                if found.get(key) != asked.get(key)
             )
             if differing:
                 raise InputError(

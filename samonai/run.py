@@ -1,0 +1,291 @@
+"""A fine-tuned decoder on disk: load it, measure it, predict with it."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from samonai.bundles import (
+    EVALUATE,
+    INFERENCE,
+    TRAIN,
+    check_settings,
+    config_files,
+    read_config,
+    run_bundle,
+)
+from samonai.errors import InputError
+from samonai.overrides import (
+    Boxes,
+    boxes_file,
+    existing,
+    network_overrides,
+    output_folder,
+    shows_progress,
+    store_location,
+)
+from samonai.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from samonai.sam.decoder_file import DecoderMetadata
+    from samonai.sam.network import SamNetwork
+
+
+class Run:
+    """A fine-tuned decoder on disk.
+
+    Args:
+        path: The run's folder.
+        sam: The network that it was fine-tuned from, when it is at hand; else it is loaded.
+        checkpoint: Where its weights are, when they have moved since.
+        device: Where to compute; by default a GPU when there is one.
+
+    Raises:
+        InputError: The folder holds no run.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        sam: "SamNetwork | None" = None,
+        *,
+        checkpoint: Path | str | None = None,
+        device: Any = None,
+    ) -> None:
+        """Look into the folder."""
+        self.folder = RunFolder(path)
+        self.settings = self.folder.settings()
+        if not self.folder.is_complete:
+            raise InputError(
+                f"{self.folder.path} has not finished training; give its training command again, "
+                f"which goes on where it stopped"
+            )
+        self.checkpoint = checkpoint or self.settings.get("checkpoint")
+        self.device = device
+        self._sam = sam
+
+    def __repr__(self) -> str:
+        """Return how to make it again."""
+        return f"Run({str(self.folder.path)!r})"
+
+    @property
+    def path(self) -> Path:
+        """Return the run's folder."""
+        return self.folder.path
+
+    @property
+    def domain(self) -> str:
+        """Return the kind of data that it is for."""
+        return str(self.settings["domain"])
+
+    @cached_property
+    def metadata(self) -> "DecoderMetadata":
+        """Return what travels with the decoder: classes, cases, prompts, provenance, metrics."""
+        from samonai.sam.decoder_file import read_decoder_metadata
+
+        return read_decoder_metadata(self.folder.decoder)
+
+    @property
+    def pretrained(self) -> "SamNetwork":
+        """Return the network as it was before fine-tuning."""
+        if self._sam is None:
+            from samonai.inference import trained_network
+
+            self._sam = trained_network(
+                self.folder.decoder, checkpoint=self.checkpoint, device=self.device
+            )
+        return self._sam
+
+    @cached_property
+    def network(self) -> "SamNetwork":
+        """Return the fine-tuned network, in eval mode."""
+        from samonai.sam.decoder_file import load_decoder
+
+        network = self.pretrained.fork().eval()
+        load_decoder(network, self.folder.decoder)
+        return network
+
+    def predict(
+        self, source: Path | str, boxes: Boxes, *, out: Path | str | None = None, **options: Any
+    ) -> npt.NDArray[np.integer]:
+        """Predict the label map of one source.
+
+        Args:
+            source: The file, or the folder of a DICOM series.
+            boxes: (N, 6) voxel boxes [i0, j0, k0, i1, j1, k1], upper ends exclusive; or what the
+                JSON file holds; or that file, a CSV file, or a coarse label map's.
+            out: Folder to write the label map into as well.
+            **options: See `predict`.
+
+        Returns:
+            The label map on the source's grid, in its index order.
+        """
+        with tempfile.TemporaryDirectory(prefix="samonai-") as scratch:
+            written = predict(self, source, boxes, out or Path(scratch), **options)
+            if len(written) != 1:
+                raise InputError(
+                    f"{source} holds {len(written)} sources; give one, or use samonai.api.predict"
+                )
+            from samonai.domains.medical.reader import read_raw
+
+            return read_raw(written[0]).array.astype(np.int32)
+
+    def evaluate(
+        self, images: Path | str, labels: Path | str | None, out: Path | str, **options: Any
+    ) -> dict[str, Any]:
+        """Measure the decoder beside its baselines; see `evaluate`."""
+        return evaluate(self, images, labels, out, **options)
+
+
+def evaluate(
+    run: Run | Path | str,
+    images: Path | str,
+    labels: Path | str | None,
+    out: Path | str,
+    *,
+    cases: str | Sequence[str] | None = None,
+    prompts: str = "slices",
+    box_jitter: float | None = None,
+    seed: int = 0,
+    zero_shot: bool = True,
+    report: bool = True,
+    progress: bool | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Measure a run beside the model before fine-tuning and the filled box, all on the same boxes.
+
+    Args:
+        run: The run, or its folder.
+        images: Folder of images, or a data list file.
+        labels: Folder of labels; None with a data list that names them.
+        out: Folder for `metrics.json`, `metrics.csv`, and the report.
+        cases: Names of cases, or "all"; None: those that the run held out, where they are there.
+        prompts: "slices" for a box per slice and object, "volume" for one 3D box per class.
+        box_jitter: Each side of a box moves by up to this share of the box, 0.05 by default; 0
+            gives exact boxes.
+        seed: Seed of the jitter.
+        zero_shot: Measure the model before fine-tuning too.
+        report: Write `index.html`, overlays and the learning curve.
+        progress: Show a bar; by default where standard error is a terminal.
+        **settings: The bundle's other settings.
+
+    Returns:
+        What `metrics.json` holds.
+
+    Raises:
+        InputError: Something that was given cannot be used.
+    """
+    run = run if isinstance(run, Run) else Run(run)
+    out = output_folder(out)
+    files = config_files(run.domain, TRAIN, EVALUATE)
+    asked = {**settings, "eval_prompts": prompts, "seed": seed, "zero_shot": zero_shot}
+    if box_jitter is not None:
+        asked["eval_box_jitter"] = box_jitter
+    overrides = {
+        **check_settings({**asked, "report": report}, read_config(files)),
+        "network_def": run.pretrained.fork().eval(),
+        "device": run.pretrained.device,
+        "decoder": run.folder.decoder,
+        "images": existing(images),
+        "labels": None if labels is None else existing(labels),
+        "cases": cases if cases is None or isinstance(cases, str) else list(cases),
+        "evaluation_dir": out,
+        "store": run.folder.store(),
+        "progress": shows_progress(progress),
+    }
+    with _nothing_left_of_a_mistake(out):
+        run_bundle(files, overrides)
+    metrics: dict[str, Any] = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    return metrics
+
+
+def predict(
+    run: "Run | SamNetwork | str",
+    source: Path | str,
+    boxes: Boxes,
+    out: Path | str,
+    *,
+    domain: str = "medical",
+    series: str | None = None,
+    ending: str = "",
+    store: Path | str | None = None,
+    checkpoint: Path | str | None = None,
+    sha256: str | None = None,
+    device: Any = None,
+    progress: bool | None = None,
+    **settings: Any,
+) -> list[Path]:
+    """Predict label maps for prompted boxes and write them on their sources' own grids.
+
+    Args:
+        run: The fine-tuned run; or a network or a model's name, as it is before fine-tuning.
+        source: One source, or a folder of them.
+        boxes: See `Run.predict`; for several sources a CSV file with a case column, or a folder
+            with a file per case.
+        out: Folder for the label maps, named after their cases.
+        domain: The kind of data, where `run` is not a run.
+        series: DICOM SeriesInstanceUID, where `source` holds several series.
+        ending: ".nii.gz", ".nrrd" or ".mha"; empty: the input's own format.
+        store: Embeddings are kept here, for the next time; None keeps none.
+        checkpoint: The model's weights, where `run` is a model's name.
+        sha256: The hash that these must have.
+        device: Where to compute, where `run` is a model's name.
+        progress: Show a bar; by default where standard error is a terminal.
+        **settings: The bundle's other settings.
+
+    Returns:
+        The files written.
+
+    Raises:
+        InputError: Something that was given cannot be used.
+    """
+    files = config_files(run.domain if isinstance(run, Run) else domain, INFERENCE)
+    plain = check_settings(settings, read_config(files))
+    if isinstance(run, Run):
+        network = {**network_overrides(run.pretrained), "decoder": run.folder.decoder}
+    else:
+        network = {**network_overrides(run, checkpoint, sha256, device), "decoder": None}
+    source, out = existing(source), output_folder(out)
+    before = _times(out)
+    with (
+        tempfile.TemporaryDirectory(prefix="samonai-") as scratch,
+        _nothing_left_of_a_mistake(out),
+    ):
+        overrides = {
+            **plain,
+            **network,
+            "input": source,
+            "boxes": boxes_file(boxes, Path(scratch)),
+            "output_dir": out,
+            "output_ending": ending,
+            "series": series,
+            "store": None if store is None else store_location(store),
+            "progress": shows_progress(progress),
+        }
+        run_bundle(files, overrides, workflow_type="infer")
+    return sorted(path for path, time in _times(out).items() if before.get(path) != time)
+
+
+def _times(folder: Path) -> dict[Path, int]:
+    if not folder.is_dir():
+        return {}
+    return {path: path.stat().st_mtime_ns for path in folder.iterdir() if path.is_file()}
+
+
+@contextmanager
+def _nothing_left_of_a_mistake(out: Path) -> Iterator[None]:
+    """Remove the folder that a failed call made; one that was there before stays."""
+    existed = out.exists()
+    try:
+        yield
+    except InputError:
+        if not existed:
+            shutil.rmtree(out, ignore_errors=True)
+        raise
