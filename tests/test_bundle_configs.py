@@ -1,0 +1,203 @@
+"""What every bundle must be: known names only, complete metadata, MONAI's and the zoo's rules."""
+
+import json
+import re
+import shutil
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from pydoc import locate
+from typing import Any
+
+import pytest
+from bundle_factory import REPOSITORY
+from monai.bundle import ConfigParser, ConfigWorkflow, verify_metadata
+from packaging.requirements import Requirement
+
+import samonai
+
+BUNDLES = sorted(path.parent.parent for path in REPOSITORY.glob("bundles/*/configs/train.json"))
+CONFIGS = [
+    path
+    for bundle in BUNDLES
+    for path in sorted((bundle / "configs").glob("*.json"))
+    if path.name != "metadata.json"
+]
+ALLOWED = ("samonai", "monai", "torch", "ignite")
+LAID_OVER = {"evaluate.json": ["train.json"], "multi_gpu_train.json": ["train.json"]}
+
+# MONAI says with every configuration that running one is running code; ours are our own.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning"),
+    pytest.mark.filterwarnings("ignore:No hash value provided:UserWarning"),
+]
+
+each_bundle = pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
+each_config = pytest.mark.parametrize(
+    "config", CONFIGS, ids=lambda path: f"{path.parent.parent.name}/{path.stem}"
+)
+
+
+def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (innermost key, plain value) of everything in a configuration."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from leaves(inner, name)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from leaves(inner, key)
+    else:
+        yield key, value
+
+
+def merged(config: Path) -> dict[str, Any]:
+    files = [config.parent / name for name in LAID_OVER.get(config.name, [])]
+    return ConfigParser.load_config_files([str(file) for file in (*files, config)])
+
+
+@each_config
+def test_targets_are_importable_and_of_known_packages(config: Path) -> None:
+    targets = [value for key, value in leaves(json.loads(config.read_text())) if key == "_target_"]
+    assert targets
+    for target in targets:
+        assert target.split(".")[0] in ALLOWED
+        assert callable(locate(target)), target
+
+
+@each_config
+def test_imports_name_known_packages(config: Path) -> None:
+    for line in json.loads(config.read_text()).get("imports", []):
+        name = re.fullmatch(r"\$import ([\w.]+)(?: as \w+)?", line)
+        assert name is not None, line
+        assert name[1].split(".")[0] in {*ALLOWED, "os", "datetime"}
+
+
+@each_config
+def test_every_entry_is_read_by_something(config: Path) -> None:
+    content = merged(config)
+    texts = [value for _, value in leaves(content) if isinstance(value, str)]
+    read = {name for text in texts for name in re.findall(r"@(\w+)", text)}
+    # These are read by MONAI itself, or by its federated client and its tools.
+    by_monai = {"imports", "initialize", "run", "finalize", "bundle_root", "train", "validate"}
+    by_monai |= {"evaluator", "dataset_dir"} if config.name == "inference.json" else {"dataset_dir"}
+    unread = set(json.loads(config.read_text())) - read - by_monai
+    assert unread == set()
+
+
+@each_config
+def test_references_lead_somewhere(config: Path) -> None:
+    content = merged(config)
+    parser = ConfigParser(content)
+    texts = [value for _, value in leaves(content) if isinstance(value, str)]
+    for name in {name for text in texts for name in re.findall(r"@([\w:]+)", text)}:
+        assert name in parser, name
+
+
+@each_config
+def test_configurations_stay_short(config: Path) -> None:
+    assert len(config.read_text().splitlines()) <= 150
+
+
+@each_bundle
+def test_bundles_hold_no_code_and_what_the_zoo_asks_for(bundle: Path) -> None:
+    assert not [path for path in bundle.rglob("*") if path.suffix in {".py", ".pt", ".ts"}]
+    assert (bundle / "LICENSE").read_text() == (REPOSITORY / "LICENSE").read_text()
+    assert (bundle / "docs" / "README.md").is_file()
+    assert (bundle / "configs" / "inference.json").is_file()
+
+
+@each_bundle
+@pytest.mark.parametrize(
+    ("names", "kind"),
+    [
+        (["train.json"], "train"),
+        (["train.json", "evaluate.json"], "train"),
+        (["train.json", "multi_gpu_train.json"], "train"),
+        (["inference.json"], "infer"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "+".join(value),
+)
+def test_workflow_properties_are_there(bundle: Path, names: list[str], kind: str) -> None:
+    configs = bundle / "configs"
+    workflow = ConfigWorkflow(
+        [str(configs / name) for name in names],
+        meta_file=str(configs / "metadata.json"),
+        logging_file=False,
+        workflow_type=kind,
+        initialize=[],  # no process group and no seed for this process
+    )
+    workflow.initialize()
+    assert not workflow.check_properties()  # what is missing
+
+
+@each_bundle
+def test_metadata_says_what_the_project_says(bundle: Path) -> None:
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+    required = {
+        "schema": str,
+        "version": str,
+        "monai_version": str,
+        "pytorch_version": str,
+        "numpy_version": str,
+        "required_packages_version": dict,
+        "task": str,
+        "description": str,
+        "authors": str,
+        "copyright": str,
+        "network_data_format": dict,
+        "changelog": dict,
+    }
+    assert {key: type(metadata.get(key)) for key in required} == required
+    assert "optional_packages_version" not in metadata  # MONAI would take it for the required ones
+    assert metadata["version"] == samonai.__version__
+    assert metadata["version"] in metadata["changelog"]
+    for tensors in (metadata["network_data_format"][side] for side in ("inputs", "outputs")):
+        for tensor in tensors.values():
+            assert tensor.keys() >= {
+                "type",
+                "format",
+                "num_channels",
+                "spatial_shape",
+                "dtype",
+                "value_range",
+            }
+
+
+@each_bundle
+def test_package_versions_are_those_that_the_project_allows(bundle: Path) -> None:
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    allowed = {req.name: req.specifier for req in map(Requirement, project["dependencies"])}
+    stated = {
+        "monai": metadata["monai_version"],
+        "torch": metadata["pytorch_version"],
+        "numpy": metadata["numpy_version"],
+        **metadata["required_packages_version"],
+    }
+    assert stated.pop("samonai") == samonai.__version__
+    for name, version in stated.items():
+        assert version in allowed[name], name
+
+
+@each_bundle
+def test_metadata_follow_the_published_schema(
+    bundle: Path, shared_data: Path, tmp_path: Path
+) -> None:
+    schema = shared_data / "monai_bundle_schema" / "meta_schema_20240725.json"
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+    assert metadata["schema"].rsplit("/", 1)[1] == schema.name
+    # As the zoo does: the schema is put where it would have been downloaded to.
+    copy = shutil.copytree(bundle, tmp_path / bundle.name)
+    (copy / "eval").mkdir()
+    shutil.copy(schema, copy / "eval" / "schema.json")
+    verify_metadata(
+        meta_file=str(copy / "configs" / "metadata.json"),
+        filepath=str(copy / "eval" / "schema.json"),
+    )
+    metadata["network_data_format"]["inputs"]["image"].pop("dtype")
+    (copy / "configs" / "metadata.json").write_text(json.dumps(metadata))
+    with pytest.raises(ValueError, match="failed"):
+        verify_metadata(
+            meta_file=str(copy / "configs" / "metadata.json"),
+            filepath=str(copy / "eval" / "schema.json"),
+        )

@@ -1,0 +1,178 @@
+"""What a decoder brings along, prompts from files, and which cases are measured."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundle_factory import write_scans
+
+from samonai.domains.base import Case
+from samonai.domains.medical import MedicalDomain, write_label
+from samonai.errors import InputError
+from samonai.inference import (
+    FilePrompts,
+    evaluation_cases,
+    evaluation_facts,
+    input_cases,
+    trained_classes,
+    trained_domain,
+    trained_network,
+)
+from samonai.sam.decoder_file import DecoderMetadata, save_decoder
+from samonai.sam.network import SamNetwork
+
+DOMAIN = MedicalDomain(window="percentile", upper=98.0)
+
+
+@pytest.fixture
+def decoder(tmp_path: Path, tiny_network: SamNetwork) -> Path:
+    normalisation = {**tiny_network.normalisation.to_metadata(), "name": "own", "scale": 1.0}
+    metadata = DecoderMetadata(
+        model="micro",
+        encoder_sha256="5a" * 32,
+        normalisation=normalisation,
+        domain="medical",
+        domain_settings=DOMAIN.settings(),
+        classes={"1": "near", "2": "far"},
+        training={"train_cases": ["scan_0"], "val_cases": ["scan_2", "gone"]},
+        metrics={"val_dice": 0.5, "epoch": 3},
+    )
+    return save_decoder(tiny_network, tmp_path / "decoder.safetensors", metadata)
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    return write_scans(tmp_path / "data")
+
+
+def test_the_domain_is_the_decoders(decoder: Path) -> None:
+    assert trained_domain(decoder, window=None).settings() == DOMAIN.settings()
+    assert trained_domain(decoder, upper=98.0, window="percentile").settings() == DOMAIN.settings()
+    assert trained_domain(None, axis=1).settings() == MedicalDomain(axis=1).settings()
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"window": "lung"}, "window=percentile, but window=lung is asked for"),
+        ({"axis": 0}, "axis=2, but axis=0"),
+        ({"level": 40.0, "width": 400.0}, "level=None, but level=40"),
+    ],
+)
+def test_a_contradicting_setting_is_refused(decoder, setting, said) -> None:
+    with pytest.raises(InputError, match=said):
+        trained_domain(decoder, **setting)
+
+
+def test_how_labels_are_stored_may_differ(decoder: Path) -> None:
+    assert trained_domain(decoder, label_map="255:1").settings()["label_map"] == {"255": 1}
+
+
+def test_another_domain_is_refused(decoder: Path) -> None:
+    with pytest.raises(InputError, match="trained on medical data, not on satellite"):
+        trained_domain(decoder, "satellite")
+
+
+def test_the_network_is_the_decoders(decoder, tiny_network, monkeypatch) -> None:
+    asked = []
+
+    def load(name: str, *_: object) -> SamNetwork:
+        asked.append(name)
+        return tiny_network
+
+    monkeypatch.setattr("samonai.inference.trained.load_sam", load)
+    network = trained_network(decoder)
+    assert asked == ["micro"]
+    assert network.normalisation.name == "own"
+    with pytest.raises(InputError, match="trained on micro, but vit_b is asked for"):
+        trained_network(decoder, "vit_b")
+    tiny_network.encoder_sha256 = "00" * 32
+    with pytest.raises(InputError, match="trained on another encoder"):
+        trained_network(decoder)
+
+
+def test_classes_are_the_decoders(decoder: Path) -> None:
+    assert trained_classes(decoder) == {1: "near", 2: "far"}
+    assert trained_classes(None) == {}
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (None, ["scan_2"]),
+        ("all", ["scan_0", "scan_1", "scan_2"]),
+        ("scan_1", ["scan_1"]),
+        (["scan_1", "scan_0"], ["scan_1", "scan_0"]),
+    ],
+)
+def test_held_out_cases_are_measured_unless_others_are_named(decoder, scans, names, expected):
+    cases = evaluation_cases(DOMAIN, scans / "imagesTr", scans / "labelsTr", decoder, names)
+    assert [case.case_id for case in cases] == expected
+
+
+def test_all_are_measured_where_none_was_held_out(decoder, tmp_path) -> None:
+    new = write_scans(tmp_path / "new", cases=1)
+    cases = evaluation_cases(DOMAIN, new / "imagesTr", new / "labelsTr", decoder)
+    assert [case.case_id for case in cases] == ["scan_0"]
+    assert evaluation_facts(decoder, cases, {})["cases_trained_on"] == ["scan_0"]
+
+
+def test_cases_that_cannot_be_measured_are_named(decoder, scans) -> None:
+    with pytest.raises(InputError, match="case 'scan_9' is not in"):
+        evaluation_cases(DOMAIN, scans / "imagesTr", scans / "labelsTr", decoder, ["scan_9"])
+    with pytest.raises(InputError, match="scan_2 in .* has no label"):
+        evaluation_cases(DOMAIN, scans / "imagesTr", None, decoder)
+
+
+def test_a_series_makes_a_folder_one_case(tmp_path: Path, scans: Path) -> None:
+    assert input_cases(DOMAIN, tmp_path, "1.2.3") == [Case(tmp_path.name, tmp_path, None, "1.2.3")]
+    assert [c.case_id for c in input_cases(DOMAIN, scans / "imagesTr")][0] == "scan_0"
+
+
+def prompts_of(scans: Path, path: Path, **settings: object) -> dict:
+    case = Case("scan_0", scans / "imagesTr" / "scan_0.nii.gz")
+    prompts = FilePrompts(path, {1: "near", 2: "far"}, **settings)
+    return prompts(DOMAIN, case, DOMAIN.read(case))
+
+
+@pytest.mark.parametrize("place", ["file", "folder"])
+def test_boxes_become_prompts_on_frames(scans: Path, tmp_path: Path, place: str) -> None:
+    folder = tmp_path / "boxes"
+    folder.mkdir()
+    path = folder / "scan_0.json"
+    path.write_text(json.dumps({"boxes": [[3, 4, 0, 10, 12, 2]], "classes": ["far"]}))
+    settings = {} if place == "file" else {"several": True}
+    prompts = prompts_of(scans, path if place == "file" else folder, **settings)
+    assert list(prompts) == [0, 1]
+    assert prompts[1].boxes.tolist() == [[3, 4, 10, 12]]
+    assert prompts[1].classes.tolist() == [2]
+
+
+def test_a_coarse_label_becomes_boxes_with_a_margin(scans: Path) -> None:
+    prompts = prompts_of(scans, scans / "labelsTr" / "scan_0.nii.gz", margin=2)
+    assert list(prompts) == [0, 1]
+    assert prompts[0].classes.tolist() == [1, 2]
+    assert np.allclose(prompts[0].boxes, [[1, 2, 12, 14], [12, 6, 22, 17]], atol=1e-3)
+
+
+def test_a_margin_ends_at_the_frame(scans: Path) -> None:
+    prompts = prompts_of(scans, scans / "labelsTr" / "scan_0.nii.gz", margin=50)
+    assert np.allclose(prompts[0].boxes, [[0, 0, 24, 20]] * 2)
+
+
+def test_prompts_that_do_not_fit_are_refused(scans: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no prompts given"):
+        FilePrompts(None)
+    with pytest.raises(InputError, match="no such file"):
+        FilePrompts(tmp_path / "none.json")
+    with pytest.raises(InputError, match="one label map for several cases"):
+        prompts_of(scans, scans / "labelsTr" / "scan_0.nii.gz", several=True)
+    empty = tmp_path / "boxes"
+    empty.mkdir()
+    with pytest.raises(InputError, match=r"0 files are named scan_0\.\*"):
+        prompts_of(scans, empty)
+    volume = DOMAIN.read(Case("scan_0", scans / "imagesTr" / "scan_0.nii.gz"))
+    nothing = write_label(volume, np.zeros(volume.shape, np.uint8), empty / "scan_0.nii.gz")
+    with pytest.raises(InputError, match="label map is empty"):
+        prompts_of(scans, nothing)
