@@ -8,13 +8,14 @@ import pytest
 from bundle_factory import write_scans
 
 from samonai.domains.base import Case
-from samonai.domains.medical import MedicalDomain, write_label
+from samonai.domains.medical import MedicalDomain, Volume, write_label
 from samonai.errors import InputError
 from samonai.inference import (
     FilePrompts,
     evaluation_cases,
     evaluation_facts,
     input_cases,
+    prompts_from_label,
     trained_classes,
     trained_domain,
     trained_network,
@@ -121,13 +122,13 @@ def test_all_are_measured_where_none_was_held_out(decoder, tmp_path) -> None:
 def test_cases_that_cannot_be_measured_are_named(decoder, scans) -> None:
     with pytest.raises(InputError, match="case 'scan_9' is not in"):
         evaluation_cases(DOMAIN, scans / "imagesTr", scans / "labelsTr", decoder, ["scan_9"])
-    with pytest.raises(InputError, match="scan_2 in .* has no label"):
+    with pytest.raises(InputError, match=r"scan_2 in .* has no label"):
         evaluation_cases(DOMAIN, scans / "imagesTr", None, decoder)
 
 
 def test_a_series_makes_a_folder_one_case(tmp_path: Path, scans: Path) -> None:
     assert input_cases(DOMAIN, tmp_path, "1.2.3") == [Case(tmp_path.name, tmp_path, None, "1.2.3")]
-    assert [c.case_id for c in input_cases(DOMAIN, scans / "imagesTr")][0] == "scan_0"
+    assert len(input_cases(DOMAIN, scans / "imagesTr")) == 3
 
 
 def prompts_of(scans: Path, path: Path, **settings: object) -> dict:
@@ -159,6 +160,47 @@ def test_a_coarse_label_becomes_boxes_with_a_margin(scans: Path) -> None:
 def test_a_margin_ends_at_the_frame(scans: Path) -> None:
     prompts = prompts_of(scans, scans / "labelsTr" / "scan_0.nii.gz", margin=50)
     assert np.allclose(prompts[0].boxes, [[0, 0, 24, 20]] * 2)
+
+
+def labelled(label: np.ndarray) -> Volume:
+    return Volume(np.zeros(label.shape, np.float32), np.eye(4), "case", label=label)
+
+
+def test_one_box_around_a_structure_spans_its_gaps_and_is_drawn_once() -> None:
+    label = np.zeros((20, 20, 7), np.int32)
+    label[2:6, 3:9, 1] = label[4:12, 1:5, 4] = 1
+    label[15:19, 15:19, 5] = 2
+    exact = prompts_from_label(DOMAIN, labelled(label), regime="volume")
+    assert list(exact) == [1, 2, 3, 4, 5]
+    assert all(np.allclose(exact[index].boxes, [[2, 1, 12, 9]], atol=1e-3) for index in (1, 2, 4))
+    assert exact[5].classes.tolist() == [2]
+    drawn = prompts_from_label(DOMAIN, labelled(label), regime="volume", box_jitter=0.1, seed=3)
+    assert all(np.array_equal(drawn[index].boxes, drawn[1].boxes) for index in (2, 3, 4))
+    moved = np.abs(drawn[1].boxes - exact[1].boxes)
+    assert (moved > 0).any()
+    assert (moved <= np.array([1.0, 0.8, 1.0, 0.8]) + 1e-3).all()
+
+
+def test_a_box_per_slice_is_drawn_anew_from_the_seed() -> None:
+    label = np.zeros((40, 40, 3), np.int32)
+    label[10:30, 10:30, :] = 1
+    exact, first, again, other = (
+        prompts_from_label(DOMAIN, labelled(label), box_jitter=jitter, seed=seed)
+        for jitter, seed in ((0.0, 0), (0.05, 0), (0.05, 0), (0.05, 1))
+    )
+    assert np.array_equal(first[0].boxes, again[0].boxes)
+    assert not np.array_equal(first[0].boxes, other[0].boxes)
+    assert not np.array_equal(first[0].boxes, first[1].boxes)
+    assert np.abs(first[0].boxes - exact[0].boxes).max() <= 1.0 + 1e-3
+
+
+def test_small_components_get_no_box() -> None:
+    label = np.zeros((20, 20, 2), np.int32)
+    label[2:6, 3:9, 0] = 1
+    label[10:12, 10:12, :] = 1
+    prompts = prompts_from_label(DOMAIN, labelled(label), min_area=5)
+    assert list(prompts) == [0]
+    assert len(prompts[0].classes) == 1
 
 
 def test_prompts_that_do_not_fit_are_refused(scans: Path, tmp_path: Path) -> None:

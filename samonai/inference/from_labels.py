@@ -36,7 +36,7 @@ def prompts_from_label(
         regime: "slices" puts a box around each connected component of each class on each frame;
             "volume" puts one box per class around the whole structure, on all its frames.
         box_jitter: Each side moves by up to this share of the box's width or height, drawn from
-            the seed, the source and the frame.
+            the seed, the source and the frame; a structure's box is drawn once for all frames.
         min_area: Components of fewer pixels get no box.
         seed: Seed of the jitter.
         margin: Boxes grow by so many pixels on each side, as far as the frame goes.
@@ -58,16 +58,16 @@ def prompts_from_label(
         boxes = _grown(FrameGeometry(frame.size).boxes_to_frame(targets.boxes), margin, frame.size)
         prompts[index] = FramePrompts(boxes, targets.classes.astype(np.int64))
         sizes[index] = frame.size
+    key = seed, zlib.crc32(source.source_id.encode())
     if regime == "volume":
-        prompts = _around_structures(prompts)
+        return _around_structures(prompts, sizes, box_jitter, key)
     if not box_jitter:
         return prompts
     return {
         index: FramePrompts(
-            _jittered(frame_prompts.boxes, box_jitter, sizes[index], (seed, source, index)),
-            frame_prompts.classes,
+            _jittered(found.boxes, box_jitter, sizes[index], (*key, index)), found.classes
         )
-        for index, frame_prompts in prompts.items()
+        for index, found in prompts.items()
     }
 
 
@@ -104,34 +104,35 @@ def _grown(
     return np.clip(grown, 0, limits).astype(np.float32) if margin else boxes
 
 
-def _around_structures(prompts: dict[int, FramePrompts]) -> dict[int, FramePrompts]:
-    """Replace all boxes of a class by the one around them, on every frame they span."""
-    structures: dict[int, tuple[npt.NDArray[np.float32], list[int]]] = {}
-    for index, frame_prompts in prompts.items():
-        for box, value in zip(frame_prompts.boxes, frame_prompts.classes.tolist(), strict=True):
-            old, indices = structures.setdefault(value, (box, []))
+def _around_structures(
+    prompts: dict[int, FramePrompts],
+    sizes: dict[int, tuple[int, int]],
+    jitter: float,
+    key: tuple[int, int],
+) -> dict[int, FramePrompts]:
+    """Replace all boxes of a class by one around them, drawn once, on every frame they span."""
+    structures: dict[int, tuple[npt.NDArray[np.float32], int, int]] = {}
+    for index, found in sorted(prompts.items()):
+        for box, value in zip(found.boxes, found.classes.tolist(), strict=True):
+            old, first, _ = structures.setdefault(value, (box, index, index))
             joined = np.concatenate([np.minimum(old[:2], box[:2]), np.maximum(old[2:], box[2:])])
-            structures[value] = joined, [*indices, index]
-    spread: dict[int, FramePrompts] = {}
-    for index in sorted(prompts):
-        inside = [
-            (box, value)
-            for value, (box, indices) in structures.items()
-            if min(indices) <= index <= max(indices)
-        ]
-        spread[index] = FramePrompts(
-            np.array([box for box, _ in inside], np.float32).reshape(-1, 4),
-            np.array([value for _, value in inside], np.int64),
-        )
-    return spread
+            structures[value] = joined, first, index
+    spread: dict[int, tuple[list[npt.NDArray[np.float32]], list[int]]] = {}
+    for value, (box, first, last) in sorted(structures.items()):
+        if jitter:
+            box = _jittered(box[None], jitter, sizes[first], (*key, value, 0))[0]
+        # Frames between without the structure get the box too: who draws it does not know.
+        for index in range(first, last + 1):
+            boxes, values = spread.setdefault(index, ([], []))
+            boxes.append(box)
+            values.append(value)
+    return {
+        index: FramePrompts(np.array(boxes, np.float32), np.array(values, np.int64))
+        for index, (boxes, values) in sorted(spread.items())
+    }
 
 
 def _jittered(
-    boxes: npt.NDArray[np.float32],
-    jitter: float,
-    size: tuple[int, int],
-    key: tuple[int, Any, int],
+    boxes: npt.NDArray[np.float32], jitter: float, size: tuple[int, int], key: tuple[int, ...]
 ) -> npt.NDArray[np.float32]:
-    seed, source, index = key
-    generator = np.random.default_rng((seed, zlib.crc32(source.source_id.encode()), index))
-    return jitter_boxes(boxes, jitter, (size[1], size[0]), generator)
+    return jitter_boxes(boxes, jitter, (size[1], size[0]), np.random.default_rng(key))
