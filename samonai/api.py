@@ -127,7 +127,7 @@ def finetune(
     with folder.claimed(record, overwrite=overwrite) as unfinished:
         if not unfinished:
             logger.info("%s is complete; nothing is left to train", folder.path)
-            return Run(folder.path, sam=_network(sam))
+            return Run(folder.path, sam=_network(sam), device=device)
         if isinstance(split, Mapping):
             split_file = folder.path / "split.json"
             with write_atomically(split_file) as temporary:
@@ -144,7 +144,7 @@ def finetune(
         }
         run_bundle(files, overrides)
         _draw_history(folder)
-    return Run(folder.path, sam=_network(sam))
+    return Run(folder.path, sam=_network(sam), device=device)
 
 
 def embed(

@@ -1,0 +1,139 @@
+"""The command line itself: help, exit codes, what it prints, what it does not load."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import samonai
+from samonai import cli
+from samonai.bundles import find_bundle, plain_settings, read_config
+from samonai.cli import main
+from samonai.cli.options import DOMAINS
+from samonai.domains import DOMAINS as REGISTERED
+from samonai.errors import InputError
+
+VERBS = ("train", "evaluate", "predict", "embed", "demo", "doctor", "bundle", "checkpoints")
+HEAVY = ("torch", "monai", "numpy", "SimpleITK", "matplotlib", "zarr", "nibabel")
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from samonai.cli import main; code = main(['--help']);"
+        f"loaded = [name for name in {HEAVY!r} if name in sys.modules];"
+        "sys.exit(code or str(loaded) * bool(loaded))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all(verb in done.stdout for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert f"Usage: samonai {verb}" in out
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate", "predict", "embed", "demo"])
+def test_help_gives_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main([verb, "--help"])
+    assert f"Example: samonai {verb}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"samonai {samonai.__version__}\n"
+
+
+def test_domains_are_those_that_are_registered() -> None:
+    assert set(DOMAINS) == set(REGISTERED)
+
+
+def test_exit_codes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def raising(error: BaseException) -> None:
+        def verb() -> None:
+            raise error
+
+        monkeypatch.setattr(cli, "app", cli.typer.Typer(pretty_exceptions_enable=False))
+        cli.app.command()(verb)
+
+    raising(InputError("two\nlines  become one"))
+    assert main([]) == 2
+    assert capsys.readouterr().err == "samonai: two lines become one\n"
+    raising(KeyboardInterrupt())
+    assert main([]) == 130
+    assert capsys.readouterr().err == "samonai: interrupted; what was finished is kept\n"
+    raising(ZeroDivisionError("a bug"))
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        main([])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to send")
+def test_terminated_it_exits_with_143() -> None:
+    code = (
+        "import sys, time\nfrom samonai import cli\n"
+        "app = cli.typer.Typer(pretty_exceptions_enable=False)\ncli.app = app\n"
+        "@app.command()\ndef wait():\n    print('ready', flush=True); time.sleep(60)\n"
+        "sys.exit(cli.main([]))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert err == "samonai: terminated; what was finished is kept\n"
+
+
+def test_the_signal_handler_is_put_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(["--version"]) == 0
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_doctor_says_what_is_here(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SAMONAI_CACHE", str(tmp_path))
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    for wanted in (samonai.__version__, "torch", "encoder computes in", str(tmp_path), "JPEG-LS"):
+        assert wanted in out
+    assert "micro: embedded" in out
+    assert "samonai checkpoints download vit_b" in out
+    assert not list(tmp_path.iterdir())
+
+
+def test_bundles_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bundle", "list"]) == 0
+    assert capsys.readouterr().out.startswith("medical")
+    assert main(["bundle", "show", "medical"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    config = read_config([find_bundle("medical") / "configs" / "train.json"])
+    assert [line.split(" = ")[0] for line in shown] == list(plain_settings(config))
+    assert "batch_size = 4" in shown
+
+
+@pytest.mark.parametrize("config", ["evaluate.json", "inference.json"])
+def test_other_configurations_are_shown(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bundle", "show", "medical", "--config", config]) == 0
+    assert "store" in capsys.readouterr().out or config == "evaluate.json"
+
+
+def test_a_bundle_is_laid_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bundle", "init", "medical", str(tmp_path / "mine")]) == 0
+    assert (tmp_path / "mine" / "configs" / "train.json").is_file()
+    assert "python -m monai.bundle run" in capsys.readouterr().out
+
+
+def test_checkpoints_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["checkpoints", "list"]) == 0
+    out = capsys.readouterr().out
+    assert "micro: embedded" in out
+    assert "vit_h: " in out
