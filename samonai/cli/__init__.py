@@ -37,6 +37,8 @@ for verb in (train, evaluate, predict, embed, demo, doctor):
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(checkpoints.app, name="checkpoints")
 
+_INTERRUPTED = 128 + signal.SIGINT
+
 # Typer carries its own copy of click, or imports it, as its version has it.
 _CommandLineError: Any = typer.BadParameter.__mro__[2]
 
@@ -100,12 +102,14 @@ def _run(argv: Sequence[str] | None) -> int:
         _tell(f"{error.format_message()}{where}")
         return 2
     except (KeyboardInterrupt, typer.Abort):
-        _tell("interrupted; what was finished is kept")
-        return 130
+        code = _INTERRUPTED
     except BrokenPipeError:
         # Whoever reads has seen enough; nothing more may be written when Python closes its files.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    if code == _INTERRUPTED:
+        # Some versions of typer turn the interrupt into this code themselves.
+        _tell("interrupted; what was finished is kept")
     return code if isinstance(code, int) else 0
 
 
