@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from segment_anything.modeling import (
     ImageEncoderViT,
     MaskDecoder,
@@ -31,6 +30,7 @@ MICRO_DIM = 128
 _IMAGE_SIZE = 1024
 _PATCH_SIZE = 16
 _WINDOW_SIZE = 8
+_HARMONICS = 8
 _PIXEL_MEAN = [123.675, 116.28, 103.53]
 _PIXEL_STD = [58.395, 57.12, 57.375]
 
@@ -77,50 +77,67 @@ def build_micro() -> Sam:
         pixel_mean=_PIXEL_MEAN,
         pixel_std=_PIXEL_STD,
     )
-    _initialise_positions(sam, grid)
+    _initialise_frequencies(sam)
+    _initialise_cross_attention(sam)
+    _initialise_positions(sam)
     return sam.eval()
 
 
-def load_micro(path: str | Path = MICRO_WEIGHTS) -> Sam:
-    """Builds the micro model and loads its weights.
+@torch.no_grad()
+def _initialise_frequencies(sam: Sam) -> None:
+    """Spreads the prompts' frequencies, a quarter along each axis.
 
-    Args:
-        path: A safetensors file in the full `Sam.state_dict()` layout, any float dtype.
-
-    Returns:
-        The model in eval mode with fp32 parameters.
-
-    Raises:
-        FileNotFoundError: If there is no file at `path`.
-        RuntimeError: If the file's tensors are not exactly those of the micro model.
+    Upstream draws them all from one normal distribution. Here the first eight along x, and along
+    y, are the odd harmonics of a wave as long as two frames, of which a sign function is the sum.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"expected the micro weights at {path}, found no file; reinstall samonai, or train "
-            "them with tools/micro/train.py"
-        )
-    state = {name: tensor.float() for name, tensor in load_file(path).items()}
-    sam = build_micro()
-    sam.load_state_dict(state, strict=True)
-    return sam
+    matrix = sam.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
+    coarse = 0.25 * torch.arange(1, 2 * _HARMONICS, 2)
+    fine = torch.tensor([4.75, 5.75, 6.75, 7.75, 9.25, 11.25, 13.75, 16.75])
+    axis = torch.cat([coarse, fine])
+    rest = matrix.shape[1] - 2 * len(axis)
+    magnitude = 0.25 * (40.0 ** torch.rand(rest))
+    angle = 2 * torch.pi * torch.rand(rest)
+    x = torch.cat([axis, torch.zeros(len(axis)), magnitude * torch.cos(angle)])
+    y = torch.cat([torch.zeros(len(axis)), axis, magnitude * torch.sin(angle)])
+    matrix.copy_(torch.stack([x, y]))
 
 
 @torch.no_grad()
-def _initialise_positions(sam: Sam, grid: int) -> None:
-    """Starts the position codes where a small model can use them at once.
+def _initialise_cross_attention(sam: Sam) -> None:
+    """Starts the decoder's cross-attention with a sense of left, right, above and below.
 
-    Upstream draws the prompt frequencies from one normal distribution (wavelengths around half a
-    frame) and starts the encoder's positions at zero. Here the frequencies spread log-uniformly
-    over wavelengths from two frames to about three patches, and the encoder's positions start as
-    the place of a patch within its window and within the frame.
+    Each of the four heads compares two places along one axis: its logit is a smooth sign of the
+    difference, from the coarse or from the fine frequencies. What to make of it is learned.
     """
-    matrix = sam.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
-    count = matrix.shape[1]
-    magnitude = 0.25 * (40.0 ** torch.rand(count))
-    angle = 2 * torch.pi * torch.rand(count)
-    matrix.copy_(torch.stack([magnitude * torch.cos(angle), magnitude * torch.sin(angle)]))
+    transformer = sam.mask_decoder.transformer
+    attentions = [transformer.final_attn_token_to_image]
+    for layer in transformer.layers:
+        attentions += [layer.cross_attn_token_to_image, layer.cross_attn_image_to_token]
+    waves = MICRO_DIM // 2  # the code is the sines, then the cosines
+    for attention in attentions:
+        q, k = attention.q_proj.weight, attention.k_proj.weight
+        q.mul_(0.3)
+        k.mul_(0.3)
+        for head in range(attention.num_heads):
+            first = (head % 2) * 2 * _HARMONICS + (head // 2) * _HARMONICS
+            for i in range(_HARMONICS):
+                gain = 15 / (2 * i + 1) if head < 2 else 2.0
+                row, wave = head * 2 * _HARMONICS + i, first + i
+                q[row, wave] += gain**0.5
+                k[row, waves + wave] += gain**0.5
+                q[row + _HARMONICS, waves + wave] += gain**0.5
+                k[row + _HARMONICS, wave] -= gain**0.5
 
+
+@torch.no_grad()
+def _initialise_positions(sam: Sam) -> None:
+    """Starts the encoder's positions as a patch's place within its window and within the frame.
+
+    Upstream starts them at zero.
+    """
+    position = sam.image_encoder.pos_embed
+    assert position is not None
+    grid = position.shape[1]
     index = torch.arange(grid, dtype=torch.float32)
     local = 2 * torch.pi * (index % _WINDOW_SIZE + 0.5) / _WINDOW_SIZE
     codes = []
@@ -131,6 +148,4 @@ def _initialise_positions(sam: Sam, grid: int) -> None:
     within_window = torch.stack(codes, dim=-1)
     within_frame = sam.prompt_encoder.get_dense_pe()[0].permute(1, 2, 0)
     mix = torch.randn(within_window.shape[-1], MICRO_DIM) / within_window.shape[-1] ** 0.5
-    position = sam.image_encoder.pos_embed
-    assert position is not None
     position.copy_((0.3 * within_window @ mix + 0.1 * within_frame)[None])

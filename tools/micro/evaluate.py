@@ -284,9 +284,10 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=96, help="held-out scenes")
     parser.add_argument("--cases", type=int, default=8, help="volumes per task")
     parser.add_argument("--slices", type=int, help="slices per volume; each task's own by default")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--brief", action="store_true", help="box prompts only; fewer tasks")
     options = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(options.threads)
     sam = build_micro()
     state = {k: v.float() for k, v in load_file(options.weights).items()}
     sam.load_state_dict(state, strict=True)

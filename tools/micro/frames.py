@@ -24,6 +24,7 @@ class FrameSample:
         targets: PxTxT float32 in {0, 1}, T = S / 4, on the padded frame.
         boxes: Px4 float32 xyxy, exact, in frame pixels.
         scale: Frame pixels per native pixel.
+        ids: TxT int64: the instance under each low-resolution pixel; -1 in the padding.
     """
 
     image: Tensor
@@ -32,6 +33,7 @@ class FrameSample:
     targets: Tensor
     boxes: Tensor
     scale: float
+    ids: Tensor
 
 
 def make_frame(
@@ -65,8 +67,18 @@ def make_frame(
     valid = torch.zeros(1, side, side)
     valid[:, :height, :width] = 1
     masks = torch.stack([usable[i % len(usable)] for i in range(objects)])
+    ids = torch.full((side // 4, side // 4), -1)
+    height, width = (min(side // 4, round(n * scale / 4)) for n in instances.shape)
+    small = F.interpolate(instances[None, None].float(), size=(height, width), mode="nearest-exact")
+    ids[:height, :width] = small[0, 0].long()
     return FrameSample(
-        frame, valid, masks, _targets(masks, side // 4, scale / 4), boxes_of(masks, scale), scale
+        image=frame,
+        valid=valid,
+        masks=masks,
+        targets=_targets(masks, side // 4, scale / 4),
+        boxes=boxes_of(masks, scale),
+        scale=scale,
+        ids=ids,
     )
 
 

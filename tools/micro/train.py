@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from segment_anything.modeling import Sam
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 
@@ -38,7 +38,7 @@ from muon import Muon  # noqa: E402
 
 from samonai.sam.micro import MICRO_DIM, build_micro  # noqa: E402
 
-BATCH = {8: 10, 16: 5, 32: 2, 48: 1, 64: 1}
+BATCH = {8: 10, 16: 5, 32: 2, 64: 1}
 """Images per step and worker for each crop side in tokens."""
 
 
@@ -130,6 +130,53 @@ def prompt_loss(
     return loss, iou[:, 0].mean()
 
 
+# ---------------------------------------------------------------- what the encoder is told
+
+
+class EncoderTeacher(nn.Module):
+    """Dense lessons for the encoder; thrown away after training.
+
+    From the image embedding alone: where instances meet, at the resolution of the logits, and
+    which patches of a window belong to one instance.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.edges = nn.Conv2d(MICRO_DIM, 16, 1)
+        self.likeness = nn.Conv2d(MICRO_DIM, 32, 1)
+        self.scale = nn.Parameter(torch.tensor([4.0, -1.0]))
+
+    def forward(self, embeddings: Tensor, ids: Tensor) -> Tensor:
+        """The loss of BxCxhxw embeddings, given the instances Bx(4h)x(4w)."""
+        meeting = torch.zeros_like(ids, dtype=torch.bool)
+        down, across = ids[:, 1:] != ids[:, :-1], ids[:, :, 1:] != ids[:, :, :-1]
+        meeting[:, 1:] |= down
+        meeting[:, :-1] |= down
+        meeting[:, :, 1:] |= across
+        meeting[:, :, :-1] |= across
+        found = F.pixel_shuffle(self.edges(embeddings), 4)[:, 0]
+        edge = F.binary_cross_entropy_with_logits(
+            found, meeting.float(), pos_weight=torch.tensor(3.0)
+        )
+        code = _windows(F.normalize(self.likeness(embeddings), dim=1))
+        patch = _windows(ids[:, None, 2::4, 2::4])
+        alike = self.scale[0] * code @ code.transpose(1, 2) + self.scale[1]
+        same = (patch == patch.transpose(1, 2)).float()
+        return edge + F.binary_cross_entropy_with_logits(alike, same)
+
+
+def _windows(field: Tensor) -> Tensor:
+    """BxCxhxw to one row of C per patch, in windows of 8 x 8: Nx64xC."""
+    side = crops.WINDOW
+    return (
+        field.unfold(2, side, side)
+        .unfold(3, side, side)
+        .permute(0, 2, 3, 4, 5, 1)
+        .flatten(3, 4)
+        .flatten(0, 2)
+    )
+
+
 # ---------------------------------------------------------------- one step
 
 
@@ -149,7 +196,7 @@ def placing_loss(sam: Sam, rng: np.random.Generator) -> tuple[Tensor, dict[str, 
     boxes = torch.from_numpy(np.concatenate([start, start + size], 1).astype(np.float32))
     grid = 4 * torch.arange(side // 4, dtype=torch.float32) + 2
     noise = rng.standard_normal((count, MICRO_DIM, tokens, tokens)).astype(np.float32)
-    embeddings = torch.from_numpy(noise) * float(rng.uniform(0.1, 0.7))
+    embeddings = torch.from_numpy(noise) * float(rng.uniform(0.1, 1.0))
     batch = crops.PromptBatch(torch.arange(count))
     if rng.random() < 0.75:
         inside_x = (grid > boxes[:, :1]) & (grid < boxes[:, 2:3])
@@ -172,6 +219,7 @@ def placing_loss(sam: Sam, rng: np.random.Generator) -> tuple[Tensor, dict[str, 
 
 def training_loss(
     sam: Sam,
+    teacher: EncoderTeacher,
     samples: list[frames.FrameSample],
     offset: tuple[int, int],
     rng: np.random.Generator,
@@ -191,7 +239,9 @@ def training_loss(
 
     logits, quality = crops.decode(sam, embeddings, crops.PromptBatch(index, boxes=boxes), offset)
     loss, iou = prompt_loss(logits, quality, targets, 0.9)
-    figures = {"box": iou.item()}
+    lesson = teacher(embeddings, torch.stack([s.ids for s in samples]))
+    loss = loss + 0.7 * lesson
+    figures = {"box": iou.item(), "lesson": lesson.item()}
 
     if rng.random() < 0.45:
         picked = torch.arange(len(index)).view(-1, count)[:, -2:].flatten()
@@ -252,13 +302,18 @@ def _corrections(rng: np.random.Generator, found: Tensor, wanted: Tensor) -> tup
 
 def tokens_at(progress: float, rng: np.random.Generator) -> int:
     """The crop side of a step: small crops first, whole frames last."""
-    if progress < 0.22:
-        return int(rng.choice([8, 16], p=[0.7, 0.3]))
-    if progress < 0.5:
-        return int(rng.choice([8, 16, 32], p=[0.15, 0.6, 0.25]))
-    if progress < 0.78:
-        return int(rng.choice([16, 32, 48], p=[0.25, 0.6, 0.15]))
-    return int(rng.choice([16, 32, 64], p=[0.1, 0.3, 0.6]))
+    if progress < 0.28:
+        return int(rng.choice([8, 16], p=[0.35, 0.65]))
+    if progress < 0.54:
+        return int(rng.choice([8, 16, 32], p=[0.1, 0.45, 0.45]))
+    if progress < 0.72:
+        return int(rng.choice([16, 32, 64], p=[0.1, 0.55, 0.35]))
+    return int(rng.choice([16, 32, 64], p=[0.05, 0.3, 0.65]))
+
+
+def objects_at(tokens: int) -> int:
+    """Objects per image: more where the encoder costs more."""
+    return 4 if tokens < 32 else 6
 
 
 def rate_at(progress: float, step: int, peak: float) -> float:
@@ -288,6 +343,7 @@ class Run:
 
     sam: Sam
     average: Sam
+    teacher: EncoderTeacher
     optimizers: list[torch.optim.Optimizer]
     step: int = 0
     minutes: float = 0.0
@@ -298,6 +354,7 @@ class Run:
         state = {
             "model": self.sam.state_dict(),
             "average": self.average.state_dict(),
+            "teacher": self.teacher.state_dict(),
             "optimizers": [o.state_dict() for o in self.optimizers],
             "step": self.step,
             "minutes": self.minutes,
@@ -310,19 +367,25 @@ class Run:
         saved = torch.load(path, weights_only=True)
         self.sam.load_state_dict(saved["model"])
         self.average.load_state_dict(saved["average"])
+        self.teacher.load_state_dict(saved["teacher"])
         for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         self.step, self.minutes = saved["step"], saved["minutes"]
+
+    def parameters(self) -> list[nn.Parameter]:
+        """All that is trained."""
+        return [*self.sam.parameters(), *self.teacher.parameters()]
 
     def update(self, loss: Tensor, rate: float) -> None:
         """One clipped update of the weights and of their average."""
         for optimizer, share in zip(self.optimizers, (3.0, 1.0), strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = share * rate
-        self.sam.zero_grad()
+        for p in self.parameters():
+            p.grad = None
         loss.backward()
         self._share_gradients()
-        norm = torch.nn.utils.clip_grad_norm_(self.sam.parameters(), 1.0)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters(), 1.0)
         if norm.isfinite():
             for optimizer in self.optimizers:
                 optimizer.step()
@@ -333,7 +396,7 @@ class Run:
         """Averages the gradients over the workers; all follow the first worker's clock."""
         if not distributed.is_initialized():
             return
-        parameters = list(self.sam.parameters())
+        parameters = self.parameters()
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         clock = self.minutes if distributed.get_rank() == 0 else 0.0
         flat = torch.cat([g.flatten() for g in grads] + [torch.tensor([clock])])
@@ -382,7 +445,8 @@ def run(options: argparse.Namespace) -> None:
             "gloo", init_method=meeting, rank=options.rank, world_size=options.workers
         )
     sam = build_micro().train()
-    state = Run(sam, copy.deepcopy(sam).eval(), build_optimizers(sam))
+    teacher = EncoderTeacher()
+    state = Run(sam, copy.deepcopy(sam).eval(), teacher, build_optimizers(sam, teacher))
     last = options.out / "last.pt"
     if last.exists():
         state.load(last)
@@ -399,8 +463,8 @@ def run(options: argparse.Namespace) -> None:
         if state.step < options.placing:
             loss, figures = placing_loss(sam, rng)
         else:
-            samples, offset = draw_batch(bank, rng, tokens, options.objects)
-            loss, figures = training_loss(sam, samples, offset, rng)
+            samples, offset = draw_batch(bank, rng, tokens, objects_at(tokens))
+            loss, figures = training_loss(sam, teacher, samples, offset, rng)
         now = time.monotonic()
         state.minutes += (now - before) / 60
         before = now
@@ -414,9 +478,9 @@ def run(options: argparse.Namespace) -> None:
             saved_at = now
 
 
-def build_optimizers(sam: Sam) -> list[torch.optim.Optimizer]:
+def build_optimizers(sam: Sam, teacher: EncoderTeacher) -> list[torch.optim.Optimizer]:
     """Muon for weight matrices; AdamW for all else, where only the patch embedding decays."""
-    matrices, rest = [], []
+    matrices, rest = [], list(teacher.parameters())
     for name, p in sam.named_parameters():
         leaf = name.split(".")[-2]
         table = "embed" in name or leaf in ("iou_token", "mask_tokens")
@@ -435,7 +499,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for weights and log")
     parser.add_argument("--minutes", type=float, default=85.0, help="training time in all")
     parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate")
-    parser.add_argument("--objects", type=int, default=4, help="objects per image")
     parser.add_argument("--placing", type=int, default=1500, help="first steps without images")
     parser.add_argument("--workers", type=int, default=1, help="processes, of one thread each")
     parser.add_argument("--rank", type=int, default=0, help="which of the workers this one is")
