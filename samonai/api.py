@@ -121,7 +121,7 @@ def finetune(
         "encoder_sha256": None if isinstance(sam, str) else sam.encoder_sha256,
         "images": path_fingerprint(images),
         "labels": path_fingerprint(labels),
-        "split": file_fingerprint(split_file) if split_file else dict(split or {}) or None,
+        "split": dict(split) if isinstance(split, Mapping) else file_fingerprint(split),
         "store": None if store is None else store_location(store),
     }
     with folder.claimed(record, overwrite=overwrite) as unfinished:

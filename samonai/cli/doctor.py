@@ -14,8 +14,10 @@ from samonai import __version__
 
 EXAMPLE = "Paste what it prints into an issue: it names no file of yours but the cache folder."
 
-_SHOWN = ("torch", "monai", "pytorch-ignite", "segment-anything", "numpy", "zarr", "nibabel")
-_SHOWN += ("SimpleITK", "pydicom", "highdicom")
+_SHOWN = (
+    *("torch", "monai", "pytorch-ignite", "segment-anything", "numpy", "zarr", "nibabel"),
+    *("SimpleITK", "pydicom", "highdicom"),
+)
 _OPTIONAL = {
     "fsspec": ("embedding stores on object storage", "pip install 'samonai[remote]'"),
     "libjpeg": ("12-bit JPEG Extended in DICOM (GPL)", "pip install pylibjpeg-libjpeg"),
