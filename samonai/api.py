@@ -110,13 +110,7 @@ def finetune(
     _domain(domain, config, chosen).find_cases(existing(images), labels)
     folder = RunFolder(out)
     record = {
-        "samonai": __version__,
-        "domain": domain,
-        "settings": {
-            key: value
-            for key, value in {**plain_settings(config), **chosen}.items()
-            if key not in _NOT_RECORDED
-        },
+        **_record(domain, {**plain_settings(config), **chosen}),
         "checkpoint": None if checkpoint is None else str(Path(checkpoint).expanduser().absolute()),
         "encoder_sha256": None if isinstance(sam, str) else sam.encoder_sha256,
         "images": path_fingerprint(images),
@@ -125,9 +119,6 @@ def finetune(
         "store": None if store is None else store_location(store),
     }
     with folder.claimed(record, overwrite=overwrite) as unfinished:
-        if not unfinished:
-            logger.info("%s is complete; nothing is left to train", folder.path)
-            return Run(folder.path, sam=_network(sam), device=device)
         if isinstance(split, Mapping):
             split_file = folder.path / "split.json"
             with write_atomically(split_file) as temporary:
@@ -142,9 +133,12 @@ def finetune(
             "store": folder.path / STORE_FOLDER if store is None else store_location(store),
             "progress": shows_progress(progress),
         }
-        run_bundle(files, overrides)
+        if unfinished:
+            run_bundle(files, overrides)
+        else:
+            logger.info("%s is complete; nothing is left to train", folder.path)
         _draw_history(folder)
-    return Run(folder.path, sam=_network(sam), device=device)
+    return Run(folder.path, sam=None if isinstance(sam, str) else sam, device=device)
 
 
 def embed(
@@ -201,14 +195,16 @@ def embed(
         )
 
 
+def _record(domain: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run's folder keeps of its settings."""
+    kept = {key: value for key, value in settings.items() if key not in _NOT_RECORDED}
+    return {"samonai": __version__, "domain": domain, "settings": kept}
+
+
 def _domain(name: str, config: Mapping[str, Any], settings: Mapping[str, Any]) -> Domain:
     """Build the domain that a training configuration would build."""
     asked = {key: settings[key] for key in config["domain"] if settings.get(key) is not None}
     return get_domain(name, **asked)
-
-
-def _network(sam: "SamNetwork | str") -> "SamNetwork | None":
-    return None if isinstance(sam, str) else sam
 
 
 def _draw_history(folder: RunFolder) -> None:
