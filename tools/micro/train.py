@@ -499,7 +499,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for weights and log")
     parser.add_argument("--minutes", type=float, default=85.0, help="training time in all")
     parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate")
-    parser.add_argument("--placing", type=int, default=1500, help="first steps without images")
+    parser.add_argument("--placing", type=int, default=600, help="first steps without images")
     parser.add_argument("--workers", type=int, default=1, help="processes, of one thread each")
     parser.add_argument("--rank", type=int, default=0, help="which of the workers this one is")
     parser.add_argument("--seed", type=int, default=7)
