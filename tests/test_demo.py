@@ -19,11 +19,13 @@ def test_boxes_are_around_each_part_of_each_structure() -> None:
     label[8:12, 6:10, 3:6] = 2
     label[5, 5, 5] = 2
     label[0:3, 6:9, 1:5] = 1
-    found = structure_boxes(label, {1: "a", 2: "b", 3: "c"}, smallest=2)
-    assert found == {
+    names = {1: "a", 2: "b", 3: "c"}
+    assert structure_boxes(label, names, thickness=6, smallest=2) == {
         "boxes": [[0, 6, 1, 3, 9, 5], [1, 2, 0, 4, 5, 3], [8, 6, 3, 12, 10, 6]],
         "classes": [1, 2, 2],
     }
+    redrawn = structure_boxes(label, {1: "a"}, thickness=2, smallest=2)
+    assert redrawn["boxes"] == [[0, 6, 1, 3, 9, 2], [0, 6, 2, 3, 9, 4], [0, 6, 4, 3, 9, 5]]
 
 
 def test_too_few_patients(tmp_path: Path) -> None:
