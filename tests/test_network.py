@@ -178,3 +178,18 @@ def test_gradients_equal_upstreams(tiny_network):
         torch.testing.assert_close(
             found, expected, rtol=1e-3, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
         )
+
+
+def test_autocast_leaves_coordinates_alone(tiny_network):
+    embeddings = torch.randn(1, *tiny_network.embedding_shape)
+    prompts = Prompts.from_boxes([[700.5, 611.25, 903.75, 800.0]])
+    with torch.no_grad():
+        expected = tiny_network._encode_prompts(prompts)[0]
+        seen = []
+        tiny_network.mask_decoder.transformer.layers[0].self_attn.register_forward_pre_hook(
+            lambda module, arguments, named: seen.append(named["q"][:, 5:].float()),
+            with_kwargs=True,
+        )
+        with torch.autocast("cpu", torch.bfloat16):
+            tiny_network.decode(embeddings, prompts)
+    assert torch.equal(seen[0], expected)

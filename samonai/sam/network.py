@@ -234,11 +234,13 @@ class SamNetwork(nn.Module):
         self, image_embeddings: torch.Tensor, prompts: Prompts, multimask_output: bool
     ) -> DecodeOutput:
         """Decode prompts that all have the same parts."""
-        sparse, dense = self._encode_prompts(prompts)
+        # bfloat16 cannot hold a coordinate of a 1024 frame, so positions never see autocast.
+        with torch.autocast(self.device.type, enabled=False):
+            sparse, dense = self._encode_prompts(prompts)
+            position = self.prompt_encoder.get_dense_pe().flatten(2).transpose(1, 2)
         # Channels last: (B, h, w, C) and (N, h, w, C).
         image = image_embeddings.permute(0, 2, 3, 1).contiguous()
         image = image[prompts.image_index] + dense.permute(0, 2, 3, 1)
-        position = self.prompt_encoder.get_dense_pe().flatten(2).transpose(1, 2)
         slots = range(1, self.mask_decoder.num_mask_tokens) if multimask_output else range(1)
         logits, iou_predictions = decode_tokens(self.mask_decoder, image, position, sparse, slots)
         return DecodeOutput(logits, iou_predictions[:, slots.start : slots.stop])
