@@ -20,6 +20,7 @@ from samonai.bundles import (
     read_config,
     run_bundle,
 )
+from samonai.cli import main
 from samonai.errors import InputError
 
 
@@ -160,3 +161,19 @@ def test_laying_out_copies_the_whole_bundle(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
     with pytest.raises(InputError, match="not an empty folder"):
         lay_out("medical", folder)
+
+
+def test_the_command_runs_a_bundle_of_ones_own(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overlay = {
+        "bundle_root": ".",
+        "output_dir": "nowhere",
+        "run": ["$pathlib.Path(@output_dir, @text).write_text(@bundle_root)"],
+    }
+    (bundle / "configs" / "mine.json").write_text(json.dumps(overlay))
+    argv = ["bundle", "run", str(bundle), "train.json", "mine.json", "--out", str(tmp_path)]
+    assert main([*argv, "--set", "text=said"]) == 0
+    assert (tmp_path / "said").read_text() == str(bundle)
+    assert main([*argv, "--set", "txt=said"]) == 2
+    assert "did you mean 'text'" in capsys.readouterr().err

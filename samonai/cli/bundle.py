@@ -79,7 +79,9 @@ def run(
     """
     files = config_files(name, *configs)
     config = read_config(files)
-    overrides = {"bundle_root": find_bundle(name), **parse_settings(set_ or [], config)}
+    overrides = parse_settings(set_ or [], config)
+    if "bundle_root" in config:
+        overrides.setdefault("bundle_root", find_bundle(name))
     for key, path in (("dataset_dir", dataset_dir), ("output_dir", out)):
         if path is not None:
             overrides[key] = path
