@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 PATIENTS = 6
 SHAPE = (96, 96, 12)
-EPOCHS = 8
+EPOCHS = 5
 LEARNING_RATE = 1e-3
 
 _TRAINED, _CHOOSING = 3, 1
