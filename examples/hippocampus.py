@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--train-cases", type=int, help="use this many of the training subjects")
+    parser.add_argument("--store", type=Path, help="keep embeddings here, for other runs too")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
 
@@ -59,6 +60,7 @@ def main() -> None:
         epochs=arguments.epochs,
         seed=arguments.seed,
         learning_rate=arguments.learning_rate,
+        store=arguments.store,
     )
     print(f"{len(split['train'])} training subjects, {len(split['val'])} held out")
     print("| prompts | structure | filled box | before | after |\n|---|---|---|---|---|")

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydoc import locate
 from typing import Any
 
+import ignite.distributed as idist
 import pytest
 import torch.distributed as dist
 from bundle_factory import REPOSITORY, write_scans
@@ -126,7 +127,10 @@ def one_of_one(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setenv(name, value)
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     yield
-    dist.destroy_process_group()
+    # ignite remembers the group that it found; only its own way out makes it forget.
+    idist.finalize()
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 @each_bundle

@@ -10,7 +10,7 @@ from segment_anything import sam_model_registry
 from samonai.errors import InputError
 from samonai.sam import load_sam, save_sam
 from samonai.sam.loading import encoder_sha256
-from samonai.sam.micro import build_micro, load_micro
+from samonai.sam.micro import MICRO_WEIGHTS, build_micro
 from samonai.sam.normalisation import MEDSAM_NORMALISATION, SAM_NORMALISATION
 from samonai.sam.statedict import read_state
 
@@ -175,4 +175,6 @@ def test_the_embedded_model_loads_by_default():
     network = load_sam(device="cpu")
     assert network.name == "micro"
     assert network.embedding_shape == (128, 64, 64)
-    assert network.encoder_sha256 == encoder_sha256(load_micro().image_encoder)
+    embedded = build_micro()
+    embedded.load_state_dict({k: v.float() for k, v in load_file(MICRO_WEIGHTS).items()})
+    assert network.encoder_sha256 == encoder_sha256(embedded.image_encoder)
