@@ -240,7 +240,7 @@ def test_metadata_follow_the_published_schema(
     )
     metadata["network_data_format"]["inputs"]["image"].pop("dtype")
     (copy / "configs" / "metadata.json").write_text(json.dumps(metadata))
-    with pytest.raises(ValueError, match="failed"):
+    with pytest.raises(ValueError, match="'dtype' is a required property"):
         verify_metadata(
             meta_file=str(copy / "configs" / "metadata.json"),
             filepath=str(copy / "eval" / "schema.json"),
