@@ -11,7 +11,7 @@ import torch.distributed as dist
 from ignite.engine import Engine, Events
 from monai.utils import CommonKeys
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
 from samonai.domains.base import Domain
 from samonai.errors import InputError
@@ -19,7 +19,7 @@ from samonai.inference.cases import CaseItem
 from samonai.inference.inferer import SourceInferer, box_scores
 from samonai.sam.decoder_file import load_decoder
 from samonai.sam.network import SamNetwork
-from samonai.training.handlers import is_main_process
+from samonai.training.handlers import EngineProgress, is_main_process
 from samonai.training.metrics import Row, case_rows, write_metrics
 
 logger = logging.getLogger(__name__)
@@ -171,7 +171,7 @@ class LabelWriter:
         logger.info("wrote %s", self.written[-1])
 
 
-class CaseProgress:
+class CaseProgress(EngineProgress):
     """A progress bar over cases.
 
     Args:
@@ -182,39 +182,14 @@ class CaseProgress:
 
     def __init__(self, title: str, total: int, console: Console | None = None) -> None:
         """Keep what is shown."""
+        super().__init__(console)
         self.title, self.total = title, total
-        self.console = console or Console(stderr=True)
-
-    def attach(self, engine: Engine) -> None:
-        """Listen to the evaluator; only the main process shows a bar."""
-        if is_main_process():
-            engine.add_event_handler(Events.STARTED, self.started)
-            engine.add_event_handler(Events.ITERATION_COMPLETED, self.case_completed)
-            engine.add_event_handler(Events.COMPLETED, self.stop)
-            engine.add_event_handler(Events.EXCEPTION_RAISED, self.failed)
 
     def started(self, engine: Engine) -> None:
         """Show the bar."""
-        self.progress = Progress(
-            TextColumn(self.title),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("cases"),
-            TimeRemainingColumn(),
-            console=self.console,
-        )
-        self.task = self.progress.add_task(self.title, total=self.total)
-        self.progress.start()
+        title = TextColumn(self.title)
+        self.show(title, BarColumn(), MofNCompleteColumn(), TextColumn("cases"), total=self.total)
 
-    def case_completed(self, engine: Engine) -> None:
+    def iteration_completed(self, engine: Engine) -> None:
         """Move the bar."""
-        self.progress.advance(self.task)
-
-    def stop(self, engine: Engine) -> None:
-        """Leave the bar as it stands."""
-        self.progress.stop()
-
-    def failed(self, engine: Engine, error: BaseException) -> None:
-        """Leave the bar, and let the error go on."""
-        self.progress.stop()
-        raise error
+        self.update(advance=1)

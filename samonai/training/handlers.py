@@ -14,7 +14,13 @@ from monai.engines import IterationEvents
 from monai.handlers import EarlyStopHandler
 from monai.utils import CommonKeys
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from torch import nn
 
 from samonai.errors import InputError
@@ -258,21 +264,20 @@ class RunCheckpoint:
             writer.writerows(self.history)
 
 
-class TrainingProgress:
-    """A progress bar over the whole run, with the last loss and validation Dice.
+class EngineProgress:
+    """A progress bar over the iterations of an engine; only the main process shows it.
 
     Args:
-        validator: The evaluator whose key metric is shown.
         console: Where to show it; standard error by default.
     """
 
-    def __init__(self, validator: Engine, console: Console | None = None) -> None:
-        """Keep what is shown."""
-        self.validator = validator
+    def __init__(self, console: Console | None = None) -> None:
+        """Keep where it is shown."""
         self.console = console or Console(stderr=True)
+        self.progress: Progress | None = None
 
     def attach(self, engine: Engine) -> None:
-        """Listen to the trainer; only the main process shows a bar."""
+        """Listen to the engine."""
         if is_main_process():
             engine.add_event_handler(Events.STARTED, self.started)
             engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration_completed)
@@ -283,21 +288,63 @@ class TrainingProgress:
 
     def started(self, engine: Engine) -> None:
         """Show the bar."""
-        self.progress = Progress(
-            TextColumn("training"),
-            BarColumn(),
-            TextColumn("epoch {task.fields[epoch]}  loss {task.fields[loss]}  {task.fields[dice]}"),
-            TimeRemainingColumn(),
-            console=self.console,
-        )
-        steps = engine.state.max_epochs * engine.state.epoch_length
-        self.task = self.progress.add_task("training", total=steps, epoch=0, loss="-", dice="")
-        self.progress.start()
 
     def iteration_completed(self, engine: Engine) -> None:
         """Move the bar."""
-        self.progress.update(
-            self.task,
+
+    def epoch_completed(self, engine: Engine) -> None:
+        """Show what is known after an epoch."""
+
+    def show(self, *columns: ProgressColumn, total: int, **fields: Any) -> None:
+        """Start a bar of these columns."""
+        self.progress = Progress(*columns, TimeRemainingColumn(), console=self.console)
+        self.progress.add_task("", total=total, **fields)
+        self.progress.start()
+
+    def update(self, **fields: Any) -> None:
+        """Change what the bar shows, if there is one."""
+        if self.progress is not None:
+            self.progress.update(self.progress.task_ids[0], **fields)
+
+    def stop(self, engine: Engine) -> None:
+        """Leave the bar as it stands."""
+        if self.progress is not None:
+            self.progress.stop()
+
+    def failed(self, engine: Engine, error: BaseException) -> None:
+        """Leave the bar, and let the error go on: a handler before this one may have raised it."""
+        self.stop(engine)
+        raise error
+
+
+class TrainingProgress(EngineProgress):
+    """A progress bar over the whole run, with the last loss and validation Dice.
+
+    Args:
+        validator: The evaluator whose key metric is shown.
+        console: Where to show it; standard error by default.
+    """
+
+    def __init__(self, validator: Engine, console: Console | None = None) -> None:
+        """Keep what is shown."""
+        super().__init__(console)
+        self.validator = validator
+
+    def started(self, engine: Engine) -> None:
+        """Show the bar."""
+        self.show(
+            TextColumn("training"),
+            BarColumn(),
+            TextColumn("epoch {task.fields[epoch]}  loss {task.fields[loss]}  {task.fields[dice]}"),
+            total=engine.state.max_epochs * engine.state.epoch_length,
+            epoch="0",
+            loss="-",
+            dice="",
+        )
+
+    def iteration_completed(self, engine: Engine) -> None:
+        """Move the bar."""
+        self.update(
             completed=engine.state.iteration,
             epoch=f"{engine.state.epoch}/{engine.state.max_epochs}",
             loss=f"{_loss(engine):.3f}",
@@ -307,17 +354,7 @@ class TrainingProgress:
         """Show the validation Dice."""
         metrics = self.validator.state.metrics
         if metrics:
-            self.progress.update(self.task, dice=f"val Dice {next(iter(metrics.values())):.3f}")
-
-    def stop(self, engine: Engine) -> None:
-        """Leave the bar as it stands."""
-        self.progress.stop()
-
-    def failed(self, engine: Engine, error: BaseException) -> None:
-        """Leave the bar, and let the error go on."""
-        if hasattr(self, "progress"):
-            self.progress.stop()
-        raise error
+            self.update(dice=f"val Dice {next(iter(metrics.values())):.3f}")
 
 
 def _validated(validator: Engine, epoch: int) -> bool:
