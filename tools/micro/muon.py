@@ -13,17 +13,19 @@ def orthogonalise(matrices: Tensor, iterations: int = 4) -> Tensor:
     """Replaces each RxC matrix (R <= C) of a stack by about its nearest semi-orthogonal one."""
     a, b, c = 3.4445, -4.7750, 2.0315
     x = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    if torch.is_autocast_enabled("cpu"):
+        x = x.bfloat16()
     for _ in range(iterations):
         square = x @ x.transpose(1, 2)
         x = a * x + torch.baddbmm(b * square, square, square, beta=1, alpha=c) @ x
-    return x
+    return x.float()
 
 
 class Muon(torch.optim.Optimizer):
     """Momentum with orthogonalised updates, scaled so that AdamW's learning rates fit.
 
-    Matrices of one shape are orthogonalised together, in float32 (torch's own Muon works in
-    bfloat16, which is slow on a CPU without it).
+    Matrices of one shape are orthogonalised together, in bfloat16 under autocast and in float32
+    otherwise (torch's own Muon always works in bfloat16, which is slow on a CPU without it).
     """
 
     def __init__(

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from segment_anything.modeling import Sam
 from torch import Tensor, distributed, nn
 
@@ -38,7 +38,7 @@ from muon import Muon  # noqa: E402
 
 from samonai.sam.micro import MICRO_DIM, build_micro  # noqa: E402
 
-BATCH = {8: 10, 16: 5, 32: 2, 64: 1}
+BATCH = {8: 16, 16: 8, 32: 3, 64: 1}
 """Images per step and worker for each crop side in tokens."""
 
 
@@ -302,13 +302,13 @@ def _corrections(rng: np.random.Generator, found: Tensor, wanted: Tensor) -> tup
 
 def tokens_at(progress: float, rng: np.random.Generator) -> int:
     """The crop side of a step: small crops first, whole frames last."""
-    if progress < 0.28:
+    if progress < 0.05:
         return int(rng.choice([8, 16], p=[0.35, 0.65]))
-    if progress < 0.54:
-        return int(rng.choice([8, 16, 32], p=[0.1, 0.45, 0.45]))
-    if progress < 0.72:
-        return int(rng.choice([16, 32, 64], p=[0.1, 0.55, 0.35]))
-    return int(rng.choice([16, 32, 64], p=[0.05, 0.3, 0.65]))
+    if progress < 0.28:
+        return int(rng.choice([8, 16, 32, 64], p=[0.05, 0.35, 0.4, 0.2]))
+    if progress < 0.6:
+        return int(rng.choice([16, 32, 64], p=[0.2, 0.45, 0.35]))
+    return int(rng.choice([16, 32, 64], p=[0.05, 0.25, 0.7]))
 
 
 def objects_at(tokens: int) -> int:
@@ -450,6 +450,10 @@ def run(options: argparse.Namespace) -> None:
     last = options.out / "last.pt"
     if last.exists():
         state.load(last)
+    elif options.init is not None:
+        weights = {k: v.float() for k, v in load_file(options.init).items()}
+        sam.load_state_dict(weights)
+        state.average.load_state_dict(weights)
     bank = Bank(options.bank)
     bank.refresh(1000)
     log = Log(options.out / f"train{options.rank or ''}.log")
@@ -464,11 +468,13 @@ def run(options: argparse.Namespace) -> None:
             loss, figures = placing_loss(sam, rng)
         else:
             samples, offset = draw_batch(bank, rng, tokens, objects_at(tokens))
-            loss, figures = training_loss(sam, teacher, samples, offset, rng)
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=options.bf16):
+                loss, figures = training_loss(sam, teacher, samples, offset, rng)
         now = time.monotonic()
         state.minutes += (now - before) / 60
         before = now
-        state.update(loss, rate)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=options.bf16):
+            state.update(loss, rate)
         log.add({"loss": loss.item(), **figures}, tokens)
         if log.write(f"step {state.step} min {state.minutes:.1f} lr {rate:.1e}"):
             bank.refresh()
@@ -500,6 +506,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=85.0, help="training time in all")
     parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate")
     parser.add_argument("--placing", type=int, default=600, help="first steps without images")
+    parser.add_argument("--init", type=Path, help="weights to start from instead of random ones")
+    parser.add_argument("--bf16", action="store_true", help="autocast; for CPUs that have bfloat16")
     parser.add_argument("--workers", type=int, default=1, help="processes, of one thread each")
     parser.add_argument("--rank", type=int, default=0, help="which of the workers this one is")
     parser.add_argument("--seed", type=int, default=7)
