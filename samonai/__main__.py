@@ -1,0 +1,8 @@
+"""`python -m samonai`: the command line, where its script is not on the path."""
+
+import sys
+
+from samonai.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
