@@ -404,3 +404,18 @@ def test_nonsense_values_are_not_repeated(tmp_path: Path) -> None:
 def test_identifiers_that_climb_out_stay_text(tmp_path: Path) -> None:
     write_series(tmp_path / "case", uid="../../x")
     assert read_volume(tmp_path / "case").source_id == "case"
+
+
+@pytest.mark.parametrize("enhanced", [False, True])
+def test_the_slices_that_were_read_are_known_in_order(tmp_path: Path, enhanced: bool) -> None:
+    if enhanced:
+        save(make_enhanced(stored_values(), (3, 0, 5, 1, 4, 2)), tmp_path / "a.dcm")
+    else:
+        write_series(tmp_path, order=(3, 0, 5, 1, 4, 2))
+    slices = read_volume(tmp_path).facts.slices
+    assert len(slices) == 6
+    if enhanced:
+        assert [each.frame for each in slices] == [1, 3, 5, 0, 4, 2]
+    else:
+        heights = [pydicom.dcmread(each.path).ImagePositionPatient[2] for each in slices]
+        assert heights == sorted(heights)

@@ -18,7 +18,7 @@ from samonai.domains.medical.dicom_slices import (
     slices_of,
     sort_slices,
 )
-from samonai.domains.medical.volume import FormatFacts, RawVolume, check_affine
+from samonai.domains.medical.volume import FormatFacts, RawVolume, SourceSlice, check_affine
 from samonai.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -71,7 +71,8 @@ def _read(path: Path, series: str | None) -> RawVolume:
     check_affine(affine, str(path))
     array, valid = _assemble(stack, pixels)
     modality = stack[0].header.text("Modality") or None
-    return RawVolume(array, affine, FormatFacts("dicom", modality=modality), valid)
+    files = tuple(SourceSlice(each.header.path, each.frame) for each in stack)
+    return RawVolume(array, affine, FormatFacts("dicom", modality=modality, slices=files), valid)
 
 
 class _Pixels:

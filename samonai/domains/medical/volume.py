@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import nibabel as nib
@@ -22,6 +23,19 @@ Affine = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class SourceSlice:
+    """Where one slice of a DICOM series lies on disk: objects written back refer to it.
+
+    Attributes:
+        path: The file; its header is read again when something is written, and not kept.
+        frame: The slice's number in a multi-frame file, from 0; None for a file of one slice.
+    """
+
+    path: Path
+    frame: int | None = None
+
+
+@dataclass(frozen=True)
 class FormatFacts:
     """What a file said besides voxels and affine, as far as writing back or windowing needs it.
 
@@ -30,11 +44,14 @@ class FormatFacts:
         nifti_header: A NIfTI header holding geometry fields only (codes, quaternion, units), or
             None when the volume came from another format. Free-text fields are never kept.
         modality: DICOM's Modality ("CT", "MR", ...), or None where the format has none.
+        slices: The slices that a DICOM volume was put together from, sorted along k; empty for
+            other formats.
     """
 
     format: str
     nifti_header: nib.Nifti1Header | None = None
     modality: str | None = None
+    slices: tuple[SourceSlice, ...] = ()
 
 
 @dataclass(frozen=True)
