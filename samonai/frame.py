@@ -30,12 +30,15 @@ class Frame:
         location: Where the frame lay in its source.
         label: integer (H, W), class per pixel, 0 is background; None when unlabelled.
         valid: bool (H, W), False where nothing may be learned or predicted; None: all valid.
+        instances: integer (H, W), number of the object that each pixel belongs to, unique in the
+            source, 0 is none; None where the label tells classes only.
     """
 
     image: npt.NDArray[np.uint8]
     location: FrameLocation
     label: npt.NDArray[np.integer] | None = None
     valid: npt.NDArray[np.bool_] | None = None
+    instances: npt.NDArray[np.integer] | None = None
 
     @property
     def size(self) -> tuple[int, int]:

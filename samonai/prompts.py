@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from samonai.geometry import FrameGeometry
+
 NO_POINT = -1
 """The point label of padding: such a point is not there."""
 
@@ -122,6 +124,42 @@ class Prompts:
         if self.has_mask is None:
             return torch.ones_like(self.image_index, dtype=torch.bool)
         return self.has_mask
+
+
+@dataclass(frozen=True)
+class FramePrompts:
+    """The prompts of one frame, each asking for one object of a class.
+
+    Attributes:
+        boxes: float32 (N, 4), xyxy in frame space (edge coordinates, upper ends exclusive); NaN
+            where a prompt has no box.
+        classes: int64 (N,), label value of each object.
+        object_ids: int64 (N,), 1 and up: prompts of several frames with one id ask for one
+            object, of which each frame shows a part. None: every prompt stands for its class.
+        point_coords: float32 (N, P, 2), (x, y) in frame space. None: no points.
+        point_labels: int64 (N, P): 1 inside, 0 outside, -1 no point there.
+    """
+
+    boxes: npt.NDArray[np.float32]
+    classes: npt.NDArray[np.int64]
+    object_ids: npt.NDArray[np.int64] | None = None
+    point_coords: npt.NDArray[np.float32] | None = None
+    point_labels: npt.NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        """Return the number of prompts N."""
+        return len(self.classes)
+
+    def to_model(self, geometry: FrameGeometry) -> Prompts:
+        """Return the prompts in model space, on image 0."""
+        prompts = Prompts.from_boxes(geometry.boxes_to_model(self.boxes))
+        if self.point_coords is None or self.point_labels is None:
+            return prompts
+        return replace(
+            prompts,
+            point_coords=torch.from_numpy(geometry.points_to_model(self.point_coords)),
+            point_labels=torch.from_numpy(self.point_labels),
+        )
 
 
 def concatenate_prompts(parts: Sequence[Prompts]) -> Prompts:

@@ -19,6 +19,22 @@ def frame_of(label: np.ndarray, valid: np.ndarray | None = None) -> Frame:
     return Frame(image, FrameLocation("case-1", 3), label, valid)
 
 
+def test_instances_that_touch_are_objects_of_their_own() -> None:
+    label = np.zeros((20, 40), np.uint8)
+    label[4:12, 2:30] = 3
+    instances = np.where(label > 0, 7, 0)
+    instances[4:12, 10:30] = 12  # shares a whole side with number 7
+    instances[15, 1] = 9  # no label: no object
+    frame = Frame(frame_of(label).image, FrameLocation("scene", 0), label, None, instances)
+    targets = build_targets(frame, min_area=1)
+
+    assert targets.classes.tolist() == [3, 3]
+    assert targets.areas.tolist() == [64, 160]
+    assert targets.instances is not None
+    assert targets.instances.tolist() == [7, 12]
+    assert len(build_targets(frame_of(label), min_area=1)) == 1
+
+
 def test_components_boxes_and_areas_are_exact() -> None:
     label = np.zeros((50, 100), np.uint8)  # long side 100: 10.24 model pixels per pixel
     label[10:20, 30:40] = 2

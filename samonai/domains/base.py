@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from samonai.frame import Frame
+from samonai.prompts import FramePrompts
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,33 @@ class Source(Protocol):
         ...
 
 
+class Merger(Protocol):
+    """Takes the scores of a source's frames in order, and gives the source's label map.
+
+    It may write what is finished while later frames are still to come.
+    """
+
+    def add(self, frame: Frame, scores: npt.NDArray[np.float32], prompts: FramePrompts) -> None:
+        """Take the scores of one frame; frames come in ascending order of their index.
+
+        Args:
+            frame: The frame, as the domain cut it.
+            scores: float32 (N, H, W), logits or other scores, above 0 is inside; frame space.
+            prompts: What each of the N scores answers to.
+        """
+        ...
+
+    def finish(self) -> Any:
+        """Return the label map, or the domain's own handle of one that memory need not hold."""
+        ...
+
+
 class Domain(Protocol):
     """Read, cut, merge, write. A domain never prompts, stores, trains or measures."""
 
     name: str
+    prompt_endings: tuple[str, ...]
+    """Files with these endings hold prompts; any other is a coarse label map."""
 
     def settings(self) -> dict[str, Any]:
         """Return all that is done to the pixels, as JSON values, for signatures and metadata."""
@@ -84,17 +108,18 @@ class Domain(Protocol):
         *,
         class_names: Mapping[int, str] | None = None,
         only_case: bool = True,
-    ) -> dict[int, tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]]:
-        """Read a source's boxes from a file.
+    ) -> Mapping[int, tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]] | FramePrompts]:
+        """Read a source's boxes, or other prompts, from a file.
 
         Args:
             source: The source.
-            path: A .json or .csv file in the domain's own coordinates.
+            path: A file with one of `prompt_endings`, in the domain's own coordinates.
             class_names: Label value to name, for files that name classes.
             only_case: Whether a file that names no case means this one.
 
         Returns:
-            By frame index: float32 (N, 4) xyxy in frame space and int64 (N,) label values.
+            By frame index: float32 (N, 4) xyxy in frame space and int64 (N,) label values; or
+            all that prompts can say.
         """
         ...
 
@@ -104,6 +129,10 @@ class Domain(Protocol):
 
     def frame(self, source: Any, index: int) -> Frame:
         """Cut one frame."""
+        ...
+
+    def merger(self, source: Any) -> Merger:
+        """Return what merges the scores of a source's frames; see `FrameMerger`."""
         ...
 
     def merge(

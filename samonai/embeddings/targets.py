@@ -1,8 +1,9 @@
 """What decoder training needs of a labelled frame, so that an epoch opens no source file.
 
 Component policy: per class value, pixels that touch by side or corner (8-connectivity, 2D, native
-resolution) form one component. Components of fewer than `min_area` pixels are dropped and
-counted. Pixels that are not valid carry no label.
+resolution) form one component; where a frame tells its instances, per instance instead of per
+class value, so that objects that touch stay apart. Components of fewer than `min_area` pixels are
+dropped and counted. Pixels that are not valid carry no label.
 """
 
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ class FrameTargets:
         boxes: float32 (N, 4), xyxy edges in model space, upper ends exclusive.
         areas: int32 (N,), pixels in frame space.
         dropped: Components that were dropped as smaller than `min_area`.
+        instances: int64 (N,), the source's number of each object; None where a frame has none,
+            and for targets that were read from a store.
     """
 
     image_size: tuple[int, int]
@@ -46,6 +49,7 @@ class FrameTargets:
     boxes: npt.NDArray[np.float32]
     areas: npt.NDArray[np.int32]
     dropped: int
+    instances: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         """Return the number of objects."""
@@ -58,9 +62,13 @@ class FrameTargets:
 
 @dataclass(frozen=True)
 class _Component:
-    """One component in frame space: class, box (c0, r0, c1, r1), pixels, centroid (x, y)."""
+    """One component in frame space: class, box (c0, r0, c1, r1), pixels, centroid (x, y).
+
+    `group` is the class, or the number of the instance that it is a part of.
+    """
 
     value: int
+    group: int
     box: tuple[int, int, int, int]
     area: int
     centroid: tuple[float, float]
@@ -85,7 +93,8 @@ def build_targets(
         raise InputError(f"min_area is at least 1 pixel, got {min_area}")
     label = _valid_label(frame)
     geometry = FrameGeometry(frame.size, long_side)
-    numbers, found, dropped = _components(label, min_area)
+    groups = label if frame.instances is None else np.where(label > 0, frame.instances, 0)
+    numbers, found, dropped = _components(label, groups, min_area)
     if len(found) > MAX_COMPONENTS:
         raise InputError(
             f"frame {frame.location.index} of {frame.location.source_id} has {len(found)} "
@@ -105,6 +114,9 @@ def build_targets(
         boxes=geometry.boxes_to_model(boxes),
         areas=np.array([component.area for component in found], np.int32),
         dropped=dropped,
+        instances=None
+        if frame.instances is None
+        else np.array([component.group for component in found], np.int64),
     )
 
 
@@ -120,16 +132,16 @@ def _valid_label(frame: Frame) -> npt.NDArray[np.integer]:
 
 
 def _components(
-    label: npt.NDArray[np.integer], min_area: int
+    label: npt.NDArray[np.integer], groups: npt.NDArray[np.integer], min_area: int
 ) -> tuple[npt.NDArray[np.int32], list[_Component], int]:
     """Return the map of kept components (numbers in frame space), the list, and the dropped."""
     numbers = np.zeros(label.shape, np.int32)
     found: list[_Component] = []
     dropped = 0
-    foreground = label > 0
-    values = np.unique(label[foreground])
+    foreground = groups > 0
+    values = np.unique(groups[foreground])
     dense = np.zeros(label.shape, np.int32)
-    dense[foreground] = np.searchsorted(values, label[foreground]) + 1
+    dense[foreground] = np.searchsorted(values, groups[foreground]) + 1
     for rank, window in enumerate(ndimage.find_objects(dense), start=1):
         parts, count = ndimage.label(dense[window] == rank, _NEIGHBOURS)
         areas = np.bincount(parts.ravel(), minlength=count + 1)
@@ -145,7 +157,8 @@ def _components(
             r, c = np.nonzero(inside)
             found.append(
                 _Component(
-                    value=int(values[rank - 1]),
+                    value=int(label[rows, columns][inside][0]),
+                    group=int(values[rank - 1]),
                     box=(columns.start, rows.start, columns.stop, rows.stop),
                     area=int(areas[part]),
                     centroid=(columns.start + c.mean() + 0.5, rows.start + r.mean() + 0.5),

@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from samonai.domains.base import Case, Domain
-from samonai.inference.inferer import FramePrompts
+from samonai.prompts import FramePrompts
 
 PromptSource = Callable[[Domain, Case, Any], Mapping[int, FramePrompts]]
 

@@ -7,16 +7,15 @@ from typing import Any
 from samonai.domains.base import Case, Domain
 from samonai.errors import InputError
 from samonai.inference.from_labels import prompts_from_label
-from samonai.inference.inferer import FramePrompts
-
-_BOX_ENDINGS = (".json", ".csv")
+from samonai.prompts import FramePrompts
 
 
 class FilePrompts:
     """Reads each case's prompts from a file, or from the file in a folder named like the case.
 
-    A .json or .csv file holds boxes, in the domain's own way; any other file is a label map on
-    the source's grid, each component of which gives a box per frame.
+    A file with one of the domain's `prompt_endings` (.json and .csv for scans) holds boxes, in
+    the domain's own way; any other file is a label map on the source's grid, each component of
+    which gives a box per frame.
 
     Args:
         path: The file or folder.
@@ -54,11 +53,14 @@ class FilePrompts:
         path, shared = self.path, self.several
         if path.is_dir():
             path, shared = _file_of(case, path), False
-        if path.suffix.lower() in _BOX_ENDINGS:
+        if path.suffix.lower() in domain.prompt_endings:
             boxes = domain.read_boxes(
                 source, path, class_names=self.class_names, only_case=not shared
             )
-            return {index: FramePrompts(*found) for index, found in boxes.items()}
+            return {
+                index: found if isinstance(found, FramePrompts) else FramePrompts(*found)
+                for index, found in boxes.items()
+            }
         if shared:
             raise InputError(f"{path}: one label map for several cases; give a folder of them")
         labelled = domain.with_label(source, path)

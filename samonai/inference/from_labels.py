@@ -1,7 +1,7 @@
 """Box prompts derived from a label map: a reference to measure with, or a coarse one to refine."""
 
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from samonai.domains.base import Case, Domain
 from samonai.embeddings.targets import build_targets
 from samonai.errors import InputError
 from samonai.geometry import FrameGeometry
-from samonai.inference.inferer import FramePrompts
+from samonai.prompts import FramePrompts
 from samonai.sampling import jitter_boxes
 
 REGIMES = ("slices", "volume")
@@ -56,7 +56,7 @@ def prompts_from_label(
         if not len(targets.classes):
             continue
         boxes = _grown(FrameGeometry(frame.size).boxes_to_frame(targets.boxes), margin, frame.size)
-        prompts[index] = FramePrompts(boxes, targets.classes.astype(np.int64))
+        prompts[index] = FramePrompts(boxes, targets.classes.astype(np.int64), targets.instances)
         sizes[index] = frame.size
     key = seed, zlib.crc32(source.source_id.encode())
     if regime == "volume":
@@ -64,9 +64,7 @@ def prompts_from_label(
     if not box_jitter:
         return prompts
     return {
-        index: FramePrompts(
-            _jittered(found.boxes, box_jitter, sizes[index], (*key, index)), found.classes
-        )
+        index: replace(found, boxes=_jittered(found.boxes, box_jitter, sizes[index], (*key, index)))
         for index, found in prompts.items()
     }
 

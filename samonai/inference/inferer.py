@@ -1,41 +1,24 @@
 """From prompts on frames to one label map on the source's own grid."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from monai.inferers import Inferer
 
 from samonai.domains.base import Domain
+from samonai.domains.merging import label_from_scores
 from samonai.embeddings.encode import Embedder
 from samonai.embeddings.store import EmbeddingStore
 from samonai.frame import Frame
 from samonai.geometry import FrameGeometry
-from samonai.prompts import Prompts
+from samonai.prompts import FramePrompts
 from samonai.sam.network import SamNetwork
 
-Scores = Callable[[Frame, "FramePrompts"], torch.Tensor]
+Scores = Callable[[Frame, FramePrompts], torch.Tensor]
 
-
-@dataclass(frozen=True)
-class FramePrompts:
-    """The prompts of one frame, each asking for one object of a class.
-
-    Attributes:
-        boxes: float32 (N, 4), xyxy in frame space (edge coordinates, upper ends exclusive).
-        classes: int64 (N,), label value of each object.
-    """
-
-    boxes: npt.NDArray[np.float32]
-    classes: npt.NDArray[np.int64]
-
-    def to_model(self, geometry: FrameGeometry) -> Prompts:
-        """Return the prompts in model space, on image 0."""
-        return Prompts.from_boxes(geometry.boxes_to_model(self.boxes))
+__all__ = ["FramePrompts", "Scores", "SourceInferer", "box_scores", "label_from_scores"]
 
 
 class SourceInferer(Inferer):
@@ -71,7 +54,7 @@ class SourceInferer(Inferer):
         inputs: Any,
         network: SamNetwork,
         prompts: Mapping[int, FramePrompts] | None = None,
-    ) -> npt.NDArray[np.integer]:
+    ) -> Any:
         """Predict a source's label map.
 
         Args:
@@ -80,7 +63,7 @@ class SourceInferer(Inferer):
             prompts: Prompts by frame index; other frames stay background.
 
         Returns:
-            The label map on the source's grid.
+            The label map on the source's grid, as the domain's merger gives it.
         """
         network = getattr(network, "module", network)
         embedder = self._embedder_of(network)
@@ -101,7 +84,7 @@ class SourceInferer(Inferer):
     ) -> torch.Tensor:
         """Return float32 (N, H, W): the logits of each prompt in frame space, on the CPU."""
         geometry = FrameGeometry(size, network.long_side)
-        rows = torch.arange(len(prompts.boxes)).split(self.prompts_at_once)
+        rows = torch.arange(len(prompts)).split(self.prompts_at_once)
         model = prompts.to_model(geometry)
         parts = [
             geometry.logits_to_frame(network.decode(embedding[None], model[part]).low_res_logits)
@@ -109,23 +92,23 @@ class SourceInferer(Inferer):
         ]
         return torch.cat(parts)[:, 0].float().cpu()
 
-    def merge(
-        self, source: Any, prompts: Mapping[int, FramePrompts], scores: Scores
-    ) -> npt.NDArray[np.integer]:
-        """Label each prompted frame by its highest positive score, and merge the frames.
+    def merge(self, source: Any, prompts: Mapping[int, FramePrompts], scores: Scores) -> Any:
+        """Score the prompted frames in order, and let the domain merge what they say.
 
         Args:
             source: The source.
             prompts: Prompts by frame index.
             scores: Gives (N, H, W) scores of a frame's prompts; 0 and below is background.
+
+        Returns:
+            What the domain's merger makes of it; for volumes the label map.
         """
-        labels = {}
+        merger = self.domain.merger(source)
         for index in sorted(prompts):
-            if len(prompts[index].classes):
+            if len(prompts[index]):
                 frame = self.domain.frame(source, index)
-                label = label_from_scores(scores(frame, prompts[index]), prompts[index].classes)
-                labels[index] = label if frame.valid is None else np.where(frame.valid, label, 0)
-        return self.domain.merge(source, labels)
+                merger.add(frame, scores(frame, prompts[index]).numpy(), prompts[index])
+        return merger.finish()
 
     def _embedder_of(self, network: SamNetwork) -> Embedder:
         """Return an embedder for the network's encoder; forks of one network share it."""
@@ -133,23 +116,6 @@ class SourceInferer(Inferer):
             embedder = Embedder(network, self.domain, self.store, precision=self.precision)
             self._embedder = network.image_encoder, embedder
         return self._embedder[1]
-
-
-def label_from_scores(
-    scores: torch.Tensor, classes: npt.NDArray[np.int64]
-) -> npt.NDArray[np.int32]:
-    """Give every pixel the class of its highest score, or 0 where none is positive.
-
-    Args:
-        scores: float (N, H, W), logits or other scores with their threshold at 0.
-        classes: int64 (N,), class of each score.
-
-    Returns:
-        int32 (H, W).
-    """
-    best, row = scores.max(0)
-    label = classes.astype(np.int32)[row.numpy()]
-    return np.where(best.numpy() > 0, label, np.int32(0))
 
 
 def box_scores(frame: Frame, prompts: FramePrompts) -> torch.Tensor:

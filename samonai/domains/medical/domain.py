@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from samonai.domains.base import Case
+from samonai.domains.base import Case, Merger
 from samonai.domains.medical.boxes import SliceBoxes, boxes_on_slices, read_boxes
 from samonai.domains.medical.dataset import find_cases, read_class_names
 from samonai.domains.medical.intensity import Intensity, picture, plane
 from samonai.domains.medical.reader import read_label, read_volume
 from samonai.domains.medical.volume import Volume, format_shape
 from samonai.domains.medical.writer import default_ending, write_label
+from samonai.domains.merging import FrameMerger
 from samonai.errors import InputError
 from samonai.frame import Frame, FrameLocation
 
@@ -41,6 +42,7 @@ class MedicalDomain:
     """
 
     name = "medical"
+    prompt_endings: tuple[str, ...] = (".json", ".csv")
 
     def __init__(
         self,
@@ -146,6 +148,10 @@ class MedicalDomain:
             label=None if label is None else plane(label, self.axis, index),
             valid=None if valid is None else plane(valid, self.axis, index),
         )
+
+    def merger(self, source: Volume) -> Merger:
+        """Return what merges slices, which do not overlap."""
+        return FrameMerger(self, source)
 
     def merge(
         self, source: Volume, frame_labels: Mapping[int, npt.NDArray[np.integer]]

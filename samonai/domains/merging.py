@@ -1,0 +1,52 @@
+"""Merging frames that do not overlap: each pixel gets the class of its highest score."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from samonai.domains.base import Domain
+from samonai.frame import Frame
+from samonai.prompts import FramePrompts
+
+
+class FrameMerger:
+    """Labels each frame by itself and lets the domain put the labels on the source's grid.
+
+    Args:
+        domain: Merges the labels.
+        source: The source that the frames are cut from.
+    """
+
+    def __init__(self, domain: Domain, source: Any) -> None:
+        """Start with no frame."""
+        self._domain, self._source = domain, source
+        self._labels: dict[int, npt.NDArray[np.integer]] = {}
+
+    def add(self, frame: Frame, scores: npt.NDArray[np.float32], prompts: FramePrompts) -> None:
+        """Label a frame; nothing is predicted where it is not valid."""
+        label = label_from_scores(scores, prompts.classes)
+        if frame.valid is not None:
+            label = np.where(frame.valid, label, 0)
+        self._labels[frame.location.index] = label
+
+    def finish(self) -> npt.NDArray[np.integer]:
+        """Return the label map on the source's grid."""
+        return self._domain.merge(self._source, self._labels)
+
+
+def label_from_scores(
+    scores: npt.ArrayLike, classes: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int32]:
+    """Give every pixel the class of its highest score, or 0 where none is positive.
+
+    Args:
+        scores: float (N, H, W), logits or other scores with their threshold at 0.
+        classes: int64 (N,), class of each score.
+
+    Returns:
+        int32 (H, W).
+    """
+    values = np.asarray(scores)
+    label = classes.astype(np.int32)[values.argmax(0)]
+    return np.where(values.max(0) > 0, label, np.int32(0))
