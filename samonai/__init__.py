@@ -6,6 +6,7 @@ The public names are loaded when they are first used, so that ``import samonai``
 * `Predictor`: the interface of `segment_anything.SamPredictor` over such a network.
 * `Prompts`: boxes, points and masks for a batch of images, as `SamNetwork.decode` takes them.
 * `finetune`: train the mask decoder on a folder of images and labels; returns a `Run`.
+* `cross_validate`: the same k times over one store, each part of the cases held out once.
 * `Run`: a fine-tuned decoder on disk, which predicts and evaluates.
 * `evaluate`: measure a `Run` beside the model before fine-tuning and the prompt itself.
 """
@@ -18,15 +19,26 @@ if TYPE_CHECKING:
     from samonai.prompts import Prompts
     from samonai.sam import load_sam
     from samonai.sam.predictor import Predictor
+    from samonai.selection import cross_validate
 
 __version__ = "0.1.0"
 
-__all__ = ["Predictor", "Prompts", "Run", "__version__", "evaluate", "finetune", "load_sam"]
+__all__ = [
+    "Predictor",
+    "Prompts",
+    "Run",
+    "__version__",
+    "cross_validate",
+    "evaluate",
+    "finetune",
+    "load_sam",
+]
 
 _HOMES = {
     "Predictor": "samonai.sam.predictor",
     "Prompts": "samonai.prompts",
     "Run": "samonai.api",
+    "cross_validate": "samonai.selection",
     "evaluate": "samonai.api",
     "finetune": "samonai.api",
     "load_sam": "samonai.sam",

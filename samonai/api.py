@@ -107,7 +107,7 @@ def finetune(
     }
     chosen = check_settings(plain, config)
     # Before a model is loaded, or even fetched.
-    _domain(domain, config, chosen).find_cases(existing(images), labels)
+    domain_of(domain, config, chosen).find_cases(existing(images), labels)
     folder = RunFolder(out)
     record = {
         **_record(domain, {**plain_settings(config), **chosen}),
@@ -174,7 +174,7 @@ def embed(
     """
     config = read_config(config_files(domain, TRAIN))
     chosen = {**plain_settings(config), **check_settings(settings, config)}
-    reader = _domain(domain, config, chosen)
+    reader = domain_of(domain, config, chosen)
     cases = reader.find_cases(existing(images), labels)
     network = network_overrides(sam, checkpoint, sha256, device)
     from samonai.embeddings import EmbeddingStore, encode_cases
@@ -201,7 +201,7 @@ def _record(domain: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {"samonai": __version__, "domain": domain, "settings": kept}
 
 
-def _domain(name: str, config: Mapping[str, Any], settings: Mapping[str, Any]) -> Domain:
+def domain_of(name: str, config: Mapping[str, Any], settings: Mapping[str, Any]) -> Domain:
     """Build the domain that a training configuration would build."""
     asked = {key: settings[key] for key in config["domain"] if settings.get(key) is not None}
     return get_domain(name, **asked)

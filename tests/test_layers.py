@@ -20,6 +20,7 @@ LAYERS = (
     ("training", "inference"),
     ("report",),
     ("api", "bundles", "demo", "overrides", "run", "run_folder"),
+    ("selection",),
     ("cli",),
 )
 TOP = len(LAYERS)

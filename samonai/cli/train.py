@@ -1,12 +1,15 @@
 """`samonai train`: fine-tune the mask decoder."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from samonai.cli import options
 from samonai.errors import InputError
+
+if TYPE_CHECKING:
+    from samonai.selection import RunSet
 
 EXAMPLE = (
     "Example: samonai train medical --images imagesTr --labels labelsTr --out runs/spleen "
@@ -30,6 +33,20 @@ def train(
         Path | None,
         typer.Option(help='JSON {"train": [case, …], "val": [case, …]}; a case is a file\'s name.'),
     ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(min=2, help="Train so many runs, each with another part held out."),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=2, help="Train so many runs that differ in the seed only.")
+    ] = None,
+    groups: Annotated[
+        Path | None,
+        typer.Option(
+            help='JSON {"case": "patient", …}: one patient\'s cases are never torn apart. By '
+            "default each case is a patient."
+        ),
+    ] = None,
     seed: options.Seed = 0,
     store: options.Store = None,
     device: options.Device = None,
@@ -40,34 +57,74 @@ def train(
 
     Every frame is encoded once, into a store; then only the decoder is trained. Killed at any
     moment, the same command goes on and ends with the weights of an uninterrupted run.
+
+    With --folds or --seeds there are several runs in the folder, all over one store; folds are
+    made of the split's training cases where there is a split.
     """
-    from samonai import api
+    from samonai import api, selection
     from samonai.bundles import TRAIN, config_files, parse_settings, read_config
 
-    if split is not None and val_fraction is not None:
-        raise InputError("give --split or --val-fraction, not both")
+    _check_together(split, val_fraction, folds, seeds, groups)
     config = read_config(config_files(domain, TRAIN))
     settings = parse_settings(set_ or [], config, options.HAVE_OPTIONS)
-    run = api.finetune(
-        model,
-        images,
-        labels,
-        domain=domain,
-        out=out,
-        epochs=epochs,
-        split=split,
-        val_fraction=0.2 if val_fraction is None else val_fraction,
-        seed=seed,
-        checkpoint=checkpoint,
-        sha256=sha256,
-        store=store,
-        device=device,
-        overwrite=overwrite,
+    fraction = 0.2 if val_fraction is None else val_fraction
+    common: dict[str, Any] = {
         **settings,
-    )
+        "domain": domain,
+        "out": out,
+        "epochs": epochs,
+        "split": split,
+        "seed": seed,
+        "checkpoint": checkpoint,
+        "sha256": sha256,
+        "store": store,
+        "device": device,
+        "overwrite": overwrite,
+    }
+    data = (model, images, labels)
+    if folds is not None:
+        _show(selection.cross_validate(*data, folds=folds, groups=groups, **common))
+        return
+    if seeds is not None:
+        _show(
+            selection.repeat_seeds(
+                *data, seeds=seeds, groups=groups, val_fraction=fraction, **common
+            )
+        )
+        return
+    run = api.finetune(*data, val_fraction=fraction, **common)
     metrics = run.metadata.metrics
     done = run.metadata.training.get("epochs_done")
     typer.echo(
         f"{run.folder.decoder}: validation Dice {metrics['val_dice']:.3f} after epoch "
         f"{metrics['epoch']} of {done}"
     )
+
+
+def _check_together(
+    split: Path | None,
+    val_fraction: float | None,
+    folds: int | None,
+    seeds: int | None,
+    groups: Path | None,
+) -> None:
+    """Refuse options that exclude each other."""
+    if split is not None and val_fraction is not None:
+        raise InputError("give --split or --val-fraction, not both")
+    if folds is not None and seeds is not None:
+        raise InputError("give --folds or --seeds, not both")
+    if folds is not None and val_fraction is not None:
+        raise InputError("--folds holds each part out once; --val-fraction has no place beside it")
+    if groups is not None and folds is None and (seeds is None or split is not None):
+        raise InputError("--groups goes with --folds, or with --seeds without --split")
+
+
+def _show(runs: "RunSet") -> None:
+    """Print the table of several runs."""
+    from rich.console import Console
+
+    from samonai.report.selection import members_table
+
+    Console().print(members_table(runs.document))
+    frames = runs.document["frames"]
+    typer.echo(f"{runs.path}: {frames['encoded']} frames encoded, {frames['reused']} reused")

@@ -14,6 +14,7 @@ import zarr
 from zarr.errors import GroupNotFoundError
 
 from samonai.embeddings.chunks import FrameChunks, find_array, open_chunks, require_group
+from samonai.embeddings.counting import announce
 from samonai.errors import InputError
 
 FORMAT_VERSION = 1
@@ -55,6 +56,7 @@ class EmbeddingStore:
         self.read_only = read_only
         self.encoded = 0
         self.reused = 0
+        announce(self)
         self.root = _open_root(self.url, read_only)
         version = self.root.attrs.get("samonai_store", FORMAT_VERSION)
         if version != FORMAT_VERSION:

@@ -1,0 +1,202 @@
+"""What many runs on one data set share: the network, the data, the store; loaded and found once."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from samonai.api import domain_of, evaluate, finetune
+from samonai.bundles import TRAIN, check_settings, config_files, plain_settings, read_config
+from samonai.errors import InputError
+from samonai.overrides import existing, output_folder, shows_progress, store_location
+from samonai.run import Run
+from samonai.run_folder import STORE_FOLDER, path_fingerprint
+from samonai.training.folds import SplitNames, fold_splits, grouped_split, read_groups
+
+if TYPE_CHECKING:
+    from samonai.domains.base import Case
+    from samonai.sam.network import SamNetwork
+
+EVALUATION = "evaluation"
+"""The folder in a run's folder where its held-out cases are measured."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Runs on one data set, with one encoder and one store.
+
+    Attributes:
+        sam: The network or a model's name.
+        images: Folder of images, or a data list file.
+        labels: Folder of labels; None with a data list that names them.
+        out: The folder that holds the runs.
+        domain: The kind of data.
+        checkpoint: The model's weights, where they are not the published ones.
+        sha256: The hash that these must have.
+        store: Where embeddings are kept; None: in `out`.
+        device: Where to compute.
+        progress: Show bars; None: where standard error is a terminal.
+        settings: The settings of every run.
+    """
+
+    sam: "SamNetwork | str"
+    images: Path | str
+    labels: Path | str | None
+    out: Path
+    domain: str = "medical"
+    checkpoint: Path | str | None = None
+    sha256: str | None = None
+    store: Path | str | None = None
+    device: Any = None
+    progress: bool | None = None
+    settings: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Check what can be checked before a model is loaded.
+
+        Raises:
+            InputError: A setting is not known, or `out` is a file.
+        """
+        check_settings(self.settings or {}, self._config)
+        object.__setattr__(self, "out", output_folder(self.out).absolute())
+
+    @cached_property
+    def _config(self) -> dict[str, Any]:
+        return read_config(config_files(self.domain, TRAIN))
+
+    @cached_property
+    def cases(self) -> list["Case"]:
+        """Return the data set's cases.
+
+        Raises:
+            InputError: A case has no label.
+        """
+        chosen = {**plain_settings(self._config), **(self.settings or {})}
+        reader = domain_of(self.domain, self._config, chosen)
+        found = reader.find_cases(existing(self.images), self.labels)
+        if unlabelled := [case.case_id for case in found if case.label is None]:
+            raise InputError(
+                f"{len(unlabelled)} of {len(found)} cases in {self.images} have no label, such as "
+                f"{unlabelled[0]!r}"
+            )
+        return found
+
+    @cached_property
+    def network(self) -> "SamNetwork":
+        """Return the network, loaded once for all runs."""
+        if not isinstance(self.sam, str):
+            return self.sam
+        from samonai.sam import load_sam
+
+        return load_sam(self.sam, self.checkpoint, self.device, self.sha256)
+
+    @property
+    def store_path(self) -> str:
+        """Return where all runs keep their embeddings."""
+        return store_location(self.out / STORE_FOLDER if self.store is None else self.store)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what tells this job from another one, without naming a folder."""
+        return {
+            "domain": self.domain,
+            "model": self.sam if isinstance(self.sam, str) else self.sam.name,
+            "images": path_fingerprint(self.images),
+            "labels": path_fingerprint(self.labels),
+            "settings": dict(self.settings or {}),
+        }
+
+    def train(
+        self,
+        name: str,
+        split: SplitNames,
+        *,
+        seed: int = 0,
+        overwrite: bool = False,
+        **changes: Any,
+    ) -> Run:
+        """Train one run into the folder `name`, or go on with it, or find it complete."""
+        return finetune(
+            self.network,
+            self.images,
+            self.labels,
+            domain=self.domain,
+            out=self.out / name,
+            split=split,
+            seed=seed,
+            checkpoint=self.checkpoint,
+            store=self.store_path,
+            device=self.device,
+            overwrite=overwrite,
+            progress=self.progress,
+            **{**(self.settings or {}), **changes},
+        )
+
+    def evaluate(self, run: Run, cases: Sequence[str], **options: Any) -> dict[str, Any]:
+        """Measure a run at native resolution, once; what `metrics.json` says.
+
+        Args:
+            run: The run.
+            cases: The cases to measure.
+            **options: As `samonai.evaluate` takes them.
+        """
+        folder = run.path / EVALUATION
+        metrics = folder / "metrics.json"
+        if (
+            metrics.is_file()
+            and metrics.stat().st_mtime_ns >= run.folder.decoder.stat().st_mtime_ns
+        ):
+            found: dict[str, Any] = json.loads(metrics.read_text(encoding="utf-8"))
+            if {row["case"] for row in found["cases"]} == set(cases):
+                return found
+        return evaluate(
+            run,
+            self.images,
+            self.labels,
+            folder,
+            cases=list(cases),
+            **{"zero_shot": False, "report": False, "progress": self.progress, **options},
+        )
+
+    def say(self, text: str) -> None:
+        """Tell on standard error what goes on, where progress is shown."""
+        if shows_progress(self.progress):
+            Console(stderr=True).print(text, highlight=False, markup=False)
+
+    def split(
+        self,
+        split: Path | str | Mapping[str, Sequence[str]] | None,
+        val_fraction: float,
+        groups: Path | str | None,
+        seed: int,
+    ) -> SplitNames:
+        """Return the cases to train on and to hold out, for runs that all share them."""
+        from samonai.training.split import split_cases
+
+        if isinstance(split, Mapping):
+            return {part: list(split[part]) for part in ("train", "val")}
+        if split is None and groups is not None:
+            names = [case.case_id for case in self.cases]
+            return grouped_split(names, val_fraction, read_groups(groups), seed)
+        found = split_cases(self.cases, val_fraction=val_fraction, split_file=split, seed=seed)
+        return {
+            "train": [case.case_id for case in found.train],
+            "val": [case.case_id for case in found.val],
+        }
+
+    def folds(
+        self,
+        split: Path | str | Mapping[str, Sequence[str]] | None,
+        folds: int,
+        groups: Path | str | None,
+        seed: int,
+    ) -> list[SplitNames]:
+        """Return k splits of all cases, or of a split's training cases alone."""
+        if split is None:
+            names = [case.case_id for case in self.cases]
+        else:
+            names = self.split(split, 0.2, None, seed)["train"]
+        return fold_splits(names, folds, None if groups is None else read_groups(groups), seed)

@@ -1,0 +1,292 @@
+"""Several runs of one recipe: k folds, or one split with several seeds; and what they agree on."""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
+
+from samonai.embeddings.counting import counting_frames
+from samonai.errors import InputError
+from samonai.files import write_atomically
+from samonai.run import Run
+from samonai.run_folder import SETTINGS_FILE, STORE_FOLDER
+from samonai.selection.job import Job
+from samonai.training.folds import SplitNames
+
+if TYPE_CHECKING:
+    from samonai.sam.network import SamNetwork
+
+FOLDS_FILE, SEEDS_FILE = "folds.json", "seeds.json"
+SplitLike = Path | str | Mapping[str, Sequence[str]] | None
+
+_FORMAT_VERSION = 1
+_PLAN = ("format_version", "seed", "job")
+
+
+@dataclass(frozen=True)
+class RunSet:
+    """Finished runs of one recipe.
+
+    Attributes:
+        path: The folder that holds them.
+        runs: The runs.
+        document: What `folds.json` or `seeds.json` says: each member's cases and Dice, the mean
+            and the spread, and the frames that this call encoded and reused.
+    """
+
+    path: Path
+    runs: list[Run]
+    document: dict[str, Any]
+
+
+def cross_validate(
+    sam: "SamNetwork | str",
+    images: Path | str,
+    labels: Path | str | None = None,
+    *,
+    out: Path | str,
+    folds: int = 5,
+    groups: Path | str | None = None,
+    split: SplitLike = None,
+    seed: int = 0,
+    overwrite: bool = False,
+    **settings: Any,
+) -> RunSet:
+    """Train k runs, each with another part of the cases held out, over one store.
+
+    The same call on the same `out` goes on where it was stopped. Each fold is a run of its own in
+    `out/fold0`, `out/fold1`, …, measured on its held-out cases at native resolution. These cases
+    also chose the fold's best epoch, so the estimate leans to the good side; a split's `val` cases
+    take no part in any fold, and are there to measure the folds' ensemble on.
+
+    Args:
+        sam: A network, or a model's name.
+        images: Folder of images, or a data list file.
+        labels: Folder of labels; None with a data list that names them.
+        out: The folder of all folds.
+        folds: How many.
+        groups: JSON file that says which patient each case belongs to; None: each case is one.
+        split: Folds are made of its `train` cases only; None: of all cases.
+        seed: Deals the cases, and seeds every run.
+        overwrite: Start over where `out` holds folds already.
+        **settings: `domain`, `checkpoint`, `sha256`, `store`, `device` and `progress` as `finetune`
+            takes them; `epochs` and the bundle's other settings.
+
+    Raises:
+        InputError: Something that was given cannot be used.
+    """
+    job = make_job(sam, images, labels, out, settings)
+    plan = {f"fold{n}": (s, seed) for n, s in enumerate(job.folds(split, folds, groups, seed))}
+    return _train_members(job, FOLDS_FILE, plan, seed, overwrite)
+
+
+def repeat_seeds(
+    sam: "SamNetwork | str",
+    images: Path | str,
+    labels: Path | str | None = None,
+    *,
+    out: Path | str,
+    seeds: int = 5,
+    groups: Path | str | None = None,
+    split: SplitLike = None,
+    val_fraction: float = 0.2,
+    seed: int = 0,
+    overwrite: bool = False,
+    **settings: Any,
+) -> RunSet:
+    """Train one recipe on one split with several seeds: how much of a difference is chance.
+
+    The split hangs on `seed` alone and is the same for all; the runs' own seeds are `seed`,
+    `seed + 1`, …, in `out/seed0`, `out/seed1`, …
+
+    Args:
+        sam: A network, or a model's name.
+        images: Folder of images, or a data list file.
+        labels: Folder of labels; None with a data list that names them.
+        out: The folder of all runs.
+        seeds: How many.
+        groups: JSON file that says which patient each case belongs to; None: each case is one.
+        split: Cases to train on and to hold out; None: drawn.
+        val_fraction: Share of the cases that is held out, without a split.
+        seed: The first seed.
+        overwrite: Start over where `out` holds runs already.
+        **settings: As `cross_validate` takes them.
+
+    Raises:
+        InputError: Something that was given cannot be used.
+    """
+    if seeds < 2:
+        raise InputError(f"a seed sweep takes at least 2 seeds, got {seeds}")
+    job = make_job(sam, images, labels, out, settings)
+    names = job.split(split, val_fraction, groups, seed)
+    plan = {f"seed{seed + n}": (names, seed + n) for n in range(seeds)}
+    return _train_members(job, SEEDS_FILE, plan, seed, overwrite)
+
+
+def open_runs(
+    paths: Sequence[Path | str], *, checkpoint: Path | str | None = None, device: Any = None
+) -> list[Run]:
+    """Open runs by their folders; a folder of folds or seeds stands for all of its runs.
+
+    Raises:
+        InputError: A folder holds no run, or folds that are not all finished.
+    """
+    folders: list[Path] = []
+    for path in map(Path, paths):
+        file = next((path / n for n in (FOLDS_FILE, SEEDS_FILE) if (path / n).is_file()), None)
+        folders += [path] if file is None else [path / name for name in _read(file)["members"]]
+    return [Run(folder, checkpoint=checkpoint, device=device) for folder in folders]
+
+
+def make_job(
+    sam: "SamNetwork | str",
+    images: Path | str,
+    labels: Path | str | None,
+    out: Path | str,
+    settings: Mapping[str, Any],
+) -> Job:
+    """Make a job of what callers give as one bag of settings."""
+    own = ("domain", "checkpoint", "sha256", "store", "device", "progress")
+    given = {key: settings[key] for key in own if key in settings}
+    rest = {key: value for key, value in settings.items() if key not in own}
+    return Job(sam, images, labels, Path(out), **given, settings=rest)
+
+
+def spread(values: Sequence[float | None]) -> dict[str, float | int | None]:
+    """Return number, mean, standard deviation (of a sample), least and greatest."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return {"n": 0, "mean": None, "sd": None, "min": None, "max": None}
+    return {
+        "n": len(known),
+        "mean": fmean(known),
+        "sd": stdev(known) if len(known) > 1 else None,
+        "min": min(known),
+        "max": max(known),
+    }
+
+
+def _train_members(
+    job: Job, file: str, plan: Mapping[str, tuple[SplitNames, int]], seed: int, overwrite: bool
+) -> RunSet:
+    path = job.out / file
+    document: dict[str, Any] = {
+        "format_version": _FORMAT_VERSION,
+        "seed": seed,
+        "job": job.fingerprint(),
+        "members": {name: {**names, "seed": own} for name, (names, own) in plan.items()},
+    }
+    runs: list[Run] = []
+    with _claimed(path, document, overwrite), counting_frames() as frames:
+        for number, (name, (names, own)) in enumerate(plan.items(), start=1):
+            job.say(f"{name} ({number} of {len(plan)})")
+            run = job.train(name, names, seed=own)
+            document["members"][name] |= _result(run, job.evaluate(run, names["val"]))
+            document["frames"] = frames.to_json()
+            document |= _summary(document["members"].values())
+            _write(path, document)
+            runs.append(run)
+    return RunSet(job.out, runs, document)
+
+
+def _result(run: Run, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a member's figures at native resolution: means over its held-out cases."""
+    return {
+        "epoch": run.metadata.metrics["epoch"],
+        "dice": metrics["summary"]["dice"]["finetuned"],
+        "per_class": {k: v["dice"]["finetuned"] for k, v in metrics["per_class"].items()},
+        "case_dice": [row["dice"] for row in metrics["cases"]],
+    }
+
+
+def _summary(members: Any) -> dict[str, Any]:
+    done = [member for member in members if "dice" in member]
+    classes = list(dict.fromkeys(name for member in done for name in member["per_class"]))
+    return {
+        "dice": spread([member["dice"] for member in done]),
+        "per_class": {
+            name: spread([member["per_class"].get(name) for member in done]) for name in classes
+        },
+        "case_dice": spread([value for member in done for value in member["case_dice"]]),
+    }
+
+
+@contextmanager
+def _claimed(path: Path, document: Mapping[str, Any], overwrite: bool) -> Iterator[None]:
+    """Take the folder; a plan of which nothing was trained leaves no trace."""
+    existed = path.parent.is_dir()
+    _claim(path, document, overwrite)
+    try:
+        yield
+    except InputError:
+        if not _started(path):
+            path.unlink(missing_ok=True)
+            if not existed and not any(path.parent.iterdir()):
+                path.parent.rmdir()
+        raise
+
+
+def _claim(path: Path, document: Mapping[str, Any], overwrite: bool) -> None:
+    """Write the plan, or find that it is the one that is there.
+
+    Raises:
+        InputError: The folder holds something else, or another plan.
+    """
+    if path.is_file() and not overwrite and _started(path):
+        found = _read(path)
+        differing = [key for key in _PLAN if found.get(key) != document[key]]
+        if _plans(found) != _plans(document):
+            differing.append("cases")
+        if differing:
+            raise InputError(
+                f"{path.parent} was made with other settings ({', '.join(differing)}); choose "
+                f"another folder, or start over with --overwrite"
+            )
+        return
+    for folder in _started(path) if path.is_file() else ():
+        shutil.rmtree(folder)
+    others = [
+        entry.name
+        for entry in (path.parent.iterdir() if path.parent.is_dir() else ())
+        if entry.name not in (STORE_FOLDER, path.name) and not entry.name.startswith(".")
+    ]
+    if others:
+        raise InputError(
+            f"{path.parent} holds other things already (such as {sorted(others)[0]}); choose an "
+            f"empty or a new folder"
+        )
+    _write(path, document)
+
+
+def _started(path: Path) -> list[Path]:
+    """Return the folders of the members that have been trained, at least in part."""
+    folders = [path.parent / Path(name).name for name in _read(path)["members"]]
+    return [folder for folder in folders if (folder / SETTINGS_FILE).is_file()]
+
+
+def _plans(document: Mapping[str, Any]) -> dict[str, Any]:
+    wanted = ("train", "val", "seed")
+    return {
+        name: {key: member.get(key) for key in wanted}
+        for name, member in document["members"].items()
+    }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    known = isinstance(content, dict) and content.get("format_version") == _FORMAT_VERSION
+    if not known or not isinstance(content.get("members"), dict) or not content["members"]:
+        raise InputError(f"{path} was not written by this version of samonai")
+    return dict(content)
+
+
+def _write(path: Path, document: Mapping[str, Any]) -> None:
+    with write_atomically(path) as temporary:
+        temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
