@@ -91,6 +91,30 @@ class Prompts:
         """Return the prompts at the given rows (int64 indices or bool mask)."""
         return replace(self, **{k: v[rows] for k, v in vars(self).items() if v is not None})
 
+    def add_points(self, points: torch.Tensor, labels: torch.Tensor) -> "Prompts":
+        """Return the prompts with one point more in each row.
+
+        Args:
+            points: float32 (N, 2), (x, y) in model space.
+            labels: int64 (N,): 1 inside, 0 outside, -1 for no point in that row.
+        """
+        coords, signs = points[:, None], labels[:, None]
+        if self.point_coords is not None and self.point_labels is not None:
+            coords = torch.cat([self.point_coords, coords], dim=1)
+            signs = torch.cat([self.point_labels, signs], dim=1)
+        return replace(self, point_coords=coords, point_labels=signs)
+
+    def with_masks(self, mask_inputs: torch.Tensor) -> "Prompts":
+        """Return the prompts with these mask prompts in all rows, in the place of any others."""
+        return replace(self, mask_inputs=mask_inputs, has_mask=None)
+
+    def row_is_ambiguous(self) -> torch.Tensor:
+        """Return bool (N,): which rows are a single point, which may mean a part or the whole."""
+        if self.point_labels is None:
+            return torch.zeros_like(self.image_index, dtype=torch.bool)
+        one = (self.point_labels != NO_POINT).sum(1) == 1
+        return one & ~self.row_has_box() & ~self.row_has_mask()
+
     def kinds(self) -> list[torch.Tensor]:
         """Split into rows that the prompt encoder can take at once.
 

@@ -6,7 +6,7 @@ import torch
 
 from samonai.errors import InputError
 from samonai.prompts import NO_POINT
-from samonai.sampling import PromptSampler, jitter_boxes
+from samonai.sampling import PromptSampler, jitter_boxes, loosen_boxes, shift_boxes
 
 BOX = np.array([[100.0, 200.0, 300.0, 280.0]], np.float32)
 
@@ -35,6 +35,59 @@ def test_boxes_stay_inside_the_frame():
     moved = jitter_boxes(np.repeat(BOX, 500, 0), 0.4, (310, 290), np.random.default_rng(0))
     assert moved[:, 2].max() <= 310
     assert moved[:, 3].max() <= 290
+
+
+def test_a_shifted_box_keeps_its_size():
+    many = np.repeat(BOX, 2000, 0)
+    moved = shift_boxes(many, 0.1, (1024, 1024), np.random.default_rng(0))
+    assert (moved[:, 2:] - moved[:, :2]) == pytest.approx(many[:, 2:] - many[:, :2], abs=1e-3)
+    shares = (moved - many)[:, :2] / np.array([200, 80])
+    assert np.abs(shares).max(0) == pytest.approx(0.1, rel=0.02)
+
+
+def test_a_loose_box_holds_the_exact_one():
+    many = np.repeat(BOX, 2000, 0)
+    moved = loosen_boxes(many, 0.25, (1024, 1024), np.random.default_rng(0))
+    outside = (many - moved) * np.array([1, 1, -1, -1]) / np.array([200, 80, 200, 80])
+    assert outside.min() >= 0
+    assert outside.max(0) == pytest.approx(0.25, rel=0.02)
+
+
+def test_errors_of_boxes_come_in_their_proportions(mask):
+    sampler = PromptSampler(box_jitter=0.0, shifted=0.25, loose=0.5, box_shift=0.4)
+    many = np.repeat(BOX, 800, 0)
+    boxes = sampler.sample(
+        many, np.repeat(mask, 800, 0), (1024, 1024), np.random.default_rng(0)
+    ).boxes.numpy()
+    exact = (boxes == many).all(1)
+    same_size = np.isclose(boxes[:, 2:] - boxes[:, :2], many[:, 2:] - many[:, :2], atol=1e-3).all(1)
+    assert exact.mean() == pytest.approx(0.25, abs=0.05)
+    assert (same_size & ~exact).mean() == pytest.approx(0.25, abs=0.05)
+
+
+def test_masks_come_alone_and_beside_other_prompts(mask):
+    sampler = PromptSampler({"box": 1.0, "mask": 1.0}, with_mask=0.5)
+    prompts = sampler.sample(
+        np.repeat(BOX, 100, 0), np.repeat(mask, 100, 0), (1024, 1024), np.random.default_rng(0)
+    )
+    alone = ~prompts.row_has_box()
+    assert prompts.row_has_mask()[alone].all()
+    assert 0.3 < prompts.row_has_mask()[~alone].float().mean() < 0.7
+    assert prompts.mask_inputs.shape == (100, 1, 256, 256)
+    drawn = prompts.mask_inputs[prompts.row_has_mask()][:, 0] > 0
+    overlap = (drawn & torch.from_numpy(mask)).sum((1, 2)) / mask.sum()
+    assert overlap.mean() > 0.7
+
+
+def test_new_kinds_of_error_do_not_change_what_the_old_ones_draw(mask):
+    """Runs of before go on as they were: without these, no other number is drawn."""
+    generator = np.random.default_rng(5)
+    prompts = PromptSampler({"box": 0.5, "box_and_points": 0.5}).sample(
+        BOX, mask, (1024, 1024), generator
+    )
+    again = np.random.default_rng(5)
+    again.choice(2, size=1, p=[0.5, 0.5])
+    assert (jitter_boxes(BOX, 0.05, (1024, 1024), again) == prompts.boxes.numpy()).all()
 
 
 def test_points_lie_inside_and_outside_as_their_labels_say(mask):
@@ -70,6 +123,10 @@ def test_the_same_generator_draws_the_same(mask):
         ({"kinds": {"box": 0.0}}, "positive"),
         ({"box_jitter": 0.7}, "box_jitter"),
         ({"positive": 0}, "points"),
+        ({"shifted": 0.7, "loose": 0.7}, "shifted"),
+        ({"box_shift": 0.5}, "box_shift"),
+        ({"mask_noise": -0.1}, "mask_noise"),
+        ({"with_mask": 1.5}, "with_mask"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings, message):

@@ -27,7 +27,7 @@ from samonai.training import (
     prepare_batch,
 )
 from samonai.training.data import EpochBatchSampler, FrameSample, collate_frames
-from samonai.training.losses import binary_iou
+from samonai.training.losses import RECIPES, binary_iou
 
 SIDE = 256
 
@@ -67,7 +67,7 @@ class TestLosses:
         )
         torch.testing.assert_close(loss, expected)
 
-    @pytest.mark.parametrize("recipe", ["dice_bce", "dice_focal", "bce"])
+    @pytest.mark.parametrize("recipe", sorted(RECIPES))
     def test_padding_has_no_gradient(self, recipe):
         masks, valid = squares(0), torch.zeros(1, 1, SIDE, SIDE, dtype=torch.bool)
         valid[..., :64, :] = True
@@ -84,6 +84,40 @@ class TestLosses:
         full = MaskLoss("bce", iou_weight=1.0)(output, targets(masks))
         without = MaskLoss("bce", iou_weight=0.0)(output, targets(masks))
         assert (full - without).item() == pytest.approx((0.9 - 16 / 48) ** 2, abs=1e-5)
+
+    def test_only_the_best_of_several_masks_learns_but_the_iou_head_rates_all(self):
+        masks = squares(0, 40)
+        guesses = torch.cat([squares(0, 0), squares(16, 40), squares(200, 200)], dim=1)
+        logits = logits_of(guesses, 2.0).requires_grad_()
+        rated = torch.full((2, 3), 0.5, requires_grad=True)
+        MaskLoss("dice_focal")(DecodeOutput(logits, rated), targets(masks)).backward()
+        learns = logits.grad.flatten(2).abs().sum(2) > 0
+        assert learns.tolist() == [[True, False, False], [False, True, False]]
+        assert (rated.grad != 0).all()
+
+    def test_a_prompts_loss_is_its_best_masks(self):
+        masks = squares(0)
+        several = torch.cat([logits_of(squares(8)), logits_of(squares(64))], dim=1)
+        joint = MaskLoss(iou_weight=0)(DecodeOutput(several, torch.zeros(1, 2)), targets(masks))
+        alone = MaskLoss(iou_weight=0)(
+            DecodeOutput(several[:, :1], torch.zeros(1, 1)), targets(masks)
+        )
+        torch.testing.assert_close(joint, alone)
+
+    @pytest.mark.parametrize("recipe", ["dice_boundary", "dice_hausdorff"])
+    def test_boundary_losses_count_how_far_off_a_mistake_lies(self, recipe):
+        """The same area of error costs more when it lies farther from the object."""
+        masks = squares(0)
+        near, far = (masks.clone() for _ in range(2))
+        near[0, 0, 32:40, :32] = True
+        far[0, 0, 200:208, :32] = True
+        for other, differs in (("dice_bce", False), (recipe, True)):
+            loss = MaskLoss(other, iou_weight=0)
+            values = [
+                loss(DecodeOutput(logits_of(mask), torch.zeros(1, 1)), targets(masks)).item()
+                for mask in (near, far)
+            ]
+            assert (values[1] > values[0] + 1e-3) == differs
 
     def test_an_unknown_recipe_is_named(self):
         with pytest.raises(InputError, match="dise"):

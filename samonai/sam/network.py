@@ -167,7 +167,12 @@ class SamNetwork(nn.Module):
         return encode_images(self.image_encoder, images.to(self.device), precision)
 
     def decode(
-        self, image_embeddings: torch.Tensor, prompts: Prompts, multimask_output: bool = False
+        self,
+        image_embeddings: torch.Tensor,
+        prompts: Prompts,
+        multimask_output: bool = False,
+        *,
+        every_slot: bool = False,
     ) -> DecodeOutput:
         """Decode ragged prompts on a batch of embeddings; equal to upstream's loop over images.
 
@@ -175,6 +180,7 @@ class SamNetwork(nn.Module):
             image_embeddings: float (B, C, h, w); float16 from a store is fine.
             prompts: N prompts, each with the index of its image.
             multimask_output: Return the three masks for an ambiguous prompt, not the single one.
+            every_slot: Return all of them, the single mask first.
 
         Returns:
             Logits (N, M, 4h, 4w) and IoU predictions (N, M), in the order of the prompts.
@@ -195,13 +201,13 @@ class SamNetwork(nn.Module):
         image_embeddings = image_embeddings.to(self.device, torch.float32)
         prompts = prompts.to(self.device)
         groups = prompts.kinds()
-        parts = [
-            self._decode_kind(image_embeddings, prompts[rows], multimask_output) for rows in groups
-        ]
+        count = self.mask_decoder.num_mask_tokens
+        slots = range(count) if every_slot else range(1, count) if multimask_output else range(1)
+        parts = [self._decode_kind(image_embeddings, prompts[rows], slots) for rows in groups]
         if len(parts) == 1:
             return parts[0]
         if not parts:
-            return self._empty_output(multimask_output)
+            return self._empty_output(len(slots))
         order = torch.argsort(torch.cat(groups))
         return DecodeOutput(
             torch.cat([part.low_res_logits for part in parts])[order],
@@ -209,7 +215,7 @@ class SamNetwork(nn.Module):
         )
 
     def forward(
-        self, image: torch.Tensor, prompts: Prompts | None = None
+        self, image: torch.Tensor, prompts: Prompts | None = None, every_slot: bool = False
     ) -> torch.Tensor | DecodeOutput:
         """Decode prompts on embeddings, or on images, which are encoded first.
 
@@ -217,6 +223,7 @@ class SamNetwork(nn.Module):
             image: float (B, C, h, w) embeddings, or float (B, 3, S, S) model images.
             prompts: The prompts. None asks for the main object of each whole frame (a box around
                 the model image), as a plain tensor: what exports and shape checks call.
+            every_slot: As `decode` takes it.
 
         Returns:
             With prompts a `DecodeOutput`; without, float (B, 1, 256, 256) logits.
@@ -224,14 +231,14 @@ class SamNetwork(nn.Module):
         image = image.as_tensor() if hasattr(image, "as_tensor") else image
         embeddings = self.encode(image) if image.shape[1] == 3 else image
         if prompts is not None:
-            return self.decode(embeddings, prompts)
+            return self.decode(embeddings, prompts, every_slot=every_slot)
         side = float(self.long_side)
         whole = torch.tensor([[0.0, 0.0, side, side]]).repeat(len(embeddings), 1)
         index = torch.arange(len(embeddings))
         return self.decode(embeddings, Prompts(index, boxes=whole)).low_res_logits
 
     def _decode_kind(
-        self, image_embeddings: torch.Tensor, prompts: Prompts, multimask_output: bool
+        self, image_embeddings: torch.Tensor, prompts: Prompts, slots: range
     ) -> DecodeOutput:
         """Decode prompts that all have the same parts."""
         # bfloat16 cannot hold a coordinate of a 1024 frame, so positions never see autocast.
@@ -241,7 +248,6 @@ class SamNetwork(nn.Module):
         # Channels last: (B, h, w, C) and (N, h, w, C).
         image = image_embeddings.permute(0, 2, 3, 1).contiguous()
         image = image[prompts.image_index] + dense.permute(0, 2, 3, 1)
-        slots = range(1, self.mask_decoder.num_mask_tokens) if multimask_output else range(1)
         logits, iou_predictions = decode_tokens(self.mask_decoder, image, position, sparse, slots)
         return DecodeOutput(logits, iou_predictions[:, slots.start : slots.stop])
 
@@ -267,8 +273,7 @@ class SamNetwork(nn.Module):
         sparse, dense = self.prompt_encoder(points, boxes, masks)
         return sparse, dense
 
-    def _empty_output(self, multimask_output: bool) -> DecodeOutput:
-        masks = self.mask_decoder.num_mask_tokens - 1 if multimask_output else 1
+    def _empty_output(self, masks: int) -> DecodeOutput:
         side = self.long_side // LOW_RES_STRIDE
         empty = torch.zeros(0, masks, side, side, device=self.device)
         return DecodeOutput(empty, empty.new_zeros(0, masks))

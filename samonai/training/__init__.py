@@ -11,6 +11,7 @@ from samonai.training.handlers import (
     TrainingProgress,
 )
 from samonai.training.inferer import DecoderInferer
+from samonai.training.interactive import interactive_update
 from samonai.training.losses import MaskLoss, MaskTargets
 from samonai.training.prepare import TrainingData, prepare_training
 from samonai.training.validation import CaseDice
@@ -31,6 +32,7 @@ __all__ = [
     "TrainingProgress",
     "export_best",
     "frame_loader",
+    "interactive_update",
     "prepare_batch",
     "prepare_training",
 ]

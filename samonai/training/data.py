@@ -15,7 +15,7 @@ from samonai.sampling import PromptSampler
 from samonai.training.losses import MaskTargets
 
 # Names the streams of random numbers that hang on one seed, so that none repeats another.
-_ORDER_STREAM, _SAMPLE_STREAM = 0, 1
+_ORDER_STREAM, _SAMPLE_STREAM, _CLICK_STREAM = 0, 1, 2
 
 
 class StoredCase(NamedTuple):
@@ -41,6 +41,8 @@ class FrameSample(NamedTuple):
         masks: bool (N, 256, 256), the objects in the low-res frame.
         valid: bool (256, 256), False on padding and on invalid pixels.
         objects: (case id, class value) of each object.
+        click_seed: Seeds the generator of the frame's corrective clicks: seed, stream, epoch,
+            number.
     """
 
     embedding: torch.Tensor
@@ -48,6 +50,7 @@ class FrameSample(NamedTuple):
     masks: torch.Tensor
     valid: torch.Tensor
     objects: tuple[tuple[str, int], ...]
+    click_seed: tuple[int, ...] = ()
 
 
 class FrameDataset(Dataset[FrameSample]):
@@ -108,6 +111,7 @@ class FrameDataset(Dataset[FrameSample]):
             torch.from_numpy(masks),
             torch.from_numpy(targets.valid),
             tuple((case.case_id, int(value)) for value in targets.classes[rows]),
+            (self.seed, _CLICK_STREAM, self.epoch, number),
         )
 
 
@@ -168,7 +172,8 @@ def collate_frames(samples: Sequence[FrameSample]) -> dict[str, Any]:
     """Join frames into a batch with ragged prompts.
 
     Returns:
-        "image": float16 (B, C, h, w); "prompts": N `Prompts`; "label": `MaskTargets` of the same.
+        "image": float16 (B, C, h, w); "prompts": N `Prompts`; "label": `MaskTargets` of the same;
+        "click_seeds": B seeds.
     """
     prompts = concatenate_prompts([sample.prompts for sample in samples])
     valid = torch.stack([sample.valid for sample in samples])
@@ -181,6 +186,7 @@ def collate_frames(samples: Sequence[FrameSample]) -> dict[str, Any]:
         "image": torch.stack([sample.embedding for sample in samples]),
         "prompts": prompts,
         "label": targets,
+        "click_seeds": [sample.click_seed for sample in samples],
     }
 
 

@@ -7,6 +7,7 @@ from monai.inferers import Inferer
 from torch import nn
 
 from samonai.prompts import Prompts
+from samonai.sam.ambiguity import choose_masks
 from samonai.sam.network import DecodeOutput
 
 
@@ -18,23 +19,35 @@ class DecoderInferer(Inferer):
 
     Args:
         amp: Compute in bfloat16 where that is safe; weights and losses stay float32.
+        multimask: Answer a single point by the best of its three readings, see
+            `samonai.sam.ambiguity`.
     """
 
-    def __init__(self, amp: bool = False) -> None:
-        """Keep the switch."""
+    def __init__(self, amp: bool = False, multimask: bool = False) -> None:
+        """Keep the switches."""
         super().__init__()
         self.amp = amp
+        self.multimask = multimask
 
     def __call__(
         self, inputs: torch.Tensor, network: nn.Module, prompts: Prompts, *_: Any
     ) -> DecodeOutput:
-        """Decode prompts.
+        """Decode prompts, one mask each.
 
         Args:
             inputs: float (B, C, h, w) embeddings.
             network: A `SamNetwork`, also wrapped for several processes.
             prompts: N prompts over the B images.
         """
+        if not self.multimask:
+            return self.slots(inputs, network, prompts, every_slot=False)
+        output = self.slots(inputs, network, prompts, every_slot=True)
+        return choose_masks(output, prompts.row_is_ambiguous())
+
+    def slots(
+        self, inputs: torch.Tensor, network: nn.Module, prompts: Prompts, every_slot: bool
+    ) -> DecodeOutput:
+        """Decode prompts into slot 0, or into every slot."""
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.amp):
-            output: DecodeOutput = network(inputs, prompts)
+            output: DecodeOutput = network(inputs, prompts, every_slot)
         return output

@@ -1,9 +1,15 @@
-"""Losses on low-res logits, padding masked out; the IoU head learns with them."""
+"""Losses on low-res logits, padding masked out; the IoU head learns with them.
+
+Each prompt's loss is a sum of terms over its valid pixels, and the loss of a batch their mean. A
+prompt with several masks (a single point, whose meaning is open) takes the loss of the best one,
+so that only that one learns from it, while the IoU head learns to rate them all; as SAM was trained
+(arXiv:2304.02643, appendix A).
+"""
 
 from typing import NamedTuple
 
 import torch
-from monai.losses import DiceLoss, FocalLoss
+from monai.losses import BoundaryLoss, DiceLoss, FocalLoss, LogHausdorffDTLoss
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
@@ -13,9 +19,18 @@ from samonai.sam.network import DecodeOutput
 RECIPES = {
     "dice_bce": {"dice": 1.0, "bce": 1.0},
     "dice_focal": {"dice": 1.0, "focal": 20.0},
+    "dice_ce": {"squared_dice": 0.8, "bce": 0.2},
     "bce": {"bce": 1.0},
+    "dice_boundary": {"dice": 1.0, "bce": 1.0, "boundary": 0.01},
+    "dice_hausdorff": {"dice": 1.0, "bce": 1.0, "hausdorff": 0.1},
 }
-"""Weights of the terms by name: MedSAM's sum, SAM's 20:1 (arXiv:2304.02643, A), the plainest."""
+"""Weights of the terms by name.
+
+MedSAM's sum; SAM's 20:1 (arXiv:2304.02643, A); SAMed's 0.8 and 0.2 with squares in the Dice (the
+cross-entropy of object and background is the BCE of the object); the plainest; the boundary loss of
+Kervadec et al. (arXiv:1812.07032) and the Hausdorff distance by distance transforms (Karimi and
+Salcudean, arXiv:1904.10030), both beside the first, since they tell little far from the object.
+"""
 
 # Focusing and balance of the focal loss as SAM took them over from RetinaNet (arXiv:1708.02002).
 _FOCAL_GAMMA, _FOCAL_ALPHA = 2.0, 0.25
@@ -34,9 +49,16 @@ class MaskTargets(NamedTuple):
     valid: torch.Tensor
     objects: tuple[tuple[str, int], ...] = ()
 
+    def rows(self, chosen: torch.Tensor) -> "MaskTargets":
+        """Return the targets of the prompts chosen by a bool (N,)."""
+        objects = tuple(
+            key for key, kept in zip(self.objects, chosen.tolist(), strict=True) if kept
+        )
+        return MaskTargets(self.masks[chosen], self.valid[chosen], objects)
+
 
 class MaskLoss(nn.Module):
-    """A sum of Dice, BCE and focal terms of the masks, and the IoU head's squared error.
+    """A weighted sum of terms of the masks, and the IoU head's squared error.
 
     Args:
         recipe: One of `RECIPES`.
@@ -53,22 +75,31 @@ class MaskLoss(nn.Module):
             raise InputError(f"loss {recipe!r} is not known; use one of {', '.join(RECIPES)}")
         self.weights = RECIPES[recipe]
         self.iou_weight = iou_weight
-        # The probabilities are masked before the Dice sums, so the sigmoid is taken outside.
-        self.dice = DiceLoss(sigmoid=False)
+        # Each takes probabilities that are masked already, so the sigmoid is taken outside.
+        self.of_regions = nn.ModuleDict(
+            {
+                "dice": DiceLoss(reduction="none"),
+                "squared_dice": DiceLoss(squared_pred=True, reduction="none"),
+                "boundary": BoundaryLoss(reduction="none"),
+                "hausdorff": LogHausdorffDTLoss(include_background=True, reduction="none"),
+            }
+        )
         self.focal = FocalLoss(gamma=_FOCAL_GAMMA, alpha=_FOCAL_ALPHA, reduction="none")
 
     def forward(self, output: DecodeOutput, targets: MaskTargets) -> torch.Tensor:
         """Return the mean loss of N prompts as a scalar.
 
         Args:
-            output: Logits (N, 1, 256, 256) and IoU predictions (N, 1).
+            output: Logits (N, M, 256, 256) and IoU predictions (N, M) of M masks per prompt.
             targets: Masks and valid areas of the same prompts.
         """
         logits = output.low_res_logits.float()
-        target, valid = targets.masks.float(), targets.valid.float()
-        loss = logits.new_zeros(())
+        valid = targets.valid.float().expand_as(logits)
+        target = targets.masks.float().expand_as(logits)
+        losses = logits.new_zeros(logits.shape[:2])
         for term, weight in self.weights.items():
-            loss = loss + weight * self._term(term, logits, target, valid)
+            losses = losses + weight * self._term(term, logits, target, valid)
+        loss = losses.min(1).values.mean()
         if self.iou_weight:
             truth = binary_iou(logits.detach() > 0, targets)
             loss = loss + self.iou_weight * mse_loss(output.iou_predictions.float(), truth)
@@ -77,23 +108,26 @@ class MaskLoss(nn.Module):
     def _term(
         self, term: str, logits: torch.Tensor, target: torch.Tensor, valid: torch.Tensor
     ) -> torch.Tensor:
-        if term == "dice":
-            dice: torch.Tensor = self.dice(logits.sigmoid() * valid, target * valid)
-            return dice
+        """Return (N, M): one term of every mask."""
+        if term in self.of_regions:
+            # As single-channel maps, which all of MONAI's losses take alike.
+            pair = [(maps * valid).flatten(0, 1)[:, None] for maps in (logits.sigmoid(), target)]
+            of_each: torch.Tensor = self.of_regions[term](*pair)
+            return of_each.flatten(1).mean(1).unflatten(0, logits.shape[:2])
         per_pixel = (
             self.focal(logits, target)
             if term == "focal"
             else binary_cross_entropy_with_logits(logits, target, reduction="none")
         )
-        mean: torch.Tensor = (per_pixel * valid).sum() / valid.sum().clamp(min=1)
+        mean: torch.Tensor = (per_pixel * valid).sum((2, 3)) / valid.sum((2, 3)).clamp(min=1)
         return mean
 
 
 def binary_iou(masks: torch.Tensor, targets: MaskTargets) -> torch.Tensor:
-    """Return float (N, 1): intersection over union in the valid area; two empty masks give 1.
+    """Return float (N, M): intersection over union in the valid area; two empty masks give 1.
 
     Args:
-        masks: bool (N, 1, 256, 256), predicted masks in the low-res frame.
+        masks: bool (N, M, 256, 256), predicted masks in the low-res frame.
         targets: The true masks and the valid areas.
     """
     predicted, truth = masks & targets.valid, targets.masks & targets.valid

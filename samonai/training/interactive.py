@@ -1,0 +1,181 @@
+"""Iterative training, as SAM was trained (arXiv:2304.02643, appendix A): prompt, look, correct.
+
+A step begins with the prompts that the sampler drew. Each further round gives the logits of the
+round before back as mask prompts and, but for some rounds, adds one click per object drawn from
+its error region. The loss is the mean over all rounds. Clicks are no function of the weights and
+fed-back logits carry no gradient, so each round's backward pass runs as soon as its loss is known:
+memory is that of one round, whatever their number.
+
+What is clicked hangs on the seed, the epoch and the frame, and on the predictions alone.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from monai.engines import IterationEvents, SupervisedTrainer
+from monai.utils import CommonKeys
+
+from samonai.clicks import check_rule, corrective_clicks
+from samonai.errors import InputError
+from samonai.geometry import LOW_RES_STRIDE
+from samonai.prompts import Prompts
+from samonai.sam.ambiguity import choose_masks
+from samonai.sam.network import DecodeOutput
+from samonai.training.losses import MaskTargets
+
+# A predicted logit beyond it says no more, and would only drive the mask prompt off its range.
+_LARGEST_FED_BACK = 32.0
+_ROUNDS_STREAM = 1
+
+IterationUpdate = Callable[[SupervisedTrainer, dict[str, Any]], dict[str, Any]]
+
+
+def interactive_update(
+    click_rounds: int = 0,
+    mask_only_rounds: int = 0,
+    click_rule: str = "uniform",
+    multimask: bool = False,
+) -> IterationUpdate | None:
+    """Return the trainer's `iteration_update`, or None where MONAI's own does all that is asked.
+
+    Args:
+        click_rounds: Rounds after the first prompt that add a click; SAM took 8.
+        mask_only_rounds: Rounds that only refine the fed-back mask; SAM took 2. One of them is
+            the last round, the others come at random between the clicks.
+        click_rule: Where in the error region clicks fall, see `samonai.clicks`.
+        multimask: A single point is ambiguous: decode three masks for it, let the best one learn.
+
+    Raises:
+        InputError: A number is negative, or the rule is not known.
+    """
+    check_rule(click_rule)
+    if click_rounds < 0 or mask_only_rounds < 0:
+        raise InputError(
+            f"click_rounds and mask_only_rounds are 0 or more, got {click_rounds} and "
+            f"{mask_only_rounds}"
+        )
+    if not (click_rounds or mask_only_rounds or multimask):
+        return None
+    return InteractiveUpdate(click_rounds, mask_only_rounds, click_rule, multimask)
+
+
+class _Step(NamedTuple):
+    """What all rounds of a step share."""
+
+    engine: SupervisedTrainer
+    inputs: torch.Tensor
+    targets: MaskTargets
+    chance: "_Chance"
+
+
+class InteractiveUpdate:
+    """One training step of several rounds on the same objects; see `interactive_update`."""
+
+    def __init__(
+        self,
+        click_rounds: int,
+        mask_only_rounds: int = 0,
+        click_rule: str = "uniform",
+        multimask: bool = False,
+    ) -> None:
+        """Keep the regime."""
+        self.click_rounds, self.mask_only_rounds = click_rounds, mask_only_rounds
+        self.click_rule, self.multimask = click_rule, multimask
+
+    def __call__(self, engine: SupervisedTrainer, batchdata: dict[str, Any]) -> dict[str, Any]:
+        """Run all rounds of a batch, and step once.
+
+        Returns:
+            The engine's output: targets, the last round's prediction, the mean loss.
+        """
+        inputs, targets, _, kwargs = engine.prepare_batch(
+            batchdata, engine.state.device, engine.non_blocking, **engine.to_kwargs
+        )
+        engine.state.output = {CommonKeys.IMAGE: inputs, CommonKeys.LABEL: targets}
+        engine.network.train()
+        engine.optimizer.zero_grad(set_to_none=engine.optim_set_to_none)
+        prompts: Prompts = kwargs["prompts"]
+        chance = _Chance(batchdata["click_seeds"], prompts.image_index)
+        step = _Step(engine, inputs, targets, chance)
+        later = self._rounds(chance)
+        output, total = self._round(step, prompts, len(later) + 1)
+        for clicking in later:
+            prompts = self._next(step, prompts, output, clicking)
+            output, loss = self._round(step, prompts, len(later) + 1)
+            total += loss
+        engine.state.output |= {CommonKeys.PRED: output, CommonKeys.LOSS: total}
+        engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
+        engine.optimizer.step()
+        engine.fire_event(IterationEvents.MODEL_COMPLETED)
+        return engine.state.output
+
+    def _rounds(self, chance: "_Chance") -> list[bool]:
+        """Return for each round after the first whether it adds a click."""
+        rounds = [True] * self.click_rounds
+        for _ in range(self.mask_only_rounds - 1):
+            rounds.insert(chance.below(len(rounds) + 1), False)
+        return [*rounds, False] if self.mask_only_rounds else rounds
+
+    def _round(
+        self, step: _Step, prompts: Prompts, rounds: int
+    ) -> tuple[DecodeOutput, torch.Tensor]:
+        """Decode, and add the gradient of this round's share of the loss; return both."""
+        output, loss = self._decode(step, prompts)
+        step.engine.fire_event(IterationEvents.FORWARD_COMPLETED)
+        loss = loss / rounds
+        step.engine.fire_event(IterationEvents.LOSS_COMPLETED)
+        loss.backward()
+        return output, loss.detach()
+
+    def _decode(self, step: _Step, prompts: Prompts) -> tuple[DecodeOutput, torch.Tensor]:
+        """Return one mask per prompt, and the loss; a single point's three masks share it."""
+        engine, inputs, targets, _ = step
+        slots, loss_of = engine.inferer.slots, engine.loss_function
+        ambiguous = prompts.row_is_ambiguous()
+        if not (self.multimask and bool(ambiguous.any())):
+            output = slots(inputs, engine.network, prompts, every_slot=False)
+            return output, loss_of(output, targets)
+        output = slots(inputs, engine.network, prompts, every_slot=True)
+        parts = []
+        for rows, masks in ((~ambiguous, slice(0, 1)), (ambiguous, slice(1, None))):
+            if count := int(rows.sum()):
+                part = DecodeOutput(*(values[rows][:, masks] for values in output))
+                parts.append(count * loss_of(part, targets.rows(rows)))
+        return choose_masks(output, ambiguous), torch.stack(parts).sum() / len(prompts)
+
+    def _next(self, step: _Step, prompts: Prompts, output: DecodeOutput, clicking: bool) -> Prompts:
+        """Return the next round's prompts: the last logits, and a click where there is one."""
+        logits = output.low_res_logits.detach().float()
+        bound = _LARGEST_FED_BACK
+        if clicking:
+            masks, valid = step.targets.masks[:, 0], step.targets.valid[:, 0]
+            chances = step.chance.per_object() if self.click_rule == "uniform" else None
+            clicks = corrective_clicks(
+                logits[:, 0] > 0, masks, valid, rule=self.click_rule, chances=chances
+            )
+            prompts = prompts.add_points(clicks.points * LOW_RES_STRIDE, clicks.labels)
+        return prompts.with_masks(logits.clamp(-bound, bound))
+
+
+class _Chance:
+    """A generator for each frame of a batch, so that a frame's clicks hang on no other frame."""
+
+    def __init__(self, seeds: Sequence[tuple[int, ...]], image_index: torch.Tensor) -> None:
+        self.generators = [np.random.default_rng(seed) for seed in seeds]
+        self._of_batch = np.random.default_rng((*seeds[0], _ROUNDS_STREAM))
+        counts = torch.bincount(image_index.cpu(), minlength=len(seeds))
+        self.objects: list[int] = counts.tolist()
+
+    def below(self, limit: int) -> int:
+        """Return a whole number below a limit; which frame comes first in the batch decides."""
+        return int(self._of_batch.integers(limit))
+
+    def per_object(self) -> torch.Tensor:
+        """Return float64 (N,) in [0, 1), for the objects in the order of their frames."""
+        drawn = [
+            generator.random(count)
+            for generator, count in zip(self.generators, self.objects, strict=True)
+        ]
+        return torch.from_numpy(np.concatenate(drawn))
