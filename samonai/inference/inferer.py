@@ -1,9 +1,11 @@
 """From prompts on frames to one label map on the source's own grid."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from monai.inferers import Inferer
 
@@ -11,18 +13,49 @@ from samonai.domains.base import Domain
 from samonai.domains.merging import label_from_scores
 from samonai.embeddings.encode import Embedder
 from samonai.embeddings.store import EmbeddingStore
+from samonai.errors import InputError
 from samonai.frame import Frame
 from samonai.geometry import FrameGeometry
 from samonai.prompts import FramePrompts
 from samonai.sam.network import SamNetwork
 
 Scores = Callable[[Frame, FramePrompts], torch.Tensor]
+ClassLogits = Callable[[Frame], torch.Tensor]
 
-__all__ = ["FramePrompts", "Scores", "SourceInferer", "box_scores", "label_from_scores"]
+__all__ = [
+    "Automatic",
+    "CasePrompts",
+    "ClassLogits",
+    "FramePrompts",
+    "Scores",
+    "SourceInferer",
+    "box_scores",
+    "class_values",
+    "label_from_scores",
+]
+
+
+@dataclass(frozen=True)
+class Automatic:
+    """No prompts: the semantic head labels every frame of a source.
+
+    Attributes:
+        classes: Label values that are kept, the others become background; None keeps all.
+    """
+
+    classes: tuple[int, ...] | None = None
+
+
+CasePrompts = Mapping[int, FramePrompts] | Automatic
+"""What a source is asked: prompts by frame index, or the semantic head."""
 
 
 class SourceInferer(Inferer):
-    """Decodes the prompted frames of a source and merges them into one label map.
+    """Decodes the frames of a source, prompted or not, and merges them into one label map.
+
+    It is the only place where frames are decoded. What averages several networks takes `logits`
+    or `class_logits`, which lie in frame space, and hands the result to `merge` or
+    `merge_classes`; what blends overlapping frames is the domain's merger.
 
     One frame is in memory at a time, beside the source and its label map: memory stays flat in
     the number of frames.
@@ -53,26 +86,37 @@ class SourceInferer(Inferer):
         self,
         inputs: Any,
         network: SamNetwork,
-        prompts: Mapping[int, FramePrompts] | None = None,
+        prompts: CasePrompts | None = None,
     ) -> Any:
         """Predict a source's label map.
 
         Args:
             inputs: The source, as the domain reads it.
             network: Encodes what is not in the store, and decodes.
-            prompts: Prompts by frame index; other frames stay background.
+            prompts: Prompts by frame index, other frames stay background; or `Automatic`, which
+                None stands for.
 
         Returns:
             The label map on the source's grid, as the domain's merger gives it.
+
+        Raises:
+            InputError: There are no prompts, and the network has no semantic head.
         """
         network = getattr(network, "module", network)
-        embedder = self._embedder_of(network)
+        prompts = Automatic() if prompts is None else prompts
+        if isinstance(prompts, Automatic):
+            return self.merge_classes(
+                inputs,
+                lambda frame: self.class_logits(network, self.embed(inputs, frame, network), frame),
+                class_values(network),
+                keep=prompts.classes,
+            )
 
         def scores(frame: Frame, frame_prompts: FramePrompts) -> torch.Tensor:
-            embedding = embedder(inputs, [frame])[0]
+            embedding = self.embed(inputs, frame, network)
             return self.logits(network, embedding, frame_prompts, frame.size)
 
-        return self.merge(inputs, prompts or {}, scores)
+        return self.merge(inputs, prompts, scores)
 
     @torch.no_grad()
     def logits(
@@ -91,6 +135,67 @@ class SourceInferer(Inferer):
             for part in rows
         ]
         return torch.cat(parts)[:, 0].float().cpu()
+
+    def embed(self, source: Any, frame: Frame, network: SamNetwork) -> torch.Tensor:
+        """Return float32 (C, h, w): a frame's embedding, from the store where it is there.
+
+        Networks on one encoder (forks, an ensemble) get the same one, encoded once where there is
+        a store.
+        """
+        return self._embedder_of(network)(source, [frame])[0]
+
+    @torch.no_grad()
+    def class_logits(
+        self, network: SamNetwork, embedding: torch.Tensor, frame: Frame
+    ) -> torch.Tensor:
+        """Return float32 (K + 1, H, W): the semantic head's logits in frame space, on the CPU.
+
+        Channels are in the order of `class_values(network)`, background first; their softmax are
+        probabilities. Several networks' answers may be averaged.
+
+        Args:
+            network: Has a semantic head.
+            embedding: float (C, h, w), as `embed` returns it.
+            frame: Only its size matters.
+
+        Raises:
+            InputError: The network has no semantic head.
+        """
+        low_res = network.decode_classes(embedding[None])[0]
+        geometry = FrameGeometry(frame.size, network.long_side)
+        return geometry.logits_to_frame(low_res[:, None].float())[:, 0].cpu()
+
+    def merge_classes(
+        self,
+        source: Any,
+        logits: ClassLogits,
+        values: Sequence[int],
+        keep: Sequence[int] | None = None,
+    ) -> Any:
+        """Label every frame by its likeliest class, and let the domain merge the frames.
+
+        The merger gets, as the score of each class, by how much its logit exceeds background's.
+        That is linear in the logits, so a merger that averages scores averages logits.
+
+        Args:
+            source: The source.
+            logits: Gives a frame's (K + 1, H, W) class logits.
+            values: Label value of each channel, background's 0 first.
+            keep: Label values that are kept, the other classes count as background; None keeps
+                all.
+
+        Returns:
+            What the domain's merger makes of it; for volumes the label map.
+        """
+        merger = self.domain.merger(source)
+        kept = np.array([value != 0 and (keep is None or value in keep) for value in values])
+        classes = np.array(values, np.int64)[kept]
+        asked = FramePrompts(np.full((len(classes), 4), np.nan, np.float32), classes)
+        for index in range(self.domain.frame_count(source)):
+            frame = self.domain.frame(source, index)
+            found = logits(frame).numpy()
+            merger.add(frame, found[kept] - found[~kept].max(0), asked)
+        return merger.finish()
 
     def merge(self, source: Any, prompts: Mapping[int, FramePrompts], scores: Scores) -> Any:
         """Score the prompted frames in order, and let the domain merge what they say.
@@ -116,6 +221,20 @@ class SourceInferer(Inferer):
             embedder = Embedder(network, self.domain, self.store, precision=self.precision)
             self._embedder = network.image_encoder, embedder
         return self._embedder[1]
+
+
+def class_values(network: SamNetwork) -> tuple[int, ...]:
+    """Return the label value of each channel of a network's class logits, background's 0 first.
+
+    Raises:
+        InputError: The network has no semantic head.
+    """
+    if network.semantic_head is None:
+        raise InputError(
+            "without prompts a semantic head is needed, and this model has none; train with "
+            "--heads semantic or --heads both, or give prompts"
+        )
+    return network.semantic_head.values
 
 
 def box_scores(frame: Frame, prompts: FramePrompts) -> torch.Tensor:

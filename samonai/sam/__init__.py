@@ -6,15 +6,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from samonai.sam.export import save_sam
     from samonai.sam.loading import load_sam
-    from samonai.sam.network import DecodeOutput, SamNetwork
+    from samonai.sam.network import DecodeOutput, HeadsOutput, SamNetwork
     from samonai.sam.normalisation import Normalisation
     from samonai.sam.predictor import Predictor
 
-__all__ = ["DecodeOutput", "Normalisation", "Predictor", "SamNetwork", "load_sam", "save_sam"]
+__all__ = [
+    "DecodeOutput",
+    "HeadsOutput",
+    "Normalisation",
+    "Predictor",
+    "SamNetwork",
+    "load_sam",
+    "save_sam",
+]
 
 # torch and segment-anything take seconds to import: only when a name is used.
 _HOMES = {
     "DecodeOutput": "network",
+    "HeadsOutput": "network",
     "Normalisation": "normalisation",
     "Predictor": "predictor",
     "SamNetwork": "network",

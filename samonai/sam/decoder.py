@@ -57,6 +57,32 @@ def decode_tokens(
     return logits, decoder.iou_prediction_head(queries[:, 0])
 
 
+def decode_class_tokens(
+    decoder: MaskDecoder,
+    image: torch.Tensor,
+    position: torch.Tensor,
+    class_tokens: torch.Tensor,
+    hypernetworks: Sequence[nn.Module],
+) -> torch.Tensor:
+    """Decode class tokens on images without a prompt, through the decoder's own modules.
+
+    Args:
+        decoder: The stock decoder; its own tokens and hypernetworks take no part.
+        image: float (B, h, w, C), image embedding plus the embedding of "no mask".
+        position: float (1, h*w, C), positional encoding of the image tokens.
+        class_tokens: float (K, C).
+        hypernetworks: K modules from C channels to C/8.
+
+    Returns:
+        Logits (B, K, 4h, 4w).
+    """
+    tokens = class_tokens.expand(len(image), -1, -1)
+    height, width = image.shape[1:3]
+    queries, keys = _two_way(decoder.transformer, image.flatten(1, 2), position, tokens)
+    weights = torch.stack([mlp(queries[:, k]) for k, mlp in enumerate(hypernetworks)], dim=1)
+    return _masks(decoder.output_upscaling, keys, weights, (height, width))
+
+
 def _two_way(
     transformer: TwoWayTransformer, keys: torch.Tensor, position: torch.Tensor, tokens: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:

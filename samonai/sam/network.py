@@ -1,8 +1,8 @@
 """SAM as samonai uses it: a frozen encoder, a trainable decoder, a batched decode."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,24 +14,16 @@ from torch.nn.functional import pad
 from samonai.errors import InputError
 from samonai.geometry import LOW_RES_STRIDE, FrameGeometry
 from samonai.prompts import Prompts
-from samonai.sam.decoder import decode_tokens
+from samonai.sam.decoder import decode_class_tokens, decode_tokens
 from samonai.sam.encoder import encode_images
 from samonai.sam.normalisation import Normalisation
+from samonai.sam.outputs import DecodeOutput, HeadsOutput
+from samonai.sam.semantic import SemanticHead, values_to_restore
+
+__all__ = ["DecodeOutput", "HeadsOutput", "SamNetwork"]
 
 ENCODER_PREFIX = "image_encoder."
 ENCODER_IDENTITY = "encoder_identity"
-
-
-class DecodeOutput(NamedTuple):
-    """What the mask decoder says to N prompts, M masks each (1, or 3 with `multimask_output`).
-
-    Attributes:
-        low_res_logits: float (N, M, 256, 256), low-res frame; above 0 is the object.
-        iou_predictions: float (N, M), the decoder's own estimate of each mask's IoU.
-    """
-
-    low_res_logits: torch.Tensor
-    iou_predictions: torch.Tensor
 
 
 class SamNetwork(nn.Module):
@@ -46,9 +38,12 @@ class SamNetwork(nn.Module):
         name: Name of the model, such as "vit_b" or "micro".
         normalisation: What is done to 0..255 RGB values before the encoder.
         encoder_sha256: 64 hexadecimal digits that identify the encoder's weights.
+        semantic_head: What answers without a prompt; None unless `add_semantic_head` was called
+            or weights that have one were loaded.
     """
 
     encoder_identity: torch.Tensor
+    semantic_head: SemanticHead | None
 
     def __init__(
         self, sam: Sam, *, name: str, normalisation: Normalisation, encoder_sha256: str
@@ -65,6 +60,7 @@ class SamNetwork(nn.Module):
         self.image_encoder = sam.image_encoder
         self.prompt_encoder = sam.prompt_encoder
         self.mask_decoder = sam.mask_decoder
+        self.semantic_head = None
         self.name = name
         self.normalisation = normalisation
         self.encoder_sha256 = encoder_sha256
@@ -101,17 +97,39 @@ class SamNetwork(nn.Module):
         self.mask_decoder.requires_grad_(True)
         self.mask_decoder.iou_prediction_head.requires_grad_(iou_head)
         self.prompt_encoder.requires_grad_(prompt_encoder)
+        if self.semantic_head is not None:
+            self.semantic_head.requires_grad_(True)
         return self.train(self.training)
+
+    def add_semantic_head(self, classes: Sequence[int], seed: int = 0) -> Self:
+        """Add a fresh head that labels a whole frame without a prompt; it replaces another.
+
+        Args:
+            classes: Label values of the K classes, above 0; background is added by itself.
+            seed: Seed of what in it is random.
+
+        Raises:
+            InputError: The classes cannot be those of a head.
+        """
+        self.semantic_head = SemanticHead(self.mask_decoder, classes, seed)
+        return self.train(self.training)
+
+    def remove_semantic_head(self) -> Self:
+        """Take the semantic head away, if there is one."""
+        self.semantic_head = None
+        return self
 
     def fork(self) -> "SamNetwork":
         """Return a network with a decoder of its own (a copy) on the same encoder."""
         sam = Sam(self.image_encoder, deepcopy(self.prompt_encoder), deepcopy(self.mask_decoder))
-        return SamNetwork(
+        fork = SamNetwork(
             sam,
             name=self.name,
             normalisation=self.normalisation,
             encoder_sha256=self.encoder_sha256,
         ).to(self.device)
+        fork.semantic_head = deepcopy(self.semantic_head)
+        return fork
 
     def train(self, mode: bool = True) -> Self:
         """Set the training mode of what is trained; frozen parts stay in `eval()`."""
@@ -188,11 +206,7 @@ class SamNetwork(nn.Module):
         Raises:
             ValueError: The embeddings have another shape, or a prompt names no image.
         """
-        if image_embeddings.ndim != 4 or tuple(image_embeddings.shape[1:]) != self.embedding_shape:
-            raise ValueError(
-                f"image_embeddings of {self.name}: expected (B, {self.embedding_shape}), "
-                f"got {tuple(image_embeddings.shape)}"
-            )
+        self._check_embeddings(image_embeddings)
         if len(prompts) and int(prompts.image_index.max()) >= len(image_embeddings):
             raise ValueError(
                 f"a prompt is on image {int(prompts.image_index.max())}, but the batch has "
@@ -214,9 +228,44 @@ class SamNetwork(nn.Module):
             torch.cat([part.iou_predictions for part in parts])[order],
         )
 
+    def decode_classes(self, image_embeddings: torch.Tensor) -> torch.Tensor:
+        """Let the semantic head label whole frames, without a prompt.
+
+        Args:
+            image_embeddings: float (B, C, h, w); float16 from a store is fine.
+
+        Returns:
+            float (B, K + 1, 4h, 4w): logits of background and of the K classes, in the order of
+            `semantic_head.values`; their softmax are probabilities.
+
+        Raises:
+            InputError: The network has no semantic head.
+            ValueError: The embeddings have another shape.
+        """
+        if self.semantic_head is None:
+            raise InputError(
+                f"{self.name} has no semantic head and answers prompts only; train one with "
+                f"heads=semantic or heads=both"
+            )
+        self._check_embeddings(image_embeddings)
+        image = image_embeddings.to(self.device, torch.float32).permute(0, 2, 3, 1).contiguous()
+        with torch.autocast(self.device.type, enabled=False):
+            position = self.prompt_encoder.get_dense_pe().flatten(2).transpose(1, 2)
+        return decode_class_tokens(
+            self.mask_decoder,
+            image + self.prompt_encoder.no_mask_embed.weight,
+            position,
+            self.semantic_head.class_tokens.weight,
+            list(self.semantic_head.hypernetworks),
+        )
+
     def forward(
-        self, image: torch.Tensor, prompts: Prompts | None = None, every_slot: bool = False
-    ) -> torch.Tensor | DecodeOutput:
+        self,
+        image: torch.Tensor,
+        prompts: Prompts | None = None,
+        every_slot: bool = False,
+        classes: bool = False,
+    ) -> torch.Tensor | DecodeOutput | HeadsOutput:
         """Decode prompts on embeddings, or on images, which are encoded first.
 
         Args:
@@ -224,18 +273,33 @@ class SamNetwork(nn.Module):
             prompts: The prompts. None asks for the main object of each whole frame (a box around
                 the model image), as a plain tensor: what exports and shape checks call.
             every_slot: As `decode` takes it.
+            classes: Let the semantic head answer too, or alone where there are no prompts. Both
+                in one pass, as training in several processes needs it.
 
         Returns:
-            With prompts a `DecodeOutput`; without, float (B, 1, 256, 256) logits.
+            With `classes` a `HeadsOutput`; else with prompts a `DecodeOutput`, and without them
+            float (B, 1, 256, 256) logits.
         """
         image = image.as_tensor() if hasattr(image, "as_tensor") else image
         embeddings = self.encode(image) if image.shape[1] == 3 else image
+        if classes:
+            prompted = None
+            if prompts is not None:
+                prompted = self.decode(embeddings, prompts, every_slot=every_slot)
+            return HeadsOutput(prompted, self.decode_classes(embeddings))
         if prompts is not None:
             return self.decode(embeddings, prompts, every_slot=every_slot)
         side = float(self.long_side)
         whole = torch.tensor([[0.0, 0.0, side, side]]).repeat(len(embeddings), 1)
         index = torch.arange(len(embeddings))
         return self.decode(embeddings, Prompts(index, boxes=whole)).low_res_logits
+
+    def _check_embeddings(self, image_embeddings: torch.Tensor) -> None:
+        if image_embeddings.ndim != 4 or tuple(image_embeddings.shape[1:]) != self.embedding_shape:
+            raise ValueError(
+                f"image_embeddings of {self.name}: expected (B, {self.embedding_shape}), "
+                f"got {tuple(image_embeddings.shape)}"
+            )
 
     def _decode_kind(
         self, image_embeddings: torch.Tensor, prompts: Prompts, slots: range
@@ -290,7 +354,10 @@ def _leave_encoder_out(
 def _check_and_restore_encoder(
     module: nn.Module, state: dict[str, Any], prefix: str, *_unused: Any
 ) -> None:
-    """Complete a state without encoder by the module's own, once the identities agree."""
+    """Complete a state without encoder by the module's own, once the identities agree.
+
+    A network without semantic head gets the one that the state has.
+    """
     assert isinstance(module, SamNetwork)
     identity = state.get(prefix + ENCODER_IDENTITY)
     if identity is not None and not torch.equal(identity.cpu(), module.encoder_identity.cpu()):
@@ -308,3 +375,5 @@ def _check_and_restore_encoder(
             )
         state[key] = value
     state.setdefault(prefix + ENCODER_IDENTITY, module.encoder_identity)
+    if (values := values_to_restore(module.semantic_head, state, prefix)) is not None:
+        module.add_semantic_head(values)
