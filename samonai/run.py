@@ -135,7 +135,7 @@ class Run:
                 )
             from samonai.domains.medical.reader import read_raw
 
-            return read_raw(written[0], None).array.astype(np.int32)
+            return read_raw(written[0]).array.astype(np.int32)
 
     def evaluate(
         self, images: Path | str, labels: Path | str | None, out: Path | str, **options: Any

@@ -116,7 +116,7 @@ def make_enhanced(stored: npt.NDArray[np.int16], order: Sequence[int]) -> FileDa
     return dataset
 
 
-def save(dataset: FileDataset, path: Path) -> None:
+def save(dataset: Dataset, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     dataset.save_as(path, enforce_file_format=True)
 
@@ -129,6 +129,7 @@ def _image(pixels: npt.NDArray[Any], sop_class: str, uid: str, study: str) -> Fi
     dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
     dataset.SOPClassUID, dataset.SOPInstanceUID = sop_class, meta.MediaStorageSOPInstanceUID
     dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study, uid
+    dataset.FrameOfReferenceUID = study
     dataset.PatientName, dataset.PatientID = f"{CANARY}^A", CANARY
     dataset.SeriesDescription = dataset.StudyDescription = CANARY
     dataset.Modality, dataset.ImageType = "CT", ["ORIGINAL", "PRIMARY", "AXIAL"]

@@ -3,6 +3,7 @@
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -29,12 +30,13 @@ from pydicom.uid import (
 )
 
 from samonai.domains.medical import read_volume
+from samonai.domains.medical.volume import is_sheared
 from samonai.errors import InputError
 
 
-def refused(path: Path, *words: str, series: str | None = None) -> str:
+def refused(path: Path, *words: str, series: str | None = None, **options: Any) -> str:
     with pytest.raises(InputError) as caught:
-        read_volume(path, series)
+        read_volume(path, series, **options)
     message = str(caught.value)
     assert "\n" not in message
     for word in words:
@@ -121,12 +123,22 @@ def test_uneven_spacing_is_refused(tmp_path: Path) -> None:
     refused(tmp_path, "uneven slice spacing, 2.5 to 3.4 mm")
 
 
-def test_tilted_gantry_is_refused(tmp_path: Path) -> None:
-    def edit(dataset: Dataset, number: int) -> None:
-        dataset.ImagePositionPatient[1] = 20 + number * STEP * np.tan(np.deg2rad(15))
+def test_tilted_gantry_gives_a_sheared_affine(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tangent = np.tan(np.deg2rad(15))
 
-    write_series(tmp_path, edit=edit)
-    refused(tmp_path, "lean by 15.0 degrees")
+    def edit(dataset: Dataset, number: int) -> None:
+        dataset.ImagePositionPatient[1] = 20 + number * STEP * tangent
+
+    series = write_series(tmp_path, edit=edit, order=[3, 0, 5, 1, 2, 4])
+    volume = read_volume(tmp_path)
+    expected = series.affine.copy()
+    expected[1, 2] = -STEP * tangent  # RAS: y points the other way
+    np.testing.assert_allclose(volume.affine, expected, atol=1e-9)
+    np.testing.assert_array_equal(volume.data, series.expected)
+    assert is_sheared(volume.affine)
+    assert "lean by 15.0 degrees" in caplog.text
 
 
 def test_one_shifted_slice_is_refused(tmp_path: Path) -> None:
@@ -161,8 +173,11 @@ def test_time_points_are_listed_and_can_be_chosen(tmp_path: Path) -> None:
 
     write_series(tmp_path / "a", uid=uid, edit=edit(1))
     second = write_series(tmp_path / "b", stored_values(seed=1), uid=uid, edit=edit(2))
-    refused(tmp_path, "2 series", f"{uid}#1", f"{uid}#2", "6 slices")
+    message = refused(tmp_path, "2 volumes in one series", f"{uid}#1", f"{uid}#2", "time=N")
+    assert "TemporalPositionIdentifier 2, series" in message
     np.testing.assert_array_equal(read_volume(tmp_path, f"{uid}#2").data, second.expected)
+    np.testing.assert_array_equal(read_volume(tmp_path, time=2).data, second.expected)
+    refused(tmp_path, "no volume 3", "has 2", time=3)
 
 
 def test_two_series_are_listed_and_can_be_chosen(tmp_path: Path) -> None:
@@ -192,7 +207,7 @@ def test_localizer_is_left_out(
 def test_mixed_matrix_sizes_are_refused(tmp_path: Path) -> None:
     write_series(tmp_path / "a", uid="1.2.3")
     write_series(tmp_path / "b", stored_values((6, 7, 4)), uid="1.2.3")
-    refused(tmp_path, "2 series", "4x5", "4x7", "1.2.3#1")
+    refused(tmp_path, "2 volumes in one series", "4x5", "4x7", "1.2.3#1")
 
 
 def test_slice_without_position_in_a_series_is_refused(tmp_path: Path) -> None:
@@ -373,13 +388,6 @@ def test_mosaic_is_refused(tmp_path: Path) -> None:
     image.ImageType = ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]
     save(image, tmp_path / "one.dcm")
     refused(tmp_path / "one.dcm", "mosaic", "dcm2niix")
-
-
-def test_cine_loop_is_refused(tmp_path: Path) -> None:
-    image = make_slice(stored_values(), (0, 0, 0))
-    image.NumberOfFrames = 6
-    save(image, tmp_path / "loop.dcm")
-    refused(tmp_path / "loop.dcm", "loop without positions")
 
 
 def test_folder_without_dicom_is_refused(tmp_path: Path) -> None:

@@ -75,16 +75,14 @@ def test_legacy_enhanced_equals_single_frames(medical: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("dcm_qa_ct/GE", "lean by 18.5 degrees"),
         ("dcm_qa_nih/mr_0003/epi_pe_ap-00001.dcm", "mosaic"),
         ("dcmqi/liver.dcm", "found 1 SEG"),
         ("ibsi-sts/dicom/STS_008/CT/mask", "found 1 RTSTRUCT"),
         ("pydicom/MR_truncated.dcm", "cut short"),
         ("pydicom/JPGExtended.dcm", "pylibjpeg-libjpeg"),
         ("pydicom/no_meta.dcm", "not a volume"),
-        ("pydicom/examples_ybr_color.dcm", "loop without positions"),
         ("pydicom/dicomdirtests/77654033/CT2", "161 of 165 slices missing"),
-        ("pydicom/dicomdirtests/98892003/MR700", "7 series"),
+        ("pydicom/dicomdirtests/98892003/MR700", "7 volumes in one series"),
         ("itksnap/img4d_11f.nii.gz", "38x35x38x11"),
         ("itksnap/multi_chunk.nii.gz", "5D"),
         ("sct-testing-data/dmri/dmri.nii.gz", "4D"),
@@ -103,6 +101,41 @@ def test_one_slice_in_many_encodings(medical: Path, ending: str) -> None:
     np.testing.assert_array_equal(
         volume.data, read_volume(medical / "pydicom" / "MR_small.dcm").data
     )
+
+
+def test_tilted_gantry_is_read_with_its_shear(
+    medical: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Four millimetres apart in one part and seven in the other, and tilted throughout.
+    with pytest.raises(InputError, match=r"uneven slice spacing, 1\.08 to 7 mm"):
+        read_volume(medical / "dcm_qa_ct" / "GE")
+    volume = read_volume(medical / "dcm_qa_ct" / "GE", allow_gaps=True)
+    assert volume.shape == (512, 512, 10)
+    assert "lean by 18.5 degrees" in caplog.text
+    along = volume.affine[:3, 2] / np.linalg.norm(volume.affine[:3, 2])
+    normal = np.cross(volume.affine[:3, 0], volume.affine[:3, 1])
+    lean = np.degrees(np.arccos(abs(along @ normal) / np.linalg.norm(normal)))
+    assert lean == pytest.approx(18.5, abs=0.05)
+
+
+def test_colour_ultrasound_is_a_stack_of_pictures(medical: Path) -> None:
+    volume = read_volume(medical / "pydicom" / "examples_ybr_color.dcm")
+    assert volume.shape == (320, 240, 30)
+    assert volume.facts.planar
+    assert volume.data.max() <= 255
+
+
+def test_one_volume_of_a_4d_file(medical: Path) -> None:
+    path = medical / "itksnap" / "img4d_11f.nii.gz"
+    expected = nib.load(path).get_fdata()[..., 4].astype(np.float32)
+    np.testing.assert_array_equal(read_volume(path, time=5).data, expected)
+    with pytest.raises(InputError, match="no volume 12; the file has 11"):
+        read_volume(path, time=12)
+
+
+def test_a_volume_of_a_series_of_several_is_chosen(medical: Path) -> None:
+    folder = medical / "pydicom" / "dicomdirtests" / "98892003" / "MR700"
+    assert read_volume(folder, time=7).shape == (16, 16, 1)
 
 
 def test_hippocampus_is_read_whole(medical: Path) -> None:

@@ -20,7 +20,7 @@ from samonai.sam.normalisation import Normalisation
 logger = logging.getLogger(__name__)
 
 # These say how a data set is stored, not what its pixels look like to the decoder.
-_FREE_SETTINGS = frozenset({"label_map", "prefer", "channel"})
+_FREE_SETTINGS = frozenset({"label_map", "prefer", "channel", "time", "allow_gaps"})
 
 
 def trained_domain(decoder: Path | str | None, name: str = "medical", **settings: Any) -> Domain:

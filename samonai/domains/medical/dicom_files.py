@@ -128,7 +128,7 @@ def find_headers(path: Path) -> list[Header]:
     if not headers:
         raise InputError(f"{path}: no DICOM images in it (found {counts}); give the scan itself")
     if skipped:
-        logger.warning("%s: skipped %s", path.name, counts)
+        logger.warning("skipped %s", counts)  # names may be a patient's
     return headers
 
 
@@ -152,7 +152,7 @@ def read_header(file: Path) -> Header | None:
         # Any bytes parse as something; only a registered object class is DICOM.
         if known == str(dataset.get("SOPClassUID", "")):
             return None
-        logger.warning("%s: DICOM without its preamble", file.name)
+        logger.warning("series %s: DICOM without its preamble", dataset.get("SeriesInstanceUID"))
     if len(dataset) == 0:
         raise InputError(f"{file}: damaged DICOM file, cut short in its header; copy it again")
     header = Header(file, dataset)
@@ -170,10 +170,7 @@ def _not_a_scan(header: Header) -> str | None:
         return modality
     if not header.number("Rows") or not header.number("Columns"):
         return "without pixels"
-    placed = "PerFrameFunctionalGroupsSequence" in header.dataset
-    return (
-        "loop without positions" if header.number("NumberOfFrames", 1) > 1 and not placed else None
-    )
+    return None
 
 
 def _refuse_deflate_bomb(file: Path, preamble: bool) -> None:

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pydicom
+from pydicom.pixels import pixel_array
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.pixels.processing import apply_modality_lut
+from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 from pydicom.uid import UID
 
 from samonai.domains.medical.dicom_files import Header
@@ -16,29 +17,37 @@ from samonai.errors import InputError
 
 # Projection pictures are shown inverted when MONOCHROME1. A CT's numbers are Hounsfield units
 # whichever way they are shown.
-_INVERTED_MODALITIES = ("CR", "DX", "MG")
+_INVERTED_MODALITIES = ("CR", "DX", "MG", "US")
+# Their numbers are measurements, so that a colour picture of theirs is a screenshot.
+_MEASURING_MODALITIES = ("CT", "MR", "PT", "NM")
+_GREY = ("MONOCHROME1", "MONOCHROME2")
+_PALETTE = "PALETTE COLOR"
+_LUMINANCE = np.array([0.299, 0.587, 0.114])  # of red, green and blue, as ITU-R BT.601
 _LARGEST_DECODED_BYTES = 1 << 33
 
 Values = tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_] | None]
 
 
 def check_pixels(header: Header) -> None:
-    """Refuse what is no grey scan or is too large to decode, before anything is decoded.
+    """Refuse what is no scan or is too large to decode, before anything is decoded.
 
     Raises:
-        InputError: For colour pictures, mosaics, and impossible sizes.
+        InputError: For colour pictures of scanners that measure, mosaics, and impossible sizes.
     """
-    if header.number("SamplesPerPixel", 1) != 1 or header.text("PhotometricInterpretation") not in (
-        "MONOCHROME1",
-        "MONOCHROME2",
-    ):
-        raise InputError(f"{header.path}: a colour image; expected a grey-value scan")
+    kind = header.text("PhotometricInterpretation")
+    if kind not in _GREY:
+        colour = kind == "RGB" or kind == _PALETTE or kind.startswith("YBR_")
+        if not colour or header.text("Modality") in _MEASURING_MODALITIES:
+            raise InputError(f"{header.path}: a colour image; expected a grey-value scan")
+    elif header.number("SamplesPerPixel", 1) != 1:
+        raise InputError(f"{header.path}: several samples in a grey pixel; export it again")
     if "MOSAIC" in header.text("ImageType"):
         raise InputError(
             f"{header.path}: a Siemens mosaic (all slices tiled in one image); "
             "convert it first, for example with dcm2niix"
         )
     voxels = header.number("Rows") * header.number("Columns") * header.number("NumberOfFrames", 1)
+    voxels *= header.number("SamplesPerPixel", 1)
     if voxels * max(header.number("BitsAllocated", 16) // 8, 1) > _LARGEST_DECODED_BYTES:
         raise InputError(f"{header.path}: promises {voxels} pixels in one file; refused")
 
@@ -46,15 +55,23 @@ def check_pixels(header: Header) -> None:
 def decode(header: Header) -> npt.NDArray[Any]:
     """Return a file's stored values: (rows, columns), or (frames, rows, columns).
 
+    Colours become their luminance, in the range of the stored values.
+
     Raises:
         InputError: When they are cut short, damaged, or in a compression without a decoder.
     """
     try:
-        return pydicom.dcmread(header.path, force=True).pixel_array
+        dataset = pydicom.dcmread(header.path, force=True)
+        stored = pixel_array(dataset)  # YBR comes back as RGB
+        if header.text("PhotometricInterpretation") == _PALETTE:
+            stored = apply_color_lut(stored, dataset)
     except MemoryError:
         raise
     except Exception:  # decoders raise almost anything, and quote the file's values
         raise InputError(_why_not(header)) from None
+    if header.text("PhotometricInterpretation") in _GREY:
+        return stored
+    return (stored[..., :3] @ _LUMINANCE).astype(np.float32)
 
 
 def slice_values(stored: npt.NDArray[Any], each: Slice) -> Values:

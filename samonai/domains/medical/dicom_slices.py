@@ -1,30 +1,38 @@
-"""Where DICOM slices lie: positions checked, sorted along the normal, spacing proven even."""
+"""Where DICOM slices lie: positions, orientations and rescaling, checked slice by slice."""
 
-import logging
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import highdicom as hd
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from samonai.domains.medical.dicom_files import Header, element
-from samonai.domains.medical.itk import LPS_TO_RAS
-from samonai.domains.medical.volume import Affine
 from samonai.errors import InputError
-
-logger = logging.getLogger(__name__)
 
 # Direction cosines are written with few digits; beyond this they are wrong and not rounded.
 _ORIENTATION_TOLERANCE = 5e-3
 _SAME_POSITION_MM = 1e-3
-_SPACING_TOLERANCE = 0.01  # of the spacing, as highdicom
-_LEAN_TOLERANCE = 1e-3  # of the distance along the normal
-_LISTED = 4
+_MILLIMETRES_PER_CENTIMETRE = 10
+_CENTIMETRES = 3  # the code of PhysicalUnitsXDirection
+
+# Where an enhanced multi-frame object keeps, per frame, what a plain file says once.
+_IN_FRAMES = {
+    "TemporalPositionIdentifier": ("FrameContentSequence", "TemporalPositionIndex"),
+    "AcquisitionTime": ("FrameContentSequence", "FrameAcquisitionDateTime"),
+    "StackID": ("FrameContentSequence", "StackID"),
+    "EchoTime": ("MREchoSequence", "EffectiveEchoTime"),
+    "DiffusionBValue": ("MRDiffusionSequence", "DiffusionBValue"),
+    "DiffusionGradientOrientation": (
+        "MRDiffusionSequence",
+        "DiffusionGradientDirectionSequence",
+        "DiffusionGradientOrientation",
+    ),
+    "TriggerTime": ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"),
+    "ImageType": ("MRImageFrameTypeSequence", "FrameType"),
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,7 @@ class Slice:
         spacing: (between rows, between columns) in mm.
         slope: Rescale slope.
         intercept: Rescale intercept.
+        groups: The frame's own and the shared functional groups of a multi-frame object.
     """
 
     header: Header
@@ -48,6 +57,16 @@ class Slice:
     spacing: tuple[float, float]
     slope: float
     intercept: float
+    groups: tuple[Dataset, ...] = ()
+
+    def fact(self, keyword: str) -> str:
+        """Return what a plain file or a frame says about itself as text, empty when nothing."""
+        if not self.groups:
+            return self.header.text(keyword)
+        for group in self.groups:
+            if value := _deep_value(group, _IN_FRAMES.get(keyword, ()), self.header.path):
+                return value
+        return ""
 
     @property
     def distance(self) -> float:
@@ -69,7 +88,11 @@ def slices_of(header: Header) -> list[Slice]:
     path = header.path
     count = header.number("NumberOfFrames", 1)
     if "PerFrameFunctionalGroupsSequence" not in header.dataset:
-        return [_plain_slice(header)]
+        plain = _plain_slice(header)
+        if count == 1:
+            return [plain]
+        # A loop of pictures: no frame says where it lies, so they are stacked in their order.
+        return [replace(plain, frame=n, position=np.array([0.0, 0.0, n])) for n in range(count)]
     frames = header.value("PerFrameFunctionalGroupsSequence") or []
     shared = (header.value("SharedFunctionalGroupsSequence") or [Dataset()])[0]
     if len(frames) != count:
@@ -100,86 +123,6 @@ def groups_by_position(slices: Sequence[Slice]) -> list[list[Slice]]:
     return groups
 
 
-def series_affine(slices: Sequence[Slice], where: Path) -> Affine:
-    """Return the affine of sorted slices without duplicates.
-
-    Args:
-        slices: One per position, sorted.
-        where: What messages name.
-
-    Returns:
-        float64 (4, 4), index (column, row, slice) to mm in RAS+.
-
-    Raises:
-        InputError: When slices are missing, unevenly spaced, or lean (tilted gantry).
-    """
-    first = slices[0]
-    positions = np.stack([each.position for each in slices])
-    step = _slice_step(first)
-    if len(slices) > 1:
-        _check_lean(positions, first, where)
-        found, _ = hd.spatial.get_volume_positions(
-            positions.tolist(), first.orientation.tolist(), rtol=_SPACING_TOLERANCE
-        )
-        if found is None:
-            _refuse_uneven(np.array([each.distance for each in slices]), where)
-        step = (slices[-1].distance - first.distance) / (len(slices) - 1)
-    affine = hd.spatial.create_affine_matrix_from_attributes(
-        image_position=first.position.tolist(),
-        image_orientation=first.orientation.tolist(),
-        pixel_spacing=first.spacing,
-        spacing_between_slices=step,
-        index_convention=("R", "D"),
-    )
-    return LPS_TO_RAS @ np.asarray(affine, np.float64)
-
-
-def _refuse_uneven(places: npt.NDArray[np.float64], where: Path) -> None:
-    """Say which slices are missing, or that the spacing varies."""
-    gaps = np.diff(places)
-    step = float(gaps.min())
-    if gaps.max() - step <= _SPACING_TOLERANCE * gaps.max() or step <= _SAME_POSITION_MM:
-        raise InputError(f"{where}: slices are shifted sideways; expected one straight stack")
-    counts = np.rint(gaps / step)
-    if np.abs(gaps / step - counts).max() <= 0.1 and counts.max() > 1:
-        missing = [
-            place + step * number
-            for place, count in zip(places, counts, strict=False)
-            for number in range(1, int(count))
-        ]
-        named = ", ".join(f"{place:.2f}" for place in missing[:_LISTED])
-        more = f" and {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
-        raise InputError(
-            f"{where}: {len(missing)} of {len(places) + len(missing)} slices missing, at "
-            f"{named}{more} mm along the slice normal; export the whole series"
-        )
-    raise InputError(
-        f"{where}: uneven slice spacing, {step:.3g} to {gaps.max():.3g} mm; "
-        "resample the series onto an even grid"
-    )
-
-
-def _check_lean(positions: npt.NDArray[np.float64], first: Slice, where: Path) -> None:
-    along = positions[-1] - positions[0]
-    depth = float(along @ first.normal)
-    lean = float(np.linalg.norm(along - depth * first.normal))
-    if lean > max(_LEAN_TOLERANCE * depth, 2 * _SAME_POSITION_MM):
-        angle = math.degrees(math.atan2(lean, depth))
-        raise InputError(
-            f"{where}: the slices lean by {angle:.1f} degrees (tilted gantry); "
-            "correct the tilt first, for example with dcm2niix"
-        )
-
-
-def _slice_step(only: Slice) -> float:
-    """Return the thickness that a single slice claims, 1 mm when it claims none."""
-    for keyword in ("SpacingBetweenSlices", "SliceThickness"):
-        value = only.header.value(keyword)
-        if value is not None and math.isfinite(float(value)) and abs(float(value)) > 0:
-            return abs(float(value))
-    return 1.0
-
-
 def _plain_slice(header: Header) -> Slice:
     position, orientation = (
         header.value("ImagePositionPatient"),
@@ -187,7 +130,12 @@ def _plain_slice(header: Header) -> Slice:
     )
     if not is_placed(header):
         position, orientation = [0, 0, 0], [1, 0, 0, 0, 1, 0]
-    spacing = header.value("PixelSpacing") or header.value("ImagerPixelSpacing") or [1, 1]
+    spacing = (
+        header.value("PixelSpacing")
+        or header.value("ImagerPixelSpacing")
+        or _ultrasound_spacing(header)
+        or [1, 1]
+    )
     slope, intercept = header.value("RescaleSlope"), header.value("RescaleIntercept")
     return _checked_slice(header, None, position, orientation, spacing, slope, intercept)
 
@@ -208,7 +156,33 @@ def _enhanced_slice(header: Header, number: int, frame: Dataset, shared: Dataset
         raise InputError(f"{header.path}: frame {number} has no position; expected a 3D scan")
     slope = find("PixelValueTransformationSequence", "RescaleSlope")
     intercept = find("PixelValueTransformationSequence", "RescaleIntercept")
-    return _checked_slice(header, number, position, orientation, spacing, slope, intercept)
+    found = _checked_slice(header, number, position, orientation, spacing, slope, intercept)
+    return replace(found, groups=(frame, shared))
+
+
+def _ultrasound_spacing(header: Header) -> list[float] | None:
+    """Return the spacing between rows and columns in mm that a picture's only scale gives."""
+    regions = header.value("SequenceOfUltrasoundRegions") or []
+    if len(regions) != 1:
+        return None
+    found = []
+    for axis in ("Y", "X"):
+        unit = element(regions[0], f"PhysicalUnits{axis}Direction", header.path)
+        delta = element(regions[0], f"PhysicalDelta{axis}", header.path)
+        if unit != _CENTIMETRES or not delta:
+            return None
+        found.append(abs(float(delta)) * _MILLIMETRES_PER_CENTIMETRE)
+    return found
+
+
+def _deep_value(dataset: Dataset, keywords: Sequence[str], path: Path) -> str:
+    for keyword in keywords[:-1]:
+        items = element(dataset, keyword, path)
+        if not items:
+            return ""
+        dataset = items[0]
+    value = element(dataset, keywords[-1], path) if keywords else None
+    return "" if value is None else str(value)
 
 
 def _checked_slice(

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from samonai.domains.medical.boxes import SliceBoxes, boxes_on_slices, read_boxe
 from samonai.domains.medical.dataset import find_cases, read_class_names
 from samonai.domains.medical.intensity import Intensity, picture, plane
 from samonai.domains.medical.reader import read_label, read_volume
-from samonai.domains.medical.volume import Volume, format_shape
+from samonai.domains.medical.volume import ReadOptions, Volume, format_shape
 from samonai.domains.medical.writer import default_ending, write_label
 from samonai.domains.merging import FrameMerger
 from samonai.errors import InputError
@@ -39,6 +39,10 @@ class MedicalDomain:
             As text for the command line: "255:1,7:0".
         prefer: "sform" or "qform" for NIfTI files whose two geometries contradict each other.
         channel: nnU-Net channel number to read where cases have several (`_0000`, `_0001`).
+        time: Number, from 1, of the volume to read where a series or file holds several.
+        allow_gaps: Mask missing DICOM slices and interpolate uneven ones instead of refusing.
+        suv: PET in SUV by body weight: True demands it, False leaves the stored unit, None
+            converts where the headers allow it.
     """
 
     name = "medical"
@@ -56,11 +60,13 @@ class MedicalDomain:
         label_map: Mapping[Any, Any] | str | None = None,
         prefer: str | None = None,
         channel: int | None = None,
+        time: int | None = None,
+        allow_gaps: bool | None = None,
+        suv: bool | None = None,
     ) -> None:
         if axis not in (0, 1, 2):
             raise InputError(f"axis={axis!r}: expected 0, 1 or 2")
-        if prefer not in (None, "sform", "qform"):
-            raise InputError(f"prefer={prefer!r}: expected sform or qform")
+        self.reading = ReadOptions(None, prefer, time, bool(allow_gaps), suv)
         self.intensity = Intensity(window, level, width, lower, upper, channels)
         self.axis = axis
         self.label_map = parse_label_map(label_map)
@@ -75,6 +81,9 @@ class MedicalDomain:
             "label_map": {str(stored): wanted for stored, wanted in self.label_map.items()},
             "prefer": self.prefer,
             "channel": self.channel,
+            "time": self.reading.time,
+            "allow_gaps": self.reading.allow_gaps,
+            "suv": self.reading.suv,
         }
 
     def find_cases(self, images: Path | str, labels: Path | str | None = None) -> list[Case]:
@@ -93,7 +102,8 @@ class MedicalDomain:
         Raises:
             InputError: When either cannot be used; see `read_volume` and `read_label`.
         """
-        volume = replace(read_volume(case.image, case.series, self.prefer), source_id=case.case_id)
+        options = replace(self.reading, series=case.series)
+        volume = replace(read_volume(case.image, **asdict(options)), source_id=case.case_id)
         if self.intensity.window == "auto" and self.intensity.level is None:
             # No silent guess: which scans were taken for CT must be found in the log.
             chosen = self.intensity.chosen_window(volume)

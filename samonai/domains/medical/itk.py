@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk  # noqa: N813  (everybody's name for it)
 
-from samonai.domains.medical.nifti import check_volume_shape
+from samonai.domains.medical.nifti import check_volume_shape, take_volume
 from samonai.domains.medical.volume import (
     Affine,
     FormatFacts,
@@ -65,12 +65,13 @@ def sniff(head: bytes) -> str | None:
     return "metaimage" if {b"NDims", b"DimSize"} & keys else None
 
 
-def read_itk(path: Path, kind: str) -> RawVolume:
+def read_itk(path: Path, kind: str, time: int | None = None) -> RawVolume:
     """Read a NRRD or MetaImage volume.
 
     Args:
         path: The file, or the header of a file in two parts.
         kind: "nrrd" or "metaimage", as `sniff` found it.
+        time: Number, from 1, of the volume to take from a 4D file.
 
     Returns:
         The voxels in index order and their affine in RAS+.
@@ -86,14 +87,14 @@ def read_itk(path: Path, kind: str) -> RawVolume:
     reader.SetImageIO(_IMAGE_IO[kind])
     try:
         reader.ReadImageInformation()
-        shape = check_volume_shape(tuple(reader.GetSize()), path)
+        shape = check_volume_shape(tuple(reader.GetSize()), path, time)
         if reader.GetNumberOfComponents() != 1:
             raise InputError(f"{path}: colour or vector voxels; expected one number per voxel")
         image = reader.Execute()
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise InputError(f"{path}: SimpleITK cannot read it ({reason})") from error
-    array = sitk.GetArrayFromImage(image).T.reshape(shape)
+    array = take_volume(sitk.GetArrayFromImage(image).T, shape, time)
     if array.dtype.kind not in "iuf":
         raise InputError(f"{path}: {array.dtype} voxels; expected one real number per voxel")
     affine = _affine(image)

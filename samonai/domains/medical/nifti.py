@@ -55,12 +55,13 @@ def is_nifti(head: bytes) -> bool:
     return first or second
 
 
-def read_nifti(path: Path, prefer: str | None = None) -> RawVolume:
+def read_nifti(path: Path, prefer: str | None = None, time: int | None = None) -> RawVolume:
     """Read a single-file NIfTI-1 or NIfTI-2 volume, compressed or not.
 
     Args:
         path: The file.
         prefer: "sform" or "qform", which of two contradicting geometries to believe.
+        time: Number, from 1, of the volume to take from a 4D file.
 
     Returns:
         The voxels with the header's scaling applied, and their affine.
@@ -75,12 +76,13 @@ def read_nifti(path: Path, prefer: str | None = None) -> RawVolume:
     with _open(path, compressed) as stream:
         try:
             header = _read_header(stream, path)
-            shape = _volume_shape(header, path)
+            shape = _volume_shape(header, path, time)
             array = _read_voxels(stream, header, path, compressed)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise InputError(f"{path}: the file is cut short or damaged; copy it again") from error
     affine = _choose_affine(header, shape, path, prefer)
-    return RawVolume(array.reshape(shape), affine, FormatFacts("nifti", _geometry(header, prefer)))
+    volume = take_volume(array, shape, time)
+    return RawVolume(volume, affine, FormatFacts("nifti", _geometry(header, prefer)))
 
 
 def write_nifti(
@@ -130,28 +132,43 @@ def _read_header(stream: BinaryIO, path: Path) -> nib.Nifti1Header:
         raise InputError(f"{path}: not a valid NIfTI header ({_one_line(error)})") from error
 
 
-def _volume_shape(header: nib.Nifti1Header, path: Path) -> tuple[int, int, int]:
+def _volume_shape(header: nib.Nifti1Header, path: Path, time: int | None) -> tuple[int, int, int]:
     dim = [int(size) for size in header["dim"]]
     if not 1 <= dim[0] <= 7 or min(dim[1 : dim[0] + 1]) < 1:
         raise InputError(f"{path}: impossible dimensions {dim} in the header; export it again")
     shape = tuple(dim[1 : dim[0] + 1])
-    return check_volume_shape(shape, path)
+    return check_volume_shape(shape, path, time)
 
 
-def check_volume_shape(shape: tuple[int, ...], path: Path) -> tuple[int, int, int]:
-    """Return a file's shape as three sizes; further axes may only have length 1.
+def check_volume_shape(
+    shape: tuple[int, ...], path: Path, time: int | None = None
+) -> tuple[int, int, int]:
+    """Return a file's shape as three sizes; a fourth axis needs `time`, others have length 1.
 
     Raises:
-        InputError: When the file is 1D or 2D, or holds several volumes.
+        InputError: When the file is 1D or 2D, or holds several volumes and none is chosen.
     """
     if len(shape) < 3:
         raise InputError(f"{path}: a {len(shape)}D image ({format_shape(shape)}); expected 3D")
-    if any(size != 1 for size in shape[3:]):
+    count = shape[3] if len(shape) > 3 else 1
+    what = f"a {len(shape)}D file ({format_shape(shape)})"
+    if any(size != 1 for size in shape[4:]):
+        raise InputError(f"{path}: {what}; expected one 3D volume: split it, one file per volume")
+    if time is None and count != 1:
         raise InputError(
-            f"{path}: a {len(shape)}D file ({format_shape(shape)}); expected one 3D volume: "
+            f"{path}: {what}; expected one 3D volume: choose one of {count} with --set time=N, or "
             "split it into one file per volume"
         )
+    if time is not None and time > count:
+        raise InputError(f"{path}: no volume {time}; the file has {count}")
     return shape[0], shape[1], shape[2]
+
+
+def take_volume(
+    array: npt.NDArray[Any], shape: tuple[int, int, int], time: int | None
+) -> npt.NDArray[Any]:
+    """Return the volume chosen, counted from 1, of an array whose shape was checked."""
+    return array.reshape((*shape, -1))[..., (time or 1) - 1]
 
 
 def _read_voxels(

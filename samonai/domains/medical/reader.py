@@ -11,6 +11,7 @@ from samonai.domains.medical.itk import read_itk, sniff
 from samonai.domains.medical.nifti import header_bytes, is_nifti, read_nifti
 from samonai.domains.medical.volume import (
     RawVolume,
+    ReadOptions,
     Volume,
     format_affine,
     format_shape,
@@ -23,13 +24,24 @@ logger = logging.getLogger(__name__)
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 
 
-def read_volume(path: Path | str, series: str | None = None, prefer: str | None = None) -> Volume:
+def read_volume(
+    path: Path | str,
+    series: str | None = None,
+    prefer: str | None = None,
+    *,
+    time: int | None = None,
+    allow_gaps: bool = False,
+    suv: bool | None = None,
+) -> Volume:
     """Read one scan from a file (NIfTI, NRRD, MetaImage, DICOM) or a DICOM folder.
 
     Args:
         path: The file, or the folder that holds a DICOM series.
-        series: DICOM SeriesInstanceUID, needed where the folder holds several series.
-        prefer: "sform" or "qform", for NIfTI files whose two geometries contradict each other.
+        series: See `ReadOptions`, as for the rest.
+        prefer: See `ReadOptions`.
+        time: See `ReadOptions`.
+        allow_gaps: See `ReadOptions`.
+        suv: See `ReadOptions`.
 
     Returns:
         The volume, without a label, geometry exactly as stored.
@@ -38,21 +50,23 @@ def read_volume(path: Path | str, series: str | None = None, prefer: str | None 
         InputError: One line that names the file, what is wrong and what to do.
     """
     path = Path(path)
-    raw = read_raw(path, series, prefer)
+    raw = read_raw(path, ReadOptions(series, prefer, time, allow_gaps, suv))
+    # A DICOM folder may be named after the patient.
+    logged = path.name if raw.facts.series_uid is None else f"series {raw.facts.series_uid}"
     data = raw.array.astype(np.float32)
     valid = raw.valid
     finite = np.isfinite(data)
     if not finite.all():
         if not finite.any():
             raise InputError(f"{path}: every voxel is NaN or infinite; export it again")
-        logger.warning("%s: %d voxels are not numbers; masked", path.name, (~finite).sum())
+        logger.warning("%s: %d voxels are not numbers; masked", logged, (~finite).sum())
         valid = finite if valid is None else valid & finite
     if valid is not None:
         if not valid.any():
             raise InputError(f"{path}: every voxel is padding or not a number; export it again")
         data[~valid] = data[valid].min()
     if data.min() == data.max():
-        logger.warning("%s: every voxel has the same value", path.name)
+        logger.warning("%s: every voxel has the same value", logged)
     return Volume(data, raw.affine, source_name(path), raw.facts, valid=valid)
 
 
@@ -78,7 +92,7 @@ def read_label(
         InputError: On another grid, fractions, NaN, negative or undeclared 255 values.
     """
     path = Path(path)
-    raw = read_raw(path, None, prefer)
+    raw = read_raw(path, ReadOptions(prefer=prefer))
     _check_grid(raw, reference, path)
     label = _as_classes(raw.array, path)
     if label_map:
@@ -87,21 +101,20 @@ def read_label(
     return label
 
 
-def read_raw(path: Path, series: str | None, prefer: str | None = None) -> RawVolume:
+def read_raw(path: Path, options: ReadOptions | None = None) -> RawVolume:
     """Read voxels, affine and facts by the reader that the content calls for."""
-    if prefer not in (None, "sform", "qform"):
-        raise InputError(f"prefer={prefer!r}: expected sform or qform")
+    options = options or ReadOptions()
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     if path.is_dir():
-        return _read_dicom(path, series)
+        return _read_dicom(path, options)
     head = header_bytes(path)
     if is_nifti(head):
-        return read_nifti(path, prefer)
+        return read_nifti(path, options.prefer, options.time)
     if (kind := sniff(head)) is not None:
-        return read_itk(path, kind)
+        return read_itk(path, kind, options.time)
     if head[128:132] == b"DICM":
-        return _read_dicom(path, series)
+        return _read_dicom(path, options)
     raise InputError(f"{path}: {_describe(head, path)}; expected NIfTI, NRRD, MHA or DICOM")
 
 
@@ -117,10 +130,10 @@ def strip_ending(name: str) -> str:
     return name[: len(name) - len(ending)] if ending else name
 
 
-def _read_dicom(path: Path, series: str | None) -> RawVolume:
+def _read_dicom(path: Path, options: ReadOptions) -> RawVolume:
     from samonai.domains.medical.dicom import read_dicom  # pydicom is slow to import
 
-    return read_dicom(path, series)
+    return read_dicom(path, options)
 
 
 def _describe(head: bytes, path: Path) -> str:

@@ -44,14 +44,54 @@ class FormatFacts:
         nifti_header: A NIfTI header holding geometry fields only (codes, quaternion, units), or
             None when the volume came from another format. Free-text fields are never kept.
         modality: DICOM's Modality ("CT", "MR", ...), or None where the format has none.
-        slices: The slices that a DICOM volume was put together from, sorted along k; empty for
-            other formats.
+        slices: The slices that a DICOM volume was put together from, one per k; empty for other
+            formats, and for a grid that was filled or interpolated (`allow_gaps`).
+        unit: Unit of the values where the file or its conversion says so ("SUVbw", "BQML").
+        planar: Whether the slices are pictures by themselves, such as an ultrasound loop, and not
+            neighbours in a body.
+        series_uid: DICOM's SeriesInstanceUID, which label objects refer to.
     """
 
     format: str
     nifti_header: nib.Nifti1Header | None = None
     modality: str | None = None
     slices: tuple[SourceSlice, ...] = ()
+    unit: str | None = None
+    planar: bool = False
+    series_uid: str | None = None
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How to read where a file or folder leaves a choice.
+
+    Attributes:
+        series: DICOM SeriesInstanceUID, needed where a folder holds several series.
+        prefer: "sform" or "qform", for NIfTI files whose two geometries contradict each other.
+        time: Number, from 1, of the volume to read where a series or file holds several.
+        allow_gaps: Mask missing DICOM slices and interpolate uneven ones instead of refusing.
+        suv: PET in SUV by body weight: True demands it, False leaves the stored unit, None
+            converts where the headers allow it.
+    """
+
+    series: str | None = None
+    prefer: str | None = None
+    time: int | None = None
+    allow_gaps: bool = False
+    suv: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.prefer not in (None, "sform", "qform"):
+            raise InputError(f"prefer={self.prefer!r}: expected sform or qform")
+        if self.time is not None and (isinstance(self.time, bool) or not self._is_number()):
+            raise InputError(f"time={self.time!r}: expected a volume's number, from 1")
+        if not isinstance(self.allow_gaps, bool):
+            raise InputError(f"allow_gaps={self.allow_gaps!r}: expected true or false")
+        if self.suv not in (None, True, False):
+            raise InputError(f"suv={self.suv!r}: expected true, false or null")
+
+    def _is_number(self) -> bool:
+        return isinstance(self.time, int) and self.time >= 1
 
 
 @dataclass(frozen=True)
