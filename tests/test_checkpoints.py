@@ -260,7 +260,7 @@ def test_where_the_cache_is(monkeypatch):
 
 
 def test_the_registry():
-    assert list(CHECKPOINTS) == ["micro", "vit_b", "vit_l", "vit_h", "medsam_vit_b"]
+    assert list(CHECKPOINTS) == ["micro", "vit_b", "vit_l", "vit_h", "vit_t", "medsam_vit_b"]
     for name in ("vit_b", "vit_l", "vit_h"):
         entry = find_checkpoint(name)
         assert entry.url.startswith("https://")

@@ -12,7 +12,7 @@ app = typer.Typer(
     no_args_is_help=True, help="List, fetch and verify models; write fine-tuned ones for others."
 )
 
-Name = Annotated[str, typer.Argument(help="vit_b, vit_l, vit_h or medsam_vit_b.")]
+Name = Annotated[str, typer.Argument(help="vit_b, vit_l, vit_h, vit_t or medsam_vit_b.")]
 
 
 @app.command("list")

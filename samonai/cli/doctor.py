@@ -20,6 +20,7 @@ _SHOWN = (
 )
 _OPTIONAL = {
     "fsspec": ("embedding stores on object storage", "pip install 'samonai[remote]'"),
+    "timm": ("the model vit_t (MobileSAM)", "pip install 'samonai[vit_t]'"),
     "libjpeg": ("12-bit JPEG Extended in DICOM (GPL)", "pip install pylibjpeg-libjpeg"),
 }
 _SYNTAXES = {

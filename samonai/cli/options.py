@@ -43,7 +43,7 @@ Labels = Annotated[
     Path | None,
     typer.Option(help="Folder of label maps with the images' names; a data list may name them."),
 ]
-Model = Annotated[str, typer.Option(help="micro, vit_b, vit_l, vit_h or medsam_vit_b.")]
+Model = Annotated[str, typer.Option(help="micro, vit_b, vit_l, vit_h, vit_t or medsam_vit_b.")]
 Checkpoint = Annotated[
     Path | None, typer.Option(help="The model's weights (.pth, .safetensors), if your own.")
 ]

@@ -33,7 +33,7 @@ def predict(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="A model as it is: micro, vit_b, vit_l, vit_h or medsam_vit_b."),
+        typer.Option(help="A model as it is: micro, vit_b, vit_l, vit_h, vit_t or medsam_vit_b."),
     ] = None,
     checkpoint: options.Checkpoint = None,
     sha256: options.Sha256 = None,

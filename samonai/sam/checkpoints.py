@@ -10,6 +10,9 @@ from samonai.files import sha256_file
 from samonai.sam.normalisation import MEDSAM_NORMALISATION, SAM_NORMALISATION, Normalisation
 
 _SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
+# MobileSAM publishes its weights in its repository and no hash with them; the one below is what
+# many independent users of that commit record.
+_MOBILE_SAM_URL = "https://github.com/ChaoningZhang/MobileSAM/raw/f706ad9c4eb7f219c00d9050e46328518ffb65d2/weights/"
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class Checkpoint:
 
     Attributes:
         name: What users call it.
-        architecture: "vit_b", "vit_l", "vit_h" or "micro".
+        architecture: "vit_b", "vit_l", "vit_h", "vit_t" or "micro".
         normalisation: What its encoder was trained on.
         file_name: Name of the file in the cache; empty for the embedded model.
         url: Where to fetch it; None for the embedded model.
@@ -66,6 +69,15 @@ CHECKPOINTS: dict[str, Checkpoint] = {
             _SAM_URL + "sam_vit_h_4b8939.pth",
             2_564_550_879,
             "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
+        ),
+        Checkpoint(
+            "vit_t",
+            "vit_t",
+            SAM_NORMALISATION,
+            "mobile_sam.pt",
+            _MOBILE_SAM_URL + "mobile_sam.pt",
+            40_728_226,
+            "6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
         ),
         Checkpoint(
             "medsam_vit_b",

@@ -62,14 +62,19 @@ def save_sam(network: SamNetwork, path: str | Path) -> Path:
 
 
 def full_state(network: SamNetwork) -> dict[str, torch.Tensor]:
-    """Return all weights by upstream's names: float32, contiguous, on the CPU."""
+    """Return all weights by upstream's names: float32 (counters int64), contiguous, on the CPU."""
     parts = {
         "image_encoder": network.image_encoder,
         "prompt_encoder": network.prompt_encoder,
         "mask_decoder": network.mask_decoder,
     }
     return {
-        f"{part}.{name}": tensor.detach().to("cpu", torch.float32).contiguous()
+        f"{part}.{name}": _plain(tensor)
         for part, module in parts.items()
         for name, tensor in module.state_dict().items()
     }
+
+
+def _plain(tensor: torch.Tensor) -> torch.Tensor:
+    dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
+    return tensor.detach().to("cpu", dtype).contiguous()

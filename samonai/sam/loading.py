@@ -17,6 +17,7 @@ from samonai.sam.micro import MICRO_WEIGHTS, build_micro
 from samonai.sam.network import SamNetwork
 from samonai.sam.normalisation import Normalisation
 from samonai.sam.statedict import check_state, own_weights, read_state
+from samonai.sam.tiny_vit import build_vit_t
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +31,8 @@ def load_sam(
     """Load a Segment Anything model.
 
     Args:
-        name: "micro" (embedded), "vit_b", "vit_l", "vit_h" or "medsam_vit_b".
+        name: "micro" (embedded), "vit_b", "vit_l", "vit_h", "vit_t" (MobileSAM) or
+            "medsam_vit_b".
         checkpoint: A local `.pth`, `.pt` or `.safetensors` file of that architecture. Without
             one the published weights are fetched into the cache, verified, and used.
         device: Where to put the model; by default a GPU when there is one, else the CPU.
@@ -65,9 +67,11 @@ def load_sam(
 
 
 def architecture_builder(architecture: str) -> Callable[[], Sam]:
-    """Return what builds "micro", "vit_b", "vit_l" or "vit_h" with random weights."""
+    """Return what builds "micro", "vit_b", "vit_l", "vit_h" or "vit_t" with random weights."""
     if architecture == "micro":
         return build_micro
+    if architecture == "vit_t":
+        return build_vit_t
     builder: Callable[[], Sam] = sam_model_registry[architecture]
     return builder
 

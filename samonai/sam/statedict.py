@@ -16,16 +16,22 @@ METADATA_KEY = "samonai"
 """Key of our JSON among the metadata of a safetensors file."""
 
 # Tensors that every SAM checkpoint has: where one of them is, the weights are.
-_ANCHORS = ("image_encoder.patch_embed.proj.weight", "mask_decoder.iou_token.weight")
+_ANCHORS = (
+    "image_encoder.patch_embed.proj.weight",
+    "image_encoder.patch_embed.seq.0.c.weight",
+    "mask_decoder.iou_token.weight",
+)
 _PREFERRED = ("model", "state_dict", "model_state_dict")
 _FOREIGN = {
     "encoder_identity": "a decoder checkpoint of samonai; load it onto the model it was trained on",
     "vision_encoder.": "in the format of Hugging Face transformers; the original format is needed",
     "image_encoder.trunk.": "a SAM 2 checkpoint; this package takes SAM 1",
     "sam_mask_decoder.": "a SAM 2 checkpoint; this package takes SAM 1",
-    "image_encoder.layers.": "a TinyViT checkpoint (MobileSAM), which is not supported",
 }
-_ENCODERS = {128: "micro", 768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
+# By the width of what the first convolution makes of an image: SAM's patches, TinyViT's stem.
+_ENCODERS = {128: "micro", 768: "vit_b", 1024: "vit_l", 1280: "vit_h", 32: "vit_t"}
+# Counts the batches that a batch norm has seen: the one integer in a state, never used here.
+_COUNTER = "num_batches_tracked"
 
 
 def read_state(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -72,7 +78,11 @@ def own_weights(state: dict[str, torch.Tensor], path: Path) -> dict[str, torch.T
     weights = {}
     for name in list(state):
         tensor = state.pop(name)
-        if tensor.layout is not torch.strided or tensor.is_meta or not tensor.is_floating_point():
+        plain = tensor.layout is torch.strided and not tensor.is_meta
+        if plain and tensor.dtype is torch.int64 and name.endswith(_COUNTER):
+            weights[name] = tensor.detach().to("cpu").clone()
+            continue
+        if not plain or not tensor.is_floating_point():
             raise InputError(
                 f"checkpoint {path}: {name} is not a plain tensor of floating-point numbers"
             )
@@ -124,7 +134,7 @@ def check_state(state: Mapping[str, torch.Tensor], model: torch.nn.Module, path:
 
 def _architecture(shapes: Mapping[str, tuple[int, ...]]) -> str:
     """Name the encoder by its width, or return nothing where there is no encoder."""
-    shape = shapes.get(_ANCHORS[0])
+    shape = next((shapes[name] for name in _ANCHORS[:2] if name in shapes), None)
     if not shape:
         return ""
     return _ENCODERS.get(shape[0], f"an encoder of width {shape[0]}")
