@@ -215,6 +215,8 @@ def predict(
     domain: str = "medical",
     series: str | None = None,
     ending: str = "",
+    formats: Sequence[str] = (),
+    measure: bool = False,
     store: Path | str | None = None,
     checkpoint: Path | str | None = None,
     sha256: str | None = None,
@@ -233,6 +235,8 @@ def predict(
         domain: The kind of data, where `run` is not a run.
         series: DICOM SeriesInstanceUID, where `source` holds several series.
         ending: ".nii.gz", ".nrrd" or ".mha"; empty: the input's own format.
+        formats: Formats by name instead, such as "nifti", "nrrd", "mha", "dicom-seg", "rtstruct".
+        measure: Write measurements of each prediction as JSON and CSV, and as DICOM SR.
         store: Embeddings are kept here, for the next time; None keeps none.
         checkpoint: The model's weights, where `run` is a model's name.
         sha256: The hash that these must have.
@@ -265,6 +269,8 @@ def predict(
             "boxes": boxes_file(boxes, Path(scratch)),
             "output_dir": out,
             "output_ending": ending,
+            "output_formats": list(formats),
+            "measure": measure,
             "series": series,
             "store": None if store is None else store_location(store),
             "progress": shows_progress(progress),

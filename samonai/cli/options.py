@@ -18,7 +18,10 @@ HAVE_OPTIONS = {
     "eval_box_jitter": "--box-jitter",
     "eval_prompts": "--prompts",
     "evaluation_dir": "--out",
+    "measure": "--measure",
     "output_dir": "--out",
+    "output_ending": "--ending",
+    "output_formats": "--format",
 }
 """Settings that are not given with `--set`, since they have an option of their own."""
 

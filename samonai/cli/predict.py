@@ -43,6 +43,20 @@ def predict(
     ending: Annotated[
         str, typer.Option(help=".nii.gz, .nii, .nrrd or .mha; by default the input's own.")
     ] = "",
+    format_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            help="nifti, nrrd, mha, dicom-seg or rtstruct; give it again for several. By default "
+            "the input's own kind.",
+        ),
+    ] = None,
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure", help="Write volumes, extents and intensities beside each prediction."
+        ),
+    ] = False,
     store: options.Store = None,
     device: options.Device = None,
     set_: options.Set = None,
@@ -63,6 +77,8 @@ def predict(
         domain=domain,
         series=series,
         ending=ending,
+        formats=format_ or [],
+        measure=measure,
         store=store,
         checkpoint=checkpoint,
         sha256=sha256,

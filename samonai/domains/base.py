@@ -1,9 +1,9 @@
 """What the engine asks of a domain: read, cut into frames, merge, write. Nothing else."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,19 @@ class Case:
     image: Path
     label: Path | None = None
     series: str | None = None
+
+
+@dataclass(frozen=True)
+class LabelFacts:
+    """What is known about predicted label maps besides their voxels.
+
+    Attributes:
+        classes: Label value to name; other values are called by number.
+        algorithm: What made them, as JSON values: model, hashes of the weights.
+    """
+
+    classes: Mapping[int, str] = field(default_factory=dict)
+    algorithm: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Source(Protocol):
@@ -143,4 +156,36 @@ class Domain(Protocol):
 
     def write(self, source: Any, label: npt.NDArray[np.integer], path: Path) -> Path:
         """Write a label map on the source's grid and return the file that was written."""
+        ...
+
+
+@runtime_checkable
+class Exporter(Protocol):
+    """A domain that writes predictions in more ways than as the input's kind of label map."""
+
+    formats: tuple[str, ...]
+
+    def export(
+        self,
+        source: Any,
+        label: npt.NDArray[np.integer],
+        stem: Path,
+        formats: Sequence[str] = (),
+        *,
+        measure: bool = False,
+        facts: LabelFacts | None = None,
+    ) -> list[Path]:
+        """Write one prediction in several formats.
+
+        Args:
+            source: The source that the label map lies on.
+            label: The label map.
+            stem: Path without an ending.
+            formats: Of `formats`; none: the input's own kind.
+            measure: Write measurements beside it.
+            facts: What the objects say about classes and algorithm.
+
+        Returns:
+            The files written.
+        """
         ...

@@ -1,7 +1,7 @@
 """Handlers of the case evaluator: load the decoder, measure, write predictions, show progress."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from monai.utils import CommonKeys
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
-from samonai.domains.base import Domain
+from samonai.domains.base import Domain, Exporter, LabelFacts
 from samonai.errors import InputError
 from samonai.inference.cases import CaseItem
 from samonai.inference.inferer import SourceInferer, box_scores
@@ -151,12 +151,28 @@ class LabelWriter:
         folder: Where the files go, named after their cases.
         domain: Writes them.
         ending: File ending such as ".nii.gz" or ".mha"; empty: the input's own.
+        formats: Formats by name instead, several if need be, of those that the domain writes.
+        measure: Write measurements beside each prediction.
+        facts: Names of the classes and what made the label maps, for formats that say so.
+
+    Raises:
+        InputError: The domain does not write the formats, or both they and an ending are given.
     """
 
-    def __init__(self, folder: Path | str, domain: Domain, ending: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path | str,
+        domain: Domain,
+        ending: str = "",
+        formats: Sequence[str] = (),
+        measure: bool = False,
+        facts: LabelFacts | None = None,
+    ) -> None:
         """Keep where and how to write."""
         self.folder, self.domain, self.ending = Path(folder), domain, ending
+        self.formats, self.measure, self.facts = tuple(formats), measure, facts
         self.written: list[Path] = []
+        _check_formats(domain, ending, self.formats, measure)
 
     def attach(self, engine: Engine) -> None:
         """Listen to the evaluator."""
@@ -165,10 +181,32 @@ class LabelWriter:
     def __call__(self, engine: Engine) -> None:
         """Write the label map that was just predicted."""
         item: CaseItem = engine.state.batch
-        path = self.folder / f"{item.case.case_id}{self.ending}"
         label = engine.state.output[CommonKeys.PRED]
-        self.written.append(self.domain.write(item.source, label, path))
-        logger.info("wrote %s", self.written[-1])
+        written = self.write(item.case.case_id, item.source, label)
+        self.written += written
+        for path in written:
+            logger.info("wrote %s", path)
+
+    def write(self, case_id: str, source: Any, label: npt.NDArray[np.integer]) -> list[Path]:
+        """Write one label map in every way asked for and return the files."""
+        stem = self.folder / case_id
+        if isinstance(self.domain, Exporter) and not self.ending:
+            return self.domain.export(
+                source, label, stem, self.formats, measure=self.measure, facts=self.facts
+            )
+        return [self.domain.write(source, label, stem.with_name(case_id + self.ending))]
+
+
+def _check_formats(domain: Domain, ending: str, formats: Sequence[str], measure: bool) -> None:
+    if not formats and not measure:
+        return
+    if not isinstance(domain, Exporter):
+        raise InputError(f"the {domain.name} domain writes label maps only: no formats, no measure")
+    if ending:
+        raise InputError(f"ending {ending} beside formats or measure; give formats alone")
+    for name in formats:
+        if name not in domain.formats:
+            raise InputError(f"format {name!r} is not known; use {', '.join(domain.formats)}")
 
 
 class CaseProgress(EngineProgress):

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from samonai.domains import get_domain
-from samonai.domains.base import Case, Domain
+from samonai.domains.base import Case, Domain, LabelFacts
 from samonai.errors import InputError
+from samonai.files import sha256_file
 from samonai.sam.decoder_file import DecoderMetadata, read_decoder_metadata
 from samonai.sam.loading import load_sam
 from samonai.sam.network import SamNetwork
@@ -90,6 +91,19 @@ def trained_classes(decoder: Path | str | None) -> dict[int, str]:
     """Return a decoder's classes, label value to name; none without a decoder."""
     classes = {} if decoder is None else read_decoder_metadata(decoder).classes
     return {int(value): name for value, name in classes.items()}
+
+
+def label_facts(decoder: Path | str | None, network: SamNetwork) -> LabelFacts:
+    """Return what objects written from predictions say about classes and algorithm.
+
+    Args:
+        decoder: The decoder's file; None: the model as it is.
+        network: The model.
+    """
+    algorithm = {"model": network.name, "encoder_sha256": network.encoder_sha256[:16]}
+    if decoder is not None:
+        algorithm["decoder_sha256"] = sha256_file(decoder)[:16]
+    return LabelFacts(trained_classes(decoder), algorithm)
 
 
 def evaluation_cases(

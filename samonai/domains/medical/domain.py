@@ -1,7 +1,7 @@
 """The medical domain: volumes read, cut into slices along one axis, merged and written."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from samonai.domains.base import Case, Merger
+from samonai.domains.base import Case, LabelFacts, Merger
 from samonai.domains.medical.boxes import SliceBoxes, boxes_on_slices, read_boxes
 from samonai.domains.medical.dataset import find_cases, read_class_names
 from samonai.domains.medical.intensity import Intensity, picture, plane
+from samonai.domains.medical.outputs import FORMATS, write_outputs
 from samonai.domains.medical.reader import read_label, read_volume
 from samonai.domains.medical.volume import ReadOptions, Volume, format_shape
 from samonai.domains.medical.writer import default_ending, write_label
@@ -47,6 +48,7 @@ class MedicalDomain:
 
     name = "medical"
     prompt_endings: tuple[str, ...] = (".json", ".csv")
+    formats = FORMATS
 
     def __init__(
         self,
@@ -196,6 +198,19 @@ class MedicalDomain:
         if not path.name.lower().endswith((".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".nhdr")):
             path = path.with_name(path.name + default_ending(source))
         return write_label(source, label, path)
+
+    def export(
+        self,
+        source: Volume,
+        label: npt.NDArray[np.integer],
+        stem: Path,
+        formats: Sequence[str] = (),
+        *,
+        measure: bool = False,
+        facts: LabelFacts | None = None,
+    ) -> list[Path]:
+        """Write one prediction in several formats; see `write_outputs`."""
+        return write_outputs(source, label, stem, formats, measure=measure, facts=facts)
 
     def _check_index(self, source: Volume, index: int) -> None:
         if not 0 <= index < self.frame_count(source):

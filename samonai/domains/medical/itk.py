@@ -6,6 +6,7 @@ headers here before it is asked for voxels.
 
 import math
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,13 +103,19 @@ def read_itk(path: Path, kind: str, time: int | None = None) -> RawVolume:
     return RawVolume(array, affine, FormatFacts(kind))
 
 
-def write_itk(label: npt.NDArray[np.integer], affine: Affine, path: Path) -> None:
+def write_itk(
+    label: npt.NDArray[np.integer],
+    affine: Affine,
+    path: Path,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
     """Write an integer volume as .nrrd or .mha, compressed.
 
     Args:
         label: uint8 or uint16 (I, J, K).
         affine: float64 (4, 4), index to mm in RAS+; without shear.
         path: File ending in .nrrd or .mha.
+        metadata: What a NRRD's header says besides the geometry, key to value.
 
     Raises:
         InputError: When the grid is sheared, which these formats' readers do not carry.
@@ -121,6 +128,8 @@ def write_itk(label: npt.NDArray[np.integer], affine: Affine, path: Path) -> Non
     image.SetSpacing(spacing)
     image.SetOrigin(lps[:3, 3].tolist())
     image.SetDirection((lps[:3, :3] / np.asarray(spacing)).ravel().tolist())
+    for key, value in (metadata or {}).items():
+        image.SetMetaData(key, value)
     with write_atomically(path) as temporary:
         sitk.WriteImage(image, str(temporary), useCompression=True)
 

@@ -21,7 +21,7 @@ from samonai.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
+ENDINGS = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".nhdr", ".mha", ".mhd")
 
 
 def read_volume(

@@ -55,7 +55,7 @@ class FormatFacts:
     format: str
     nifti_header: nib.Nifti1Header | None = None
     modality: str | None = None
-    slices: tuple[SourceSlice, ...] = ()
+    slices: tuple[SourceSlice, ...] = field(default=(), repr=False)  # paths may name a patient
     unit: str | None = None
     planar: bool = False
     series_uid: str | None = None
