@@ -433,3 +433,24 @@ def test_prefetch_runs_ahead_passes_errors_on_and_stops() -> None:
     with pytest.raises(OSError, match="gone"):
         next(items)
     assert list(prefetch(iter([1, 2, 3]), 1)) == [1, 2, 3]
+
+
+def test_a_share_of_the_frames_without_objects_is_encoded_evenly_spaced(tmp_path: Path) -> None:
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+    label = np.zeros((12, 12, 20), np.uint8)
+    label[5:7, 3:9, 4:12] = 1
+    np.save(tmp_path / "images" / "a.npy", np.full(label.shape, 9, np.uint8))
+    np.save(tmp_path / "labels" / "a.npy", label)
+    domain = StackDomain()
+    cases = domain.find_cases(tmp_path / "images", tmp_path / "labels")
+    store, network = EmbeddingStore(tmp_path / "store"), FakeNetwork()
+    kinds = {"progress": False, "precision": "fp32"}
+    report = encode_cases(network, domain, cases, store, empty_frames=0.4, **kinds)
+    assert (report.encoded, report.skipped_empty) == (6, 6)
+    stored = store.section(report.signature).find(report.cases[0].source_hash)
+    assert [index for index in range(12) if stored.has(index)] == [1, 3, 5, 6, 8, 10]
+    report = encode_cases(network, domain, cases, store, empty_frames=1.0, **kinds)
+    assert (report.encoded, report.reused) == (6, 6)
+    with pytest.raises(InputError, match="empty_frames"):
+        encode_cases(network, domain, cases, store, empty_frames=1.5, **kinds)

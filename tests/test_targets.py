@@ -160,14 +160,34 @@ def test_wrong_labels_are_told() -> None:
         build_targets(Frame(np.zeros((9, 9, 3), np.uint8), FrameLocation("case-1", 3)))
 
 
+def test_a_class_map_ignores_padding_invalid_pixels_and_what_was_dropped() -> None:
+    label = np.zeros((64, 128), np.uint8)
+    label[10:30, 10:40], label[40:60, 50:60] = 7, 2
+    label[2:4, 100:102] = 7  # too small to ask for
+    valid = np.ones(label.shape, bool)
+    valid[:, 120:] = False
+    targets = build_targets(frame_of(label, valid), min_area=5)
+    expected = np.where(valid, label.astype(int), -1)
+    expected[2:4, 100:102] = -1
+    # 128 columns make 256: each pixel of the frame is two by two of the low-res frame.
+    doubled = np.kron(expected, np.ones((2, 2), int))
+    np.testing.assert_array_equal(targets.class_map()[:128], doubled)
+    assert (targets.class_map()[128:] == -1).all()
+    assert targets.ignored.sum() == 16
+
+
 def some_targets() -> dict[int, FrameTargets]:
     first, second = np.zeros((20, 30), np.uint8), np.zeros((20, 30), np.uint8)
     first[2:9, 3:9], first[12:18, 20:28] = 1, 2
     second[5:15, 5:15], second[0, 0] = 3, 1
-    empty = np.zeros((20, 30), np.uint8)
-    empty[0, 0] = 1
-    labels = {1: first, 2: empty, 4: second}
-    return {index: build_targets(frame_of(label), 4) for index, label in labels.items()}
+    speck = np.zeros((20, 30), np.uint8)
+    speck[0, 0] = 1
+    bare = np.zeros((20, 30), np.uint8)
+    labels = {1: first, 2: speck, 3: bare, 4: second}
+    valid = np.ones((20, 30), bool)
+    valid[:, 25:] = False
+    targets = {index: build_targets(frame_of(label), 4) for index, label in labels.items()}
+    return {**targets, 5: build_targets(frame_of(bare, valid), 4)}
 
 
 def save(store: EmbeddingStore, targets: dict[int, FrameTargets]) -> Any:
@@ -178,6 +198,7 @@ def save(store: EmbeddingStore, targets: dict[int, FrameTargets]) -> Any:
         source_id="case-1",
         spacing=(3.0, 1.0, 0.7),
         frame_count=6,
+        long_side=1024,
     )
 
 
@@ -190,13 +211,16 @@ def test_targets_come_back_from_the_store(tmp_path: Path) -> None:
     assert loaded.indices == (1, 4)
     assert loaded.original_sizes == ((20, 30), (20, 30))
     assert (loaded.frame_count, loaded.dropped, loaded.spacing) == (6, 2, (3.0, 1.0, 0.7))
-    for index in (1, 4):
+    assert loaded.empty_indices == (2, 3, 5)
+    assert loaded.classes_by_frame() == {1: {1, 2}, 4: {3}}
+    for index in range(1, 6):
         read, built = loaded.read(index), targets[index]
         assert (read.image_size, read.dropped) == (built.image_size, built.dropped)
-        for name in ("components", "valid", "classes", "boxes", "areas"):
+        for name in ("components", "valid", "ignored", "classes", "boxes", "areas"):
             np.testing.assert_array_equal(getattr(read, name), getattr(built, name))
             assert getattr(read, name).dtype == getattr(built, name).dtype
-    for index in (0, 2, 9):
+    assert not (tmp_path / "targets" / "key" / "components" / "c.3.0.0").exists()
+    for index in (0, 9):
         with pytest.raises(InputError, match="no whole targets"):
             loaded.read(index)
 

@@ -83,6 +83,7 @@ def encode_cases(
     *,
     precision: str = "auto",
     frames: FrameChoice = "labelled",
+    empty_frames: float = 0.0,
     min_area: int = DEFAULT_MIN_AREA,
     batch_size: int = 1,
     progress: bool = True,
@@ -101,6 +102,8 @@ def encode_cases(
         store: Where to.
         precision: As `SamNetwork.encode` takes it; it enters the signature.
         frames: "labelled" for the frames that have objects, or "all".
+        empty_frames: Share of the frames without objects that are wanted beside the labelled
+            ones, evenly spaced.
         min_area: Components of fewer pixels are dropped from the targets.
         batch_size: Frames per call of the encoder.
         progress: Show a bar on a terminal, and a summary line on standard error.
@@ -109,7 +112,7 @@ def encode_cases(
     Raises:
         InputError: A case cannot be read, or the store is read-only and lacks frames.
     """
-    _check_options(frames, batch_size, on_error)
+    _check_options(frames, empty_frames, batch_size, on_error)
     signature = embedding_signature(network, domain, precision)
     section = store.section(signature)
     planner = Planner(
@@ -117,6 +120,7 @@ def encode_cases(
         domain,
         section,
         frames=frames,
+        empty_frames=empty_frames,
         min_area=min_area,
         skip_failed=on_error == "skip",
     )
@@ -277,7 +281,9 @@ def _as_stored(embeddings: torch.Tensor) -> np.ndarray[Any, np.dtype[np.float16]
     return values.cpu().numpy()
 
 
-def _check_options(frames: str, batch_size: int, on_error: str) -> None:
+def _check_options(frames: str, empty_frames: float, batch_size: int, on_error: str) -> None:
+    if not 0 <= empty_frames <= 1:
+        raise InputError(f"empty_frames is a share from 0 to 1, got {empty_frames}")
     if frames not in ("labelled", "all"):
         raise InputError(f"frames is 'labelled' or 'all', got {frames!r}")
     if batch_size < 1:

@@ -1,6 +1,7 @@
 """Decide per case which frames must be encoded, opening only what must be opened."""
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -78,6 +79,21 @@ class FailedCase:
     message: str
 
 
+def frames_to_use(targets: SourceTargets, empty_frames: float) -> tuple[int, ...]:
+    """Return the frames with objects, and a share of those without, evenly spaced; ascending.
+
+    Args:
+        targets: The targets of a source.
+        empty_frames: Share of the frames without objects, from 0 to 1; where it is above 0, at
+            least one of a source that has any.
+    """
+    empty = targets.empty_indices
+    count = math.ceil(round(len(empty) * empty_frames, 6))
+    # The middles of `count` equal parts: neither end is favoured.
+    chosen = [empty[int((part + 0.5) * len(empty) / count)] for part in range(count)]
+    return tuple(sorted((*targets.indices, *chosen)))
+
+
 class Planner:
     """Walks the cases: what is known stays closed, what is missing is read, cut and resized."""
 
@@ -88,6 +104,7 @@ class Planner:
         section: StoreSection,
         *,
         frames: FrameChoice,
+        empty_frames: float,
         min_area: int,
         skip_failed: bool,
     ) -> None:
@@ -96,6 +113,7 @@ class Planner:
         self._domain = domain
         self._section = section
         self._frames = frames
+        self._empty_frames = empty_frames
         self._min_area = min_area
         self._skip_failed = skip_failed
         self._index = CaseIndex(section)
@@ -171,11 +189,12 @@ class Planner:
             (
                 (frame.location.index, self._build(frame))
                 for frame in frames
-                if frame.label is not None and frame.label.any()
+                if frame.label is not None
             ),
             source_id=facts.source_id,
             spacing=facts.spacing,
             frame_count=facts.frame_count,
+            long_side=self._network.long_side,
         )
 
     def _build(self, frame: Any) -> Any:
@@ -184,7 +203,7 @@ class Planner:
     def _wanted(self, facts: CaseFacts, targets: SourceTargets | None) -> Sequence[int]:
         if self._frames == "all":
             return range(facts.frame_count)
-        return () if targets is None else targets.indices
+        return () if targets is None else frames_to_use(targets, self._empty_frames)
 
     def _missing(self, facts: CaseFacts, targets: SourceTargets | None) -> list[int]:
         wanted = self._wanted(facts, targets)

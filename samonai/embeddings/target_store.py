@@ -23,18 +23,22 @@ from samonai.embeddings.store import (
 )
 from samonai.embeddings.targets import CONNECTIVITY, FrameTargets
 from samonai.errors import InputError
+from samonai.geometry import FrameGeometry
 
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 _GROUP = "targets"
 _VALID_BIT = np.uint16(0x8000)
 _NUMBER_BITS = np.uint16(0x7FFF)
-_FRAME_COLUMNS = 5  # index, H, W, dropped, objects
+_DROPPED = np.uint16(0x7FFF)
+_FRAME_COLUMNS = 6  # index, H, W, dropped, objects, has a map
 _OBJECT_COLUMNS = 6  # class, area, x0, y0, x1, y1
 
 
 @dataclass(frozen=True)
 class SourceTargets:
-    """The targets of one source's labelled frames: tables in memory, maps read when asked for.
+    """The targets of one source's frames: tables in memory, maps read when asked for.
+
+    A frame that is valid throughout and has no label has a row in the table and no map.
 
     Attributes:
         key: Name of these targets in the store.
@@ -42,7 +46,8 @@ class SourceTargets:
         spacing: Size of a cell of the source's grid along each array axis.
         frame_count: Number of the source's frames, labelled or not.
         dropped: Components dropped by `min_area`, over all frames.
-        frames: int64 (T, 5), one row per frame with objects: index, H, W, dropped, objects.
+        long_side: Side of the model image in pixels.
+        frames: int64 (T, 6), one row per frame: index, H, W, dropped, objects, has a map.
         objects: float64 (N, 6), all frames' objects: class, area, box xyxy in model space.
     """
 
@@ -51,6 +56,7 @@ class SourceTargets:
     spacing: tuple[float, ...]
     frame_count: int
     dropped: int
+    long_side: int
     frames: npt.NDArray[np.int64]
     objects: npt.NDArray[np.float64]
     _components: FrameChunks | None
@@ -58,34 +64,51 @@ class SourceTargets:
     @property
     def indices(self) -> tuple[int, ...]:
         """Return the numbers of the frames that have objects, ascending."""
-        return tuple(self.frames[:, 0].tolist())
+        return tuple(self._rows_with_objects()[:, 0].tolist())
+
+    @property
+    def empty_indices(self) -> tuple[int, ...]:
+        """Return the numbers of the frames that have none, ascending."""
+        return tuple(self.frames[self.frames[:, 4] == 0, 0].tolist())
 
     @property
     def original_sizes(self) -> tuple[tuple[int, int], ...]:
         """Return (H, W) of each frame of `indices`, in pixels."""
-        return tuple((height, width) for height, width in self.frames[:, 1:3].tolist())
+        sizes = self._rows_with_objects()[:, 1:3].tolist()
+        return tuple((height, width) for height, width in sizes)
+
+    def classes_by_frame(self) -> dict[int, frozenset[int]]:
+        """Return the label values on each frame of `indices`, by its number."""
+        rows = self._rows_with_objects()
+        values = np.split(self.objects[:, 0].astype(int), np.cumsum(rows[:-1, 4]))
+        return {
+            index: frozenset(found.tolist())
+            for index, found in zip(rows[:, 0].tolist(), values, strict=False)
+        }
 
     def read(self, index: int) -> FrameTargets:
-        """Return the targets of one frame of `indices`.
+        """Return the targets of one frame.
 
         Raises:
             MissingEmbeddingError: The frame has no targets, or they fail their checksum.
         """
         row = int(np.searchsorted(self.frames[:, 0], index))
         packed = None
-        if row < len(self.frames) and self.frames[row, 0] == index and self._components:
-            packed = self._components.read(index)
+        if row < len(self.frames) and self.frames[row, 0] == index:
+            packed = self._packed(row)
         if packed is None:
             raise MissingEmbeddingError(
                 f"frame {index} of {self.source_id} has no whole targets in the store; encode the "
                 f"data set again, which adds what is missing"
             )
+        numbers = packed & _NUMBER_BITS
         start = int(self.frames[:row, 4].sum())
         table = self.objects[start : start + int(self.frames[row, 4])]
         return FrameTargets(
             image_size=(int(self.frames[row, 1]), int(self.frames[row, 2])),
-            components=packed & _NUMBER_BITS,
+            components=np.where(numbers == _DROPPED, np.uint16(0), numbers),
             valid=packed >= _VALID_BIT,
+            ignored=numbers == _DROPPED,
             classes=table[:, 0].astype(np.int32),
             boxes=table[:, 2:].astype(np.float32),
             areas=table[:, 1].astype(np.int32),
@@ -93,10 +116,20 @@ class SourceTargets:
         )
 
     def whole(self) -> bool:
-        """Return whether the maps of all `indices` are there; every checksum is verified."""
-        return not self.indices or (
-            self._components is not None and not self._components.missing(self.indices)
-        )
+        """Return whether all maps are there; every checksum is verified."""
+        mapped = self.frames[self.frames[:, 5] == 1, 0].tolist()
+        return not mapped or (self._components is not None and not self._components.missing(mapped))
+
+    def _rows_with_objects(self) -> npt.NDArray[np.int64]:
+        return self.frames[self.frames[:, 4] > 0]
+
+    def _packed(self, row: int) -> npt.NDArray[np.uint16] | None:
+        """Return a frame's map as it is stored, or as it would be where it needs none."""
+        index, height, width = self.frames[row, :3].tolist()
+        if not self.frames[row, 5]:
+            valid = FrameGeometry((height, width), self.long_side).valid_low_res()
+            return np.where(valid, _VALID_BIT, np.uint16(0))
+        return None if self._components is None else self._components.read(index)
 
 
 def targets_key(
@@ -133,20 +166,22 @@ def load_targets(store: EmbeddingStore, key: str) -> SourceTargets | None:
     frames: npt.NDArray[Any] | None = np.zeros((0, _FRAME_COLUMNS))
     objects: npt.NDArray[Any] | None = np.zeros((0, _OBJECT_COLUMNS))
     components = None
-    if facts["labelled_frames"]:
-        frames, objects = _read_table(group, "frames"), _read_table(group, "objects")
+    if facts["frames"]:
+        frames = _read_table(group, "frames")
+    if facts["objects"]:
+        objects = _read_table(group, "objects")
+    if facts["maps"]:
         array = find_array(group, "components")
         components = None if array is None else FrameChunks(array)
-        if frames is None or objects is None or components is None:
-            return None
-    assert frames is not None
-    assert objects is not None
+    if frames is None or objects is None or (facts["maps"] and components is None):
+        return None
     return SourceTargets(
         key=key,
         source_id=str(facts["source_id"]),
         spacing=tuple(facts["spacing"]),
         frame_count=int(facts["frame_count"]),
         dropped=int(facts["dropped"]),
+        long_side=int(facts["long_side"]),
         frames=frames.astype(np.int64),
         objects=objects,
         _components=components,
@@ -161,16 +196,18 @@ def save_targets(
     source_id: str,
     spacing: tuple[float, ...],
     frame_count: int,
+    long_side: int,
 ) -> SourceTargets:
     """Store a source's targets; they count as there only once all of it is written.
 
     Args:
         store: Where to.
         key: From `targets_key`.
-        frames: (index, targets) in ascending order; those without objects only count as dropped.
+        frames: (index, targets) in ascending order, also of frames without objects.
         source_id: The source's identifier.
         spacing: Size of a cell of the source's grid along each array axis.
         frame_count: Number of the source's frames.
+        long_side: Side of the model image in pixels.
 
     Raises:
         InputError: The store is read-only.
@@ -181,33 +218,43 @@ def save_targets(
     rows: list[tuple[int, ...]] = []
     objects: list[npt.NDArray[np.float64]] = []
     components: FrameChunks | None = None
-    dropped = 0
     for index, targets in frames:
-        dropped += targets.dropped
-        if not len(targets):
-            continue
-        if components is None:
+        mapped = not _is_plain(targets, long_side)
+        if mapped and components is None:
             components = _open_components(group, frame_count, targets.components.shape)
-        packed = targets.components | np.where(targets.valid, _VALID_BIT, np.uint16(0))
-        components.write(index, packed)
-        rows.append((index, *targets.image_size, targets.dropped, len(targets)))
+        if mapped and components is not None:
+            numbers = np.where(targets.ignored, _DROPPED, targets.components)
+            components.write(index, numbers | np.where(targets.valid, _VALID_BIT, np.uint16(0)))
+        rows.append((index, *targets.image_size, targets.dropped, len(targets), int(mapped)))
         objects.append(np.column_stack([targets.classes, targets.areas, targets.boxes]))
     if rows:
         _write_table(group, "frames", np.array(rows, np.float64))
+    if count := sum(map(len, objects)):
         _write_table(group, "objects", np.concatenate(objects).astype(np.float64))
     group.update_attributes(
         {
             "source_id": source_id,
             "spacing": [float(value) for value in spacing],
             "frame_count": frame_count,
-            "labelled_frames": len(rows),
-            "dropped": dropped,
+            "long_side": long_side,
+            "frames": len(rows),
+            "objects": count,
+            "maps": sum(row[5] for row in rows),
+            "dropped": sum(row[3] for row in rows),
             "complete": True,
         }
     )
     saved = load_targets(store, key)
     assert saved is not None
     return saved
+
+
+def _is_plain(targets: FrameTargets, long_side: int) -> bool:
+    """Say whether a frame's map follows from its size alone: nothing labelled, all of it valid."""
+    if len(targets) or targets.ignored.any():
+        return False
+    valid = FrameGeometry(targets.image_size, long_side).valid_low_res()
+    return bool((targets.valid == valid).all())
 
 
 def _open_components(group: zarr.Group, frames: int, shape: tuple[int, ...]) -> FrameChunks:
@@ -217,7 +264,7 @@ def _open_components(group: zarr.Group, frames: int, shape: tuple[int, ...]) -> 
         shape=(frames, *shape),
         dtype="uint16",
         fill_value=0,
-        attributes={"bits": "0-14 object number, 15 valid"},
+        attributes={"bits": "0-14 object number, all of them for dropped ones; 15 valid"},
     )
 
 

@@ -3,7 +3,9 @@
 Component policy: per class value, pixels that touch by side or corner (8-connectivity, 2D, native
 resolution) form one component; where a frame tells its instances, per instance instead of per
 class value, so that objects that touch stay apart. Components of fewer than `min_area` pixels are
-dropped and counted. Pixels that are not valid carry no label.
+dropped and counted: they ask for no prompt, and a map of classes ignores their pixels, which are
+neither the class (too small to be told from noise) nor background. Pixels that are not valid carry
+no label.
 """
 
 from dataclasses import dataclass
@@ -18,7 +20,9 @@ from samonai.geometry import FrameGeometry
 
 CONNECTIVITY = 8
 DEFAULT_MIN_AREA = 10
-MAX_COMPONENTS = 0x7FFF
+MAX_COMPONENTS = 0x7FFE
+
+_DROPPED = MAX_COMPONENTS + 1
 
 _NEIGHBOURS = np.ones((3, 3), bool)
 
@@ -38,6 +42,7 @@ class FrameTargets:
         boxes: float32 (N, 4), xyxy edges in model space, upper ends exclusive.
         areas: int32 (N,), pixels in frame space.
         dropped: Components that were dropped as smaller than `min_area`.
+        ignored: bool (256, 256), True on pixels of dropped components; low-res frame.
         instances: int64 (N,), the source's number of each object; None where a frame has none,
             and for targets that were read from a store.
     """
@@ -49,6 +54,7 @@ class FrameTargets:
     boxes: npt.NDArray[np.float32]
     areas: npt.NDArray[np.int32]
     dropped: int
+    ignored: npt.NDArray[np.bool_]
     instances: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
@@ -58,6 +64,14 @@ class FrameTargets:
     def mask(self, number: int) -> npt.NDArray[np.bool_]:
         """Return object `number` (1..N) as bool (256, 256), low-res frame."""
         return self.components == number
+
+    def class_map(self) -> npt.NDArray[np.int32]:
+        """Return int32 (256, 256): label values, 0 is background, -1 ignored; low-res frame.
+
+        Ignored are padding, invalid pixels and the pixels of dropped components.
+        """
+        values = np.concatenate([np.zeros(1, np.int32), self.classes])[self.components]
+        return np.where(self.valid & ~self.ignored, values, np.int32(-1))
 
 
 @dataclass(frozen=True)
@@ -101,10 +115,13 @@ def build_targets(
             f"objects, at most {MAX_COMPONENTS} can be kept; raise min_area ({min_area})"
         )
     components = geometry.label_to_low_res(numbers).astype(np.uint16)
+    ignored = components == _DROPPED
+    components[ignored] = 0
     valid = geometry.valid_low_res()
     if frame.valid is not None:
         valid &= geometry.label_to_low_res(frame.valid.astype(np.uint8)).astype(bool)
     _restore_vanished(components, valid, found, geometry)
+    ignored &= components == 0
     boxes = np.array([component.box for component in found], np.float32).reshape(-1, 4)
     return FrameTargets(
         image_size=frame.size,
@@ -114,6 +131,7 @@ def build_targets(
         boxes=geometry.boxes_to_model(boxes),
         areas=np.array([component.area for component in found], np.int32),
         dropped=dropped,
+        ignored=ignored,
         instances=None
         if frame.instances is None
         else np.array([component.group for component in found], np.int64),
@@ -134,7 +152,10 @@ def _valid_label(frame: Frame) -> npt.NDArray[np.integer]:
 def _components(
     label: npt.NDArray[np.integer], groups: npt.NDArray[np.integer], min_area: int
 ) -> tuple[npt.NDArray[np.int32], list[_Component], int]:
-    """Return the map of kept components (numbers in frame space), the list, and the dropped."""
+    """Return the map of components (in frame space), the list of the kept, and how many dropped.
+
+    In the map a kept component has its number, and a dropped one `_DROPPED`.
+    """
     numbers = np.zeros(label.shape, np.int32)
     found: list[_Component] = []
     dropped = 0
@@ -148,6 +169,7 @@ def _components(
         for part, part_window in enumerate(ndimage.find_objects(parts), start=1):
             if areas[part] < min_area:
                 dropped += 1
+                numbers[window][parts == part] = _DROPPED
                 continue
             rows, columns = (
                 slice(outer.start + inner.start, outer.start + inner.stop)
