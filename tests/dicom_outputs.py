@@ -58,8 +58,9 @@ def make_source(
 def make_label(shape: tuple[int, int, int]) -> npt.NDArray[np.int32]:
     """A label map without any symmetry: a block with a hole, two other parts, a lone voxel."""
     label = np.zeros(shape, np.int32)
-    label[0:3, 1:5, 1 : max(2, shape[2] - 1)] = 1
-    label[1, 2, 1] = 0
+    first = min(1, shape[2] - 1)
+    label[0:3, 1:5, first : max(first + 1, shape[2] - 1)] = 1
+    label[1, 2, first] = 0
     label[-1, -1, -1] = 1
     label[-1, 0:2, 0] = 3
     return label

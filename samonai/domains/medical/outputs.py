@@ -84,6 +84,7 @@ def _write_dicom(
     # pydicom and highdicom are slow to import.
     from samonai.domains.medical.dicom_seg import write_dicom_seg
     from samonai.domains.medical.dicom_source import read_source
+    from samonai.domains.medical.rtstruct import write_rtstruct
 
     source = read_source(volume, wanted[0])
     if not segments:
@@ -93,4 +94,6 @@ def _write_dicom(
     for name, path in zip(wanted, paths, strict=True):
         if name == "dicom-seg":
             write_dicom_seg(volume, label, segments, source, facts, path)
+        else:
+            write_rtstruct(label, segments, source, facts, path)
     return paths
