@@ -191,6 +191,7 @@ def embed(
             precision=chosen["precision"],
             frames="all" if any(case.label is None for case in cases) else "labelled",
             min_area=chosen["min_area"],
+            components=chosen["components"],
             progress=True,
         )
 

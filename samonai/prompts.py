@@ -13,6 +13,9 @@ from samonai.geometry import FrameGeometry
 NO_POINT = -1
 """The point label of padding: such a point is not there."""
 
+# A logit beyond it says no more, and would only drive mask prompts off their range.
+_LARGEST_FED_BACK = 32.0
+
 
 @dataclass(frozen=True)
 class Prompts:
@@ -104,9 +107,14 @@ class Prompts:
             signs = torch.cat([self.point_labels, signs], dim=1)
         return replace(self, point_coords=coords, point_labels=signs)
 
-    def with_masks(self, mask_inputs: torch.Tensor) -> "Prompts":
-        """Return the prompts with these mask prompts in all rows, in the place of any others."""
-        return replace(self, mask_inputs=mask_inputs, has_mask=None)
+    def feed_back(self, low_res_logits: torch.Tensor) -> "Prompts":
+        """Return the prompts with an answer to them as mask prompts, in the place of any others.
+
+        Args:
+            low_res_logits: float (N, 1, 256, 256), low-res frame.
+        """
+        masks = low_res_logits.detach().float().clamp(-_LARGEST_FED_BACK, _LARGEST_FED_BACK)
+        return replace(self, mask_inputs=masks, has_mask=None)
 
     def row_is_ambiguous(self) -> torch.Tensor:
         """Return bool (N,): which rows are a single point, which may mean a part or the whole."""

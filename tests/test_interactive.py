@@ -9,8 +9,7 @@ from test_training import SIDE, squares
 
 from samonai.errors import InputError
 from samonai.prompts import NO_POINT, Prompts
-from samonai.sam.ambiguity import choose_masks
-from samonai.sam.network import DecodeOutput
+from samonai.sam.outputs import DecodeOutput, choose_masks
 from samonai.training import (
     DecoderInferer,
     EpochSeed,

@@ -9,6 +9,7 @@ import zarr
 
 from samonai.embeddings import EmbeddingStore, FrameTargets, build_targets, load_targets
 from samonai.embeddings.target_store import save_targets, targets_key
+from samonai.embeddings.targets import COMPONENT_POLICIES, object_map
 from samonai.errors import InputError
 from samonai.frame import Frame, FrameLocation
 from samonai.geometry import FrameGeometry
@@ -276,3 +277,47 @@ def test_the_key_changes_with_all_that_decides_the_targets() -> None:
         targets_key(**{**base, name: value}) for name, value in changes.items()
     }
     assert len(keys) == 6
+
+
+def scattered() -> np.ndarray:
+    label = np.zeros((40, 40), np.uint8)
+    label[2:6, 2:6] = 1
+    label[20:30, 20:30] = 1
+    label[35, 35] = 1
+    label[10:14, 30:34] = 2
+    return label
+
+
+@pytest.mark.parametrize(
+    ("policy", "classes", "areas", "dropped"),
+    [
+        ("each", [1, 1, 2], [16, 100, 16], 1),
+        ("largest", [1, 2], [100, 16], 2),
+        ("whole", [1, 2], [117, 16], 0),
+    ],
+)
+def test_scattered_labels_become_objects_by_the_policy(policy, classes, areas, dropped) -> None:
+    targets = build_targets(frame_of(scattered()), 2, policy)
+    assert targets.classes.tolist() == classes
+    assert targets.areas.tolist() == areas
+    assert targets.dropped == dropped
+    numbers, found, instances = object_map(frame_of(scattered()), 2, policy)
+    assert found.tolist() == classes
+    assert instances is None
+    assert [(numbers == n + 1).sum() for n in range(len(found))] == areas
+
+
+def test_the_whole_of_a_class_has_one_box_around_it() -> None:
+    targets = build_targets(frame_of(scattered()), 1, "whole")
+    np.testing.assert_allclose(targets.boxes[0] / 25.6, [2, 2, 36, 36])
+
+
+def test_another_policy_is_another_key_and_the_old_one_keeps_its_name() -> None:
+    keys = {policy: targets_key("a", "b", {}, 4, 1024, policy) for policy in COMPONENT_POLICIES}
+    assert len(set(keys.values())) == 3
+    assert keys["each"] == targets_key("a", "b", {}, 4, 1024)
+
+
+def test_an_unknown_policy_is_named() -> None:
+    with pytest.raises(InputError, match="'all' is not known; use one of each, largest, whole"):
+        build_targets(frame_of(scattered()), 1, "all")

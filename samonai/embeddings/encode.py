@@ -20,7 +20,7 @@ from samonai.embeddings.plan import (
 from samonai.embeddings.prefetch import prefetch
 from samonai.embeddings.progress import EncodeProgress
 from samonai.embeddings.store import EmbeddingStore, SourceEmbeddings, StoreSection
-from samonai.embeddings.targets import DEFAULT_MIN_AREA
+from samonai.embeddings.targets import DEFAULT_MIN_AREA, check_components
 from samonai.errors import InputError
 from samonai.frame import Frame
 from samonai.sam.encoder import resolve_precision
@@ -85,6 +85,7 @@ def encode_cases(
     frames: FrameChoice = "labelled",
     empty_frames: float = 0.0,
     min_area: int = DEFAULT_MIN_AREA,
+    components: str = "each",
     batch_size: int = 1,
     progress: bool = True,
     on_error: Literal["raise", "skip"] = "raise",
@@ -104,7 +105,8 @@ def encode_cases(
         frames: "labelled" for the frames that have objects, or "all".
         empty_frames: Share of the frames without objects that are wanted beside the labelled
             ones, evenly spaced.
-        min_area: Components of fewer pixels are dropped from the targets.
+        min_area: Objects of fewer pixels are dropped from the targets.
+        components: What of a scattered label is an object, see `embeddings.targets`.
         batch_size: Frames per call of the encoder.
         progress: Show a bar on a terminal, and a summary line on standard error.
         on_error: "skip" logs and reports cases that cannot be read, and goes on.
@@ -113,6 +115,7 @@ def encode_cases(
         InputError: A case cannot be read, or the store is read-only and lacks frames.
     """
     _check_options(frames, empty_frames, batch_size, on_error)
+    check_components(components)
     signature = embedding_signature(network, domain, precision)
     section = store.section(signature)
     planner = Planner(
@@ -122,6 +125,7 @@ def encode_cases(
         frames=frames,
         empty_frames=empty_frames,
         min_area=min_area,
+        components=components,
         skip_failed=on_error == "skip",
     )
     writer = _Writer(network, section, signature["precision"], batch_size)

@@ -106,6 +106,7 @@ class Planner:
         frames: FrameChoice,
         empty_frames: float,
         min_area: int,
+        components: str,
         skip_failed: bool,
     ) -> None:
         """Keep what all cases share; see `encode_cases` for the arguments."""
@@ -115,6 +116,7 @@ class Planner:
         self._frames = frames
         self._empty_frames = empty_frames
         self._min_area = min_area
+        self._components = components
         self._skip_failed = skip_failed
         self._index = CaseIndex(section)
 
@@ -170,7 +172,12 @@ class Planner:
             return None
         domain = {"name": self._domain.name, "settings": self._domain.settings()}
         return targets_key(
-            facts.source_hash, facts.label_hash, domain, self._min_area, self._network.long_side
+            facts.source_hash,
+            facts.label_hash,
+            domain,
+            self._min_area,
+            self._network.long_side,
+            self._components,
         )
 
     def _stored_targets(self, facts: CaseFacts) -> SourceTargets | None:
@@ -198,7 +205,9 @@ class Planner:
         )
 
     def _build(self, frame: Any) -> Any:
-        return build_targets(frame, self._min_area, long_side=self._network.long_side)
+        return build_targets(
+            frame, self._min_area, self._components, long_side=self._network.long_side
+        )
 
     def _wanted(self, facts: CaseFacts, targets: SourceTargets | None) -> Sequence[int]:
         if self._frames == "all":

@@ -133,7 +133,12 @@ class SourceTargets:
 
 
 def targets_key(
-    source_hash: str, label_hash: str, domain: Mapping[str, Any], min_area: int, long_side: int
+    source_hash: str,
+    label_hash: str,
+    domain: Mapping[str, Any],
+    min_area: int,
+    long_side: int,
+    components: str = "each",
 ) -> str:
     """Return the name of a source's targets: another label, policy or setting, another name.
 
@@ -141,10 +146,11 @@ def targets_key(
         source_hash: sha256 of the source's content.
         label_hash: sha256 of its label map.
         domain: The domain's name and settings, which decide how frames are cut.
-        min_area: Components of fewer pixels are dropped.
+        min_area: Objects of fewer pixels are dropped.
         long_side: Side of the model image in pixels.
+        components: One of `COMPONENT_POLICIES`.
     """
-    policy = {
+    policy: dict[str, Any] = {
         "format_version": _FORMAT_VERSION,
         "source": source_hash,
         "label": label_hash,
@@ -153,6 +159,9 @@ def targets_key(
         "connectivity": CONNECTIVITY,
         "long_side": long_side,
     }
+    if components != "each":
+        # Only then, so that what older versions stored keeps its name.
+        policy["components"] = components
     return digest(canonical_json(policy))
 
 

@@ -2,13 +2,20 @@
 
 Component policy: per class value, pixels that touch by side or corner (8-connectivity, 2D, native
 resolution) form one component; where a frame tells its instances, per instance instead of per
-class value, so that objects that touch stay apart. Components of fewer than `min_area` pixels are
-dropped and counted: they ask for no prompt, and a map of classes ignores their pixels, which are
-neither the class (too small to be told from noise) nor background. Pixels that are not valid carry
-no label.
+class value, so that objects that touch stay apart. What of the components is an object is one of
+`COMPONENT_POLICIES`:
+
+* "each": every component is an object of its own, with a prompt of its own;
+* "largest": the largest component of every class or instance; the others are dropped;
+* "whole": everything of a class or instance is one object, asked for by one prompt around it all.
+
+Objects of fewer than `min_area` pixels are dropped, and all that is dropped is counted: it asks for
+no prompt, and a map of classes ignores its pixels, which are neither the class (too small to be
+told from noise) nor background. Pixels that are not valid carry no label.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +27,7 @@ from samonai.geometry import FrameGeometry
 
 CONNECTIVITY = 8
 DEFAULT_MIN_AREA = 10
+COMPONENT_POLICIES = ("each", "largest", "whole")
 MAX_COMPONENTS = 0x7FFE
 
 _DROPPED = MAX_COMPONENTS + 1
@@ -41,7 +49,7 @@ class FrameTargets:
         classes: int32 (N,), the label value of each object.
         boxes: float32 (N, 4), xyxy edges in model space, upper ends exclusive.
         areas: int32 (N,), pixels in frame space.
-        dropped: Components that were dropped as smaller than `min_area`.
+        dropped: Components that the policy or `min_area` dropped.
         ignored: bool (256, 256), True on pixels of dropped components; low-res frame.
         instances: int64 (N,), the source's number of each object; None where a frame has none,
             and for targets that were read from a store.
@@ -88,44 +96,70 @@ class _Component:
     centroid: tuple[float, float]
 
 
+class ObjectMap(NamedTuple):
+    """The objects of one frame at its own resolution.
+
+    Attributes:
+        numbers: int32 (H, W), object number from 1, 0 is none; frame space.
+        classes: int64 (N,), the label value of each object.
+        instances: int64 (N,), the source's number of each; None where the frame has none.
+    """
+
+    numbers: npt.NDArray[np.int32]
+    classes: npt.NDArray[np.int64]
+    instances: npt.NDArray[np.int64] | None
+
+
+def object_map(
+    frame: Frame, min_area: int = DEFAULT_MIN_AREA, components: str = "each"
+) -> ObjectMap:
+    """Number the objects of a labelled frame as `build_targets` does, at native resolution."""
+    numbers, found, _ = _frame_objects(frame, min_area, components)
+    classes = np.array([component.value for component in found], np.int64)
+    groups = np.array([component.group for component in found], np.int64)
+    numbers[numbers == _DROPPED] = 0
+    return ObjectMap(numbers, classes, None if frame.instances is None else groups)
+
+
 def build_targets(
-    frame: Frame, min_area: int = DEFAULT_MIN_AREA, *, long_side: int = 1024
+    frame: Frame,
+    min_area: int = DEFAULT_MIN_AREA,
+    components: str = "each",
+    *,
+    long_side: int = 1024,
 ) -> FrameTargets:
     """Find the objects of a labelled frame and bring them to the low-res frame.
 
     Args:
         frame: A frame with a label.
-        min_area: Components of fewer pixels (frame space) are dropped.
+        min_area: Objects of fewer pixels (frame space) are dropped.
+        components: One of `COMPONENT_POLICIES`.
         long_side: Side of the model image in pixels.
 
     Raises:
         InputError: The label has another size than the image, a negative value, or more
-            components than can be numbered; or `min_area` is below 1.
+            components than can be numbered; `min_area` is below 1, or the policy not known.
         ValueError: The frame has no label.
     """
-    if min_area < 1:
-        raise InputError(f"min_area is at least 1 pixel, got {min_area}")
-    label = _valid_label(frame)
     geometry = FrameGeometry(frame.size, long_side)
-    groups = label if frame.instances is None else np.where(label > 0, frame.instances, 0)
-    numbers, found, dropped = _components(label, groups, min_area)
+    numbers, found, dropped = _frame_objects(frame, min_area, components)
     if len(found) > MAX_COMPONENTS:
         raise InputError(
             f"frame {frame.location.index} of {frame.location.source_id} has {len(found)} "
             f"objects, at most {MAX_COMPONENTS} can be kept; raise min_area ({min_area})"
         )
-    components = geometry.label_to_low_res(numbers).astype(np.uint16)
-    ignored = components == _DROPPED
-    components[ignored] = 0
+    low_res = geometry.label_to_low_res(numbers).astype(np.uint16)
+    ignored = low_res == _DROPPED
+    low_res[ignored] = 0
     valid = geometry.valid_low_res()
     if frame.valid is not None:
         valid &= geometry.label_to_low_res(frame.valid.astype(np.uint8)).astype(bool)
-    _restore_vanished(components, valid, found, geometry)
-    ignored &= components == 0
+    _restore_vanished(low_res, valid, found, geometry)
+    ignored &= low_res == 0
     boxes = np.array([component.box for component in found], np.float32).reshape(-1, 4)
     return FrameTargets(
         image_size=frame.size,
-        components=components,
+        components=low_res,
         valid=valid,
         classes=np.array([component.value for component in found], np.int32),
         boxes=geometry.boxes_to_model(boxes),
@@ -149,8 +183,32 @@ def _valid_label(frame: Frame) -> npt.NDArray[np.integer]:
     return frame.label if frame.valid is None else np.where(frame.valid, frame.label, 0)
 
 
+def check_components(policy: str) -> None:
+    """Refuse a policy that is not one of `COMPONENT_POLICIES`.
+
+    Raises:
+        InputError: It is not.
+    """
+    if policy not in COMPONENT_POLICIES:
+        raise InputError(
+            f"components {policy!r} is not known; use one of {', '.join(COMPONENT_POLICIES)}"
+        )
+
+
+def _frame_objects(
+    frame: Frame, min_area: int, components: str
+) -> tuple[npt.NDArray[np.int32], list[_Component], int]:
+    """Check a frame's label and the policy, and find the objects; see `_components`."""
+    if min_area < 1:
+        raise InputError(f"min_area is at least 1 pixel, got {min_area}")
+    check_components(components)
+    label = _valid_label(frame)
+    groups = label if frame.instances is None else np.where(label > 0, frame.instances, 0)
+    return _components(label, groups, min_area, components)
+
+
 def _components(
-    label: npt.NDArray[np.integer], groups: npt.NDArray[np.integer], min_area: int
+    label: npt.NDArray[np.integer], groups: npt.NDArray[np.integer], min_area: int, policy: str
 ) -> tuple[npt.NDArray[np.int32], list[_Component], int]:
     """Return the map of components (in frame space), the list of the kept, and how many dropped.
 
@@ -164,10 +222,13 @@ def _components(
     dense = np.zeros(label.shape, np.int32)
     dense[foreground] = np.searchsorted(values, groups[foreground]) + 1
     for rank, window in enumerate(ndimage.find_objects(dense), start=1):
-        parts, count = ndimage.label(dense[window] == rank, _NEIGHBOURS)
+        parts, count = (dense[window] == rank).astype(np.int32), 1
+        if policy != "whole":
+            parts, count = ndimage.label(parts, _NEIGHBOURS)
         areas = np.bincount(parts.ravel(), minlength=count + 1)
+        only = int(areas[1:].argmax()) + 1 if policy == "largest" else None
         for part, part_window in enumerate(ndimage.find_objects(parts), start=1):
-            if areas[part] < min_area:
+            if areas[part] < min_area or only not in (None, part):
                 dropped += 1
                 numbers[window][parts == part] = _DROPPED
                 continue

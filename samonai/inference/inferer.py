@@ -131,7 +131,7 @@ class SourceInferer(Inferer):
         rows = torch.arange(len(prompts)).split(self.prompts_at_once)
         model = prompts.to_model(geometry)
         parts = [
-            geometry.logits_to_frame(network.decode(embedding[None], model[part]).low_res_logits)
+            geometry.logits_to_frame(network.answer(embedding[None], model[part]).low_res_logits)
             for part in rows
         ]
         return torch.cat(parts)[:, 0].float().cpu()

@@ -92,4 +92,6 @@ def load_decoder(network: SamNetwork, path: Path | str) -> DecoderMetadata:
     with safe_open(path, framework="pt") as file:
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     network.load_state_dict(state)
+    # Other prompts than single points had the single mask only, and its training alone.
+    network.multimask = bool(metadata.training.get("multimask", False))
     return metadata

@@ -17,7 +17,7 @@ from samonai.prompts import Prompts
 from samonai.sam.decoder import decode_class_tokens, decode_tokens
 from samonai.sam.encoder import encode_images
 from samonai.sam.normalisation import Normalisation
-from samonai.sam.outputs import DecodeOutput, HeadsOutput
+from samonai.sam.outputs import DecodeOutput, HeadsOutput, choose_masks
 from samonai.sam.semantic import SemanticHead, values_to_restore
 
 __all__ = ["DecodeOutput", "HeadsOutput", "SamNetwork"]
@@ -40,6 +40,8 @@ class SamNetwork(nn.Module):
         encoder_sha256: 64 hexadecimal digits that identify the encoder's weights.
         semantic_head: What answers without a prompt; None unless `add_semantic_head` was called
             or weights that have one were loaded.
+        multimask: Whether `answer` gives a single point the best of its three readings, as
+            segment-anything's authors advise; not for decoders that were trained otherwise.
     """
 
     encoder_identity: torch.Tensor
@@ -64,6 +66,7 @@ class SamNetwork(nn.Module):
         self.name = name
         self.normalisation = normalisation
         self.encoder_sha256 = encoder_sha256
+        self.multimask = True
         identity = torch.frombuffer(bytearray(bytes.fromhex(encoder_sha256)), dtype=torch.uint8)
         self.register_buffer(ENCODER_IDENTITY, identity)
         self.register_state_dict_post_hook(_leave_encoder_out)
@@ -129,6 +132,7 @@ class SamNetwork(nn.Module):
             encoder_sha256=self.encoder_sha256,
         ).to(self.device)
         fork.semantic_head = deepcopy(self.semantic_head)
+        fork.multimask = self.multimask
         return fork
 
     def train(self, mode: bool = True) -> Self:
@@ -227,6 +231,13 @@ class SamNetwork(nn.Module):
             torch.cat([part.low_res_logits for part in parts])[order],
             torch.cat([part.iou_predictions for part in parts])[order],
         )
+
+    def answer(self, image_embeddings: torch.Tensor, prompts: Prompts) -> DecodeOutput:
+        """Decode one mask for each prompt: for a single point by `multimask`; see `decode`."""
+        if not self.multimask:
+            return self.decode(image_embeddings, prompts)
+        output = self.decode(image_embeddings, prompts, every_slot=True)
+        return choose_masks(output, prompts.row_is_ambiguous())
 
     def decode_classes(self, image_embeddings: torch.Tensor) -> torch.Tensor:
         """Let the semantic head label whole frames, without a prompt.

@@ -7,8 +7,7 @@ from monai.inferers import Inferer
 from torch import nn
 
 from samonai.prompts import Prompts
-from samonai.sam.ambiguity import choose_masks
-from samonai.sam.network import DecodeOutput
+from samonai.sam.outputs import DecodeOutput, choose_masks
 
 
 class DecoderInferer(Inferer):
@@ -20,7 +19,7 @@ class DecoderInferer(Inferer):
     Args:
         amp: Compute in bfloat16 where that is safe; weights and losses stay float32.
         multimask: Answer a single point by the best of its three readings, see
-            `samonai.sam.ambiguity`.
+            `samonai.sam.outputs`.
     """
 
     def __init__(self, amp: bool = False, multimask: bool = False) -> None:

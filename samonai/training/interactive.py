@@ -21,12 +21,9 @@ from samonai.clicks import check_rule, corrective_clicks
 from samonai.errors import InputError
 from samonai.geometry import LOW_RES_STRIDE
 from samonai.prompts import Prompts
-from samonai.sam.ambiguity import choose_masks
-from samonai.sam.network import DecodeOutput
+from samonai.sam.outputs import DecodeOutput, choose_masks
 from samonai.training.losses import MaskTargets
 
-# A predicted logit beyond it says no more, and would only drive the mask prompt off its range.
-_LARGEST_FED_BACK = 32.0
 _ROUNDS_STREAM = 1
 
 IterationUpdate = Callable[[SupervisedTrainer, dict[str, Any]], dict[str, Any]]
@@ -148,7 +145,6 @@ class InteractiveUpdate:
     def _next(self, step: _Step, prompts: Prompts, output: DecodeOutput, clicking: bool) -> Prompts:
         """Return the next round's prompts: the last logits, and a click where there is one."""
         logits = output.low_res_logits.detach().float()
-        bound = _LARGEST_FED_BACK
         if clicking:
             masks, valid = step.targets.masks[:, 0], step.targets.valid[:, 0]
             chances = step.chance.per_object() if self.click_rule == "uniform" else None
@@ -156,7 +152,7 @@ class InteractiveUpdate:
                 logits[:, 0] > 0, masks, valid, rule=self.click_rule, chances=chances
             )
             prompts = prompts.add_points(clicks.points * LOW_RES_STRIDE, clicks.labels)
-        return prompts.with_masks(logits.clamp(-bound, bound))
+        return prompts.feed_back(logits)
 
 
 class _Chance:

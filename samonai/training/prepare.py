@@ -63,6 +63,7 @@ def prepare_training(
     split_file: Path | str | None = None,
     seed: int = 0,
     min_area: int = 10,
+    components: str = "each",
     objects_per_frame: int | None = 8,
     precision: str = "auto",
 ) -> TrainingData:
@@ -79,7 +80,8 @@ def prepare_training(
         val_fraction: Share of cases held out, without a split file.
         split_file: JSON with the cases to train on and to hold out.
         seed: Seed of the split and of all prompts.
-        min_area: Components of fewer pixels are dropped, and counted.
+        min_area: Objects of fewer pixels are dropped, and counted.
+        components: What of a scattered label is an object, see `embeddings.targets`.
         objects_per_frame: At most this many objects of a frame are trained on at a time.
         precision: Precision of the encoder.
 
@@ -104,6 +106,7 @@ def prepare_training(
             opened,
             precision=precision,
             min_area=min_area,
+            components=components,
             progress=is_main_process(),
         )
 
