@@ -167,7 +167,8 @@ def evaluate(
         labels: Folder of labels; None with a data list that names them.
         out: Folder for `metrics.json`, `metrics.csv`, and the report.
         cases: Names of cases, or "all"; None: those that the run held out, where they are there.
-        prompts: "slices" for a box per slice and object, "volume" for one 3D box per class.
+        prompts: "slices" for a box per slice and object, "volume" for one 3D box per class,
+            "clicks" for clicks on each object of each slice, as many as `eval_clicks` says.
         box_jitter: Each side of a box moves by up to this share of the box, 0.05 by default; 0
             gives exact boxes.
         seed: Seed of the jitter.
@@ -185,7 +186,9 @@ def evaluate(
     run = run if isinstance(run, Run) else Run(run)
     out = output_folder(out)
     files = config_files(run.domain, TRAIN, EVALUATE)
-    asked = {**settings, "eval_prompts": prompts, "seed": seed, "zero_shot": zero_shot}
+    # What is an object when measuring is what was an object when training, unless it is said.
+    policy = {k: v for k, v in run.settings["settings"].items() if k == "components"}
+    asked = {**policy, **settings, "eval_prompts": prompts, "seed": seed, "zero_shot": zero_shot}
     if box_jitter is not None:
         asked["eval_box_jitter"] = box_jitter
     overrides = {

@@ -33,7 +33,10 @@ def evaluate(
     ] = None,
     prompts: Annotated[
         str,
-        typer.Option(help="`slices`: a box per slice and object; `volume`: one 3D box per class."),
+        typer.Option(
+            help="`slices`: a box per slice and object; `volume`: one 3D box per class; `clicks`: "
+            "1, 3, 5 and 9 clicks per slice and object (`--set eval_clicks=...`)."
+        ),
     ] = "slices",
     box_jitter: Annotated[
         float | None,
@@ -54,7 +57,7 @@ def evaluate(
 
     from samonai import api
     from samonai.bundles import EVALUATE, TRAIN, config_files, parse_settings, read_config
-    from samonai.report.tables import metrics_table
+    from samonai.report.tables import clicks_table, metrics_table
 
     if split is not None and cases:
         raise InputError("give --split or --cases, not both")
@@ -73,6 +76,8 @@ def evaluate(
         **settings,
     )
     Console().print(metrics_table(metrics))
+    if "clicks" in metrics:
+        Console().print(clicks_table(metrics))
     typer.echo(f"{out / 'metrics.json'}, metrics.csv" + (", index.html" if report else ""))
 
 

@@ -1,6 +1,7 @@
 """From embeddings and prompts to label maps on the source's grid."""
 
 from samonai.inference.cases import CaseDataset, case_loader, prepare_case
+from samonai.inference.clicking import ClickMetrics, ClickSimulation, parse_counts
 from samonai.inference.from_file import FilePrompts
 from samonai.inference.from_labels import LabelPrompts, prompts_from_label
 from samonai.inference.handlers import (
@@ -24,6 +25,8 @@ __all__ = [
     "CaseDataset",
     "CaseMetrics",
     "CaseProgress",
+    "ClickMetrics",
+    "ClickSimulation",
     "DecoderCheckpointLoader",
     "FilePrompts",
     "FramePrompts",
@@ -35,6 +38,7 @@ __all__ = [
     "evaluation_facts",
     "input_cases",
     "label_facts",
+    "parse_counts",
     "prepare_case",
     "prompts_from_label",
     "trained_classes",

@@ -1,4 +1,4 @@
-"""Box prompts derived from a label map: a reference to measure with, or a coarse one to refine."""
+"""Prompts derived from a label map: a reference to measure with, or a coarse one to refine."""
 
 import zlib
 from dataclasses import asdict, dataclass, replace
@@ -7,15 +7,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from samonai.clicks import interior_pixel
 from samonai.domains.base import Case, Domain
-from samonai.embeddings.targets import build_targets
+from samonai.embeddings.targets import build_targets, object_map
 from samonai.errors import InputError
+from samonai.frame import Frame
 from samonai.geometry import FrameGeometry
 from samonai.prompts import FramePrompts
 from samonai.sampling import jitter_boxes
 
-REGIMES = ("slices", "volume")
-"""A box per frame and component, or one box per class around the whole structure."""
+REGIMES = ("slices", "volume", "clicks")
+"""A box per frame and object, one box per class around the whole structure, or one click per frame
+and object, at its interior centre."""
 
 
 def prompts_from_label(
@@ -27,19 +30,22 @@ def prompts_from_label(
     min_area: int = 1,
     seed: int = 0,
     margin: float = 0.0,
+    components: str = "each",
 ) -> dict[int, FramePrompts]:
-    """Derive box prompts from the label of a source.
+    """Derive prompts from the label of a source.
 
     Args:
         domain: Cuts the frames.
         source: A source with a label.
-        regime: "slices" puts a box around each connected component of each class on each frame;
-            "volume" puts one box per class around the whole structure, on all its frames.
+        regime: "slices" puts a box around each object on each frame; "volume" puts one box per
+            class around the whole structure, on all its frames; "clicks" puts a click into each
+            object on each frame.
         box_jitter: Each side moves by up to this share of the box's width or height, drawn from
             the seed, the source and the frame; a structure's box is drawn once for all frames.
-        min_area: Components of fewer pixels get no box.
+        min_area: Objects of fewer pixels get no prompt.
         seed: Seed of the jitter.
         margin: Boxes grow by so many pixels on each side, as far as the frame goes.
+        components: What of a scattered label is an object, see `embeddings.targets`.
 
     Raises:
         InputError: The regime is not known.
@@ -52,7 +58,11 @@ def prompts_from_label(
         frame = domain.frame(source, index)
         if frame.label is None or not frame.label.any():
             continue
-        targets = build_targets(frame, min_area)
+        if regime == "clicks":
+            if found := _interior_clicks(frame, min_area, components):
+                prompts[index] = found
+            continue
+        targets = build_targets(frame, min_area, components)
         if not len(targets.classes):
             continue
         boxes = _grown(FrameGeometry(frame.size).boxes_to_frame(targets.boxes), margin, frame.size)
@@ -61,7 +71,7 @@ def prompts_from_label(
     key = seed, zlib.crc32(source.source_id.encode())
     if regime == "volume":
         return _around_structures(prompts, sizes, box_jitter, key)
-    if not box_jitter:
+    if regime == "clicks" or not box_jitter:
         return prompts
     return {
         index: replace(found, boxes=_jittered(found.boxes, box_jitter, sizes[index], (*key, index)))
@@ -78,12 +88,14 @@ class LabelPrompts:
         box_jitter: As there.
         min_area: As there.
         seed: As there.
+        components: As there.
     """
 
     regime: str = "slices"
     box_jitter: float = 0.0
     min_area: int = 1
     seed: int = 0
+    components: str = "each"
 
     def __call__(self, domain: Domain, case: Case, source: Any) -> dict[int, FramePrompts]:
         """Return a case's prompts by frame index."""
@@ -92,6 +104,18 @@ class LabelPrompts:
     def settings(self) -> dict[str, Any]:
         """Return the settings as JSON values."""
         return asdict(self)
+
+
+def _interior_clicks(frame: Frame, min_area: int, components: str) -> FramePrompts | None:
+    """Put a click into the interior centre of each object of a frame; None without objects."""
+    numbers, classes, instances = object_map(frame, min_area, components)
+    if not len(classes):
+        return None
+    pixels = [interior_pixel(numbers == number) for number in range(1, len(classes) + 1)]
+    points = np.array(pixels, np.float32)[:, None, ::-1] + np.float32(0.5)
+    nowhere = np.full((len(classes), 4), np.nan, np.float32)
+    labels = np.ones((len(classes), 1), np.int64)
+    return FramePrompts(nowhere, classes, instances, np.ascontiguousarray(points), labels)
 
 
 def _grown(

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch.distributed as dist
 from ignite.engine import Engine, Events
 from monai.utils import CommonKeys
 from rich.console import Console
@@ -19,7 +18,7 @@ from samonai.inference.cases import CaseItem
 from samonai.inference.inferer import SourceInferer, box_scores
 from samonai.sam.decoder_file import load_decoder
 from samonai.sam.network import SamNetwork
-from samonai.training.handlers import EngineProgress, is_main_process
+from samonai.training.handlers import EngineProgress, gather_rows, is_main_process
 from samonai.training.metrics import Row, case_rows, write_metrics
 
 logger = logging.getLogger(__name__)
@@ -52,7 +51,8 @@ class DecoderCheckpointLoader:
 class CaseMetrics:
     """Measures every case beside the two baselines, and writes `metrics.json` and `metrics.csv`.
 
-    The baselines get the same prompts: the model before fine-tuning, and the filled box.
+    The baselines get the same prompts: the model before fine-tuning, and the filled box where
+    there are boxes.
 
     Args:
         folder: Where the files go.
@@ -107,13 +107,12 @@ class CaseMetrics:
         label = item.source.label
         if label is None:
             raise InputError(f"case {item.case.case_id} has no label to measure against")
-        classes = self.classes | {
-            int(v): f"class_{v}" for v in np.unique(label) if v and int(v) not in self.classes
-        }
+        classes = self.classes_of(label)
         predictions = {"finetuned": engine.state.output[CommonKeys.PRED]}
         if self.zero_shot is not None:
             predictions["zero_shot"] = self.inferer(item.source, self.zero_shot, item.prompts)
-        predictions["box"] = self.inferer.merge(item.source, item.prompts, box_scores)
+        if _has_boxes(item.prompts):
+            predictions["box"] = self.inferer.merge(item.source, item.prompts, box_scores)
         self.predictions = predictions
         for method, prediction in predictions.items():
             self.rows += case_rows(
@@ -126,22 +125,25 @@ class CaseMetrics:
                 surface_tolerance_mm=self.surface_tolerance_mm,
             )
 
+    def classes_of(self, label: npt.NDArray[np.integer]) -> dict[int, str]:
+        """Return the classes to measure: the known ones, and what else is in a label."""
+        return self.classes | {
+            int(v): f"class_{v}" for v in np.unique(label) if v and int(v) not in self.classes
+        }
+
     def completed(self, engine: Engine) -> None:
         """Write the files."""
-        rows = self._all_rows()
+        rows = gather_rows(self.rows)
         if is_main_process():
             extra = {**self.extra, "surface_tolerance_mm": self.surface_tolerance_mm}
             self.document = write_metrics(self.folder, rows, extra)
             engine.state.metrics["dice"] = self.document["summary"]["dice"]["finetuned"]
             logger.info("wrote %s", self.folder / "metrics.json")
 
-    def _all_rows(self) -> list[Row]:
-        """Return the rows of every process, by case."""
-        if not (dist.is_available() and dist.is_initialized()):
-            return self.rows
-        parts: list[list[Row]] = [[] for _ in range(dist.get_world_size())]
-        dist.all_gather_object(parts, self.rows)
-        return sorted((row for part in parts for row in part), key=lambda row: str(row["case"]))
+
+def _has_boxes(prompts: Any) -> bool:
+    """Say whether a box baseline makes sense: not for clicks alone; for no prompts it is empty."""
+    return not prompts or any(np.isfinite(frame.boxes).any() for frame in prompts.values())
 
 
 class LabelWriter:

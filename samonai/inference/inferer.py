@@ -254,5 +254,6 @@ def box_scores(frame: Frame, prompts: FramePrompts) -> torch.Tensor:
     x, y = torch.arange(width) + 0.5, torch.arange(height) + 0.5
     columns = (x >= boxes[:, 0]) & (x < boxes[:, 2])  # (N, W)
     rows = (y >= boxes[:, 1]) & (y < boxes[:, 3])  # (N, H)
-    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    # A prompt without a box (NaN) holds no pixel, and has no area either.
+    area = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).nan_to_num()
     return (rows[:, :, None] & columns[:, None, :]) / area[:, :, None].clamp(min=1e-6)

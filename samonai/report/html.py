@@ -8,7 +8,7 @@ from typing import Any
 
 from samonai.files import write_atomically
 from samonai.report.palette import METHOD_LABELS
-from samonai.report.tables import UNDEFINED, table_cells
+from samonai.report.tables import UNDEFINED, click_cells, table_cells
 
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -61,6 +61,8 @@ def write_report(
         header, rows = table_cells(metrics)
         parts += ["<h2>Before and after</h2>", _table(header, rows, text=2)]
         parts.append(f'<p class="note">{escape(_NOTE)}</p>')
+    if metrics is not None and "clicks" in metrics:
+        parts += ["<h2>Dice by clicks</h2>", _table(*click_cells(metrics), text=1)]
     if pictures:
         parts.append("<h2>Pictures</h2>")
         parts += [_figure(caption, Path(path)) for caption, path in pictures]

@@ -46,7 +46,11 @@ def metrics_table(metrics: Mapping[str, Any], title: str = "") -> Table:
         metrics: What `metrics.json` holds.
         title: Stands above the table.
     """
-    header, rows = table_cells(metrics)
+    return _table(title, *table_cells(metrics))
+
+
+def _table(title: str, header: list[str], rows: list[list[str]]) -> Table:
+    """Return a table whose first two columns are text and the others numbers."""
     table = Table(title=Text(title) if title else None)
     for position, name in enumerate(header):
         table.add_column(name, justify="left" if position < 2 else "right")
@@ -58,6 +62,35 @@ def metrics_table(metrics: Mapping[str, Any], title: str = "") -> Table:
         table.add_row(*(Text(cell) for cell in ("" if name == before else name, *cells)))
         before = name
     return table
+
+
+def click_cells(metrics: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Lay out the Dice by number of clicks as text.
+
+    Args:
+        metrics: What `metrics.json` holds of an evaluation with clicks.
+
+    Returns:
+        The header and the rows: class, clicks, then before and after fine-tuning. The last rows
+        are over all classes, when there is more than one.
+    """
+    methods = ("zero_shot", "finetuned")
+    header = ["class", "clicks", *(METHOD_LABELS[method] for method in methods)]
+    names = list(metrics["clicks"][0]["per_class"]) if metrics["clicks"] else []
+    if len(names) != 1:
+        names.append("all")
+    rows = []
+    for name in names:
+        for entry in metrics["clicks"]:
+            dice = {**entry["per_class"], "all": entry["summary"]}[name]["dice"]
+            rows.append([name, str(entry["clicks"]), *(_number(dice[m], "dice") for m in methods)])
+    return header, rows
+
+
+def clicks_table(metrics: Mapping[str, Any]) -> Table:
+    """Return the Dice by number of clicks as a table for the terminal; see `click_cells`."""
+    header, rows = click_cells(metrics)
+    return _table("Dice by clicks", header, rows)
 
 
 def _number(value: float | None, metric: str) -> str:

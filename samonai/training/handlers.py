@@ -45,6 +45,15 @@ def is_main_process() -> bool:
     return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
 
 
+def gather_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of every process, by case."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return rows
+    parts: list[list[dict[str, Any]]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(parts, rows)
+    return sorted((row for part in parts for row in part), key=lambda row: str(row["case"]))
+
+
 class EpochSeed:
     """Tells the data which epoch begins, so that a resumed run draws what the first would have.
 
