@@ -106,6 +106,7 @@ def test_evaluation_says_which_prompts_it_used(metrics) -> None:
         "box_jitter": 0.05,
         "min_area": 1,
         "seed": 0,
+        "components": "each",
     }
     assert metrics["domain_settings"]["window"] == "percentile"
 
