@@ -177,23 +177,29 @@ def embed(
     reader = domain_of(domain, config, chosen)
     cases = reader.find_cases(existing(images), labels)
     network = network_overrides(sam, checkpoint, sha256, device)
-    from samonai.embeddings import EmbeddingStore, encode_cases
+    from samonai.embeddings import Augmentation, EmbeddingStore, encode_views, summed
     from samonai.sam import load_sam
 
+    # Each names a setting: "flip": "@view_flip".
+    names = config.get("augmentation", {})
+    of_views: dict[str, Any] = {k: chosen[name[1:]] for k, name in names.items() if name[0] == "@"}
     with one_line_errors(), quiet_third_parties():
-        return encode_cases(
+        reports = encode_views(
             load_sam(network["model"], checkpoint, network["device"], sha256)
             if isinstance(sam, str)
             else sam,
             reader,
             cases,
             EmbeddingStore(store_location(store)),
+            Augmentation(**of_views),
+            views=chosen.get("views", 1),
             precision=chosen["precision"],
             frames="all" if any(case.label is None for case in cases) else "labelled",
             min_area=chosen["min_area"],
             components=chosen["components"],
             progress=True,
         )
+        return summed(reports)
 
 
 def _record(domain: str, settings: Mapping[str, Any]) -> dict[str, Any]:

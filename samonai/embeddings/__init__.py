@@ -15,9 +15,11 @@ from samonai.embeddings.store import (
 )
 from samonai.embeddings.target_store import SourceTargets, load_targets
 from samonai.embeddings.targets import DEFAULT_MIN_AREA, FrameTargets, build_targets
+from samonai.embeddings.views import Augmentation, encode_views, summed, view_of
 
 __all__ = [
     "DEFAULT_MIN_AREA",
+    "Augmentation",
     "Embedder",
     "EmbeddingStore",
     "EncodeReport",
@@ -30,5 +32,8 @@ __all__ = [
     "build_targets",
     "embedding_signature",
     "encode_cases",
+    "encode_views",
     "load_targets",
+    "summed",
+    "view_of",
 ]

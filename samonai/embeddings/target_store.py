@@ -77,6 +77,13 @@ class SourceTargets:
         sizes = self._rows_with_objects()[:, 1:3].tolist()
         return tuple((height, width) for height, width in sizes)
 
+    def has_objects(self, index: int) -> bool:
+        """Return whether a frame has objects."""
+        row = int(np.searchsorted(self.frames[:, 0], index))
+        return bool(
+            row < len(self.frames) and self.frames[row, 0] == index and self.frames[row, 4] > 0
+        )
+
     def classes_by_frame(self) -> dict[int, frozenset[int]]:
         """Return the label values on each frame of `indices`, by its number."""
         rows = self._rows_with_objects()

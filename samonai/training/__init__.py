@@ -13,6 +13,7 @@ from samonai.training.handlers import (
 from samonai.training.inferer import DecoderInferer
 from samonai.training.interactive import interactive_update
 from samonai.training.losses import MaskLoss, MaskTargets
+from samonai.training.mixing import EmbeddingMix
 from samonai.training.prepare import TrainingData, prepare_training
 from samonai.training.validation import CaseDice
 
@@ -21,6 +22,7 @@ __all__ = [
     "CaseDice",
     "DecoderInferer",
     "EarlyStop",
+    "EmbeddingMix",
     "EpochSeed",
     "FrameDataset",
     "GradientClip",

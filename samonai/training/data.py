@@ -13,9 +13,10 @@ from samonai.geometry import FrameGeometry
 from samonai.prompts import Prompts, concatenate_prompts
 from samonai.sampling import PromptSampler
 from samonai.training.losses import MaskTargets
+from samonai.training.mixing import EmbeddingMix, mix_with_next
 
 # Names the streams of random numbers that hang on one seed, so that none repeats another.
-_ORDER_STREAM, _SAMPLE_STREAM, _CLICK_STREAM = 0, 1, 2
+_ORDER_STREAM, _SAMPLE_STREAM, _CLICK_STREAM, _VIEW_STREAM = 0, 1, 2, 3
 
 
 class StoredCase(NamedTuple):
@@ -25,11 +26,21 @@ class StoredCase(NamedTuple):
         case_id: The case's name.
         embeddings: Its frames' embeddings.
         targets: Its frames' objects.
+        views: The same of each augmented view that is stored beside it.
     """
 
     case_id: str
     embeddings: SourceEmbeddings
     targets: SourceTargets
+    views: tuple["StoredCase", ...] = ()
+
+    def draw(self, index: int, generator: np.random.Generator) -> "StoredCase":
+        """Draw the case itself or a view; itself where a frame's objects left the view."""
+        if not self.views:
+            return self
+        number = int(generator.integers(len(self.views) + 1))
+        view = self.views[number - 1] if number else self
+        return view if view.targets.has_objects(index) else self
 
 
 class FrameSample(NamedTuple):
@@ -43,6 +54,7 @@ class FrameSample(NamedTuple):
         objects: (case id, class value) of each object.
         click_seed: Seeds the generator of the frame's corrective clicks: seed, stream, epoch,
             number.
+        mix: Share that the next frame of the batch has in the embedding, see `training.mixing`.
     """
 
     embedding: torch.Tensor
@@ -51,6 +63,7 @@ class FrameSample(NamedTuple):
     valid: torch.Tensor
     objects: tuple[tuple[str, int], ...]
     click_seed: tuple[int, ...] = ()
+    mix: float = 0.0
 
 
 class FrameDataset(Dataset[FrameSample]):
@@ -65,6 +78,7 @@ class FrameDataset(Dataset[FrameSample]):
         seed: The run's seed.
         objects_per_frame: At most this many objects of a frame are drawn at a time; None: all.
         varies: Draw anew every epoch (training), or always the same (validation).
+        mix: How embeddings of a batch are mixed.
     """
 
     def __init__(
@@ -75,8 +89,10 @@ class FrameDataset(Dataset[FrameSample]):
         seed: int = 0,
         objects_per_frame: int | None = None,
         varies: bool = True,
+        mix: EmbeddingMix | None = None,
     ) -> None:
         """List the frames that have objects."""
+        self.mix = mix or EmbeddingMix()
         self.sampler = sampler
         self.seed = seed
         self.objects_per_frame = objects_per_frame
@@ -95,6 +111,9 @@ class FrameDataset(Dataset[FrameSample]):
     def __getitem__(self, number: int) -> FrameSample:
         """Return one frame with freshly drawn prompts."""
         case, index = self.frames[number]
+        # A stream of its own: with and without views, a frame's prompts are drawn alike.
+        chance = np.random.default_rng((self.seed, _VIEW_STREAM, self.epoch, number))
+        case = case.draw(index, chance)
         targets = case.targets.read(index)
         generator = np.random.default_rng((self.seed, _SAMPLE_STREAM, self.epoch, number))
         rows = np.arange(len(targets))
@@ -112,6 +131,7 @@ class FrameDataset(Dataset[FrameSample]):
             torch.from_numpy(targets.valid),
             tuple((case.case_id, int(value)) for value in targets.classes[rows]),
             (self.seed, _CLICK_STREAM, self.epoch, number),
+            mix=self.mix.weight(chance),
         )
 
 
@@ -183,7 +203,9 @@ def collate_frames(samples: Sequence[FrameSample]) -> dict[str, Any]:
         tuple(key for sample in samples for key in sample.objects),
     )
     return {
-        "image": torch.stack([sample.embedding for sample in samples]),
+        "image": mix_with_next(
+            torch.stack([sample.embedding for sample in samples]), [s.mix for s in samples]
+        ),
         "prompts": prompts,
         "label": targets,
         "click_seeds": [sample.click_seed for sample in samples],

@@ -1,7 +1,7 @@
 """From folders to training data: find the cases, split them, fill the store."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,14 +9,16 @@ from typing import Any
 import torch.distributed as dist
 
 from samonai.domains.base import Case, Domain
-from samonai.embeddings.encode import EncodeReport, encode_cases
+from samonai.embeddings.encode import EncodeReport
 from samonai.embeddings.store import EmbeddingStore
 from samonai.embeddings.target_store import load_targets
+from samonai.embeddings.views import Augmentation, encode_views, summed
 from samonai.errors import InputError
 from samonai.sam.network import SamNetwork
 from samonai.sampling import PromptSampler
 from samonai.training.data import FrameDataset, StoredCase
 from samonai.training.handlers import is_main_process
+from samonai.training.mixing import EmbeddingMix
 from samonai.training.split import Split, split_cases
 
 logger = logging.getLogger(__name__)
@@ -66,6 +68,9 @@ def prepare_training(
     components: str = "each",
     objects_per_frame: int | None = 8,
     precision: str = "auto",
+    views: int = 1,
+    augmentation: Augmentation | None = None,
+    mix: EmbeddingMix | None = None,
 ) -> TrainingData:
     """Find the cases, split them, encode what the store lacks, and make the datasets.
 
@@ -84,6 +89,9 @@ def prepare_training(
         components: What of a scattered label is an object, see `embeddings.targets`.
         objects_per_frame: At most this many objects of a frame are trained on at a time.
         precision: Precision of the encoder.
+        views: Versions of each training frame in the store; all but the first are augmented.
+        augmentation: How far these are from the frame.
+        mix: How embeddings are mixed while training.
 
     Raises:
         InputError: The data cannot be used as they are.
@@ -98,24 +106,43 @@ def prepare_training(
     used = [*split.train, *split.val]
     opened = EmbeddingStore(store)
 
-    def encode() -> EncodeReport:
-        return encode_cases(
+    def encode() -> list[EncodeReport]:
+        return encode_views(
             network,
             domain,
             used,
             opened,
+            augmentation or Augmentation(),
+            views=views,
+            augmented=split.train,
             precision=precision,
             min_area=min_area,
             components=components,
             progress=is_main_process(),
         )
 
-    report = _main_process_first(encode)
+    reports = _main_process_first(encode)
+    report = summed(reports)
     logger.info("%s", report.summary())
     stored = _open_cases(opened, report, used)
-    count = len(split.train)
-    train = FrameDataset(stored[:count], sampler, seed=seed, objects_per_frame=objects_per_frame)
-    val = FrameDataset(stored[count:], val_sampler or sampler, seed=seed, varies=False)
+    # By name: a case without any object has no place in the store, nor among these.
+    held_out = {case.case_id for case in split.val}
+    train = FrameDataset(
+        _with_views(
+            [case for case in stored if case.case_id not in held_out],
+            [_open_cases(opened, of_view, split.train) for of_view in reports[1:]],
+        ),
+        sampler,
+        seed=seed,
+        objects_per_frame=objects_per_frame,
+        mix=mix,
+    )
+    val = FrameDataset(
+        [case for case in stored if case.case_id in held_out],
+        val_sampler or sampler,
+        seed=seed,
+        varies=False,
+    )
     for dataset, part in ((train, "training"), (val, "held-out")):
         if not len(dataset):
             raise InputError(
@@ -147,11 +174,22 @@ def _open_cases(
     return stored
 
 
-def _main_process_first(encode: Any) -> EncodeReport:
+def _with_views(
+    stored: Sequence[StoredCase], views: Sequence[Sequence[StoredCase]]
+) -> list[StoredCase]:
+    """Attach to each case those of its views that have objects."""
+    by_case = [{view.case_id: view for view in of_cases} for of_cases in views]
+    return [
+        case._replace(views=tuple(of[case.case_id] for of in by_case if case.case_id in of))
+        for case in stored
+    ]
+
+
+def _main_process_first(encode: Callable[[], list[EncodeReport]]) -> list[EncodeReport]:
     """Let rank 0 fill the store before the others look into it."""
     parallel = dist.is_available() and dist.is_initialized()
     if not parallel:
         return encode()
-    report: EncodeReport | None = encode() if is_main_process() else None
+    reports = encode() if is_main_process() else None
     dist.barrier()
-    return report if report is not None else encode()
+    return reports if reports is not None else encode()
