@@ -19,14 +19,16 @@ class Case:
     Attributes:
         case_id: The file's name without its ending: the unit of splits and of metrics.
         image: The image's file, or folder for a DICOM series.
-        label: The label map's file, or None.
+        label: The label map's file or folder, or None.
         series: DICOM SeriesInstanceUID where the folder holds several.
+        classes: Name and label value of each structure, where the label names them.
     """
 
     case_id: str
     image: Path
     label: Path | None = None
     series: str | None = None
+    classes: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -94,4 +94,5 @@ def _files(path: Path) -> Iterator[Path]:
 def _name(case: Case) -> str:
     paths = [str(case.image.resolve()), case.series or ""]
     paths.append(str(case.label.resolve()) if case.label else "")
-    return digest(canonical_json(paths))
+    classes = [list(pair) for pair in case.classes]
+    return digest(canonical_json([paths, classes] if classes else paths))

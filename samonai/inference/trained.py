@@ -41,6 +41,10 @@ def trained_domain(decoder: Path | str | None, name: str = "medical", **settings
     metadata = read_decoder_metadata(decoder)
     if metadata.domain != name:
         raise InputError(f"{decoder} was trained on {metadata.domain} data, not on {name} data")
+    if name == "medical" and metadata.classes:
+        # Structures are known by their names: their values are those of the training.
+        named = {name: int(value) for value, name in metadata.classes.items()}
+        given.setdefault("structures", named)
     domain = get_domain(name, **{**metadata.domain_settings, **given})
     asked = domain.settings()
     for key, trained in metadata.domain_settings.items():

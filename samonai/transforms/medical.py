@@ -22,7 +22,8 @@ from monai.utils import SpaceKeys
 
 from samonai.domains.medical.domain import parse_label_map
 from samonai.domains.medical.intensity import Intensity, picture
-from samonai.domains.medical.reader import read_label, read_volume
+from samonai.domains.medical.labels import read_label
+from samonai.domains.medical.reader import read_volume
 from samonai.domains.medical.volume import FormatFacts, Volume
 from samonai.errors import InputError
 

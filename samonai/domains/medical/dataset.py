@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from samonai.domains.base import Case
+from samonai.domains.medical.label_matching import label_objects, match_by_series
 from samonai.domains.medical.reader import ENDINGS, source_name, strip_ending
 from samonai.errors import InputError
 
@@ -25,7 +26,9 @@ def find_cases(
             DICOM files, or a JSON file (a decathlon or nnU-Net dataset.json, a MONAI datalist).
             A folder without volumes but with a dataset.json stands for that file.
         labels: A folder of label maps matched by name (endings stripped, nnU-Net's `_0000`
-            understood), or one label file for one image. None: unlabelled.
+            understood); a folder of folders named like the images, each with one file per
+            structure; a folder of DICOM-SEG and RTSTRUCT objects, matched by the series that they
+            refer to; or one label for one image. None: unlabelled.
         channel: nnU-Net channel to take where cases have several.
 
     Returns:
@@ -40,8 +43,11 @@ def find_cases(
         if path is not None and not path.exists():
             raise InputError(f"{path}: no such file or folder")
     listed = _dataset_file(images)
+    objects = [] if listed is not None or labels is None else label_objects(labels)
     if listed is not None:
         cases = _listed_cases(listed, labels, channel)
+    elif objects:
+        cases = match_by_series(_dicom_folders(images), objects, images)
     elif images.is_file() or _holds_dicom_files(images):
         cases = [_single_case(images, labels)]
     else:
@@ -118,11 +124,24 @@ def _is_volume_name(path: Path) -> bool:
     return path.name.lower().endswith(ENDINGS)
 
 
-def _volumes(folder: Path) -> dict[str, Path]:
-    """Return the volumes directly in a folder, files and DICOM sub-folders, by stripped name."""
+def _dicom_folders(images: Path) -> list[Path]:
+    """Return the folders that stand for one patient or series each, or the only image."""
+    if images.is_file() or _holds_dicom_files(images):
+        return [images]
+    return list(_volumes(images).values())
+
+
+def _volumes(folder: Path, structures: bool = False) -> dict[str, Path]:
+    """Return the volumes directly in a folder, files and DICOM sub-folders, by stripped name.
+
+    With `structures`, also sub-folders that hold one file per structure.
+    """
     found: dict[str, Path] = {}
     for path in _visible(folder):
-        if path.is_dir() and not any(is_dicom_file(file) for file in _files(path)):
+        if path.is_dir() and not (
+            any(is_dicom_file(file) for file in _files(path))
+            or (structures and any(_is_volume_name(file) for file in _visible(path)))
+        ):
             continue
         if path.is_file() and not _is_volume_name(path):
             continue
@@ -153,7 +172,7 @@ def _holds_dicom_files(folder: Path) -> bool:
 def _single_case(image: Path, label: Path | None) -> Case:
     case_id = source_name(image)
     if label is not None and label.is_dir():
-        found = _volumes(label)
+        found = _volumes(label, structures=True)
         match = _CHANNEL.match(case_id)
         names = [case_id] if match is None else [case_id, match["case"]]
         name = next((name for name in names if name in found), None)
@@ -173,7 +192,7 @@ def _folder_cases(images: Path, labels: Path | None, channel: int | None) -> lis
         return [Case(name, path) for name, path in _without_channels(found, channel).items()]
     if labels.is_file():
         raise InputError(f"{labels}: one label file for a folder of images; give a folder")
-    targets = _volumes(labels)
+    targets = _volumes(labels, structures=True)
     if not targets:
         raise InputError(f"{labels}: no label maps in it; expected {', '.join(ENDINGS)} files")
     named = found if set(found) & set(targets) else _match_channels(found, targets, channel, images)

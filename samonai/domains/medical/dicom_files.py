@@ -78,7 +78,7 @@ def element(dataset: Dataset, keyword: str, path: Path) -> Any:
         value = dataset.get(keyword)
     except Exception:  # a parser may raise anything
         raise _not_understood(path, keyword) from None
-    return None if value is None or value == "" else value
+    return None if value is None or (isinstance(value, str) and not value) else value
 
 
 def _not_understood(path: Path, keyword: str) -> InputError:

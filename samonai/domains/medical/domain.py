@@ -13,8 +13,11 @@ from samonai.domains.base import Case, LabelFacts, Merger
 from samonai.domains.medical.boxes import SliceBoxes, boxes_on_slices, read_boxes
 from samonai.domains.medical.dataset import find_cases, read_class_names
 from samonai.domains.medical.intensity import Intensity, picture, plane
+from samonai.domains.medical.label_matching import with_structures
+from samonai.domains.medical.labels import read_label
 from samonai.domains.medical.outputs import FORMATS, write_outputs
-from samonai.domains.medical.reader import read_label, read_volume
+from samonai.domains.medical.reader import read_volume
+from samonai.domains.medical.structures import parse_structures
 from samonai.domains.medical.volume import ReadOptions, Volume, format_shape
 from samonai.domains.medical.writer import default_ending, write_label
 from samonai.domains.merging import FrameMerger
@@ -44,6 +47,9 @@ class MedicalDomain:
         allow_gaps: Mask missing DICOM slices and interpolate uneven ones instead of refusing.
         suv: PET in SUV by body weight: True demands it, False leaves the stored unit, None
             converts where the headers allow it.
+        structures: For labels that are named structures: which to take, and their label values
+            ("liver,spleen" counts from 1, "liver:3,spleen:7" says them; a list or a mapping does
+            too). By default all that occur in the data set, counted in alphabetical order.
     """
 
     name = "medical"
@@ -65,6 +71,7 @@ class MedicalDomain:
         time: int | None = None,
         allow_gaps: bool | None = None,
         suv: bool | None = None,
+        structures: Mapping[str, int] | Sequence[str] | str | None = None,
     ) -> None:
         if axis not in (0, 1, 2):
             raise InputError(f"axis={axis!r}: expected 0, 1 or 2")
@@ -74,6 +81,9 @@ class MedicalDomain:
         self.label_map = parse_label_map(label_map)
         self.prefer = prefer
         self.channel = channel
+        # How labels are stored and not what pixels look like: no setting of a checkpoint, which
+        # has its classes' names and values anyway.
+        self.structures = parse_structures(structures)
 
     def settings(self) -> dict[str, Any]:
         """Return what rebuilds this domain: `MedicalDomain(**settings)`, as JSON values."""
@@ -90,13 +100,15 @@ class MedicalDomain:
 
     def find_cases(self, images: Path | str, labels: Path | str | None = None) -> list[Case]:
         """List the cases of a data set, sorted by id; see `dataset.find_cases`."""
-        return find_cases(images, labels, channel=self.channel)
+        cases = find_cases(images, labels, channel=self.channel)
+        return with_structures(cases, self.structures)
 
     def class_names(
         self, images: Path | str, labels: Path | str | None = None
     ) -> dict[int, str] | None:
-        """Return the names that a dataset.json in or beside the folders gives, or None."""
-        return read_class_names(images, labels)
+        """Return the names that structures have, or that a dataset.json gives, or None."""
+        classes = next((case.classes for case in self.find_cases(images, labels)), ())
+        return {value: name for name, value in classes} or read_class_names(images, labels)
 
     def read(self, case: Case) -> Volume:
         """Read a case's volume, and its label when it has one.
@@ -112,7 +124,8 @@ class MedicalDomain:
             logger.info("%s: window=auto chose %s", case.case_id, chosen)
         if case.label is None:
             return volume
-        label = read_label(case.label, volume, self.label_map, self.prefer)
+        values = dict(case.classes) or self.structures
+        label = read_label(case.label, volume, self.label_map, self.prefer, values)
         return replace(volume, label=label)
 
     def with_label(self, source: Volume, label: npt.NDArray[np.integer] | Path | str) -> Volume:
@@ -122,7 +135,7 @@ class MedicalDomain:
             InputError: The file cannot be used; see `read_label`.
         """
         if isinstance(label, Path | str):
-            label = read_label(label, source, self.label_map, self.prefer)
+            label = read_label(label, source, self.label_map, self.prefer, self.structures)
         return replace(source, label=label.astype(np.int32))
 
     def read_boxes(

@@ -1,11 +1,9 @@
-"""Read any scan or label map, recognised by its content, or say in one line why not."""
+"""Read any scan, recognised by its content, or say in one line why not."""
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from samonai.domains.medical.itk import read_itk, sniff
 from samonai.domains.medical.nifti import header_bytes, is_nifti, read_nifti
@@ -13,9 +11,6 @@ from samonai.domains.medical.volume import (
     RawVolume,
     ReadOptions,
     Volume,
-    format_affine,
-    format_shape,
-    same_grid,
 )
 from samonai.errors import InputError
 
@@ -70,37 +65,6 @@ def read_volume(
     return Volume(data, raw.affine, source_name(path), raw.facts, valid=valid)
 
 
-def read_label(
-    path: Path | str,
-    reference: Volume,
-    label_map: dict[int, int] | None = None,
-    prefer: str | None = None,
-) -> npt.NDArray[np.int32]:
-    """Read a label map that lies on a volume's grid.
-
-    Args:
-        path: The label file.
-        reference: The image that the label belongs to.
-        label_map: Stored value to class; values that it does not name keep their own. Needed for
-            masks stored as 0 and 255.
-        prefer: As in `read_volume`.
-
-    Returns:
-        int32 (I, J, K), class per voxel, 0 is background.
-
-    Raises:
-        InputError: On another grid, fractions, NaN, negative or undeclared 255 values.
-    """
-    path = Path(path)
-    raw = read_raw(path, ReadOptions(prefer=prefer))
-    _check_grid(raw, reference, path)
-    label = _as_classes(raw.array, path)
-    if label_map:
-        label = _apply_map(label, label_map)
-    _check_values(label, path)
-    return label
-
-
 def read_raw(path: Path, options: ReadOptions | None = None) -> RawVolume:
     """Read voxels, affine and facts by the reader that the content calls for."""
     options = options or ReadOptions()
@@ -146,53 +110,3 @@ def _describe(head: bytes, path: Path) -> str:
     if b"\0" not in head:
         return "a text file and no volume"
     return "not a volume in a known format, or its header is damaged"
-
-
-def _check_grid(raw: RawVolume, reference: Volume, path: Path) -> None:
-    shape, wanted = raw.array.shape, reference.shape
-    if shape == wanted and same_grid(reference.affine, raw.affine, wanted):
-        return
-    if shape != wanted:
-        here, there = format_shape(shape), format_shape(wanted)
-    else:
-        here, there = format_affine(raw.affine), format_affine(reference.affine)
-    what = "shape" if shape != wanted else "affine"
-    raise InputError(
-        f"{path}: the label lies on another grid than image {reference.source_id}: {what} {here} "
-        f"against {there}; resample the label onto the image (nearest neighbour)"
-    )
-
-
-def _as_classes(array: npt.NDArray[Any], path: Path) -> npt.NDArray[np.int32]:
-    if array.dtype.kind == "f":
-        if not np.isfinite(array).all():
-            raise InputError(f"{path}: the label holds NaN or infinity; expected whole numbers")
-        if (array != np.rint(array)).any():
-            odd = float(array[array != np.rint(array)].flat[0])
-            raise InputError(
-                f"{path}: the label holds {odd:g}; expected whole numbers (was it resampled "
-                "linearly? use nearest neighbour)"
-            )
-    lowest, highest = array.min(), array.max()
-    if lowest < 0:
-        raise InputError(f"{path}: the label holds {lowest:g}; expected 0 and positive classes")
-    if highest > np.iinfo(np.uint16).max:
-        raise InputError(f"{path}: the label holds {highest:g}; classes go up to 65535")
-    return array.astype(np.int32)
-
-
-def _apply_map(label: npt.NDArray[np.int32], mapping: dict[int, int]) -> npt.NDArray[np.int32]:
-    mapped = label.copy()
-    for stored, wanted in mapping.items():
-        mapped[label == stored] = wanted
-    return mapped
-
-
-def _check_values(label: npt.NDArray[np.int32], path: Path) -> None:
-    values = np.flatnonzero(np.bincount(label.ravel(order="K")))
-    if values.tolist() in ([255], [0, 255]):
-        raise InputError(
-            f"{path}: a mask stored as 0 and 255; say that 255 is class 1: --set label_map=255:1"
-        )
-    if values.tolist() == [0]:
-        logger.warning("%s: the label is empty", path.name)
