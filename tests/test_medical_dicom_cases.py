@@ -3,6 +3,7 @@
 import base64
 import io
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -523,3 +524,13 @@ def test_pet_without_what_an_suv_needs_stays_as_stored(
 def test_suv_of_another_modality_is_refused(tmp_path: Path) -> None:
     write_series(tmp_path)
     refused(tmp_path, "SUV are for PET", suv=True)
+
+
+def test_every_test_that_the_document_names_is_there() -> None:
+    tests = Path(__file__).parent
+    written = "".join(path.read_text() for path in tests.glob("test_medical_*.py"))
+    document = (tests.parent / "docs" / "dicom.md").read_text()
+    rows = [line.split(" | ")[-1] for line in document.splitlines() if line.startswith("| ")]
+    named = {name for row in rows for name in re.findall(r"`(?!test_medical)(\w+)`", row)}
+    assert len(named) > 50
+    assert [name for name in sorted(named) if f"def test_{name}(" not in written] == []

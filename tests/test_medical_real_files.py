@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
-from samonai.domains.medical import MedicalDomain, Volume, read_volume
+from samonai.domains.medical import MedicalDomain, Volume, read_label, read_volume
 from samonai.errors import InputError
 
 
@@ -148,6 +148,57 @@ def test_hippocampus_is_read_whole(medical: Path) -> None:
         assert volume.label is not None
         assert set(np.unique(volume.label)) == {0, 1, 2}
         assert volume.spacing == pytest.approx((1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("case", "scan", "differing"),
+    [("STS_008", "CT", 0), ("STS_008", "MR_T1", 0), ("STS_019", "CT", 2), ("STS_019", "PET", 0)],
+)
+def test_rtstruct_equals_its_nifti_twin(
+    medical: Path, case: str, scan: str, differing: int
+) -> None:
+    folder = medical / "ibsi-sts" / "dicom" / case / scan
+    domain = MedicalDomain()
+    (found,) = domain.find_cases(folder / "image", folder / "mask" / "RS.dcm")
+    label = domain.read(found).label
+    twin = nib.load(medical / "ibsi-sts" / "nifti" / case / f"{scan}_mask.nii.gz").get_fdata()
+    assert domain.class_names(folder / "image", folder / "mask") == {1: f"GTV_Mass_{scan}"}
+    assert (label != twin).sum() == differing
+
+
+@pytest.mark.parametrize(
+    ("image", "seg", "twin", "value"),
+    [
+        ("ct-3slice", "liver.dcm", "liver_seg.nrrd", 1),
+        ("24x38x3/image", "24x38x3/seg/label.seg", "24x38x3/nrrd/label.nrrd", 1),
+        ("24x38x3/image", "sparse-labelmap-noppv.dcm", "sparse_labelmap_noppv_seg.nrrd", 1),
+    ],
+)
+def test_seg_equals_its_nrrd_twin(
+    medical: Path, image: str, seg: str, twin: str, value: int
+) -> None:
+    root = medical / "dcmqi"
+    label = read_label(root / seg, read_volume(root / image))
+    expected = sitk.GetArrayFromImage(sitk.ReadImage(str(root / twin))).T
+    np.testing.assert_array_equal(label == value, expected == value)
+
+
+def test_overlapping_segments_of_a_real_object(medical: Path) -> None:
+    root = medical / "dcmqi"
+    label = read_label(root / "partial_overlaps.dcm", read_volume(root / "ct-3slice"))
+    # By name: DARK_BLUE, GREEN, LIGHT_BLUE, ORANGE, PURPLE; the smaller of two lies on top.
+    whole = [4713, 9602, 6693, 11888, 10743]
+    kept = np.bincount(label.ravel(), minlength=6)[1:]
+    assert (kept <= whole).all()
+    assert kept[:3].tolist() == whole[:3]
+
+
+def test_fractional_seg_of_a_breast(medical: Path) -> None:
+    folder = medical / "tcia-breast-nact" / "UCSF-BR-06"
+    domain = MedicalDomain()
+    (case,) = domain.find_cases(folder / "image_dce_pe1", folder / "mask")
+    assert case.classes == (("Breast", 1),)
+    assert domain.read(case).label.sum() == 82527
 
 
 def test_label_on_another_grid_of_the_same_scan(medical: Path) -> None:
