@@ -223,7 +223,7 @@ class MedicalDomain:
         facts: LabelFacts | None = None,
     ) -> list[Path]:
         """Write one prediction in several formats; see `write_outputs`."""
-        return write_outputs(source, label, stem, formats, measure=measure, facts=facts)
+        return write_outputs(source, label, stem, formats, with_measurements=measure, facts=facts)
 
     def _check_index(self, source: Volume, index: int) -> None:
         if not 0 <= index < self.frame_count(source):

@@ -2,12 +2,20 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from samonai.domains.base import LabelFacts
+from samonai.domains.medical.measurements import (
+    Measurement,
+    all_segments,
+    intensity_unit,
+    measure,
+    write_measurements,
+)
 from samonai.domains.medical.segments import Segment, segments_of
 from samonai.domains.medical.volume import Volume, format_shape
 from samonai.domains.medical.writer import default_ending, write_label
@@ -17,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 _LABEL_ENDINGS = {"nifti": ".nii.gz", "nrrd": ".seg.nrrd", "mha": ".mha"}
 _DICOM_ENDINGS = {"dicom-seg": ".seg.dcm", "rtstruct": ".rtstruct.dcm"}
+_REPORT_ENDING = ".sr.dcm"
 FORMATS = (*_LABEL_ENDINGS, *_DICOM_ENDINGS)
 
 
@@ -26,7 +35,7 @@ def write_outputs(
     stem: Path,
     formats: Sequence[str] = (),
     *,
-    measure: bool = False,
+    with_measurements: bool = False,
     facts: LabelFacts | None = None,
 ) -> list[Path]:
     """Write one prediction in every format asked for.
@@ -36,11 +45,12 @@ def write_outputs(
         label: integer (I, J, K), class per voxel, 0 is background.
         stem: Path without an ending.
         formats: Of `FORMATS`; none: the format family of the input.
-        measure: Write measurements as JSON and CSV, and as a DICOM SR for DICOM input.
+        with_measurements: Write measurements as JSON and CSV, and as a DICOM SR for DICOM input.
         facts: Names of the classes, and what made them.
 
     Returns:
-        The files written; an empty label map gives no DICOM object.
+        The files written. An empty label map gives no DICOM object, and the JSON says so even
+        where no measurements were asked for.
 
     Raises:
         InputError: A format is not known or cannot hold this label map.
@@ -53,10 +63,13 @@ def write_outputs(
             f"{format_shape(volume.shape)}; merge it on the volume's grid first"
         )
     segments = segments_of(label, facts.classes)
-    asked = [name for name in FORMATS if name in formats]
+    prediction = _Prediction(volume, label, segments, facts, stem)
+    dicom = [name for name in _DICOM_ENDINGS if name in formats]
     # First what may turn out to be impossible.
-    written = _write_dicom(volume, label, segments, stem, asked, facts)
-    endings = [_LABEL_ENDINGS[name] for name in asked if name in _LABEL_ENDINGS]
+    written = prediction.write_dicom(dicom, with_measurements)
+    if with_measurements or (dicom and not segments):
+        written += prediction.write_measurements([] if segments else dicom)
+    endings = [ending for name, ending in _LABEL_ENDINGS.items() if name in formats]
     for ending in endings if formats else [default_ending(volume)]:
         path = stem.with_name(stem.name + ending)
         written.append(write_label(volume, label, path, segments))
@@ -70,30 +83,57 @@ def check_formats(formats: Sequence[str]) -> None:
             raise InputError(f"format {name!r} is not known; use {', '.join(FORMATS)}")
 
 
-def _write_dicom(
-    volume: Volume,
-    label: npt.NDArray[np.integer],
-    segments: list[Segment],
-    stem: Path,
-    asked: Sequence[str],
-    facts: LabelFacts,
-) -> list[Path]:
-    wanted = [name for name in asked if name in _DICOM_ENDINGS]
-    if not wanted:
-        return []
-    # pydicom and highdicom are slow to import.
-    from samonai.domains.medical.dicom_seg import write_dicom_seg
-    from samonai.domains.medical.dicom_source import read_source
-    from samonai.domains.medical.rtstruct import write_rtstruct
+@dataclass(frozen=True)
+class _Prediction:
+    """One label map and all that is known about it."""
 
-    source = read_source(volume, wanted[0])
-    if not segments:
-        logger.warning("%s: nothing was found, so no %s is written", stem.name, wanted[0])
-        return []
-    paths = [stem.with_name(stem.name + _DICOM_ENDINGS[name]) for name in wanted]
-    for name, path in zip(wanted, paths, strict=True):
-        if name == "dicom-seg":
-            write_dicom_seg(volume, label, segments, source, facts, path)
-        else:
-            write_rtstruct(label, segments, source, facts, path)
-    return paths
+    volume: Volume
+    label: npt.NDArray[np.integer]
+    segments: list[Segment]
+    facts: LabelFacts
+    stem: Path
+
+    def write_dicom(self, formats: Sequence[str], measured: bool) -> list[Path]:
+        """Write the DICOM objects, measurements' report included, where there is something."""
+        reports = measured and bool(self.volume.facts.slices)
+        if not formats and not reports:
+            return []
+        # pydicom and highdicom are slow to import.
+        from samonai.domains.medical.dicom_seg import write_dicom_seg
+        from samonai.domains.medical.dicom_source import read_source
+        from samonai.domains.medical.dicom_sr import write_dicom_sr
+        from samonai.domains.medical.rtstruct import write_rtstruct
+
+        source = read_source(self.volume, formats[0] if formats else "a DICOM SR")
+        if not self.segments:
+            logger.warning("%s: nothing was found, so no DICOM object is written", self.stem.name)
+            return []
+        label, segments, facts = self.label, self.segments, self.facts
+        segmentation, written = None, []
+        if "dicom-seg" in formats:
+            path = self.path(_DICOM_ENDINGS["dicom-seg"])
+            segmentation = write_dicom_seg(self.volume, label, segments, source, facts, path)
+            written.append(path)
+        if "rtstruct" in formats:
+            written.append(self.path(_DICOM_ENDINGS["rtstruct"]))
+            write_rtstruct(label, segments, source, facts, written[-1])
+        if reports:
+            found = list(zip(segments, self.measure(segments), strict=True))
+            written.append(self.path(_REPORT_ENDING))
+            unit = intensity_unit(self.volume)
+            write_dicom_sr(label, found, unit, source, facts, written[-1], segmentation)
+        return written
+
+    def write_measurements(self, not_written: Sequence[str]) -> list[Path]:
+        """Write what was measured, of classes that were not found too."""
+        wanted = all_segments(self.segments, self.facts.classes)
+        measured = self.measure(wanted)
+        return write_measurements(self.volume, measured, self.facts, self.stem, not_written)
+
+    def measure(self, segments: Sequence[Segment]) -> list[Measurement]:
+        """Measure some of the classes."""
+        return measure(self.volume, self.label, segments)
+
+    def path(self, ending: str) -> Path:
+        """Return the path of an output."""
+        return self.stem.with_name(self.stem.name + ending)
