@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-DOMAINS = ("medical",)
+DOMAINS = ("medical", "satellite")
 
 HAVE_OPTIONS = {
     name: f"--{name.replace('_', '-')}"

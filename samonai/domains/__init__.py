@@ -2,13 +2,17 @@
 
 import difflib
 import inspect
+from importlib import import_module
 from typing import Any
 
 from samonai.domains.base import Case, Domain, Source
-from samonai.domains.medical import MedicalDomain
 from samonai.errors import InputError
 
-DOMAINS: dict[str, type[MedicalDomain]] = {MedicalDomain.name: MedicalDomain}
+DOMAINS = {
+    "medical": "samonai.domains.medical:MedicalDomain",
+    "satellite": "samonai.domains.satellite:SatelliteDomain",
+}
+"""Name to class. A class is imported when it is asked for: its libraries may be an extra."""
 
 __all__ = ["DOMAINS", "Case", "Domain", "Source", "get_domain"]
 
@@ -25,10 +29,13 @@ def get_domain(name: str, **settings: Any) -> Domain:
     """
     if name not in DOMAINS:
         raise InputError(f"unknown domain {name!r}: expected one of {', '.join(DOMAINS)}")
-    known = list(inspect.signature(DOMAINS[name]).parameters)
+    module, _, class_name = DOMAINS[name].partition(":")
+    domain_class: Any = getattr(import_module(module), class_name)
+    known = list(inspect.signature(domain_class).parameters)
     for setting in settings:
         if setting not in known:
             close = difflib.get_close_matches(setting, known, n=1)
             hint = f"; did you mean {close[0]}?" if close else f": expected {', '.join(known)}"
             raise InputError(f"domain {name} has no setting {setting!r}{hint}")
-    return DOMAINS[name](**settings)
+    domain: Domain = domain_class(**settings)
+    return domain

@@ -22,6 +22,8 @@ class Case:
         label: The label map's file or folder, or None.
         series: DICOM SeriesInstanceUID where the folder holds several.
         classes: Name and label value of each structure, where the label names them.
+        part: Name of the part of the image that the case is, where its domain cuts images into
+            several cases (blocks of a raster).
     """
 
     case_id: str
@@ -29,6 +31,7 @@ class Case:
     label: Path | None = None
     series: str | None = None
     classes: tuple[tuple[str, int], ...] = ()
+    part: str | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,8 @@ class Domain(Protocol):
     name: str
     prompt_endings: tuple[str, ...]
     """Files with these endings hold prompts; any other is a coarse label map."""
+    free_settings: frozenset[str]
+    """Settings that say how data are stored, not what their pixels look like to a decoder."""
 
     def settings(self) -> dict[str, Any]:
         """Return all that is done to the pixels, as JSON values, for signatures and metadata."""
@@ -106,6 +111,10 @@ class Domain(Protocol):
         self, images: Path | str, labels: Path | str | None = None
     ) -> dict[int, str] | None:
         """Return the names that the data set gives its label values, or None."""
+        ...
+
+    def fit(self, cases: Sequence[Case]) -> None:
+        """Measure over a training set what all its sources share, and keep it in the settings."""
         ...
 
     def read(self, case: Case) -> Any:
@@ -156,8 +165,14 @@ class Domain(Protocol):
         """Put frame labels (H, W) back on the source's grid; frames not given are background."""
         ...
 
-    def write(self, source: Any, label: npt.NDArray[np.integer], path: Path) -> Path:
-        """Write a label map on the source's grid and return the file that was written."""
+    def write(self, source: Any, label: Any, path: Path) -> Path:
+        """Write a label map on the source's grid and return the file that was written.
+
+        Args:
+            source: The source.
+            label: The label map, or what the domain's merger gave.
+            path: Where to; an ending is added to a path without one.
+        """
         ...
 
 

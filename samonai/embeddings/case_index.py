@@ -94,5 +94,7 @@ def _files(path: Path) -> Iterator[Path]:
 def _name(case: Case) -> str:
     paths = [str(case.image.resolve()), case.series or ""]
     paths.append(str(case.label.resolve()) if case.label else "")
+    if case.part is not None:
+        paths.append(case.part)
     classes = [list(pair) for pair in case.classes]
     return digest(canonical_json([paths, classes] if classes else paths))

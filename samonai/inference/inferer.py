@@ -193,6 +193,8 @@ class SourceInferer(Inferer):
         asked = FramePrompts(np.full((len(classes), 4), np.nan, np.float32), classes)
         for index in range(self.domain.frame_count(source)):
             frame = self.domain.frame(source, index)
+            if frame.valid is not None and not frame.valid.any():
+                continue
             found = logits(frame).numpy()
             merger.add(frame, found[kept] - found[~kept].max(0), asked)
         return merger.finish()

@@ -20,9 +20,6 @@ from samonai.sam.normalisation import Normalisation
 
 logger = logging.getLogger(__name__)
 
-# These say how a data set is stored, not what its pixels look like to the decoder.
-_FREE_SETTINGS = frozenset({"label_map", "prefer", "channel", "time", "allow_gaps"})
-
 
 def trained_domain(decoder: Path | str | None, name: str = "medical", **settings: Any) -> Domain:
     """Build the domain that a decoder was trained with.
@@ -48,7 +45,7 @@ def trained_domain(decoder: Path | str | None, name: str = "medical", **settings
     domain = get_domain(name, **{**metadata.domain_settings, **given})
     asked = domain.settings()
     for key, trained in metadata.domain_settings.items():
-        if key not in _FREE_SETTINGS and asked[key] != trained:
+        if key not in domain.free_settings and asked[key] != trained:
             raise InputError(
                 f"{decoder} was trained with {key}={trained}, but {key}={asked[key]} is asked "
                 f"for; leave it out, or train again with it"

@@ -20,7 +20,7 @@ from monai.data import MetaTensor
 from monai.transforms import InvertibleTransform, MapTransform
 from monai.utils import SpaceKeys
 
-from samonai.domains.medical.domain import parse_label_map
+from samonai.domains.label_map import parse_label_map
 from samonai.domains.medical.intensity import Intensity, picture
 from samonai.domains.medical.labels import read_label
 from samonai.domains.medical.reader import read_volume

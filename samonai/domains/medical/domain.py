@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from samonai.domains.base import Case, LabelFacts, Merger
+from samonai.domains.label_map import parse_label_map
 from samonai.domains.medical.boxes import SliceBoxes, boxes_on_slices, read_boxes
 from samonai.domains.medical.dataset import find_cases, read_class_names
 from samonai.domains.medical.intensity import Intensity, picture, plane
@@ -55,6 +56,7 @@ class MedicalDomain:
     name = "medical"
     prompt_endings: tuple[str, ...] = (".json", ".csv")
     formats = FORMATS
+    free_settings = frozenset({"label_map", "prefer", "channel", "time", "allow_gaps"})
 
     def __init__(
         self,
@@ -109,6 +111,9 @@ class MedicalDomain:
         """Return the names that structures have, or that a dataset.json gives, or None."""
         classes = next((case.classes for case in self.find_cases(images, labels)), ())
         return {value: name for name, value in classes} or read_class_names(images, labels)
+
+    def fit(self, cases: Sequence[Case]) -> None:
+        """Measure nothing: every volume has its own range."""
 
     def read(self, case: Case) -> Volume:
         """Read a case's volume, and its label when it has one.
@@ -231,24 +236,3 @@ class MedicalDomain:
                 f"slice {index} of {source.source_id}: it has slices 0 to "
                 f"{self.frame_count(source) - 1} across axis {self.axis}"
             )
-
-
-def parse_label_map(label_map: Mapping[Any, Any] | str | None) -> dict[int, int]:
-    """Return a label map as integers, from a mapping (JSON has text keys) or "255:1,7:0".
-
-    Raises:
-        InputError: When something in it is not a whole number of 0 or more.
-    """
-    if not label_map:
-        return {}
-    if isinstance(label_map, str):
-        pairs = [tuple(part.split(":")) for part in label_map.split(",")]
-    else:
-        pairs = list(label_map.items())
-    try:
-        mapping = {int(stored): int(wanted) for stored, wanted in pairs}
-    except (TypeError, ValueError):
-        mapping = {-1: -1}
-    if min(*mapping, *mapping.values()) < 0:
-        raise InputError(f"label_map={label_map!r}: expected stored:class pairs such as 255:1")
-    return mapping

@@ -1,0 +1,367 @@
+"""The satellite domain: rasters read by windows, cut into overlapping tiles, merged and written."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+from affine import Affine
+
+from samonai.domains.base import Case, Merger
+from samonai.domains.label_map import parse_label_map
+from samonai.domains.satellite import dataset, features, labels
+from samonai.domains.satellite.access import VECTOR_ENDINGS
+from samonai.domains.satellite.coco import coco_names, read_coco
+from samonai.domains.satellite.merger import TileMerger
+from samonai.domains.satellite.prediction import RasterPrediction
+from samonai.domains.satellite.prompts import read_prompts
+from samonai.domains.satellite.raster import Raster, read_raster, sample_raster
+from samonai.domains.satellite.scaling import Scaling, parse_ranges
+from samonai.domains.satellite.tiles import Length, TileGrid, Window, blocks
+from samonai.domains.satellite.writer import WriteOptions, write_label, write_prediction
+from samonai.errors import InputError
+from samonai.frame import Frame, FrameLocation
+from samonai.geometry import LONG_SIDE
+from samonai.prompts import FramePrompts
+
+logger = logging.getLogger(__name__)
+
+
+class SatelliteDomain:
+    """Rasters as overlapping tiles. Settings are JSON values, so that checkpoints carry them.
+
+    Args:
+        tile: Side of a tile: pixels ("512") or metres on the ground ("200m").
+        resolution: Metres on the ground per pixel of the model's 1024 pixel image; replaces
+            `tile`, so that rasters of several resolutions are seen at one.
+        overlap: What neighbouring tiles share, in pixels or metres.
+        offset: Rows and columns that the inner tiles are moved by, in pixels.
+        block: Each raster becomes several cases of about this size (pixels or metres), so that
+            parts of one scene can be held out; None: a raster is a case.
+        bands: Numbers of one band or three, such as "4,3,2"; None: as the file names them.
+        scaling: See `Scaling`, as for the next three.
+        lower: See `Scaling`.
+        upper: See `Scaling`.
+        ranges: "low:high" of all bands, or of each: "0:3000,0:2500,0:2000".
+        nodata: Value that marks missing pixels besides what the files say.
+        class_field: See `FeatureOptions`, as for the next four.
+        classes: Names of the classes 1, 2, …: "building,road".
+        line_width: See `FeatureOptions`.
+        point_radius: See `FeatureOptions`.
+        label_crs: See `FeatureOptions`.
+        label_map: Stored mask value to class: "255:1".
+        instances: Whether each vector feature is an object of its own; else touching ones join.
+        any_driver: Let GDAL read all its formats, the network and other files included.
+    """
+
+    name = "satellite"
+    prompt_endings: tuple[str, ...] = VECTOR_ENDINGS
+    free_settings = frozenset(
+        {"class_field", "classes", "line_width", "point_radius", "label_crs", "label_map"}
+        | {"any_driver", "nodata", "block", "instances", "offset", "overlap"}
+    )
+
+    def __init__(
+        self,
+        tile: str | int = "512",
+        resolution: float | None = None,
+        overlap: str | int = "128",
+        offset: int = 0,
+        block: str | int | None = None,
+        bands: str | None = None,
+        scaling: str = "auto",
+        lower: float = 2.0,
+        upper: float = 98.0,
+        ranges: str | Sequence[Sequence[float]] | None = None,
+        nodata: float | None = None,
+        class_field: str | None = None,
+        classes: str | Sequence[str] | None = None,
+        line_width: str | float | None = None,
+        point_radius: float | None = None,
+        label_crs: str | None = None,
+        label_map: Mapping[Any, Any] | str | None = None,
+        instances: bool = True,
+        any_driver: bool = False,
+    ) -> None:
+        self.tile = Length.parse(tile, "tile")
+        self.overlap = Length.parse(overlap, "overlap")
+        self.block = None if block in (None, "") else Length.parse(block, "block")
+        if resolution is not None and not resolution > 0:
+            raise InputError(f"resolution={resolution!r}: expected metres per pixel above 0")
+        self.resolution, self.offset = resolution, int(offset)
+        self.bands = None if bands in (None, "") else str(bands)
+        self.scaling = Scaling(scaling, lower, upper, parse_ranges(ranges))
+        self.nodata = nodata
+        names = classes.split(",") if isinstance(classes, str) else classes
+        self.options = features.FeatureOptions(
+            class_field or None,
+            tuple(str(name).strip() for name in names) if names else None,
+            line_width,
+            point_radius,
+            label_crs or None,
+            any_driver,
+        )
+        self.label_map = parse_label_map(label_map)
+        self.instances, self.any_driver = instances, any_driver
+
+    def settings(self) -> dict[str, Any]:
+        """Return what rebuilds this domain: `SatelliteDomain(**settings)`, as JSON values."""
+        options, ranges = self.options, self.scaling.ranges
+        return {
+            "tile": f"{self.tile.value:g}{self.tile.unit}",
+            "resolution": self.resolution,
+            "overlap": f"{self.overlap.value:g}{self.overlap.unit}",
+            "offset": self.offset,
+            "block": None if self.block is None else f"{self.block.value:g}{self.block.unit}",
+            "bands": self.bands,
+            "scaling": self.scaling.mode,
+            "lower": self.scaling.lower,
+            "upper": self.scaling.upper,
+            "ranges": None if ranges is None else [list(pair) for pair in ranges],
+            "nodata": self.nodata,
+            "class_field": options.class_field,
+            "classes": None if options.classes is None else list(options.classes),
+            "line_width": options.line_width,
+            "point_radius": options.point_radius,
+            "label_crs": options.label_crs,
+            "label_map": {str(stored): wanted for stored, wanted in self.label_map.items()},
+            "instances": self.instances,
+            "any_driver": self.any_driver,
+        }
+
+    def find_cases(self, images: Path | str, labels: Path | str | None = None) -> list[Case]:
+        """List the cases of a set of rasters; see `dataset.find_cases`.
+
+        Raises:
+            InputError: Also when vector labels lie elsewhere than their rasters.
+        """
+        cases = dataset.find_cases(images, labels)
+        rasters = (
+            {case.case_id: self._raster(case) for case in cases}
+            if (self.block is not None or any(case.label is not None for case in cases))
+            else {}
+        )
+        dataset.check_overlap(
+            cases,
+            lambda case: _outline(rasters[case.case_id]),
+            lambda case: self._extent(case, rasters[case.case_id]),
+        )
+        if self.block is None:
+            return cases
+        return [
+            part
+            for case in cases
+            for part in dataset.with_blocks(case, list(self._blocks(rasters[case.case_id])))
+        ]
+
+    def class_names(
+        self, images: Path | str, labels: Path | str | None = None
+    ) -> dict[int, str] | None:
+        """Return the names of the classes, where the settings or the labels give them."""
+        if self.options.classes is not None:
+            return dict(enumerate(self.options.classes, 1))
+        names: dict[int, str] = {}
+        for path in dataset.label_files(images, labels):
+            content = read_coco(path)
+            if content is not None:
+                names |= coco_names(content)
+        return names or None
+
+    def fit(self, cases: Sequence[Case]) -> None:
+        """Measure over the training set what is the same for all its rasters, and keep it.
+
+        These are the range of values, where rasters share one, and the names of the classes,
+        where the labels hold names. What the settings say already stays.
+        """
+        if self.scaling.ranges is None and self.scaling.mode in ("auto", "set"):
+            files = dict.fromkeys(case.image for case in cases)
+            measured = [sample_raster(f, self.bands, self.nodata, self.any_driver) for f in files]
+            samples = [s for dtype, s in measured if self.scaling.is_measured_on_set(dtype)]
+            if samples:
+                if len({len(sample.values) for sample in samples}) > 1:
+                    raise InputError(
+                        "the rasters differ in their number of bands; choose some with bands, or "
+                        "use scaling=raster"
+                    )
+                joined = samples[0].joined(samples[1:])
+                ranges = joined.percentiles(self.scaling.lower, self.scaling.upper)
+                self.scaling = replace(self.scaling, ranges=ranges)
+                logger.info("values %s become black to white", ranges)
+        field = self.options.class_field
+        if field is not None and self.options.classes is None:
+            paths = {case.label for case in cases if case.label is not None}
+            vectors = sorted(path for path in paths if dataset.is_vector(path))
+            names = features.class_table(vectors, field, self.any_driver)
+            self.options = replace(self.options, classes=names)
+
+    def read(self, case: Case) -> Raster:
+        """Look into a raster and its label; pixels are read when frames are cut.
+
+        Raises:
+            InputError: Either cannot be used.
+        """
+        raster = self._raster(case)
+        if raster.crs is None:
+            logger.warning("%s has no CRS: everything is in pixels", case.image)
+        raster = replace(raster, source_id=case.case_id)
+        if case.label is not None:
+            raster = self.with_label(raster, case.label)
+        if case.part is not None:
+            raster = replace(raster, window=self._blocks(raster)[case.part])
+        self.grid(raster)
+        return raster
+
+    def with_label(
+        self, source: Raster, label: npt.NDArray[np.integer] | RasterPrediction | Path | str
+    ) -> Raster:
+        """Return a raster with another label: an array on its grid, a mask or a vector file."""
+        if isinstance(label, RasterPrediction):
+            label = label.label()
+        if isinstance(label, Path | str):
+            path = Path(label)
+            if dataset.is_vector(path):
+                found = features.read_features(path, source, self.options)
+                return replace(source, labels=labels.FeatureLabels(found, self.instances))
+            labels.check_mask(path, source, self.any_driver)
+            mask = labels.MaskLabels(path, source, self.label_map, self.any_driver)
+            return replace(source, labels=mask)
+        if label.shape != source.size:
+            raise ValueError(f"label {label.shape} for a raster of {source.size} pixels")
+        return replace(source, labels=labels.ArrayLabels(source.window, label))
+
+    def grid(self, source: Raster) -> TileGrid:
+        """Return the tiles of a raster."""
+        if self.resolution is not None:
+            length = Length(self.resolution * LONG_SIDE, "m")
+            tile = length.pixels(source.ground, "resolution")
+        else:
+            tile = self.tile.pixels(source.ground, "tile")
+        overlap = self.overlap.pixels(source.ground, "overlap")
+        return TileGrid(source.size, tile, overlap, (self.offset, self.offset))
+
+    def frame_count(self, source: Raster) -> int:
+        """Return the number of tiles."""
+        return len(self.grid(source))
+
+    def frame(self, source: Raster, index: int) -> Frame:
+        """Cut one tile, its label and valid mask with it.
+
+        Returns:
+            The tile as (H, W), in the file's own pixels; black where nothing is valid.
+        """
+        part = self.grid(source).window(index)
+        values, valid = source.read(part)
+        image = source.picture(values)
+        image[~valid] = 0
+        read = source.read_label(part)
+        if read is not None and read.known is not None:
+            valid = valid & read.known
+        return Frame(
+            image=image,
+            location=FrameLocation(source.source_id, index, (part.row, part.column)),
+            label=None if read is None else read.label,
+            valid=None if valid.all() else valid,
+            instances=None if read is None else read.instances,
+        )
+
+    def merge(
+        self, source: Raster, frame_labels: Mapping[int, npt.NDArray[np.integer]]
+    ) -> npt.NDArray[np.integer]:
+        """Put tiles' labels back on the raster's grid; where they overlap, the heaviest counts."""
+        grid = self.grid(source)
+        merged = np.zeros(source.size, np.int32)
+        weight = np.zeros(source.size, np.float32)
+        for index, label in frame_labels.items():
+            part = grid.window(index)
+            if label.shape != (part.height, part.width):
+                raise ValueError(
+                    f"tile {index} of {source.source_id}: label {label.shape}, expected "
+                    f"{(part.height, part.width)}"
+                )
+            rows, columns = grid.weights(index)
+            own = rows[:, None] * columns
+            wins = own > weight[part.slices]
+            merged[part.slices][wins] = label[wins]
+            weight[part.slices][wins] = own[wins]
+        return merged
+
+    def merger(self, source: Raster) -> Merger:
+        """Return what blends the tiles' scores and joins objects across their borders."""
+        return TileMerger(source, self.grid(source))
+
+    def read_boxes(
+        self,
+        source: Raster,
+        path: Path | str,
+        *,
+        class_names: Mapping[int, str] | None = None,
+        only_case: bool = True,
+    ) -> dict[int, FramePrompts]:
+        """Read boxes, points or polygons of a vector file; see `prompts.read_prompts`."""
+        return read_prompts(
+            Path(path),
+            source,
+            self.grid(source),
+            self.options,
+            class_names=class_names,
+            only_case=only_case,
+        )
+
+    def write(
+        self,
+        source: Raster,
+        label: npt.NDArray[np.integer] | RasterPrediction,
+        path: Path | str,
+        *,
+        class_names: Mapping[int, str] | None = None,
+        options: WriteOptions | None = None,
+    ) -> Path:
+        """Write a prediction, or a class map alone, on the raster's grid.
+
+        Args:
+            source: The raster.
+            label: A prediction, or integer (H, W), class per pixel.
+            path: The class map's file; see `write_prediction`.
+            class_names: Label value to name.
+            options: What is written of a prediction.
+        """
+        if isinstance(label, RasterPrediction):
+            names = dict(class_names or {})
+            return write_prediction(label, Path(path), options or WriteOptions(), names)
+        if label.shape != source.size:
+            raise ValueError(f"label {label.shape} for a raster of {source.size} pixels")
+        highest = int(label.max(initial=0))
+        return write_label(source, lambda part: label[part.slices], Path(path), highest)
+
+    def _raster(self, case: Case) -> Raster:
+        return read_raster(
+            case.image,
+            case.case_id,
+            bands=self.bands,
+            scaling=self.scaling,
+            nodata=self.nodata,
+            any_driver=self.any_driver,
+        )
+
+    def _blocks(self, raster: Raster) -> dict[str, Window]:
+        assert self.block is not None
+        return blocks(raster.file_size, self.block.pixels(raster.ground, "block"))
+
+    def _extent(self, case: Case, raster: Raster) -> Any:
+        assert case.label is not None
+        if read_coco(case.label) is not None:
+            return None
+        table = features.read_table(case.label, raster, self.options)
+        return shapely.box(*table.total_bounds)
+
+
+def _outline(raster: Raster) -> Any:
+    height, width = raster.file_size
+    corners = [(0, 0), (width, 0), (width, height), (0, height)]
+    return features.transformed(
+        np.array([shapely.Polygon(corners)], object), raster.geotransform or Affine.identity()
+    )[0]

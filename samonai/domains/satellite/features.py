@@ -1,0 +1,295 @@
+"""Features of vector files in pixel coordinates of a raster: polygons, lines, points, COCO."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import numpy.typing as npt
+import pyogrio
+import shapely
+from affine import Affine
+from pyproj import CRS
+
+from samonai.domains.satellite.access import check_vector
+from samonai.domains.satellite.coco import coco_features, read_coco
+from samonai.domains.satellite.raster import Raster, format_crs
+from samonai.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+Geometries = npt.NDArray[np.object_]
+IMAGE_CRS = "image"
+"""Stands for the raster's own CRS where a vector file's is absent or wrong."""
+
+
+@dataclass(frozen=True)
+class FeatureOptions:
+    """How vector files are read.
+
+    Attributes:
+        class_field: Column that tells the class, whole numbers above 0 or names; None: class 1.
+        classes: Names of the classes 1, 2, …; None: as `class_names` of the data set gives them.
+        line_width: What lines are widened to: metres, or a column that holds them.
+        point_radius: Radius in metres of the disc that a point stands for.
+        label_crs: CRS to believe instead of the file's, such as "EPSG:32616"; "image": the
+            raster's own.
+        any_driver: Read any vector format of GDAL.
+    """
+
+    class_field: str | None = None
+    classes: tuple[str, ...] | None = None
+    line_width: str | float | None = None
+    point_radius: float | None = None
+    label_crs: str | None = None
+    any_driver: bool = False
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features in pixel coordinates of a whole file: x to the right, y down, edges at integers.
+
+    Attributes:
+        geometries: shapely geometries (N,).
+        classes: int64 (N,), label value of each.
+    """
+
+    geometries: Geometries
+    classes: npt.NDArray[np.int64]
+
+
+def read_features(
+    path: Path, raster: Raster, options: FeatureOptions, *, widen: bool = True
+) -> Features:
+    """Read the features of a file that lie on a raster.
+
+    Args:
+        path: A vector file, or COCO annotations (.json).
+        raster: The raster.
+        options: How to read.
+        widen: Turn lines and points into areas; without, they are left as they are.
+
+    Returns:
+        The features that touch the raster, in the file's order.
+
+    Raises:
+        InputError: The file cannot be read, or its coordinates cannot be brought to the raster's.
+    """
+    coco = read_coco(path)
+    if coco is not None:
+        return Features(*coco_features(coco, path, raster))
+    frame = read_table(path, raster, options)
+    values = _class_values(frame, path, options)
+    keep = values > 0
+    frame, values = frame[keep], values[keep]
+    geometries = _on_ground(frame, path, raster, options) if widen else frame.geometry
+    pixels = to_pixels(np.asarray(geometries, object), raster)
+    # Areas only: lines that are left of an invalid polygon would be drawn.
+    whole = shapely.make_valid(pixels, method="structure", keep_collapsed=False)
+    pixels = np.where(shapely.is_valid(pixels), pixels, whole)
+    height, width = raster.file_size
+    inside = shapely.intersects(pixels, shapely.box(0, 0, width, height))
+    return Features(pixels[inside], values[inside])
+
+
+def read_table(path: Path, raster: Raster, options: FeatureOptions) -> gpd.GeoDataFrame:
+    """Read a vector file in the raster's CRS.
+
+    Raises:
+        InputError: It cannot be read, is empty, or its CRS and the raster's do not go together.
+    """
+    frame = load(path, options.any_driver)
+    wanted = raster.crs
+    if options.label_crs == IMAGE_CRS:
+        frame = frame.set_crs(None if wanted is None else wanted.to_wkt(), allow_override=True)
+    elif options.label_crs is not None:
+        frame = frame.set_crs(_parse_crs(options.label_crs), allow_override=True)
+    if (frame.crs is None) != (wanted is None):
+        without, other = (path, raster.path) if frame.crs is None else (raster.path, path)
+        raise InputError(
+            f"{without} has no CRS, but {other} has one ({format_crs(wanted or frame.crs)}); where "
+            f"the coordinates are the image's own, say so with label_crs=image"
+        )
+    if frame.crs is None or wanted is None:
+        return frame
+    check_degrees(frame.total_bounds, frame.crs, path)
+    return frame.to_crs(wanted.to_wkt())
+
+
+def load(path: Path, any_driver: bool = False) -> gpd.GeoDataFrame:
+    """Read a vector file as it is: features with a geometry, at least one.
+
+    One file often labels many rasters, so what was read last is kept, as long as it is unchanged.
+
+    Raises:
+        InputError: It cannot be read, or is empty.
+    """
+    check_vector(path, any_driver)
+    return _load(path, path.stat().st_mtime_ns if path.exists() else 0)
+
+
+@lru_cache(maxsize=4)
+def _load(path: Path, _changed: int) -> gpd.GeoDataFrame:
+    try:
+        layers = [name for name, kind in pyogrio.list_layers(path) if kind is not None]
+        frame = gpd.read_file(path, layer=layers[0] if layers else None, engine="pyogrio")
+    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
+    if "geometry" not in frame or not isinstance(frame, gpd.GeoDataFrame):
+        raise InputError(f"{path} holds no geometries")
+    frame = frame[~(frame.geometry.isna() | frame.geometry.is_empty)]
+    if not len(frame):
+        raise InputError(f"{path} holds no features")
+    return frame
+
+
+def check_degrees(bounds: npt.NDArray[Any], crs: Any, path: Path) -> None:
+    """Refuse a file that says degrees and holds something else.
+
+    Raises:
+        InputError: As said.
+    """
+    if CRS.from_user_input(crs).is_geographic and np.abs(bounds).max() > 360:
+        raise InputError(
+            f"{path} says {format_crs(crs)}, but its coordinates reach "
+            f"{np.abs(bounds).max():.0f}, which are no degrees; where they are the image's own, "
+            f"say so with label_crs=image"
+        )
+
+
+def to_pixels(geometries: Geometries, raster: Raster) -> Geometries:
+    """Bring geometries from the raster's CRS to pixel coordinates of the whole file."""
+    if raster.geotransform is None:
+        return geometries
+    inverse = ~raster.geotransform
+    return transformed(geometries, inverse)
+
+
+def transformed(geometries: Geometries, matrix: Affine) -> Geometries:
+    """Apply an affine map to geometries."""
+
+    def apply(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        x, y = points[:, 0], points[:, 1]
+        return np.column_stack(
+            [matrix.a * x + matrix.b * y + matrix.c, matrix.d * x + matrix.e * y + matrix.f]
+        )
+
+    return shapely.transform(np.asarray(geometries, object), apply)
+
+
+def class_table(files: list[Path], field: str, any_driver: bool = False) -> tuple[str, ...] | None:
+    """Return the class names that a column holds over several files, sorted; None for numbers.
+
+    Raises:
+        InputError: A file has no such column.
+    """
+    values: set[str] = set()
+    for path in files:
+        if read_coco(path) is None:
+            values |= {
+                str(value) for value in _column(load(path, any_driver), field, path).dropna()
+            }
+    return None if all(_is_class_number(value) for value in values) else tuple(sorted(values))
+
+
+def _class_values(
+    frame: gpd.GeoDataFrame, path: Path, options: FeatureOptions
+) -> npt.NDArray[np.int64]:
+    """Return the class of each feature; 0 for those that have none."""
+    if options.class_field is None:
+        return np.ones(len(frame), np.int64)
+    column = _column(frame, options.class_field, path)
+    texts = ["" if value is None or value != value else str(value) for value in column]
+    if options.classes is not None:
+        numbers: Mapping[str, int] = {name: n for n, name in enumerate(options.classes, 1)}
+        values = [numbers.get(text, 0) for text in texts]
+    elif all(_is_class_number(text) for text in texts if text):
+        values = [int(float(text)) if text else 0 for text in texts]
+    else:
+        raise InputError(
+            f"{path}: column {options.class_field!r} holds names; give them in order, as "
+            f"classes={','.join(sorted(set(texts) - {''})[:3])}"
+        )
+    if left_out := values.count(0):
+        logger.warning("%s: %d features without a known class are left out", path, left_out)
+    if left_out == len(values):
+        raise InputError(f"{path}: no feature has a class in column {options.class_field!r}")
+    return np.array(values, np.int64)
+
+
+def _column(frame: gpd.GeoDataFrame, field: str, path: Path) -> Any:
+    if field not in frame.columns:
+        known = ", ".join(str(name) for name in frame.columns if name != "geometry")
+        raise InputError(f"{path} has no column {field!r}; it has {known or 'none'}")
+    return frame[field]
+
+
+def _is_class_number(text: str) -> bool:
+    try:
+        return float(text).is_integer() and 0 < float(text) <= np.iinfo(np.uint16).max
+    except ValueError:
+        return False
+
+
+def _on_ground(
+    frame: gpd.GeoDataFrame, path: Path, raster: Raster, options: FeatureOptions
+) -> Geometries:
+    """Return areas: lines and points are widened in metres, in a metric CRS of their own place."""
+    kinds = frame.geometry.geom_type
+    lines = kinds.isin(["LineString", "MultiLineString", "LinearRing"]).to_numpy()
+    points = kinds.isin(["Point", "MultiPoint"]).to_numpy()
+    areas: Geometries = np.asarray(frame.geometry, object).copy()
+    if not (lines.any() or points.any()):
+        return areas
+    half = np.zeros(len(frame))
+    if lines.any():
+        half[lines] = _widths(frame, path, options)[lines] / 2
+    if points.any():
+        if options.point_radius is None:
+            raise InputError(f"{path} holds points; say how large they are: point_radius=METRES")
+        half[points] = float(options.point_radius)
+    widened = lines | points
+    part = frame.geometry[widened]
+    metric = part.to_crs(part.estimate_utm_crs()) if raster.crs is not None else part
+    # Roads end where they end; discs are round.
+    styles = np.where(lines[widened], "flat", "round")
+    grown = [
+        shapely.buffer(geometry, radius, cap_style=style)
+        for geometry, radius, style in zip(metric, half[widened], styles, strict=True)
+    ]
+    back = gpd.GeoSeries(grown, crs=metric.crs)
+    areas[widened] = np.asarray(back if raster.crs is None else back.to_crs(frame.crs), object)
+    return areas
+
+
+def _widths(
+    frame: gpd.GeoDataFrame, path: Path, options: FeatureOptions
+) -> npt.NDArray[np.float64]:
+    """Return the width of each feature in metres."""
+    width = options.line_width
+    if width is None:
+        raise InputError(f"{path} holds lines; say how wide: line_width=METRES, or a column")
+    try:
+        widths = np.full(len(frame), float(width))
+    except ValueError:
+        column = _column(frame, str(width), path)
+        try:
+            widths = column.astype(float).to_numpy()
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{path}: column {width!r} holds no widths in metres") from error
+    if not (np.isfinite(widths).all() and (widths > 0).all()):
+        raise InputError(f"{path}: line_width={width!r}: expected metres above 0")
+    return widths
+
+
+def _parse_crs(text: str) -> CRS:
+    try:
+        return CRS.from_user_input(text)
+    except Exception as error:
+        raise InputError(
+            f"label_crs={text!r}: expected image or a CRS such as EPSG:32616"
+        ) from error

@@ -1,0 +1,177 @@
+"""Polygons of predicted objects: in the raster's CRS, with class, score and area."""
+
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import shapely
+from affine import Affine
+from pyproj import Transformer
+from rasterio.features import shapes
+
+from samonai.domains.satellite.features import Geometries, transformed
+from samonai.domains.satellite.prediction import BLOCK, RasterPrediction
+from samonai.domains.satellite.raster import WGS84, Raster
+from samonai.domains.satellite.regularise import right_angled
+from samonai.domains.satellite.tiles import Window
+from samonai.errors import InputError
+from samonai.files import write_atomically
+
+VECTOR_FORMATS = {"gpkg": "GPKG", "geojson": "GeoJSON"}
+
+
+@dataclass(frozen=True)
+class PolygonOptions:
+    """How outlines of pixels become polygons.
+
+    Attributes:
+        simplify: Outlines may move by about so many metres (pixels without a CRS); neighbours
+            keep their common border. 0: along the pixels' edges.
+        right_angles: Make outlines right-angled where they nearly are, as those of buildings.
+        min_area: Objects of fewer square metres (pixels) are left out.
+    """
+
+    simplify: float = 0.0
+    right_angles: bool = False
+    min_area: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            InputError: One is negative.
+        """
+        if self.simplify < 0 or self.min_area < 0:
+            raise InputError(
+                f"simplify={self.simplify:g}, smallest={self.min_area:g}: expected 0 or more"
+            )
+
+
+def write_polygons(
+    prediction: RasterPrediction,
+    path: Path,
+    options: PolygonOptions,
+    class_names: dict[int, str] | None = None,
+) -> Path:
+    """Write the objects of a prediction as polygons.
+
+    Args:
+        prediction: The prediction.
+        path: A .gpkg file in the raster's CRS, or a .geojson file in EPSG:4326, as GeoJSON wants.
+        options: How the polygons are made.
+        class_names: Label value to name.
+    """
+    table = polygon_table(prediction, options, class_names)
+    kind = VECTOR_FORMATS[path.suffix[1:].lower()]
+    if kind == "GeoJSON" and table.crs is not None:
+        table = table.to_crs("EPSG:4326")
+    with write_atomically(path) as temporary:
+        temporary.unlink()  # GDAL wants to make the file itself
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of a raster without CRS, told when read
+            table.to_file(temporary, driver=kind, engine="pyogrio", layer=path.stem)
+    return path
+
+
+def polygon_table(
+    prediction: RasterPrediction,
+    options: PolygonOptions,
+    class_names: dict[int, str] | None = None,
+) -> gpd.GeoDataFrame:
+    """Return the objects as a table: id, class, name, score, area_m2 (area_px without a CRS)."""
+    raster = prediction.raster
+    numbers, outlines = _outlines(prediction)
+    geometries = _smooth(np.array(outlines, object), raster, options)
+    placed = transformed(geometries, raster.transform) if len(geometries) else geometries
+    areas = areas_m2(placed, raster)
+    rows = np.array(numbers, np.int64) - 1
+    keep = (areas >= options.min_area) & ~shapely.is_empty(placed)
+    rows, placed, areas = rows[keep], placed[keep], areas[keep]
+    values = prediction.classes[rows]
+    names = class_names or {}
+    return gpd.GeoDataFrame(
+        {
+            "id": rows + 1,
+            "class": values,
+            "name": [names.get(int(value), f"class_{value}") for value in values],
+            "score": np.round(prediction.scores[rows], 4),
+            "area_m2" if raster.crs is not None else "area_px": np.round(areas, 3),
+        },
+        geometry=placed,
+        crs=None if raster.crs is None else raster.crs.to_wkt(),
+    )
+
+
+def areas_m2(geometries: Geometries, raster: Raster) -> Any:
+    """Return areas on the ellipsoid in m², whatever the CRS distorts; in pixels without a CRS.
+
+    Args:
+        geometries: In coordinates of the raster's CRS.
+        raster: The raster.
+
+    Returns:
+        float64 (N,).
+    """
+    if not len(geometries):
+        return np.zeros(0)
+    if raster.crs is None:
+        return shapely.area(geometries) / abs(raster.transform.determinant)
+    convert = Transformer.from_crs(raster.crs.to_wkt(), "EPSG:4326", always_xy=True)
+    degrees = shapely.transform(
+        geometries, lambda points: np.column_stack(convert.transform(*points.T))
+    )
+    return np.array(
+        [abs(WGS84.geometry_area_perimeter(g)[0]) if not g.is_empty else 0.0 for g in degrees]
+    )
+
+
+def _outlines(prediction: RasterPrediction) -> tuple[list[int], list[Any]]:
+    """Follow the pixels' edges, a strip at a time; pieces of one object are put together."""
+    pieces: dict[int, list[Any]] = defaultdict(list)
+    for strip in _strips(prediction.size):
+        numbers = prediction.instances(strip)
+        if numbers.any():
+            # Over side neighbours only: pieces that touch at a corner make no valid ring.
+            for outline, number in shapes(
+                numbers,
+                mask=numbers > 0,
+                connectivity=4,
+                transform=Affine.translation(strip.column, strip.row),
+            ):
+                pieces[int(number)].append(shapely.geometry.shape(outline))
+    ordered = sorted(pieces)
+    return ordered, [
+        pieces[number][0] if len(pieces[number]) == 1 else shapely.union_all(pieces[number])
+        for number in ordered
+    ]
+
+
+def _strips(size: tuple[int, int]) -> Iterator[Window]:
+    for row in range(0, size[0], BLOCK):
+        yield Window(row, 0, min(BLOCK, size[0] - row), size[1])
+
+
+def _smooth(outlines: Geometries, raster: Raster, options: PolygonOptions) -> Geometries:
+    if not len(outlines):
+        return outlines
+    metres = raster.spacing
+    tolerance = options.simplify / float(np.sqrt(metres[0] * metres[1]))
+    if options.right_angles:
+        # In metres, where right angles are right.
+        scale = Affine.scale(metres[1], metres[0])
+        ground = transformed(outlines, scale)
+        straight = [right_angled(outline, options.simplify or max(metres)) for outline in ground]
+        return transformed(np.array(straight, object), ~scale)
+    if tolerance > 0:
+        # Borders that two objects share move together: no slivers and no overlaps.
+        parts, owner = shapely.get_parts(outlines, return_index=True)
+        simple = shapely.make_valid(shapely.coverage_simplify(parts, tolerance))
+        return np.array(
+            [shapely.union_all(simple[owner == n]) for n in range(len(outlines))], object
+        )
+    return outlines

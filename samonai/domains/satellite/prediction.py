@@ -1,0 +1,210 @@
+"""A prediction on disk: the number of the object that each pixel belongs to, and what it is."""
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from rasterio.windows import Window as FileWindow
+from scipy import ndimage
+
+from samonai.domains.satellite.access import environment, one_line
+from samonai.domains.satellite.raster import Raster
+from samonai.domains.satellite.tiles import Window
+
+BLOCK = 512
+"""Side of the blocks that rasters are written in."""
+
+_FILE = "ids.tif"
+_EVERY_NEIGHBOUR = np.ones((3, 3), bool)
+
+
+class _Scratch:
+    """A temporary folder that goes away with the last that uses it."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="samonai-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class RasterPrediction:
+    """What was predicted on a raster; pixels are read by windows.
+
+    Attributes:
+        raster: The raster.
+        classes: int64 (N,), label value of object n + 1.
+        scores: float64 (N,), mean probability of its pixels, 0..1.
+        areas: int64 (N,), its pixels.
+    """
+
+    raster: Raster
+    classes: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float64]
+    areas: npt.NDArray[np.int64]
+    _numbers: npt.NDArray[np.int32]
+    _folder: _Scratch
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Return (H, W) in pixels."""
+        return self.raster.size
+
+    def instances(self, part: Window | None = None) -> npt.NDArray[np.int32]:
+        """Read int32 (H, W): the number of the object at each pixel, from 1; 0 is none."""
+        part = part or Window(0, 0, *self.size)
+        window = FileWindow(part.column, part.row, part.width, part.height)
+        with environment(), rasterio.open(self._folder.path / _FILE) as dataset:
+            stored = dataset.read(1, window=window)
+        return self._numbers[stored]
+
+    def label(self, part: Window | None = None) -> npt.NDArray[np.int32]:
+        """Read int32 (H, W): the class at each pixel, 0 is background."""
+        values = np.concatenate([[0], self.classes]).astype(np.int32)
+        return values[self.instances(part)]
+
+
+class IdWriter:
+    """Writes numbers of objects from top to bottom, and keeps the table of objects.
+
+    Two objects may turn out to be one after their first rows were written: `join` says so, and
+    the prediction gives both one number.
+
+    Args:
+        raster: The raster; nothing is written where it has nodata.
+    """
+
+    def __init__(self, raster: Raster) -> None:
+        """Open the temporary file."""
+        self._raster = raster
+        self._folder = _Scratch()
+        self._path = self._folder.path / _FILE
+        self.done = 0
+        self._values = [0]
+        self._sums: list[float] = [0.0]
+        self._areas = [0]
+        self._parent = [0]
+        self._last_classes: npt.NDArray[np.int32] | None = None
+        self._last_numbers: npt.NDArray[np.int32] | None = None
+        with environment(), one_line(self._path):
+            self._dataset = rasterio.open(
+                self._path,
+                "w",
+                driver="GTiff",
+                height=raster.size[0],
+                width=raster.size[1],
+                count=1,
+                dtype="int32",
+                tiled=True,
+                blockxsize=BLOCK,
+                blockysize=BLOCK,
+                compress="deflate",
+                zlevel=1,
+                bigtiff="if_safer",
+                sparse_ok=True,
+            )
+
+    def strips(self, until: int, last: bool) -> Iterator[Window]:
+        """Yield whole rows of blocks above `until`, and the rest at last; each must be written."""
+        height, width = self._raster.size
+        while self.done < until and (last or until - self.done >= BLOCK):
+            yield Window(self.done, 0, min(BLOCK, height - self.done), width)
+
+    def new_object(self, value: int) -> int:
+        """Return the number of a new object of a class."""
+        self._values.append(value)
+        self._sums.append(0.0)
+        self._areas.append(0)
+        self._parent.append(len(self._parent))
+        return len(self._values) - 1
+
+    def join(self, first: int, second: int) -> None:
+        """Say that two objects are one."""
+        first, second = self._root(first), self._root(second)
+        self._parent[max(first, second)] = min(first, second)
+
+    def write(
+        self, strip: Window, numbers: npt.NDArray[np.int32], scores: npt.NDArray[np.float32]
+    ) -> None:
+        """Write the next rows.
+
+        Args:
+            strip: What `strips` gave.
+            numbers: int32 (H, W), numbers of objects.
+            scores: float32 (H, W), logits.
+        """
+        numbers = np.where(self._raster.valid(strip), numbers, 0) if numbers.any() else numbers
+        found = numbers > 0
+        if found.any():
+            counts = np.bincount(numbers[found], minlength=len(self._values))
+            sums = np.bincount(
+                numbers[found],
+                weights=1 / (1 + np.exp(-scores[found].astype(float))),
+                minlength=len(self._values),
+            )
+            for number in np.flatnonzero(counts).tolist():
+                self._areas[number] += int(counts[number])
+                self._sums[number] += float(sums[number])
+            window = FileWindow(strip.column, strip.row, strip.width, strip.height)
+            with environment(), one_line(self._path):
+                self._dataset.write(numbers, 1, window=window)
+        self.done = strip.bottom
+
+    def write_classes(
+        self, strip: Window, label: npt.NDArray[np.int32], scores: npt.NDArray[np.float32]
+    ) -> None:
+        """Write the next rows of a class map; pixels of a class that touch are one object."""
+        label = np.where(self._raster.valid(strip), label, 0) if label.any() else label
+        numbers = np.zeros(label.shape, np.int32)
+        for value in np.unique(label[label > 0]).tolist():
+            parts, count = ndimage.label(label == value, _EVERY_NEIGHBOUR)
+            own = np.array([0, *(self.new_object(value) for _ in range(count))], np.int32)
+            numbers += own[parts]
+        if self._last_classes is not None and self._last_numbers is not None:
+            self._join_rows(label[0], numbers[0])
+        self._last_classes, self._last_numbers = label[-1], numbers[-1]
+        self.write(strip, numbers, scores)
+
+    def finish(self) -> RasterPrediction:
+        """Close the file and return what was predicted; objects are numbered without gaps."""
+        with environment(), one_line(self._path):
+            self._dataset.close()
+        count = len(self._values)
+        roots = np.array([self._root(number) for number in range(count)])
+        areas = np.bincount(roots, weights=self._areas, minlength=count)
+        sums = np.bincount(roots, weights=self._sums, minlength=count)
+        there = np.flatnonzero(areas)
+        new = np.zeros(count, np.int32)
+        new[there] = np.arange(1, len(there) + 1)
+        return RasterPrediction(
+            raster=self._raster,
+            classes=np.array(self._values, np.int64)[there],
+            scores=sums[there] / areas[there],
+            areas=areas[there].astype(np.int64),
+            _numbers=new[roots],
+            _folder=self._folder,
+        )
+
+    def _join_rows(self, classes: npt.NDArray[np.int32], numbers: npt.NDArray[np.int32]) -> None:
+        """Join what touches across the border to the rows written before, corners included."""
+        assert self._last_classes is not None
+        assert self._last_numbers is not None
+        width = len(classes)
+        for shift in (-1, 0, 1):
+            here = slice(max(shift, 0), width + min(shift, 0))
+            above = slice(max(-shift, 0), width + min(-shift, 0))
+            same = (classes[here] == self._last_classes[above]) & (classes[here] > 0)
+            pairs = np.column_stack([self._last_numbers[above][same], numbers[here][same]])
+            for first, second in np.unique(pairs, axis=0).tolist():
+                self.join(first, second)
+
+    def _root(self, number: int) -> int:
+        while self._parent[number] != number:
+            self._parent[number] = self._parent[self._parent[number]]
+            number = self._parent[number]
+        return number

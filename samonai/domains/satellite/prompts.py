@@ -1,0 +1,143 @@
+"""Prompts of vector files on the tiles of a raster: boxes, points and polygons in any CRS."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+
+from samonai.domains.satellite.coco import read_coco
+from samonai.domains.satellite.features import (
+    FeatureOptions,
+    Features,
+    load,
+    read_features,
+)
+from samonai.domains.satellite.raster import Raster
+from samonai.domains.satellite.tiles import TileGrid, Window
+from samonai.errors import InputError
+from samonai.prompts import FramePrompts
+
+_CLASS_COLUMN = "class"
+_LEAST_SHARE = 0.1
+"""A tile that holds less of an object than this is not asked about it, unless none holds more."""
+
+_NONE = (float("nan"),) * 4
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """One prompt on one tile: its object, its box or its point in the tile's pixels."""
+
+    number: int
+    value: int
+    box: tuple[float, ...] = _NONE
+    point: tuple[float, float] | None = None
+
+
+def read_prompts(
+    path: Path,
+    raster: Raster,
+    grid: TileGrid,
+    options: FeatureOptions,
+    *,
+    class_names: Mapping[int, str] | None = None,
+    only_case: bool = True,
+) -> dict[int, FramePrompts]:
+    """Turn features into prompts of the tiles that show them.
+
+    A point asks for what it lies on, anything else for what its bounding box holds. An object is
+    asked for on the tiles that hold its whole box; where none does, on all that hold a good part
+    of it, with the box cut at the tile's border. All prompts of a feature carry one id.
+
+    Args:
+        path: The vector file.
+        raster: The raster.
+        grid: Its tiles.
+        options: How vector files are read. Without a class field, a column "class" counts.
+        class_names: Label value to name, for columns that hold names.
+        only_case: Whether the raster is the only one asked about; if so, it must hold a feature.
+
+    Returns:
+        By tile.
+
+    Raises:
+        InputError: The file cannot be read, or has nothing on this raster.
+    """
+    features = _features(path, raster, options, dict(class_names or {}))
+    shift = np.array([raster.window.column, raster.window.row] * 2, float)
+    bounds = shapely.bounds(features.geometries).reshape(-1, 4) - shift
+    height, width = raster.size
+    asked: dict[int, list[_Asked]] = defaultdict(list)
+    for number, (box, value) in enumerate(
+        zip(bounds, features.classes.tolist(), strict=True), start=1
+    ):
+        x0, y0, x1, y1 = box.tolist()
+        if x1 < 0 or y1 < 0 or x0 >= width or y0 >= height:
+            continue
+        if features.geometries[number - 1].geom_type == "Point":
+            for tile in grid.touching(Window(int(y0), int(x0), 1, 1)):
+                window = grid.window(tile)
+                point = (x0 - window.column, y0 - window.row)
+                asked[tile].append(_Asked(number, value, point=point))
+        else:
+            for tile, part in _on_tiles(grid, np.clip(box, 0, [width, height] * 2)):
+                asked[tile].append(_Asked(number, value, box=part))
+    if not asked and only_case:
+        raise InputError(f"{path} has nothing on {raster.path}; is its CRS right?")
+    return {tile: _frame_prompts(asked[tile]) for tile in sorted(asked)}
+
+
+def _on_tiles(grid: TileGrid, box: npt.NDArray[np.float64]) -> list[tuple[int, tuple[float, ...]]]:
+    """Return the tiles that are asked about a box, and their part of it in their own pixels."""
+    x0, y0, x1, y1 = box.tolist()
+    reach = Window(
+        int(y0), int(x0), max(int(np.ceil(y1)) - int(y0), 1), max(int(np.ceil(x1)) - int(x0), 1)
+    )
+    parts = []
+    for tile in grid.touching(reach):
+        window = grid.window(tile)
+        shift = np.array([window.column, window.row] * 2)
+        part = np.clip(box - shift, 0, [window.width, window.height] * 2)
+        area = (part[2] - part[0]) * (part[3] - part[1])
+        whole = np.array_equal(part, box - shift)
+        parts.append((tile, tuple(part.tolist()), whole, area))
+    wholes = [(tile, part) for tile, part, whole, _ in parts if whole]
+    if wholes:
+        return wholes
+    least = min(_LEAST_SHARE * (x1 - x0) * (y1 - y0), max(area for *_, area in parts))
+    return [(tile, part) for tile, part, _, area in parts if area >= least]
+
+
+def _frame_prompts(asked: list[_Asked]) -> FramePrompts:
+    boxes = np.array([one.box for one in asked], np.float32)
+    classes = np.array([one.value for one in asked], np.int64)
+    numbers = np.array([one.number for one in asked], np.int64)
+    if not any(one.point for one in asked):
+        return FramePrompts(boxes, classes, numbers)
+    points = np.array([[one.point or (0.0, 0.0)] for one in asked], np.float32)
+    signs = np.array([[1 if one.point else -1] for one in asked], np.int64)
+    return FramePrompts(boxes, classes, numbers, points, signs)
+
+
+def _features(
+    path: Path, raster: Raster, options: FeatureOptions, names: dict[int, str]
+) -> Features:
+    if options.class_field is None and read_coco(path) is None:
+        field = _CLASS_COLUMN if _CLASS_COLUMN in load(path, options.any_driver).columns else None
+        options = replace(options, class_field=field)
+        if field is not None:
+            column = load(path, options.any_driver)[field].dropna().astype(str)
+            texts = set(column) - {str(value) for value in names}
+            if texts & set(names.values()):
+                ordered = tuple(names.get(n, "") for n in range(1, max(names) + 1))
+                options = replace(options, classes=ordered)
+            else:
+                options = replace(options, classes=None)
+        elif len(names) == 1:
+            found = read_features(path, raster, replace(options, classes=None), widen=False)
+            return replace(found, classes=np.full_like(found.classes, next(iter(names))))
+    return read_features(path, raster, options, widen=False)

@@ -1,0 +1,153 @@
+"""Write predictions onto a raster's own grid: class map, objects, polygons."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from rasterio.shutil import copy as copy_raster
+from rasterio.windows import Window as FileWindow
+
+from samonai.domains.satellite.access import environment, one_line
+from samonai.domains.satellite.polygons import VECTOR_FORMATS, PolygonOptions, write_polygons
+from samonai.domains.satellite.prediction import BLOCK, RasterPrediction
+from samonai.domains.satellite.raster import Raster
+from samonai.domains.satellite.tiles import Window
+from samonai.errors import InputError
+from samonai.files import write_atomically
+
+ReadPart = Callable[[Window], npt.NDArray[np.integer]]
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """What is written of a prediction.
+
+    Attributes:
+        cog: Write cloud-optimised GeoTIFFs, with overviews.
+        instances: Write the objects' numbers too, as `CASE_instances.tif`.
+        vector: Format of the polygons: "gpkg", "geojson", or "" for none.
+        polygons: How they are made.
+    """
+
+    cog: bool = False
+    instances: bool = True
+    vector: str = "gpkg"
+    polygons: PolygonOptions = field(default_factory=PolygonOptions)
+
+    def __post_init__(self) -> None:
+        """Check the format.
+
+        Raises:
+            InputError: It is not known.
+        """
+        if self.vector not in ("", *VECTOR_FORMATS):
+            raise InputError(f"vector={self.vector!r}: expected {', '.join(VECTOR_FORMATS)}")
+
+
+def write_prediction(
+    prediction: RasterPrediction,
+    path: Path,
+    options: WriteOptions,
+    class_names: dict[int, str] | None = None,
+) -> Path:
+    """Write a prediction; each file whole or not at all.
+
+    Args:
+        prediction: What was predicted.
+        path: The class map's file; ".tif" is added to one without. The others lie beside it.
+        options: What to write.
+        class_names: Label value to name, for the polygons.
+
+    Returns:
+        The class map's file.
+    """
+    path = _tiff(path)
+    highest = int(prediction.classes.max(initial=0))
+    write_label(prediction.raster, prediction.label, path, highest, options.cog)
+    if options.instances:
+        beside = path.with_name(f"{path.stem}_instances.tif")
+        write_raster(prediction.raster, prediction.instances, beside, "uint32", None, options.cog)
+    if options.vector:
+        write_polygons(
+            prediction,
+            path.with_suffix(f".{options.vector}"),
+            options.polygons,
+            class_names,
+        )
+    return path
+
+
+def write_label(
+    raster: Raster, read: ReadPart, path: Path, highest: int, cog: bool = False
+) -> Path:
+    """Write a class map on a raster's grid: uint8, or uint16 when a class is above 254.
+
+    Where the raster has no data, the highest value of the type stands, and is said to be nodata:
+    not looked at is something else than background.
+    """
+    path = _tiff(path)
+    dtype = "uint8" if highest < np.iinfo(np.uint8).max else "uint16"
+    nodata = int(np.iinfo(dtype).max)
+    if highest >= nodata:
+        raise InputError(f"{path}: class {highest}; expected at most {nodata - 1}")
+
+    def part(window: Window) -> npt.NDArray[np.integer]:
+        return np.where(raster.valid(window), read(window), nodata)
+
+    write_raster(raster, part, path, dtype, nodata, cog)
+    return path
+
+
+def write_raster(
+    raster: Raster, read: ReadPart, path: Path, dtype: str, nodata: int | None, cog: bool
+) -> None:
+    """Write one band on a raster's exact grid, rows of blocks at a time."""
+    height, width = raster.size
+    placed = {} if raster.geotransform is None else {"transform": raster.transform}
+    with write_atomically(path) as temporary, environment(), one_line(path):
+        with rasterio.open(
+            temporary,
+            "w",
+            driver="GTiff",
+            height=height,
+            width=width,
+            count=1,
+            dtype=dtype,
+            nodata=nodata,
+            crs=raster.crs,
+            tiled=True,
+            blockxsize=BLOCK,
+            blockysize=BLOCK,
+            compress="deflate",
+            bigtiff="if_safer",
+            **placed,
+        ) as dataset:
+            for row in range(0, height, BLOCK):
+                strip = Window(row, 0, min(BLOCK, height - row), width)
+                window = FileWindow(0, row, width, strip.height)
+                dataset.write(read(strip).astype(dtype), 1, window=window)
+        if cog:
+            _make_cog(temporary)
+
+
+def _make_cog(path: Path) -> None:
+    """Rewrite a file with overviews, so that viewers read only what they show."""
+    with write_atomically(path.with_name(f"{path.stem}-cog.tif")) as optimised:
+        copy_raster(
+            path,
+            optimised,
+            driver="COG",
+            compress="deflate",
+            overview_resampling="nearest",
+            bigtiff="if_safer",
+        )
+    path.with_name(f"{path.stem}-cog.tif").replace(path)
+
+
+def _tiff(path: Path) -> Path:
+    if path.suffix.lower() in (".tif", ".tiff"):
+        return path
+    return path.with_name(path.name + ".tif")
