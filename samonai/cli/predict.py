@@ -23,8 +23,8 @@ def predict(
     boxes: Annotated[
         Path,
         typer.Option(
-            help="JSON, CSV (columns case, i0, j0, k0, i1, j1, k1, class), a coarse label map, or "
-            "a folder with one of these per case."
+            help="JSON (boxes, or clicks as points), CSV (columns case, i0, j0, k0, i1, j1, k1, "
+            "class), a coarse label map, or a folder with one of these per case."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the label maps, named after the cases.")],

@@ -70,13 +70,35 @@ def read_boxes(
     if read is None:
         raise InputError(f"{path}: boxes are read from .json or .csv files")
     rows, classes = read(path, volume.source_id, only_case)
-    if not rows:
+    return boxes_from_rows(rows, classes, path, volume, dict(class_names or {}))
+
+
+def boxes_from_rows(
+    rows: Any, classes: list[Any] | None, path: Path, volume: Volume, names: Mapping[int, str]
+) -> VoxelBoxes:
+    """Check boxes that were read.
+
+    Args:
+        rows: Six numbers each.
+        classes: Name or value of each box's class; None: all without.
+        path: The file, for messages.
+        volume: The volume that they lie in.
+        names: Label value to name.
+
+    Raises:
+        InputError: There are none, or one of them cannot be used.
+    """
+    if not isinstance(rows, list) or not rows:
         raise InputError(f"{path}: no boxes for case {volume.source_id}")
+    classes = [None] * len(rows) if classes is None else classes
+    if len(classes) != len(rows):
+        raise InputError(
+            f"{path}: {len(rows)} boxes but {len(classes)} classes; give one for each box"
+        )
     boxes = np.array([_numbers(row, n, path) for n, row in enumerate(rows)])
     for number, box in enumerate(boxes):
         _check_box(box, number, volume, path)
-    names = dict(class_names or {})
-    values = [_class_value(wanted, names, path) for wanted in classes]
+    values = [class_value(wanted, names, path) for wanted in classes]
     return VoxelBoxes(boxes, np.array(values, np.int64))
 
 
@@ -104,11 +126,20 @@ def boxes_on_slices(boxes: VoxelBoxes, axis: int) -> dict[int, SliceBoxes]:
     }
 
 
-def _read_json(path: Path, case_id: str, only_case: bool) -> tuple[Sequence[Any], list[Any]]:
+def json_content(path: Path) -> Any:
+    """Return what a JSON file holds.
+
+    Raises:
+        InputError: It is not JSON.
+    """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not valid JSON ({error})") from error
+
+
+def _read_json(path: Path, case_id: str, only_case: bool) -> tuple[Sequence[Any], list[Any]]:
+    content = json_content(path)
     if isinstance(content, dict) and isinstance(content.get("cases"), dict):
         if case_id not in content["cases"]:
             raise InputError(f"{path}: no boxes for case {case_id}")
@@ -179,7 +210,7 @@ def _check_box(box: npt.NDArray[np.float64], number: int, volume: Volume, path: 
         )
 
 
-def _class_value(wanted: Any, names: Mapping[int, str], path: Path) -> int:
+def class_value(wanted: Any, names: Mapping[int, str], path: Path) -> int:
     """Return the label value of a class given by name, by value, or not at all."""
     if wanted is None:
         return next(iter(names)) if len(names) == 1 else 1

@@ -17,6 +17,7 @@ from samonai.domains.medical.intensity import Intensity, picture, plane
 from samonai.domains.medical.label_matching import with_structures
 from samonai.domains.medical.labels import read_label
 from samonai.domains.medical.outputs import FORMATS, write_outputs
+from samonai.domains.medical.points import holds_points, prompts_on_slices, read_points
 from samonai.domains.medical.reader import read_volume
 from samonai.domains.medical.structures import parse_structures
 from samonai.domains.medical.volume import ReadOptions, Volume, format_shape
@@ -24,6 +25,7 @@ from samonai.domains.medical.writer import default_ending, write_label
 from samonai.domains.merging import FrameMerger
 from samonai.errors import InputError
 from samonai.frame import Frame, FrameLocation
+from samonai.prompts import FramePrompts
 
 logger = logging.getLogger(__name__)
 
@@ -150,8 +152,14 @@ class MedicalDomain:
         *,
         class_names: Mapping[int, str] | None = None,
         only_case: bool = True,
-    ) -> dict[int, SliceBoxes]:
-        """Read a volume's boxes from a JSON or CSV file, by slice; see `boxes.read_boxes`."""
+    ) -> Mapping[int, SliceBoxes | FramePrompts]:
+        """Read a volume's boxes from a JSON or CSV file, by slice; see `boxes.read_boxes`.
+
+        A JSON file may hold clicks too; see `points.read_points`.
+        """
+        if holds_points(path):
+            clicks = read_points(path, source, class_names=class_names, only_case=only_case)
+            return prompts_on_slices(clicks, self.axis, path)
         boxes = read_boxes(path, source, class_names=class_names, only_case=only_case)
         return boxes_on_slices(boxes, self.axis)
 
