@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,7 @@ from samonai.overrides import (
     shows_progress,
     store_location,
 )
-from samonai.run_folder import RunFolder
+from samonai.run_folder import RunFolder, member_folders
 
 if TYPE_CHECKING:
     from samonai.sam.decoder_file import DecoderMetadata
@@ -144,8 +144,34 @@ class Run:
         return evaluate(self, images, labels, out, **options)
 
 
+Runs = Run | Path | str | Sequence[Run | Path | str]
+"""A run or several: as they are, or by their folders, or by the folder of their folds."""
+
+
+def open_runs(runs: Runs, *, checkpoint: Path | str | None = None, device: Any = None) -> list[Run]:
+    """Open runs; a folder of folds or of seeds stands for all of its runs.
+
+    Raises:
+        InputError: A folder holds no run, one is not finished, or they cannot be averaged.
+    """
+    opened: list[Run] = []
+    for run in [runs] if isinstance(runs, Run | Path | str) else runs:
+        if isinstance(run, Run):
+            opened.append(run)
+            continue
+        folders = member_folders(run)
+        opened += [Run(folder, checkpoint=checkpoint, device=device) for folder in folders]
+    if not opened:
+        raise InputError("no run was given")
+    if len(opened) > 1:
+        from samonai.inference import check_members
+
+        check_members([run.folder.decoder for run in opened])
+    return opened
+
+
 def evaluate(
-    run: Run | Path | str,
+    run: Runs,
     images: Path | str,
     labels: Path | str | None,
     out: Path | str,
@@ -162,7 +188,8 @@ def evaluate(
     """Measure a run beside the model before fine-tuning and the filled box, all on the same boxes.
 
     Args:
-        run: The run, or its folder.
+        run: The run, or its folder; or several, whose averaged logits are measured, and beside
+            them each run by itself.
         images: Folder of images, or a data list file.
         labels: Folder of labels; None with a data list that names them.
         out: Folder for `metrics.json`, `metrics.csv`, and the report.
@@ -183,7 +210,7 @@ def evaluate(
     Raises:
         InputError: Something that was given cannot be used.
     """
-    run = run if isinstance(run, Run) else Run(run)
+    run, *members = open_runs(run)
     out = output_folder(out)
     files = config_files(run.domain, TRAIN, EVALUATE)
     # What is an object when measuring is what was an object when training, unless it is said.
@@ -196,6 +223,7 @@ def evaluate(
         "network_def": run.pretrained.fork().eval(),
         "device": run.pretrained.device,
         "decoder": run.folder.decoder,
+        "members": [member.folder.decoder for member in members] or None,
         "images": existing(images),
         "labels": None if labels is None else existing(labels),
         "cases": cases if cases is None or isinstance(cases, str) else list(cases),
@@ -210,7 +238,7 @@ def evaluate(
 
 
 def predict(
-    run: "Run | SamNetwork | str",
+    run: "Run | SamNetwork | str | Sequence[Run]",
     source: Path | str,
     boxes: Boxes,
     out: Path | str,
@@ -224,13 +252,15 @@ def predict(
     checkpoint: Path | str | None = None,
     sha256: str | None = None,
     device: Any = None,
+    uncertainty: bool | None = None,
     progress: bool | None = None,
     **settings: Any,
 ) -> list[Path]:
     """Predict label maps for prompted boxes and write them on their sources' own grids.
 
     Args:
-        run: The fine-tuned run; or a network or a model's name, as it is before fine-tuning.
+        run: The fine-tuned run, or several, whose logits are averaged; or a network or a model's
+            name, as it is before fine-tuning.
         source: One source, or a folder of them.
         boxes: See `Run.predict`; for several sources a CSV file with a case column, or a folder
             with a file per case.
@@ -244,6 +274,8 @@ def predict(
         checkpoint: The model's weights, where `run` is a model's name.
         sha256: The hash that these must have.
         device: Where to compute, where `run` is a model's name.
+        uncertainty: Write beside each label map a map of how sure it is, and a JSON file with
+            figures per structure; by default for several runs.
         progress: Show a bar; by default where standard error is a terminal.
         **settings: The bundle's other settings.
 
@@ -253,12 +285,15 @@ def predict(
     Raises:
         InputError: Something that was given cannot be used.
     """
-    files = config_files(run.domain if isinstance(run, Run) else domain, INFERENCE)
-    plain = check_settings(settings, read_config(files))
-    if isinstance(run, Run):
-        network = {**network_overrides(run.pretrained), "decoder": run.folder.decoder}
-    else:
-        network = {**network_overrides(run, checkpoint, sha256, device), "decoder": None}
+    runs = open_runs(run) if isinstance(run, Run | list | tuple) else []
+    files = config_files(runs[0].domain if runs else domain, INFERENCE)
+    sure = len(runs) > 1 if uncertainty is None else uncertainty
+    plain = check_settings({**settings, "uncertainty": sure}, read_config(files))
+    network = (
+        _networks(runs)
+        if runs
+        else network_overrides(cast("SamNetwork | str", run), checkpoint, sha256, device)
+    )
     source, out = existing(source), output_folder(out)
     before = _times(out)
     with (
@@ -267,6 +302,7 @@ def predict(
     ):
         overrides = {
             **plain,
+            "decoder": None,
             **network,
             "input": source,
             "boxes": boxes_file(boxes, Path(scratch)),
@@ -280,6 +316,15 @@ def predict(
         }
         run_bundle(files, overrides, workflow_type="infer")
     return sorted(path for path, time in _times(out).items() if before.get(path) != time)
+
+
+def _networks(runs: Sequence[Run]) -> dict[str, Any]:
+    """Return what tells a bundle to predict with these runs."""
+    return {
+        **network_overrides(runs[0].pretrained),
+        "decoder": runs[0].folder.decoder,
+        "members": [run.folder.decoder for run in runs[1:]] or None,
+    }
 
 
 def _times(folder: Path) -> dict[Path, int]:

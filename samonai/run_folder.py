@@ -21,6 +21,9 @@ from filelock import FileLock, Timeout
 from samonai.errors import InputError
 from samonai.files import sha256_file, write_atomically
 
+FOLDS_FILE, SEEDS_FILE = "folds.json", "seeds.json"
+"""What a folder has that holds several runs: k folds, or one recipe with several seeds."""
+
 SETTINGS_FILE, STORE_FOLDER = "run.json", "store"
 DECODER_FILE, STATE_FILE, HISTORY_FILE = "decoder.safetensors", "last.pt", "history.json"
 
@@ -169,6 +172,23 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
         shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
         _remove_if_empty(self.path / STORE_FOLDER)
+
+
+def member_folders(path: Path | str) -> list[Path]:
+    """Return the folders of the runs that a folder stands for: its folds or seeds, else itself.
+
+    Raises:
+        InputError: The folder's list of runs cannot be read.
+    """
+    folder = Path(path).expanduser()
+    file = next((folder / n for n in (FOLDS_FILE, SEEDS_FILE) if (folder / n).is_file()), None)
+    if file is None:
+        return [folder]
+    try:
+        names = list(json.loads(file.read_text(encoding="utf-8"))["members"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{file} is no list of runs that samonai wrote") from error
+    return [folder / Path(name).name for name in names]
 
 
 def path_fingerprint(path: Path | str | None) -> str | None:

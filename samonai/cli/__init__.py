@@ -16,7 +16,17 @@ from typing import Annotated, Any
 import typer
 
 from samonai import __version__
-from samonai.cli import bundle, checkpoints, demo, doctor, embed, evaluate, predict, train
+from samonai.cli import (
+    bundle,
+    calibrate,
+    checkpoints,
+    demo,
+    doctor,
+    embed,
+    evaluate,
+    predict,
+    train,
+)
 from samonai.errors import InputError
 
 app = typer.Typer(
@@ -31,7 +41,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for verb in (train, evaluate, predict, embed, demo, doctor):
+for verb in (train, evaluate, calibrate, predict, embed, demo, doctor):
     name = verb.__name__.rpartition(".")[2]
     app.command(name, epilog=verb.EXAMPLE)(getattr(verb, name))
 app.add_typer(bundle.app, name="bundle")

@@ -17,7 +17,13 @@ EXAMPLE = (
 
 def evaluate(
     domain: options.Domain,
-    run: Annotated[Path, typer.Option(help="The folder that training wrote.")],
+    run: Annotated[
+        list[Path],
+        typer.Option(
+            help="The folder that training wrote, or that of folds; several are measured as an "
+            "ensemble, and each by itself."
+        ),
+    ],
     images: options.Images,
     out: Annotated[Path, typer.Option(help="Folder for metrics.json, metrics.csv, index.html.")],
     labels: options.Labels = None,
@@ -25,7 +31,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             help="A case to measure, may be given again; or all. By default those that the run "
-            "held out, or all where none of these is there."
+            "held out, or all where none of these is there; for several those that none trained on."
         ),
     ] = None,
     split: Annotated[
@@ -57,14 +63,15 @@ def evaluate(
 
     from samonai import api
     from samonai.bundles import EVALUATE, TRAIN, config_files, parse_settings, read_config
-    from samonai.report.tables import clicks_table, metrics_table
+    from samonai.report.tables import clicks_table, ensemble_lines, metrics_table
+    from samonai.run import open_runs
 
     if split is not None and cases:
         raise InputError("give --split or --cases, not both")
     config = read_config(config_files(domain, TRAIN, EVALUATE))
     settings = parse_settings(set_ or [], config, options.HAVE_OPTIONS)
     metrics = api.evaluate(
-        api.Run(run, checkpoint=checkpoint, device=device),
+        open_runs(run, checkpoint=checkpoint, device=device),
         images,
         labels,
         out,
@@ -78,6 +85,8 @@ def evaluate(
     Console().print(metrics_table(metrics))
     if "clicks" in metrics:
         Console().print(clicks_table(metrics))
+    for line in ensemble_lines(metrics):
+        typer.echo(line)
     typer.echo(f"{out / 'metrics.json'}, metrics.csv" + (", index.html" if report else ""))
 
 

@@ -15,6 +15,8 @@ HAVE_OPTIONS = {
     )
 } | {
     "decoder": "--run",
+    "members": "--run",
+    "uncertainty": "--uncertainty",
     "eval_box_jitter": "--box-jitter",
     "eval_prompts": "--prompts",
     "evaluation_dir": "--out",

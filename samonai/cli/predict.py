@@ -29,7 +29,11 @@ def predict(
     ],
     out: Annotated[Path, typer.Option(help="Folder for the label maps, named after the cases.")],
     run: Annotated[
-        Path | None, typer.Option(help="The folder that training wrote; else --model.")
+        list[Path] | None,
+        typer.Option(
+            help="The folder that training wrote, or that of folds; given several times, or of "
+            "folds, the logits are averaged. Else --model."
+        ),
     ] = None,
     model: Annotated[
         str | None,
@@ -57,6 +61,12 @@ def predict(
             "--measure", help="Write volumes, extents and intensities beside each prediction."
         ),
     ] = False,
+    uncertainty: Annotated[
+        bool | None,
+        typer.Option(
+            help="Write how sure it is, as a map and per structure; by default for several runs."
+        ),
+    ] = None,
     store: options.Store = None,
     device: options.Device = None,
     set_: options.Set = None,
@@ -64,13 +74,14 @@ def predict(
     """Turn boxes into label maps on the scans' own grids, header and affine exact."""
     from samonai import api
     from samonai.bundles import INFERENCE, config_files, parse_settings, read_config
+    from samonai.run import open_runs
 
-    if (run is None) == (model is None):
+    if bool(run) == (model is not None):
         raise InputError("give --run for a fine-tuned decoder, or --model for a model as it is")
     config = read_config(config_files(domain, INFERENCE))
     settings = parse_settings(set_ or [], config, options.HAVE_OPTIONS)
     written = api.predict(
-        api.Run(run, checkpoint=checkpoint, device=device) if run is not None else str(model),
+        open_runs(run, checkpoint=checkpoint, device=device) if run else str(model),
         source,
         boxes,
         out,
@@ -83,6 +94,7 @@ def predict(
         checkpoint=checkpoint,
         sha256=sha256,
         device=device,
+        uncertainty=uncertainty,
         **settings,
     )
     for path in written:

@@ -206,3 +206,18 @@ class Exporter(Protocol):
             The files written.
         """
         ...
+
+
+@runtime_checkable
+class WritesMaps(Protocol):
+    """What a domain can do besides: put values such as an uncertainty on the source's grid."""
+
+    def merge_map(
+        self, source: Any, frame_values: Mapping[int, npt.NDArray[np.float32]]
+    ) -> npt.NDArray[np.float32]:
+        """Put frame values (H, W) back on the source's grid; frames not given are 0."""
+        ...
+
+    def write_map(self, source: Any, values: npt.NDArray[np.float32], path: Path) -> Path:
+        """Write values on the source's grid and return the file that was written."""
+        ...

@@ -1,7 +1,14 @@
 """From embeddings and prompts to label maps on the source's grid."""
 
+from samonai.inference.calibration import CalibrationMetrics
 from samonai.inference.cases import CaseDataset, case_loader, prepare_case
+from samonai.inference.certainty import Certainty, CertaintyWriter
 from samonai.inference.clicking import ClickMetrics, ClickSimulation, parse_counts
+from samonai.inference.ensemble import (
+    check_members,
+    ensemble_decoders,
+    load_members,
+)
 from samonai.inference.from_file import FilePrompts
 from samonai.inference.from_labels import LabelPrompts, prompts_from_label
 from samonai.inference.handlers import (
@@ -22,9 +29,12 @@ from samonai.inference.trained import (
 )
 
 __all__ = [
+    "CalibrationMetrics",
     "CaseDataset",
     "CaseMetrics",
     "CaseProgress",
+    "Certainty",
+    "CertaintyWriter",
     "ClickMetrics",
     "ClickSimulation",
     "DecoderCheckpointLoader",
@@ -34,10 +44,13 @@ __all__ = [
     "LabelWriter",
     "SourceInferer",
     "case_loader",
+    "check_members",
+    "ensemble_decoders",
     "evaluation_cases",
     "evaluation_facts",
     "input_cases",
     "label_facts",
+    "load_members",
     "parse_counts",
     "prepare_case",
     "prompts_from_label",

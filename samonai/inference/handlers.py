@@ -14,12 +14,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
 from samonai.domains.base import Domain, Exporter, LabelFacts
 from samonai.errors import InputError
+from samonai.inference.calibration import CalibrationMetrics
 from samonai.inference.cases import CaseItem
 from samonai.inference.inferer import SourceInferer, box_scores
 from samonai.sam.decoder_file import load_decoder
 from samonai.sam.network import SamNetwork
 from samonai.training.handlers import EngineProgress, gather_rows, is_main_process
-from samonai.training.metrics import Row, case_rows, write_metrics
+from samonai.training.metrics import Row, case_rows, summarise_members, write_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,8 @@ class CaseMetrics:
         zero_shot: The network before fine-tuning; None leaves that baseline out.
         extra: What else `metrics.json` says, such as which prompts were used.
         surface_tolerance_mm: Tolerance of the surface Dice.
+        calibration: What counted probabilities while the cases were predicted.
+        network: The first network of an ensemble; its members are then measured one by one too.
 
     Attributes:
         predictions: The last case's label map by method.
@@ -75,6 +78,8 @@ class CaseMetrics:
         zero_shot: SamNetwork | None = None,
         extra: Mapping[str, Any] | None = None,
         surface_tolerance_mm: float = 1.0,
+        calibration: CalibrationMetrics | None = None,
+        network: SamNetwork | None = None,
     ) -> None:
         """Start with no case measured."""
         self.folder = Path(folder)
@@ -83,7 +88,13 @@ class CaseMetrics:
         self.zero_shot = zero_shot
         self.extra = dict(extra or {})
         self.surface_tolerance_mm = surface_tolerance_mm
+        self.calibration = calibration
+        self.members: dict[str, SamNetwork] = {}
+        if network is not None and calibration is not None and inferer.members:
+            networks = [network, *inferer.members]
+            self.members = dict(zip(calibration.names, networks, strict=True))
         self.rows: list[Row] = []
+        self.member_rows: list[Row] = []
         self.predictions: dict[str, npt.NDArray[np.integer]] = {}
         self.document: dict[str, Any] = {}
 
@@ -95,7 +106,7 @@ class CaseMetrics:
 
     def started(self, engine: Engine) -> None:
         """Forget the cases of an earlier run."""
-        self.rows = []
+        self.rows, self.member_rows = [], []
 
     def case_completed(self, engine: Engine) -> None:
         """Measure the case that was just predicted.
@@ -110,20 +121,31 @@ class CaseMetrics:
         classes = self.classes_of(label)
         predictions = {"finetuned": engine.state.output[CommonKeys.PRED]}
         if self.zero_shot is not None:
-            predictions["zero_shot"] = self.inferer(item.source, self.zero_shot, item.prompts)
+            predictions["zero_shot"] = self._alone(item, self.zero_shot)
         if _has_boxes(item.prompts):
             predictions["box"] = self.inferer.merge(item.source, item.prompts, box_scores)
         self.predictions = predictions
         for method, prediction in predictions.items():
-            self.rows += case_rows(
-                prediction,
-                label,
-                spacing=item.source.spacing,
-                classes=classes,
-                case_id=item.case.case_id,
-                method=method,
-                surface_tolerance_mm=self.surface_tolerance_mm,
-            )
+            self.rows += self._measure(item, prediction, classes, method)
+        for name, network in self.members.items():
+            rows = self._measure(item, self._alone(item, network), classes)
+            self.member_rows += [{**row, "member": name} for row in rows]
+
+    def _alone(self, item: CaseItem, network: SamNetwork) -> Any:
+        return self.inferer(item.source, network, item.prompts, alone=True)
+
+    def _measure(
+        self, item: CaseItem, prediction: Any, classes: Mapping[int, str], method: str = "finetuned"
+    ) -> list[Row]:
+        return case_rows(
+            prediction,
+            item.source.label,
+            spacing=item.source.spacing,
+            classes=classes,
+            case_id=item.case.case_id,
+            method=method,
+            surface_tolerance_mm=self.surface_tolerance_mm,
+        )
 
     def classes_of(self, label: npt.NDArray[np.integer]) -> dict[int, str]:
         """Return the classes to measure: the known ones, and what else is in a label."""
@@ -133,9 +155,14 @@ class CaseMetrics:
 
     def completed(self, engine: Engine) -> None:
         """Write the files."""
-        rows = gather_rows(self.rows)
+        rows, member_rows = gather_rows(self.rows), gather_rows(self.member_rows)
+        calibration = None if self.calibration is None else self.calibration.document()
         if is_main_process():
             extra = {**self.extra, "surface_tolerance_mm": self.surface_tolerance_mm}
+            if calibration is not None:
+                extra["calibration"] = calibration
+            if self.members:
+                extra |= summarise_members(member_rows)
             self.document = write_metrics(self.folder, rows, extra)
             engine.state.metrics["dice"] = self.document["summary"]["dice"]["finetuned"]
             logger.info("wrote %s", self.folder / "metrics.json")

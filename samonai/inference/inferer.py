@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from monai.inferers import Inferer
 
@@ -22,10 +23,14 @@ from samonai.sam.network import SamNetwork
 Scores = Callable[[Frame, FramePrompts], torch.Tensor]
 ClassLogits = Callable[[Frame], torch.Tensor]
 
+_SMALLEST_PROBABILITY = 1e-7
+
 __all__ = [
     "Automatic",
     "CasePrompts",
     "ClassLogits",
+    "FrameAnswer",
+    "FrameObserver",
     "FramePrompts",
     "Scores",
     "SourceInferer",
@@ -50,21 +55,48 @@ CasePrompts = Mapping[int, FramePrompts] | Automatic
 """What a source is asked: prompts by frame index, or the semantic head."""
 
 
+class FrameAnswer(NamedTuple):
+    """What K networks say to the N prompts of one frame.
+
+    Attributes:
+        scores: float32 (K, N, H, W), frame space, on the CPU. Their mean over the networks makes
+            the label map: the highest wins, and 0 and below is background.
+        logits: float32 (K, N, H, W), whose sigmoid is the probability of the object. The scores
+            themselves for prompts; for the semantic head the log-odds of each class.
+        iou: float32 (K, N), each network's own estimate of its mask's IoU; None for the semantic
+            head, which makes none.
+    """
+
+    scores: torch.Tensor
+    logits: torch.Tensor
+    iou: torch.Tensor | None = None
+
+
+class FrameObserver(Protocol):
+    """Sees what every network said to a frame, before it is averaged and merged."""
+
+    def observe(self, frame: Frame, prompts: FramePrompts, answer: FrameAnswer) -> None:
+        """Take note of one prompted frame."""
+        ...
+
+
 class SourceInferer(Inferer):
     """Decodes the frames of a source, prompted or not, and merges them into one label map.
 
-    It is the only place where frames are decoded. What averages several networks takes `logits`
-    or `class_logits`, which lie in frame space, and hands the result to `merge` or
-    `merge_classes`; what blends overlapping frames is the domain's merger.
+    It is the only place where frames are decoded; what blends overlapping frames is the domain's
+    merger.
 
     One frame is in memory at a time, beside the source and its label map: memory stays flat in
-    the number of frames.
+    the number of frames. With members, each frame is encoded once, every network decodes it, and
+    their logits are averaged.
 
     Args:
         domain: Cuts frames and merges their labels.
         store: Embeddings are read from here and added; None: encode, keep nothing.
         precision: Precision of the encoder where an embedding is not in the store.
         prompts_at_once: Prompts decoded together; bounds memory on crowded frames.
+        members: Further networks on the same encoder, such as forks with other decoders.
+        observers: See what each network said; None among them is left out.
     """
 
     def __init__(
@@ -73,13 +105,17 @@ class SourceInferer(Inferer):
         store: EmbeddingStore | Path | str | None = None,
         precision: str = "auto",
         prompts_at_once: int = 16,
+        members: Sequence[SamNetwork] | None = None,
+        observers: Sequence[FrameObserver | None] = (),
     ) -> None:
-        """Keep the domain and the limits."""
+        """Keep the domain, the limits, and who else takes part."""
         super().__init__()
         self.domain = domain
         self.store = EmbeddingStore(store) if isinstance(store, Path | str) else store
         self.precision = precision
         self.prompts_at_once = prompts_at_once
+        self.members = list(members or ())
+        self.observers = [observer for observer in observers if observer is not None]
         self._embedder: tuple[torch.nn.Module, Embedder] | None = None
 
     def __call__(
@@ -87,6 +123,8 @@ class SourceInferer(Inferer):
         inputs: Any,
         network: SamNetwork,
         prompts: CasePrompts | None = None,
+        *,
+        alone: bool = False,
     ) -> Any:
         """Predict a source's label map.
 
@@ -95,6 +133,7 @@ class SourceInferer(Inferer):
             network: Encodes what is not in the store, and decodes.
             prompts: Prompts by frame index, other frames stay background; or `Automatic`, which
                 None stands for.
+            alone: Leave out members and observers: this network's own opinion.
 
         Returns:
             The label map on the source's grid, as the domain's merger gives it.
@@ -104,36 +143,48 @@ class SourceInferer(Inferer):
         """
         network = getattr(network, "module", network)
         prompts = Automatic() if prompts is None else prompts
+        networks = [network] if alone else [network, *self.members]
+        observers = [] if alone else self.observers
+
         if isinstance(prompts, Automatic):
-            return self.merge_classes(
-                inputs,
-                lambda frame: self.class_logits(network, self.embed(inputs, frame, network), frame),
-                class_values(network),
-                keep=prompts.classes,
-            )
+            return self._merge_automatic(inputs, networks, prompts, observers)
 
         def scores(frame: Frame, frame_prompts: FramePrompts) -> torch.Tensor:
             embedding = self.embed(inputs, frame, network)
-            return self.logits(network, embedding, frame_prompts, frame.size)
+            if not observers:
+                return self.logits(networks, embedding, frame_prompts, frame.size)
+            answer = self.answer(networks, embedding, frame_prompts, frame.size)
+            for observer in observers:
+                observer.observe(frame, frame_prompts, answer)
+            return answer.scores.mean(0)
 
         return self.merge(inputs, prompts, scores)
 
     @torch.no_grad()
     def logits(
         self,
-        network: SamNetwork,
+        networks: SamNetwork | Sequence[SamNetwork],
         embedding: torch.Tensor,
         prompts: FramePrompts,
         size: tuple[int, int],
     ) -> torch.Tensor:
-        """Return float32 (N, H, W): the logits of each prompt in frame space, on the CPU."""
-        geometry = FrameGeometry(size, network.long_side)
-        rows = torch.arange(len(prompts)).split(self.prompts_at_once)
+        """Return float32 (N, H, W): each prompt's logits in frame space, on the CPU.
+
+        Args:
+            networks: One, or several whose logits are averaged. Resizing is linear, so the
+                average is taken first, and costs one resize however many there are.
+            embedding: float (C, h, w).
+            prompts: N prompts.
+            size: (H, W) of the frame.
+        """
+        several = [networks] if isinstance(networks, SamNetwork) else networks
+        geometry = FrameGeometry(size, several[0].long_side)
         model = prompts.to_model(geometry)
-        parts = [
-            geometry.logits_to_frame(network.answer(embedding[None], model[part]).low_res_logits)
-            for part in rows
-        ]
+        parts = []
+        for part in torch.arange(len(prompts)).split(self.prompts_at_once):
+            said = [n.answer(embedding[None], model[part]).low_res_logits for n in several]
+            mean = said[0] if len(said) == 1 else torch.stack(said).mean(0)
+            parts.append(geometry.logits_to_frame(mean))
         return torch.cat(parts)[:, 0].float().cpu()
 
     def embed(self, source: Any, frame: Frame, network: SamNetwork) -> torch.Tensor:
@@ -188,9 +239,7 @@ class SourceInferer(Inferer):
             What the domain's merger makes of it; for volumes the label map.
         """
         merger = self.domain.merger(source)
-        kept = np.array([value != 0 and (keep is None or value in keep) for value in values])
-        classes = np.array(values, np.int64)[kept]
-        asked = FramePrompts(np.full((len(classes), 4), np.nan, np.float32), classes)
+        kept, asked = _asked_classes(values, keep)
         for index in range(self.domain.frame_count(source)):
             frame = self.domain.frame(source, index)
             if frame.valid is not None and not frame.valid.any():
@@ -198,6 +247,51 @@ class SourceInferer(Inferer):
             found = logits(frame).numpy()
             merger.add(frame, found[kept] - found[~kept].max(0), asked)
         return merger.finish()
+
+    def _merge_automatic(
+        self,
+        source: Any,
+        networks: Sequence[SamNetwork],
+        prompts: Automatic,
+        observers: Sequence[FrameObserver],
+    ) -> Any:
+        """Average the networks' class logits, let observers see them, and merge."""
+        values = class_values(networks[0])
+        kept, asked = _asked_classes(values, prompts.classes)
+
+        def logits(frame: Frame) -> torch.Tensor:
+            embedding = self.embed(source, frame, networks[0])
+            said = torch.stack([self.class_logits(n, embedding, frame) for n in networks])
+            if observers:
+                rows = torch.from_numpy(kept)
+                scores = said[:, rows] - said[:, ~rows].amax(1, keepdim=True)
+                odds = torch.logit(said.softmax(1)[:, rows], eps=_SMALLEST_PROBABILITY)
+                for observer in observers:
+                    observer.observe(frame, asked, FrameAnswer(scores, odds))
+            return said.mean(0)
+
+        return self.merge_classes(source, logits, values, keep=prompts.classes)
+
+    @torch.no_grad()
+    def answer(
+        self,
+        networks: Sequence[SamNetwork],
+        embedding: torch.Tensor,
+        prompts: FramePrompts,
+        size: tuple[int, int],
+    ) -> FrameAnswer:
+        """Return what each network says; see `logits` for the arguments."""
+        geometry = FrameGeometry(size, networks[0].long_side)
+        model = prompts.to_model(geometry)
+        logits, iou = [], []
+        for part in torch.arange(len(prompts)).split(self.prompts_at_once):
+            said = [network.answer(embedding[None], model[part]) for network in networks]
+            logits.append(
+                torch.stack([geometry.logits_to_frame(s.low_res_logits)[:, 0] for s in said])
+            )
+            iou.append(torch.stack([s.iou_predictions[:, 0] for s in said]))
+        found = torch.cat(logits, 1).float().cpu()
+        return FrameAnswer(found, found, torch.cat(iou, 1).float().cpu())
 
     def merge(self, source: Any, prompts: Mapping[int, FramePrompts], scores: Scores) -> Any:
         """Score the prompted frames in order, and let the domain merge what they say.
@@ -237,6 +331,15 @@ def class_values(network: SamNetwork) -> tuple[int, ...]:
             "--heads semantic or --heads both, or give prompts"
         )
     return network.semantic_head.values
+
+
+def _asked_classes(
+    values: Sequence[int], keep: Sequence[int] | None
+) -> tuple[npt.NDArray[np.bool_], FramePrompts]:
+    """Return which channels are asked for, and prompts without a box that stand for them."""
+    kept = np.array([value != 0 and (keep is None or value in keep) for value in values])
+    classes = np.array(values, np.int64)[kept]
+    return kept, FramePrompts(np.full((len(classes), 4), np.nan, np.float32), classes)
 
 
 def box_scores(frame: Frame, prompts: FramePrompts) -> torch.Tensor:

@@ -13,6 +13,7 @@ from samonai.domains import get_domain
 from samonai.domains.base import Case, Domain, LabelFacts
 from samonai.errors import InputError
 from samonai.files import sha256_file
+from samonai.inference.ensemble import ensemble_decoders
 from samonai.sam.decoder_file import DecoderMetadata, read_decoder_metadata
 from samonai.sam.loading import load_sam
 from samonai.sam.network import SamNetwork
@@ -113,6 +114,7 @@ def evaluation_cases(
     labels: Path | str | None,
     decoder: Path | str | None,
     names: Sequence[str] | str | None = None,
+    members: Sequence[Path | str] | None = None,
 ) -> list[Case]:
     """Choose the cases to measure a decoder on.
 
@@ -122,15 +124,24 @@ def evaluation_cases(
         labels: Likewise.
         decoder: The decoder's file, which knows the cases that it was trained on.
         names: Case names; "all" for all there are; None for those that the decoder's run held
-            out, or all where none of these is here.
+            out, or all where none of these is here. With members: those that no run trained on.
+        members: The further decoders of an ensemble.
 
     Raises:
-        InputError: A named case is not here, or a case has no label.
+        InputError: A named case is not here, a case has no label, or every case was trained on
+            by one of several runs.
     """
     found = {case.case_id: case for case in domain.find_cases(images, labels)}
-    training = {} if decoder is None else read_decoder_metadata(decoder).training
+    trained, held_out = _training_cases(ensemble_decoders(decoder, members))
     if names is None:
-        chosen = [name for name in found if name in set(training.get("val_cases", []))]
+        chosen = [name for name in found if name in held_out]
+        if members and not chosen:
+            chosen = [name for name in found if name not in trained]
+        if members and not chosen:
+            raise InputError(
+                f"each of the {len(found)} cases in {images} was trained on by one of the runs; "
+                f"name the cases to measure"
+            )
         chosen = chosen or list(found)
     else:
         chosen = list(found) if names == "all" else [names] if isinstance(names, str) else [*names]
@@ -140,13 +151,16 @@ def evaluation_cases(
         )
     if unlabelled := [name for name in chosen if found[name].label is None]:
         raise InputError(f"case {unlabelled[0]} in {images} has no label to measure against")
-    if seen := sorted(set(chosen) & set(training.get("train_cases", []))):
+    if seen := sorted(set(chosen) & trained):
         logger.warning("%d of the %d cases were trained on, such as %s", *_count(seen, chosen))
     return [found[name] for name in chosen]
 
 
 def evaluation_facts(
-    decoder: Path | str | None, cases: Sequence[Case], prompts: dict[str, Any]
+    decoder: Path | str | None,
+    cases: Sequence[Case],
+    prompts: dict[str, Any],
+    members: Sequence[Path | str] | None = None,
 ) -> dict[str, Any]:
     """Return what `metrics.json` says besides numbers.
 
@@ -154,6 +168,7 @@ def evaluation_facts(
         decoder: The decoder's file.
         cases: The cases measured.
         prompts: The prompts' settings.
+        members: The further decoders of an ensemble.
 
     Returns:
         JSON values: prompts, model, and which of the cases the decoder had been trained on.
@@ -161,7 +176,7 @@ def evaluation_facts(
     facts: dict[str, Any] = {"prompts": prompts}
     if decoder is not None:
         metadata: DecoderMetadata = read_decoder_metadata(decoder)
-        trained = set(metadata.training.get("train_cases", []))
+        trained, _ = _training_cases(ensemble_decoders(decoder, members))
         facts |= {
             "model": metadata.model,
             "encoder_sha256": metadata.encoder_sha256,
@@ -185,6 +200,14 @@ def input_cases(domain: Domain, path: Path | str, series: str | None = None) -> 
     if series is not None:
         return [Case(path.resolve().name, path, None, series)]
     return domain.find_cases(path)
+
+
+def _training_cases(decoders: Sequence[Path]) -> tuple[set[str], set[str]]:
+    """Return the cases that any of the decoders was trained on, and those that all held out."""
+    training = [read_decoder_metadata(path).training for path in decoders]
+    trained = {name for one in training for name in one.get("train_cases", [])}
+    held_out = [set(one.get("val_cases", [])) for one in training]
+    return trained, set.intersection(*held_out) - trained if held_out else set()
 
 
 def _count(seen: Sequence[str], chosen: Sequence[str]) -> tuple[int, int, str]:

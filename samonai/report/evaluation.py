@@ -14,7 +14,8 @@ from samonai.inference.handlers import CaseMetrics
 from samonai.report.html import write_report
 from samonai.report.overlays import informative_indices, overlay_png
 from samonai.report.palette import METHOD_LABELS
-from samonai.report.plots import dice_bars
+from samonai.report.plots import dice_bars, reliability_diagram
+from samonai.report.tables import ensemble_lines
 from samonai.training.handlers import is_main_process
 
 PICTURES = "pictures"
@@ -71,15 +72,20 @@ class EvaluationReport:
     def completed(self, engine: Engine) -> None:
         """Write the diagram and the page."""
         document = self.metrics.document
-        bars = dice_bars(document, self.folder / "dice.png")
+        diagrams = [("Mean Dice by class", dice_bars(document, self.folder / "dice.png"))]
+        if document.get("calibration", {}).get("per_class"):
+            curve = reliability_diagram(document["calibration"], self.folder / "reliability.png")
+            diagrams.append(("Do probabilities mean what they say?", curve))
         facts: dict[str, Any] = {
             key: document[key] for key in ("model", "prompts") if key in document
         }
+        for line in ensemble_lines(document):
+            facts["calibration"] = line
         write_report(
             self.folder,
             title=self.title,
             metrics=document,
-            pictures=[("Mean Dice by class", bars), *self.pictures],
+            pictures=[*diagrams, *self.pictures],
             facts=facts,
         )
 

@@ -11,7 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from samonai.files import write_atomically
-from samonai.report.palette import FRACTIONS, METHOD_COLOURS, METHOD_LABELS, METRIC_LABELS
+from samonai.report.palette import (
+    FRACTIONS,
+    METHOD_COLOURS,
+    METHOD_LABELS,
+    METRIC_LABELS,
+    class_colour,
+)
 
 _DPI = 150
 _LOSS_COLOUR, _DICE_COLOUR = "#8a8a8a", METHOD_COLOURS["finetuned"]
@@ -95,6 +101,37 @@ def dice_bars(metrics: Mapping[str, Any], path: Path | str, metric: str = "dice"
     _clean(axes, "y")
     if methods:
         figure.legend(loc="outside upper center", ncols=len(methods), frameon=False)
+    return _save(figure, Path(path))
+
+
+def reliability_diagram(calibration: Mapping[str, Any], path: Path | str) -> Path:
+    """Draw how often voxels of a probability are inside, per class, and how many there are.
+
+    Args:
+        calibration: What `metrics.json` holds under that name.
+        path: The PNG file to write.
+
+    Returns:
+        The file that was written.
+    """
+    figure = Figure(figsize=(5, 6), layout="constrained")
+    curve, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    curve.plot([0, 1], [0, 1], color=_LOSS_COLOUR, linestyle=":", label="perfectly calibrated")
+    bins = calibration["bins"]
+    for position, (name, figures) in enumerate(calibration["per_class"].items()):
+        colour = "#{:02x}{:02x}{:02x}".format(*class_colour(position))
+        rows = [row for row in figures["reliability"] if row["voxels"]]
+        label = f"{name.replace('$', chr(92) + '$')} (ECE {figures['ece']:.3f})"
+        points = [[row[key] for row in rows] for key in ("probability", "frequency")]
+        curve.plot(*points, color=colour, marker="o", markersize=4, label=label)
+        edges = [number / bins for number in range(bins + 1)]
+        voxels = [row["voxels"] for row in figures["reliability"]]
+        counts.stairs(voxels, edges, color=colour)
+    curve.set(ylabel="share that is inside", ylim=(0, 1), xlim=(0, 1))
+    counts.set(xlabel="predicted probability", ylabel="voxels", yscale="log")
+    for axes in (curve, counts):
+        _clean(axes, "y")
+    figure.legend(loc="outside upper center", ncols=1, frameon=False)
     return _save(figure, Path(path))
 
 

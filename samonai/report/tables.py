@@ -93,6 +93,26 @@ def clicks_table(metrics: Mapping[str, Any]) -> Table:
     return _table("Dice by clicks", header, rows)
 
 
+def ensemble_lines(metrics: Mapping[str, Any]) -> list[str]:
+    """Say how well calibrated the probabilities are, and what averaging several runs gains.
+
+    Args:
+        metrics: What `metrics.json` holds.
+    """
+    calibration = metrics.get("calibration")
+    if calibration is None or calibration["ece"] is None:
+        return []
+    ece = f"ECE {calibration['ece']:.4f}"
+    if "members" not in metrics:
+        return [ece]
+    dice = _number(metrics["summary"]["dice"]["finetuned"], "dice")
+    mean = _number(metrics["members_mean"]["dice"], "dice")
+    return [
+        f"ensemble of {len(metrics['members'])}: Dice {dice}, {ece}; its members by themselves, "
+        f"on average: Dice {mean}, ECE {calibration['members_mean']['ece']:.4f}"
+    ]
+
+
 def _number(value: float | None, metric: str) -> str:
     if value is None:
         return UNDEFINED

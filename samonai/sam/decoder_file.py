@@ -1,10 +1,11 @@
 """Our own checkpoints: the decoder alone, as safetensors, with what it takes to use it."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -29,6 +30,8 @@ class DecoderMetadata:
         classes: Label value, as text, to name.
         training: Provenance: cases, prompts, loss, epochs, seed, versions.
         metrics: The validation figures that chose this decoder.
+        calibration: The temperature that probabilities are divided by, and how it was found;
+            empty where the decoder was not calibrated.
     """
 
     model: str
@@ -39,6 +42,7 @@ class DecoderMetadata:
     classes: dict[str, str]
     training: dict[str, Any]
     metrics: dict[str, Any]
+    calibration: dict[str, Any] = field(default_factory=dict)
 
 
 def save_decoder(network: SamNetwork, path: Path | str, metadata: DecoderMetadata) -> Path:
@@ -52,10 +56,20 @@ def save_decoder(network: SamNetwork, path: Path | str, metadata: DecoderMetadat
     path = Path(path)
     state = network.state_dict()
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    text = json.dumps({"format_version": FORMAT_VERSION, **vars(metadata)}, sort_keys=True)
-    with write_atomically(path) as temporary:
-        save_file(tensors, temporary, metadata={_KEY: text})
+    _write(tensors, path, metadata)
     return path
+
+
+def rewrite_metadata(path: Path | str, metadata: DecoderMetadata) -> None:
+    """Replace what a decoder file says of itself; its weights stay as they are.
+
+    Raises:
+        InputError: The file is missing, damaged, or not written by samonai.
+    """
+    read_decoder_metadata(path)
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    _write(tensors, Path(path), metadata)
 
 
 def read_decoder_metadata(path: Path | str) -> DecoderMetadata:
@@ -95,3 +109,9 @@ def load_decoder(network: SamNetwork, path: Path | str) -> DecoderMetadata:
     # Other prompts than single points had the single mask only, and its training alone.
     network.multimask = bool(metadata.training.get("multimask", False))
     return metadata
+
+
+def _write(tensors: dict[str, torch.Tensor], path: Path, metadata: DecoderMetadata) -> None:
+    text = json.dumps({"format_version": FORMAT_VERSION, **vars(metadata)}, sort_keys=True)
+    with write_atomically(path) as temporary:
+        save_file(tensors, temporary, metadata={_KEY: text})

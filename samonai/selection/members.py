@@ -13,14 +13,13 @@ from samonai.embeddings.counting import counting_frames
 from samonai.errors import InputError
 from samonai.files import write_atomically
 from samonai.run import Run
-from samonai.run_folder import SETTINGS_FILE, STORE_FOLDER
+from samonai.run_folder import FOLDS_FILE, SEEDS_FILE, SETTINGS_FILE, STORE_FOLDER
 from samonai.selection.job import Job
 from samonai.training.folds import SplitNames
 
 if TYPE_CHECKING:
     from samonai.sam.network import SamNetwork
 
-FOLDS_FILE, SEEDS_FILE = "folds.json", "seeds.json"
 SplitLike = Path | str | Mapping[str, Sequence[str]] | None
 
 _FORMAT_VERSION = 1
@@ -125,21 +124,6 @@ def repeat_seeds(
     names = job.split(split, val_fraction, groups, seed)
     plan = {f"seed{seed + n}": (names, seed + n) for n in range(seeds)}
     return _train_members(job, SEEDS_FILE, plan, seed, overwrite)
-
-
-def open_runs(
-    paths: Sequence[Path | str], *, checkpoint: Path | str | None = None, device: Any = None
-) -> list[Run]:
-    """Open runs by their folders; a folder of folds or seeds stands for all of its runs.
-
-    Raises:
-        InputError: A folder holds no run, or folds that are not all finished.
-    """
-    folders: list[Path] = []
-    for path in map(Path, paths):
-        file = next((path / n for n in (FOLDS_FILE, SEEDS_FILE) if (path / n).is_file()), None)
-        folders += [path] if file is None else [path / name for name in _read(file)["members"]]
-    return [Run(folder, checkpoint=checkpoint, device=device) for folder in folders]
 
 
 def make_job(

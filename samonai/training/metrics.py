@@ -19,6 +19,8 @@ JSON, an empty field in CSV), never 0, 1, NaN or infinity:
 - `summary`: for each metric the means `finetuned`, `zero_shot` and `box`, over all rows that
   define it, each case and class counting once;
 - `per_class`: the same, for each class name;
+- `calibration`: how far probabilities are from frequencies, where that was measured;
+- `members`, `members_mean`: of an ensemble, whose own numbers are those called `finetuned`;
 - `counts`: for each metric and method, over how many rows the mean was taken (`n`), and in how
   many it was not defined (`missing`).
 
@@ -211,6 +213,37 @@ def summarise(rows: Iterable[Row]) -> dict[str, Any]:
     }
 
 
+def summarise_members(rows: Iterable[Row]) -> dict[str, Any]:
+    """Average the rows of an ensemble's members, each by itself.
+
+    Args:
+        rows: What `case_rows` returned for each of them, with the member's name under `member`.
+
+    Returns:
+        `members`: by name, `summary` and `per_class` with the mean of each metric;
+        `members_mean`: of each metric the mean over the members.
+    """
+    by_member: dict[str, list[Row]] = {}
+    for row in rows:
+        by_member.setdefault(row["member"], []).append(row)
+    members: dict[str, dict[str, Any]] = {
+        name: {
+            "summary": _own_means(own),
+            "per_class": {
+                label: _own_means([row for row in own if row["class"] == label])
+                for label in dict.fromkeys(row["class"] for row in own)
+            },
+        }
+        for name, own in by_member.items()
+    }
+    mean: dict[str, float | None] = {}
+    for metric in METRICS:
+        known = [member["summary"][metric] for member in members.values()]
+        known = [value for value in known if value is not None]
+        mean[metric] = math.fsum(known) / len(known) if known else None
+    return {"members": members, "members_mean": mean}
+
+
 def metrics_document(rows: Iterable[Row], extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return what `metrics.json` holds, as plain JSON values.
 
@@ -317,6 +350,10 @@ def _means(rows: Sequence[Row]) -> dict[str, dict[str, float | None]]:
             values = _defined(rows, metric, method)
             means[metric][method] = math.fsum(values) / len(values) if values else None
     return means
+
+
+def _own_means(rows: Sequence[Row]) -> dict[str, float | None]:
+    return {metric: means[METHODS[0]] for metric, means in _means(rows).items()}
 
 
 def _counts(rows: Sequence[Row], metric: str, method: str) -> dict[str, int]:

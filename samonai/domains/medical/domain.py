@@ -21,7 +21,7 @@ from samonai.domains.medical.points import holds_points, prompts_on_slices, read
 from samonai.domains.medical.reader import read_volume
 from samonai.domains.medical.structures import parse_structures
 from samonai.domains.medical.volume import ReadOptions, Volume, format_shape
-from samonai.domains.medical.writer import default_ending, write_label
+from samonai.domains.medical.writer import default_ending, write_label, write_values
 from samonai.domains.merging import FrameMerger
 from samonai.errors import InputError
 from samonai.frame import Frame, FrameLocation
@@ -203,27 +203,47 @@ class MedicalDomain:
         Returns:
             int32 (I, J, K), class per voxel.
         """
-        merged = np.zeros(source.shape, np.int32)
-        for index, label in frame_labels.items():
-            self._check_index(source, index)
-            target = plane(merged, self.axis, index)
-            if label.shape != target.shape:
-                raise ValueError(
-                    f"slice {index} of {source.source_id}: label {format_shape(label.shape)}, "
-                    f"expected {format_shape(target.shape)} (rows x columns)"
-                )
-            target[...] = label
-        return merged
+        return self._merged(source, frame_labels, np.int32)
+
+    def merge_map(
+        self, source: Volume, frame_values: Mapping[int, npt.NDArray[np.float32]]
+    ) -> npt.NDArray[np.float32]:
+        """Put slices' values back on the volume's grid.
+
+        Args:
+            source: The volume that the slices were cut from.
+            frame_values: Slice number to float32 (H, W); slices not given are 0.
+
+        Returns:
+            float32 (I, J, K).
+        """
+        return self._merged(source, frame_values, np.float32)
 
     def write(self, source: Volume, label: npt.NDArray[np.integer], path: Path | str) -> Path:
         """Write a label map on the volume's grid; see `write_label`.
 
         A path without a volume's ending gets the input's (.nii.gz for NIfTI and DICOM).
         """
-        path = Path(path)
-        if not path.name.lower().endswith((".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".nhdr")):
-            path = path.with_name(path.name + default_ending(source))
-        return write_label(source, label, path)
+        return write_label(source, label, _with_ending(source, Path(path)))
+
+    def write_map(self, source: Volume, values: npt.NDArray[np.float32], path: Path | str) -> Path:
+        """Write float32 values on the volume's grid, in the format that a label map would have."""
+        return write_values(source, values, _with_ending(source, Path(path)))
+
+    def _merged(
+        self, source: Volume, frames: Mapping[int, npt.NDArray[Any]], dtype: type[Any]
+    ) -> npt.NDArray[Any]:
+        merged = np.zeros(source.shape, dtype)
+        for index, values in frames.items():
+            self._check_index(source, index)
+            target = plane(merged, self.axis, index)
+            if values.shape != target.shape:
+                raise ValueError(
+                    f"slice {index} of {source.source_id}: label {format_shape(values.shape)}, "
+                    f"expected {format_shape(target.shape)} (rows x columns)"
+                )
+            target[...] = values
+        return merged
 
     def export(
         self,
@@ -244,3 +264,9 @@ class MedicalDomain:
                 f"slice {index} of {source.source_id}: it has slices 0 to "
                 f"{self.frame_count(source) - 1} across axis {self.axis}"
             )
+
+
+def _with_ending(source: Volume, path: Path) -> Path:
+    if path.name.lower().endswith((".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".nhdr")):
+        return path
+    return path.with_name(path.name + default_ending(source))

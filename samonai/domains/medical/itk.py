@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -104,15 +105,15 @@ def read_itk(path: Path, kind: str, time: int | None = None) -> RawVolume:
 
 
 def write_itk(
-    label: npt.NDArray[np.integer],
+    label: npt.NDArray[Any],
     affine: Affine,
     path: Path,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write an integer volume as .nrrd or .mha, compressed.
+    """Write a volume as .nrrd or .mha, compressed.
 
     Args:
-        label: uint8 or uint16 (I, J, K).
+        label: uint8, uint16 or float32 (I, J, K).
         affine: float64 (4, 4), index to mm in RAS+; without shear.
         path: File ending in .nrrd or .mha.
         metadata: What a NRRD's header says besides the geometry, key to value.

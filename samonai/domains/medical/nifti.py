@@ -86,12 +86,12 @@ def read_nifti(path: Path, prefer: str | None = None, time: int | None = None) -
 
 
 def write_nifti(
-    label: npt.NDArray[np.integer], affine: npt.NDArray[np.float64], facts: FormatFacts, path: Path
+    label: npt.NDArray[Any], affine: npt.NDArray[np.float64], facts: FormatFacts, path: Path
 ) -> None:
-    """Write an integer volume on a grid; a NIfTI source's geometry fields are copied bit by bit.
+    """Write a volume on a grid; a NIfTI source's geometry fields are copied bit by bit.
 
     Args:
-        label: uint8 or uint16 (I, J, K).
+        label: uint8, uint16 or float32 (I, J, K).
         affine: float64 (4, 4), index to mm in RAS+.
         facts: The source's; its header is used when the source was NIfTI.
         path: File ending in .nii or .nii.gz.

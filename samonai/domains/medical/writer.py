@@ -1,7 +1,8 @@
 """Write label maps onto the grid of the volume that they belong to."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,23 +41,45 @@ def write_label(
     Raises:
         InputError: When the label does not fit the grid, or the ending cannot be written.
     """
-    path = Path(path)
-    if label.shape != volume.shape:
+    stored = _smallest(label, Path(path))
+    nrrd = str(path).lower().endswith(".nrrd")
+    return _write(volume, stored, Path(path), slicer_metadata(stored, segments) if nrrd else None)
+
+
+def write_values(volume: Volume, values: npt.NDArray[np.float32], path: Path | str) -> Path:
+    """Write values such as an uncertainty on a volume's grid, as `write_label` does.
+
+    Args:
+        volume: The volume whose grid the values lie on.
+        values: float32 (I, J, K).
+        path: Where to write.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        InputError: When the values do not fit the grid, or the ending cannot be written.
+    """
+    return _write(volume, values.astype(np.float32), Path(path))
+
+
+def _write(
+    volume: Volume, array: npt.NDArray[Any], path: Path, metadata: Mapping[str, str] | None = None
+) -> Path:
+    if array.shape != volume.shape:
         raise InputError(
-            f"{path}: label of {format_shape(label.shape)} voxels for a volume of "
+            f"{path}: label of {format_shape(array.shape)} voxels for a volume of "
             f"{format_shape(volume.shape)}; merge it on the volume's grid first"
         )
-    stored = _smallest(label, path)
     ending = next((known for known in ENDINGS if path.name.lower().endswith(known)), None)
     if ending is None:
         path, ending = path.with_name(path.name + ".nii.gz"), ".nii.gz"
     if ending not in _WRITTEN:
         raise InputError(f"{path}: cannot write {ending}; use one of {', '.join(_WRITTEN)}")
     if ending.startswith(".nii"):
-        write_nifti(stored, volume.affine, volume.facts, path)
+        write_nifti(array, volume.affine, volume.facts, path)
     else:
-        said = slicer_metadata(stored, segments) if ending.endswith(".nrrd") else None
-        write_itk(stored, volume.affine, path, said)
+        write_itk(array, volume.affine, path, metadata)
     return path
 
 

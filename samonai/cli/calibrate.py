@@ -1,0 +1,59 @@
+"""`samonai calibrate`: make probabilities mean what they say."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from samonai.cli import options
+
+EXAMPLE = (
+    "Example: samonai calibrate medical --run runs/cv --images imagesTr --labels labelsTr, which "
+    "fits each fold on its own held-out cases"
+)
+
+
+def calibrate(
+    domain: options.Domain,
+    run: Annotated[
+        list[Path], typer.Option(help="A run's folder, or that of folds; may be given again.")
+    ],
+    images: options.Images,
+    labels: options.Labels = None,
+    cases: Annotated[
+        list[str] | None,
+        typer.Option(help="A case to fit on, may be given again; by default those held out."),
+    ] = None,
+    prompts: Annotated[
+        str,
+        typer.Option(help="`slices`: a box per slice and object; `volume`: one 3D box per class."),
+    ] = "slices",
+    box_jitter: Annotated[
+        float, typer.Option(help="Each side of a box moves by up to this share.")
+    ] = 0.05,
+    seed: options.Seed = 0,
+    checkpoint: options.Checkpoint = None,
+    device: options.Device = None,
+) -> None:
+    """Fit each run's temperature on held-out cases and keep it in the decoder's file.
+
+    Probabilities, uncertainty maps and the ECE use it from then on; masks stay as they are.
+    """
+    from samonai.run import open_runs
+    from samonai.selection import calibrate as fit
+
+    for opened in open_runs(run, checkpoint=checkpoint, device=device):
+        found = fit(
+            opened,
+            images,
+            labels,
+            cases=cases,
+            prompts=prompts,
+            box_jitter=box_jitter,
+            seed=seed,
+        )
+        typer.echo(
+            f"{opened.folder.decoder}: temperature {found.temperature:.3f} on "
+            f"{len(found.cases)} cases; NLL {found.nll[0]:.4f} to {found.nll[1]:.4f}, "
+            f"ECE {found.ece[0]:.4f} to {found.ece[1]:.4f}"
+        )

@@ -1,0 +1,123 @@
+"""One temperature per run, fitted on cases that it held out, kept in the decoder's file.
+
+The temperature divides logits before the sigmoid. It moves probabilities, never the threshold at
+0, so no mask changes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+
+from samonai.errors import InputError
+from samonai.overrides import existing, shows_progress
+from samonai.run import Run
+from samonai.sam.decoder_file import rewrite_metadata
+from samonai.training.calibration import LogitHistogram
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What fitting a temperature to a run found; each figure before and after.
+
+    Attributes:
+        temperature: Above 1 the decoder was too sure of itself.
+        cases: The cases it was fitted on.
+        nll: Mean negative log-likelihood in nats.
+        ece: Expected calibration error, 0..1.
+        prompts: Which prompts were used.
+    """
+
+    temperature: float
+    cases: tuple[str, ...]
+    nll: tuple[float, float]
+    ece: tuple[float, float]
+    prompts: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the decoder's file keeps."""
+        return {
+            "temperature": self.temperature,
+            "cases": list(self.cases),
+            "nll_before": self.nll[0],
+            "nll": self.nll[1],
+            "ece_before": self.ece[0],
+            "ece": self.ece[1],
+            "prompts": self.prompts,
+        }
+
+
+def calibrate(
+    run: Run,
+    images: Path | str,
+    labels: Path | str | None = None,
+    *,
+    cases: Sequence[str] | None = None,
+    prompts: str = "slices",
+    box_jitter: float = 0.05,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> Calibrated:
+    """Fit a run's temperature, and write it into its decoder's file.
+
+    All classes share it. Where several prompts ask for one class the surest counts, in the region
+    that `samonai.inference.calibration` describes.
+
+    Args:
+        run: The run.
+        images: Folder of images, or a data list file.
+        labels: Folder of labels; None with a data list that names them.
+        cases: Names of cases; None: those that the run held out.
+        prompts: "slices" or "volume", as `evaluate` takes it.
+        box_jitter: Each side of a box moves by up to this share of the box.
+        seed: Seed of the jitter.
+        progress: Show a bar; by default where standard error is a terminal.
+
+    Raises:
+        InputError: The cases cannot be used, or no voxel of them was asked about.
+    """
+    from samonai.inference import (
+        CalibrationMetrics,
+        CaseDataset,
+        LabelPrompts,
+        SourceInferer,
+        evaluation_cases,
+        trained_classes,
+        trained_domain,
+    )
+
+    decoder = run.folder.decoder
+    domain = trained_domain(decoder, run.domain)
+    chosen = evaluation_cases(domain, existing(images), labels, decoder, cases)
+    asked = LabelPrompts(prompts, box_jitter, seed=seed)
+    counts = CalibrationMetrics([decoder], trained_classes(decoder))
+    inferer = SourceInferer(domain, run.folder.store(), observers=[counts])
+    data = CaseDataset(domain, chosen, asked)
+    bar = track(
+        range(len(data)),
+        "calibrating",
+        console=Console(stderr=True),
+        disable=not shows_progress(progress),
+    )
+    for number in bar:
+        item = data[number]
+        inferer(item.source, run.network, item.prompts)
+    total = reduce(add, counts.of(counts.names[0]).values(), LogitHistogram())
+    nll, ece = total.nll(), total.ece()
+    if nll is None or ece is None:
+        raise InputError(f"the {len(chosen)} cases have no structure to calibrate {run.path} on")
+    scale = total.fit_temperature()
+    found = Calibrated(
+        scale,
+        tuple(case.case_id for case in chosen),
+        (nll, total.nll(scale) or 0.0),
+        (ece, total.ece(scale) or 0.0),
+        asked.settings(),
+    )
+    rewrite_metadata(decoder, replace(run.metadata, calibration=found.to_json()))
+    return found
