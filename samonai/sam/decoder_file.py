@@ -32,6 +32,7 @@ class DecoderMetadata:
         metrics: The validation figures that chose this decoder.
         calibration: The temperature that probabilities are divided by, and how it was found;
             empty where the decoder was not calibrated.
+        heads: The heads that were trained: "promptable", "semantic".
     """
 
     model: str
@@ -43,6 +44,7 @@ class DecoderMetadata:
     training: dict[str, Any]
     metrics: dict[str, Any]
     calibration: dict[str, Any] = field(default_factory=dict)
+    heads: list[str] = field(default_factory=lambda: ["promptable"])
 
 
 def save_decoder(network: SamNetwork, path: Path | str, metadata: DecoderMetadata) -> Path:
@@ -99,13 +101,21 @@ def read_decoder_metadata(path: Path | str) -> DecoderMetadata:
 def load_decoder(network: SamNetwork, path: Path | str) -> DecoderMetadata:
     """Load a decoder into a network that has the encoder it was trained on.
 
+    The network's semantic head becomes the decoder's: it goes where the decoder has none.
+
     Raises:
         InputError: Another encoder, or a file that is not such a decoder.
     """
     metadata = read_decoder_metadata(path)
     with safe_open(path, framework="pt") as file:
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    network.load_state_dict(state)
+    head = network.semantic_head
+    network.remove_semantic_head()
+    try:
+        network.load_state_dict(state)
+    except Exception:
+        network.semantic_head = head
+        raise
     # Other prompts than single points had the single mask only, and its training alone.
     network.multimask = bool(metadata.training.get("multimask", False))
     return metadata

@@ -10,31 +10,42 @@ from samonai.training.handlers import (
     StopOnNan,
     TrainingProgress,
 )
+from samonai.training.heads import HeadsLoss, HeadTargets, heads_loss, with_heads
 from samonai.training.inferer import DecoderInferer
 from samonai.training.interactive import interactive_update
 from samonai.training.losses import MaskLoss, MaskTargets
 from samonai.training.mixing import EmbeddingMix
 from samonai.training.prepare import TrainingData, prepare_training
-from samonai.training.validation import CaseDice
+from samonai.training.semantic import ClassTargets, SemanticLoss
+from samonai.training.validation import CaseDice, HeadsDice, SemanticDice, dice_by_head
 
 __all__ = [
     "DECODER_FILE",
     "CaseDice",
+    "ClassTargets",
     "DecoderInferer",
     "EarlyStop",
     "EmbeddingMix",
     "EpochSeed",
     "FrameDataset",
     "GradientClip",
+    "HeadTargets",
+    "HeadsDice",
+    "HeadsLoss",
     "MaskLoss",
     "MaskTargets",
     "RunCheckpoint",
+    "SemanticDice",
+    "SemanticLoss",
     "StopOnNan",
     "TrainingData",
     "TrainingProgress",
+    "dice_by_head",
     "export_best",
     "frame_loader",
+    "heads_loss",
     "interactive_update",
     "prepare_batch",
     "prepare_training",
+    "with_heads",
 ]

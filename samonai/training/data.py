@@ -4,16 +4,22 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from samonai.embeddings.plan import frames_to_use
 from samonai.embeddings.store import SourceEmbeddings
 from samonai.embeddings.target_store import SourceTargets
+from samonai.embeddings.targets import FrameTargets
 from samonai.geometry import FrameGeometry
 from samonai.prompts import Prompts, concatenate_prompts
 from samonai.sampling import PromptSampler
+from samonai.training.balance import BalancedDraw
+from samonai.training.heads import PROMPTABLE, SEMANTIC, HeadTargets
 from samonai.training.losses import MaskTargets
 from samonai.training.mixing import EmbeddingMix, mix_with_next
+from samonai.training.semantic import IGNORED, ClassTargets
 
 # Names the streams of random numbers that hang on one seed, so that none repeats another.
 _ORDER_STREAM, _SAMPLE_STREAM, _CLICK_STREAM, _VIEW_STREAM = 0, 1, 2, 3
@@ -35,12 +41,17 @@ class StoredCase(NamedTuple):
     views: tuple["StoredCase", ...] = ()
 
     def draw(self, index: int, generator: np.random.Generator) -> "StoredCase":
-        """Draw the case itself or a view; itself where a frame's objects left the view."""
+        """Draw the case itself or a view; itself where a frame's objects left the view.
+
+        A frame without objects may be drawn from a view that has it in the store.
+        """
         if not self.views:
             return self
         number = int(generator.integers(len(self.views) + 1))
         view = self.views[number - 1] if number else self
-        return view if view.targets.has_objects(index) else self
+        if self.targets.has_objects(index):
+            return view if view.targets.has_objects(index) else self
+        return view if view.embeddings.has(index) else self
 
 
 class FrameSample(NamedTuple):
@@ -55,6 +66,10 @@ class FrameSample(NamedTuple):
         click_seed: Seeds the generator of the frame's corrective clicks: seed, stream, epoch,
             number.
         mix: Share that the next frame of the batch has in the embedding, see `training.mixing`.
+        channels: uint8 (256, 256), see `ClassTargets`; None where the semantic head is not
+            trained.
+        values: Label value of each channel.
+        case_id: The frame's case.
     """
 
     embedding: torch.Tensor
@@ -64,21 +79,31 @@ class FrameSample(NamedTuple):
     objects: tuple[tuple[str, int], ...]
     click_seed: tuple[int, ...] = ()
     mix: float = 0.0
+    channels: torch.Tensor | None = None
+    values: tuple[int, ...] = ()
+    case_id: str = ""
 
 
 class FrameDataset(Dataset[FrameSample]):
-    """Labelled frames with prompts drawn from their objects.
+    """Frames with prompts drawn from their objects, with their classes, or with both.
 
     What is drawn for a frame depends on the seed, the epoch and the frame alone, so a resumed
     run and an uninterrupted one see the same.
 
     Args:
-        cases: Cases in the store; frames without objects are left out.
+        cases: Cases in the store.
         sampler: Draws the prompts.
         seed: The run's seed.
         objects_per_frame: At most this many objects of a frame are drawn at a time; None: all.
         varies: Draw anew every epoch (training), or always the same (validation).
         mix: How embeddings of a batch are mixed.
+        heads: What is trained. Frames without objects are left out for the promptable head alone.
+        classes: Label values of the semantic head's classes.
+        empty_frames: Share of the frames without objects that the semantic head gets to see.
+        balance: (empty rate, class balance) of `BalancedDraw`; None shows each frame once.
+
+    Attributes:
+        balance: Which frames an epoch shows; None: each once.
     """
 
     def __init__(
@@ -90,22 +115,40 @@ class FrameDataset(Dataset[FrameSample]):
         objects_per_frame: int | None = None,
         varies: bool = True,
         mix: EmbeddingMix | None = None,
+        heads: str = PROMPTABLE,
+        classes: Sequence[int] = (),
+        empty_frames: float = 0.0,
+        balance: tuple[float, float] | None = None,
     ) -> None:
-        """List the frames that have objects."""
+        """List the frames."""
         self.mix = mix or EmbeddingMix()
         self.sampler = sampler
         self.seed = seed
         self.objects_per_frame = objects_per_frame
         self.varies = varies
         self.epoch = 0
-        self.frames = [(case, index) for case in cases for index in case.targets.indices]
+        self.heads, self.values = heads, (0, *classes)
+        share = 0.0 if heads == PROMPTABLE else empty_frames
+        self.frames = [
+            (case, index) for case in cases for index in frames_to_use(case.targets, share)
+        ]
+        found = {case.targets.key: case.targets.classes_by_frame() for case in cases}
+        self.balance = None
+        if balance is not None:
+            by_frame = [found[case.targets.key].get(n, frozenset()) for case, n in self.frames]
+            self.balance = BalancedDraw(by_frame, *balance)
+
+    @property
+    def has_objects(self) -> bool:
+        """Return whether any frame has an object."""
+        return any(len(case.targets.objects) for case, _ in self.frames)
 
     def set_epoch(self, epoch: int) -> None:
         """Tell the epoch that the next samples are for."""
         self.epoch = epoch if self.varies else 0
 
     def __len__(self) -> int:
-        """Return the number of frames with objects."""
+        """Return the number of frames."""
         return len(self.frames)
 
     def __getitem__(self, number: int) -> FrameSample:
@@ -115,15 +158,7 @@ class FrameDataset(Dataset[FrameSample]):
         chance = np.random.default_rng((self.seed, _VIEW_STREAM, self.epoch, number))
         case = case.draw(index, chance)
         targets = case.targets.read(index)
-        generator = np.random.default_rng((self.seed, _SAMPLE_STREAM, self.epoch, number))
-        rows = np.arange(len(targets))
-        if self.objects_per_frame is not None and len(rows) > self.objects_per_frame:
-            rows = np.sort(generator.choice(rows, self.objects_per_frame, replace=False))
-        masks = targets.components[None] == (rows + 1)[:, None, None].astype(np.uint16)
-        height, width = FrameGeometry(targets.image_size).input_size
-        prompts = self.sampler.sample(
-            targets.boxes[rows], masks, (float(width), float(height)), generator
-        )
+        prompts, masks, rows = self._prompts(targets, number)
         return FrameSample(
             torch.from_numpy(case.embeddings.read(index)),
             prompts,
@@ -132,7 +167,35 @@ class FrameDataset(Dataset[FrameSample]):
             tuple((case.case_id, int(value)) for value in targets.classes[rows]),
             (self.seed, _CLICK_STREAM, self.epoch, number),
             mix=self.mix.weight(chance),
+            channels=None if self.heads == PROMPTABLE else self._channels(targets),
+            values=self.values,
+            case_id=case.case_id,
         )
+
+    def _prompts(
+        self, targets: FrameTargets, number: int
+    ) -> tuple[Prompts, npt.NDArray[np.bool_], npt.NDArray[np.intp]]:
+        """Return prompts, masks (N, 256, 256) and rows of the objects that are drawn."""
+        generator = np.random.default_rng((self.seed, _SAMPLE_STREAM, self.epoch, number))
+        rows = np.arange(0 if self.heads == SEMANTIC else len(targets))
+        if self.objects_per_frame is not None and len(rows) > self.objects_per_frame:
+            rows = np.sort(generator.choice(rows, self.objects_per_frame, replace=False))
+        masks = targets.components[None] == (rows + 1)[:, None, None].astype(np.uint16)
+        if not len(rows):
+            return Prompts.from_boxes(np.zeros((0, 4))), masks, rows
+        height, width = FrameGeometry(targets.image_size).input_size
+        prompts = self.sampler.sample(
+            targets.boxes[rows], masks, (float(width), float(height)), generator
+        )
+        return prompts, masks, rows
+
+    def _channels(self, targets: FrameTargets) -> torch.Tensor:
+        """Return uint8 (256, 256): the semantic head's channel of each pixel."""
+        values = targets.class_map()
+        channels = np.full(values.shape, IGNORED, np.uint8)
+        for channel, value in enumerate(self.values):
+            channels[values == value] = channel
+        return torch.from_numpy(channels)
 
 
 class EpochBatchSampler(Sampler[list[int]]):
@@ -148,6 +211,7 @@ class EpochBatchSampler(Sampler[list[int]]):
         shuffle: Keep the samples' own order when False.
         rank: This process's number.
         world_size: Number of processes.
+        balance: Draws an epoch's samples; None takes each once.
     """
 
     def __init__(
@@ -159,8 +223,11 @@ class EpochBatchSampler(Sampler[list[int]]):
         shuffle: bool = True,
         rank: int = 0,
         world_size: int = 1,
+        balance: BalancedDraw | None = None,
     ) -> None:
         """Keep the numbers."""
+        self.balance = balance
+        size = size if balance is None else len(balance)
         self.size, self.batch_size, self.seed, self.shuffle = size, batch_size, seed, shuffle
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
@@ -177,8 +244,10 @@ class EpochBatchSampler(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         """Yield the epoch's batches of this process."""
         order = np.arange(self.size)
-        if self.shuffle:
-            generator = np.random.default_rng((self.seed, _ORDER_STREAM, self.epoch))
+        generator = np.random.default_rng((self.seed, _ORDER_STREAM, self.epoch))
+        if self.balance is not None:
+            order = self.balance.draw(generator)
+        elif self.shuffle:
             order = generator.permutation(order)
         batches = [
             order[start : start + self.batch_size].tolist()
@@ -192,8 +261,8 @@ def collate_frames(samples: Sequence[FrameSample]) -> dict[str, Any]:
     """Join frames into a batch with ragged prompts.
 
     Returns:
-        "image": float16 (B, C, h, w); "prompts": N `Prompts`; "label": `MaskTargets` of the same;
-        "click_seeds": B seeds.
+        "image": float16 (B, C, h, w); "prompts": N `Prompts`; "label": `MaskTargets` of the same,
+        or `HeadTargets` where the semantic head is trained; "click_seeds": B seeds.
     """
     prompts = concatenate_prompts([sample.prompts for sample in samples])
     valid = torch.stack([sample.valid for sample in samples])
@@ -202,12 +271,17 @@ def collate_frames(samples: Sequence[FrameSample]) -> dict[str, Any]:
         valid[prompts.image_index][:, None],
         tuple(key for sample in samples for key in sample.objects),
     )
+    channels = [sample.channels for sample in samples if sample.channels is not None]
+    label: MaskTargets | HeadTargets = targets
+    if channels:
+        cases = tuple(sample.case_id for sample in samples)
+        label = HeadTargets(targets, ClassTargets(torch.stack(channels), samples[0].values, cases))
     return {
         "image": mix_with_next(
             torch.stack([sample.embedding for sample in samples]), [s.mix for s in samples]
         ),
         "prompts": prompts,
-        "label": targets,
+        "label": label,
         "click_seeds": [sample.click_seed for sample in samples],
     }
 
@@ -217,17 +291,25 @@ def prepare_batch(
     device: torch.device | str | None = None,
     non_blocking: bool = False,
     **_unused: Any,
-) -> tuple[torch.Tensor, MaskTargets, tuple[()], dict[str, Prompts]]:
+) -> tuple[torch.Tensor, MaskTargets | HeadTargets, tuple[()], dict[str, Any]]:
     """Move a batch to the device, as MONAI's engines ask: inputs, targets, args, kwargs."""
     device = device or "cpu"
-    masks, valid, objects = batch["label"]
-    targets = MaskTargets(
-        masks.to(device, non_blocking=non_blocking),
-        valid.to(device, non_blocking=non_blocking),
-        objects,
-    )
+    label: MaskTargets | HeadTargets = batch["label"]
+    masks = label if isinstance(label, MaskTargets) else label.masks
+    if masks is not None:
+        masks = masks._replace(
+            masks=masks.masks.to(device, non_blocking=non_blocking),
+            valid=masks.valid.to(device, non_blocking=non_blocking),
+        )
     image = batch["image"].to(device, non_blocking=non_blocking)
-    return image, targets, (), {"prompts": batch["prompts"].to(device)}
+    asked: dict[str, Any] = {"prompts": batch["prompts"].to(device)}
+    if isinstance(label, MaskTargets):
+        assert masks is not None
+        return image, masks, (), asked
+    classes = label.classes._replace(
+        channels=label.classes.channels.to(device, non_blocking=non_blocking)
+    )
+    return image, HeadTargets(masks, classes), (), {**asked, "classes": True}
 
 
 def frame_loader(
@@ -246,7 +328,8 @@ def frame_loader(
         dataset: The frames.
         batch_size: Frames per batch.
         seed: The run's seed.
-        shuffle: Shuffle anew every epoch.
+        shuffle: Shuffle anew every epoch, or draw as the dataset's balance says; False shows each
+            frame once in order.
         workers: Processes that read ahead; 0 reads in this one, which a store from local disk
             hardly slows down. Workers hold the epoch they were started in, so they are started
             anew every epoch.
@@ -254,7 +337,13 @@ def frame_loader(
         world_size: Number of processes.
     """
     sampler = EpochBatchSampler(
-        len(dataset), batch_size, seed=seed, shuffle=shuffle, rank=rank, world_size=world_size
+        len(dataset),
+        batch_size,
+        seed=seed,
+        shuffle=shuffle,
+        rank=rank,
+        world_size=world_size,
+        balance=dataset.balance if shuffle else None,
     )
     return DataLoader(
         dataset,

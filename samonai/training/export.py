@@ -16,6 +16,7 @@ from samonai.sam.decoder_file import DecoderMetadata, save_decoder
 from samonai.sam.network import SamNetwork
 from samonai.sampling import PromptSampler
 from samonai.training.handlers import BEST_FILE, HISTORY_JSON, is_main_process
+from samonai.training.heads import trained_heads
 from samonai.training.prepare import TrainingData
 
 logger = logging.getLogger(__name__)
@@ -70,7 +71,12 @@ def export_best(
                 **{name: version(name) for name in ("monai", "torch", "segment-anything")},
             },
         },
-        metrics={"val_dice": best.get("val_dice"), "epoch": best.get("epoch")},
+        metrics={
+            "val_dice": best.get("val_dice"),
+            "epoch": best.get("epoch"),
+            **{name: value for name, value in best.items() if name.startswith("val_dice_")},
+        },
+        heads=trained_heads(data.heads),
     )
     save_decoder(plain, path, metadata)
     logger.info("wrote %s", path)

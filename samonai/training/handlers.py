@@ -229,6 +229,7 @@ class RunCheckpoint:
                 "epoch": epoch,
                 "train_loss": sum(self._losses) / max(len(self._losses), 1),
                 "val_dice": metric,
+                **({} if metric is None else _other_metrics(self.validator)),
                 "learning_rate": _learning_rate(self.parts.get("optimizer")),
             }
         )
@@ -268,7 +269,8 @@ class RunCheckpoint:
             write_atomically(self.folder / HISTORY_CSV) as path,
             path.open("w", newline="") as file,
         ):
-            writer = csv.DictWriter(file, fieldnames=list(self.history[0]))
+            names = dict.fromkeys(name for row in self.history for name in row)
+            writer = csv.DictWriter(file, fieldnames=list(names))
             writer.writeheader()
             writer.writerows(self.history)
 
@@ -373,6 +375,12 @@ def _validated(validator: Engine, epoch: int) -> bool:
 
 def _key_metric(validator: Engine) -> float:
     return float(validator.state.metrics[validator.state.key_metric_name])
+
+
+def _other_metrics(validator: Engine) -> dict[str, float]:
+    """Return what the validator measured beside its key metric."""
+    key = validator.state.key_metric_name
+    return {name: float(v) for name, v in validator.state.metrics.items() if name != key}
 
 
 def _learning_rate(optimizer: torch.optim.Optimizer | None) -> float | None:

@@ -7,7 +7,7 @@ from monai.inferers import Inferer
 from torch import nn
 
 from samonai.prompts import Prompts
-from samonai.sam.outputs import DecodeOutput, choose_masks
+from samonai.sam.outputs import DecodeOutput, HeadsOutput, choose_masks
 
 
 class DecoderInferer(Inferer):
@@ -29,15 +29,23 @@ class DecoderInferer(Inferer):
         self.multimask = multimask
 
     def __call__(
-        self, inputs: torch.Tensor, network: nn.Module, prompts: Prompts, *_: Any
-    ) -> DecodeOutput:
-        """Decode prompts, one mask each.
+        self,
+        inputs: torch.Tensor,
+        network: nn.Module,
+        prompts: Prompts,
+        *_: Any,
+        classes: bool = False,
+    ) -> DecodeOutput | HeadsOutput:
+        """Decode prompts, one mask each, and the classes of the frames where they are asked for.
 
         Args:
             inputs: float (B, C, h, w) embeddings.
             network: A `SamNetwork`, also wrapped for several processes.
             prompts: N prompts over the B images.
+            classes: Let the semantic head answer too, in the same pass.
         """
+        if classes:
+            return self._heads(inputs, network, prompts)
         if not self.multimask:
             return self.slots(inputs, network, prompts, every_slot=False)
         output = self.slots(inputs, network, prompts, every_slot=True)
@@ -50,3 +58,24 @@ class DecoderInferer(Inferer):
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.amp):
             output: DecodeOutput = network(inputs, prompts, every_slot)
         return output
+
+    def classes(
+        self,
+        inputs: torch.Tensor,
+        network: nn.Module,
+        prompts: Prompts | None = None,
+        every_slot: bool = False,
+    ) -> HeadsOutput:
+        """Let the semantic head label whole frames; answer prompts in the same pass if given."""
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.amp):
+            output: HeadsOutput = network(inputs, prompts, every_slot, True)
+        return output
+
+    def _heads(self, inputs: torch.Tensor, network: nn.Module, prompts: Prompts) -> HeadsOutput:
+        if not len(prompts):
+            return self.classes(inputs, network)
+        output = self.classes(inputs, network, prompts, self.multimask)
+        if not self.multimask or output.prompted is None:
+            return output
+        chosen = choose_masks(output.prompted, prompts.row_is_ambiguous())
+        return output._replace(prompted=chosen)

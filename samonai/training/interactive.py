@@ -21,7 +21,8 @@ from samonai.clicks import check_rule, corrective_clicks
 from samonai.errors import InputError
 from samonai.geometry import LOW_RES_STRIDE
 from samonai.prompts import Prompts
-from samonai.sam.outputs import DecodeOutput, choose_masks
+from samonai.sam.outputs import DecodeOutput, HeadsOutput, choose_masks
+from samonai.training.heads import HeadTargets
 from samonai.training.losses import MaskTargets
 
 _ROUNDS_STREAM = 1
@@ -94,6 +95,29 @@ class InteractiveUpdate:
         engine.network.train()
         engine.optimizer.zero_grad(set_to_none=engine.optim_set_to_none)
         prompts: Prompts = kwargs["prompts"]
+        output: DecodeOutput | HeadsOutput | None = None
+        total = torch.zeros((), device=inputs.device)
+        if isinstance(targets, HeadTargets):
+            output, total = _semantic_round(engine, inputs, targets)
+            targets = targets.masks
+        if len(prompts):
+            output, loss = self._all_rounds(engine, inputs, targets, prompts, batchdata)
+            total += loss
+        engine.state.output |= {CommonKeys.PRED: output, CommonKeys.LOSS: total}
+        engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
+        engine.optimizer.step()
+        engine.fire_event(IterationEvents.MODEL_COMPLETED)
+        return engine.state.output
+
+    def _all_rounds(
+        self,
+        engine: SupervisedTrainer,
+        inputs: torch.Tensor,
+        targets: MaskTargets,
+        prompts: Prompts,
+        batchdata: dict[str, Any],
+    ) -> tuple[DecodeOutput, torch.Tensor]:
+        """Add the gradients of all rounds; return the last answer and the mean loss."""
         chance = _Chance(batchdata["click_seeds"], prompts.image_index)
         step = _Step(engine, inputs, targets, chance)
         later = self._rounds(chance)
@@ -102,11 +126,7 @@ class InteractiveUpdate:
             prompts = self._next(step, prompts, output, clicking)
             output, loss = self._round(step, prompts, len(later) + 1)
             total += loss
-        engine.state.output |= {CommonKeys.PRED: output, CommonKeys.LOSS: total}
-        engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
-        engine.optimizer.step()
-        engine.fire_event(IterationEvents.MODEL_COMPLETED)
-        return engine.state.output
+        return output, total
 
     def _rounds(self, chance: "_Chance") -> list[bool]:
         """Return for each round after the first whether it adds a click."""
@@ -153,6 +173,16 @@ class InteractiveUpdate:
             )
             prompts = prompts.add_points(clicks.points * LOW_RES_STRIDE, clicks.labels)
         return prompts.feed_back(logits)
+
+
+def _semantic_round(
+    engine: SupervisedTrainer, inputs: torch.Tensor, targets: HeadTargets
+) -> tuple[HeadsOutput, torch.Tensor]:
+    """Add the gradient of the semantic head, whose answer hangs on no prompt, once."""
+    output = engine.inferer.classes(inputs, engine.network)
+    loss = engine.loss_function(output, targets._replace(masks=None))
+    loss.backward()
+    return output, loss.detach()
 
 
 class _Chance:

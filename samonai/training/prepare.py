@@ -1,8 +1,8 @@
 """From folders to training data: find the cases, split them, fill the store."""
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from samonai.sam.network import SamNetwork
 from samonai.sampling import PromptSampler
 from samonai.training.data import FrameDataset, StoredCase
 from samonai.training.handlers import is_main_process
+from samonai.training.heads import PROMPTABLE, check_heads
 from samonai.training.mixing import EmbeddingMix
 from samonai.training.split import Split, split_cases
 
@@ -34,6 +35,8 @@ class TrainingData:
         split: The cases of both.
         classes: Label value to name, for all values that occur.
         encoded: What encoding did.
+        heads: The heads that are trained.
+        frames: How frames are chosen where the semantic head is trained, as JSON values.
     """
 
     train: FrameDataset
@@ -41,6 +44,8 @@ class TrainingData:
     split: Split
     classes: dict[int, str]
     encoded: EncodeReport
+    heads: str = PROMPTABLE
+    frames: Mapping[str, float] = field(default_factory=dict)
 
     def provenance(self) -> dict[str, Any]:
         """Return what a checkpoint tells about its data, as JSON values."""
@@ -49,6 +54,8 @@ class TrainingData:
             "val_cases": [case.case_id for case in self.split.val],
             "classes": {str(value): name for value, name in self.classes.items()},
             "dropped_objects": self.encoded.dropped_objects,
+            "heads": self.heads,
+            **self.frames,
         }
 
 
@@ -71,6 +78,10 @@ def prepare_training(
     views: int = 1,
     augmentation: Augmentation | None = None,
     mix: EmbeddingMix | None = None,
+    heads: str = PROMPTABLE,
+    empty_frames: float = 1.0,
+    empty_rate: float = 0.2,
+    class_balance: float = 1.0,
 ) -> TrainingData:
     """Find the cases, split them, encode what the store lacks, and make the datasets.
 
@@ -92,10 +103,17 @@ def prepare_training(
         views: Versions of each training frame in the store; all but the first are augmented.
         augmentation: How far these are from the frame.
         mix: How embeddings are mixed while training.
+        heads: "promptable", "semantic" or "both". The semantic head learns from frames without
+            objects too; what follows is for it.
+        empty_frames: Share of the frames without objects that are encoded, trained on and
+            validated on, evenly spaced in each case.
+        empty_rate: Share of an epoch's frames that have no object, see `BalancedDraw`.
+        class_balance: From 0 to 1, see `BalancedDraw`.
 
     Raises:
         InputError: The data cannot be used as they are.
     """
+    check_heads(heads)
     cases = domain.find_cases(images, labels)
     if unlabelled := [case.case_id for case in cases if case.label is None]:
         raise InputError(
@@ -116,6 +134,7 @@ def prepare_training(
             views=views,
             augmented=split.train,
             precision=precision,
+            empty_frames=0.0 if heads == PROMPTABLE else empty_frames,
             min_area=min_area,
             components=components,
             progress=is_main_process(),
@@ -127,6 +146,17 @@ def prepare_training(
     stored = _open_cases(opened, report, used)
     # By name: a case without any object has no place in the store, nor among these.
     held_out = {case.case_id for case in split.val}
+    classes = _class_names(domain, images, labels, stored)
+    semantic: dict[str, Any] = {"heads": heads, "classes": sorted(classes)}
+    frames = {
+        "empty_frames": empty_frames,
+        "empty_rate": empty_rate,
+        "class_balance": class_balance,
+    }
+    if heads == PROMPTABLE:
+        frames = {}
+    else:
+        semantic["empty_frames"] = empty_frames
     train = FrameDataset(
         _with_views(
             [case for case in stored if case.case_id not in held_out],
@@ -136,23 +166,32 @@ def prepare_training(
         seed=seed,
         objects_per_frame=objects_per_frame,
         mix=mix,
+        balance=(empty_rate, class_balance) if frames else None,
+        **semantic,
     )
     val = FrameDataset(
         [case for case in stored if case.case_id in held_out],
         val_sampler or sampler,
         seed=seed,
         varies=False,
+        **semantic,
     )
     for dataset, part in ((train, "training"), (val, "held-out")):
-        if not len(dataset):
+        if not dataset.has_objects:
             raise InputError(
                 f"no {part} case has an object of {min_area} pixels or more; check the labels, or "
                 f"lower min_area"
             )
+    return TrainingData(train, val, split, classes, report, heads, frames)
+
+
+def _class_names(
+    domain: Domain, images: Path | str, labels: Path | str | None, stored: Sequence[StoredCase]
+) -> dict[int, str]:
+    """Return label value to name, for all values that occur."""
     values = sorted({value for case in stored for value in case.targets.objects[:, 0].astype(int)})
     names = domain.class_names(images, labels) or {}
-    classes = {int(value): names.get(int(value), f"class_{value}") for value in values}
-    return TrainingData(train, val, split, classes, report)
+    return {int(value): names.get(int(value), f"class_{value}") for value in values}
 
 
 def _open_cases(

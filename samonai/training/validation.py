@@ -9,8 +9,10 @@ from ignite.exceptions import NotComputableError
 from ignite.metrics import Metric
 from monai.utils import CommonKeys
 
-from samonai.sam.network import DecodeOutput
+from samonai.sam.network import DecodeOutput, HeadsOutput
+from samonai.training.heads import BOTH, PROMPTABLE, SEMANTIC, HeadTargets, check_heads
 from samonai.training.losses import MaskTargets
+from samonai.training.semantic import ClassCounts
 
 
 class CaseDice(Metric):
@@ -39,6 +41,8 @@ class CaseDice(Metric):
             output: What the network said to N prompts, and what it should have said.
         """
         pred, targets = output
+        if not len(targets.masks):
+            return
         predicted = (pred.low_res_logits > 0) & targets.valid
         truth = targets.masks & targets.valid
         counts = torch.stack(
@@ -66,12 +70,113 @@ class CaseDice(Metric):
 
     def _all_ranks(self) -> list[dict[tuple[str, int], list[int]]]:
         """Return the sums of every process."""
-        if not (dist.is_available() and dist.is_initialized()):
-            return [self._sums]
-        parts: list[dict[tuple[str, int], list[int]]] = [{} for _ in range(dist.get_world_size())]
-        dist.all_gather_object(parts, self._sums)
-        return parts
+        return _of_all_ranks(self._sums)
 
 
-def _pred_and_label(output: dict[str, Any]) -> tuple[DecodeOutput, MaskTargets]:
+class SemanticDice(Metric):
+    """Mean Dice of the semantic head over held-out cases and classes, in 3D; see `ClassCounts`."""
+
+    def __init__(self) -> None:
+        """Start with no case seen."""
+        self._counts = ClassCounts()
+        super().__init__(output_transform=_pred_and_label, skip_unrolling=True)
+
+    def reset(self) -> None:
+        """Forget all cases."""
+        self._counts = ClassCounts()
+
+    def update(self, output: tuple[HeadsOutput, HeadTargets]) -> None:
+        """Add the frames of one batch."""
+        pred, targets = output
+        self._counts.add(pred.class_logits, targets.classes)
+
+    def compute(self) -> float:
+        """Return the mean Dice, 0..1.
+
+        Raises:
+            NotComputableError: No class was seen.
+        """
+        joined = ClassCounts()
+        for part in _of_all_ranks(self._counts):
+            joined.join(part)
+        dice = joined.dice()
+        if not dice:
+            raise NotComputableError("no validation case has an object")
+        return sum(dice) / len(dice)
+
+
+class HeadsDice(Metric):
+    """The metric that chooses the best checkpoint, whatever heads are trained.
+
+    It is the Dice of the one head, or the mean of both heads' Dice.
+
+    Args:
+        heads: One of `HEADS`.
+        of: The head whose Dice alone is wanted, "promptable" or "semantic"; None: of all.
+
+    Raises:
+        InputError: The heads are not known.
+    """
+
+    def __init__(self, heads: str = PROMPTABLE, of: str | None = None) -> None:
+        """Start with no case seen."""
+        check_heads(heads)
+        self.heads = heads
+        wanted = of or heads
+        self._prompted = None if wanted == SEMANTIC else CaseDice()
+        self._semantic = None if wanted == PROMPTABLE else SemanticDice()
+        super().__init__(output_transform=_pred_and_label, skip_unrolling=True)
+
+    def reset(self) -> None:
+        """Forget all cases."""
+        for part in self._parts():
+            part.reset()
+
+    def update(self, output: tuple[Any, Any]) -> None:
+        """Add one batch.
+
+        Args:
+            output: `DecodeOutput` and `MaskTargets` of the promptable head alone, else
+                `HeadsOutput` and `HeadTargets`.
+        """
+        pred, targets = output
+        if self._semantic is not None:
+            self._semantic.update((pred, targets))
+        if self._prompted is None:
+            return
+        if self.heads == PROMPTABLE:
+            self._prompted.update((pred, targets))
+        elif pred.prompted is not None:
+            self._prompted.update((pred.prompted, targets.masks))
+
+    def compute(self) -> float:
+        """Return the mean Dice, 0..1.
+
+        Raises:
+            NotComputableError: No case was seen.
+        """
+        found = [part.compute() for part in self._parts()]
+        return sum(found) / len(found)
+
+    def _parts(self) -> list[CaseDice | SemanticDice]:
+        return [part for part in (self._prompted, self._semantic) if part is not None]
+
+
+def dice_by_head(heads: str) -> dict[str, Metric]:
+    """Return a metric for each head where there are several, beside the one that chooses."""
+    if heads != BOTH:
+        return {}
+    return {f"val_dice_{head}": HeadsDice(heads, of=head) for head in (PROMPTABLE, SEMANTIC)}
+
+
+def _of_all_ranks(value: Any) -> list[Any]:
+    """Return what every process has."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return [value]
+    parts: list[Any] = [None for _ in range(dist.get_world_size())]
+    dist.all_gather_object(parts, value)
+    return parts
+
+
+def _pred_and_label(output: dict[str, Any]) -> tuple[Any, Any]:
     return output[CommonKeys.PRED], output[CommonKeys.LABEL]
