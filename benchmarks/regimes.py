@@ -1,0 +1,222 @@
+"""Train every regime on the same subjects and write the rows of docs/regimes.md.
+
+`python -m benchmarks.regimes --data FOLDER --out DIR [--only NAME …] [--cases N] [--epochs N]`
+
+FOLDER holds `manifest.csv` (columns task, use, image, ...) and `msd-hippocampus`; subjects marked
+`train` are trained on, those marked `val` are measured. All regimes share one store, the seed and
+the model. A regime that has its row already is skipped, and one that was interrupted goes on, so
+the same command can be given until all is there. Leaves `DIR/regimes.md` and a folder per regime.
+"""
+
+import argparse
+import csv
+import json
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+
+import samonai
+from benchmarks.regime_list import REGIMES, Regime, command
+from samonai.bundles import EVALUATE, TRAIN, config_files, plain_settings, read_config
+from samonai.files import write_atomically
+
+_ROW = "row.json"
+_CLICKS = "1,3,5,9"
+_TASK, _FOLDER = "hippocampus", "msd-hippocampus"
+
+Split = dict[str, list[str]]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train and measure what has no row yet; write the tables after each regime."""
+    options = _parser().parse_args(arguments)
+    console = Console(stderr=True)
+    split = read_split(options.data, options.cases, options.held_out)
+    console.print(f"{len(split['train'])} subjects to train on, {len(split['val'])} held out")
+    known = plain_settings(read_config(config_files("medical", TRAIN, EVALUATE)))
+    for regime in REGIMES:
+        if options.only and regime.name not in options.only:
+            continue
+        if missing := sorted(set(regime.settings) - set(known)):
+            console.print(f"{regime.name}: left out, the bundle has no setting {missing[0]}")
+            continue
+        path = options.out / regime.name / _ROW
+        if not path.is_file():
+            console.print(f"{regime.name}: {command(regime)}")
+            row = measure(regime, split, options)
+            with write_atomically(path) as temporary:
+                temporary.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
+        write_tables(options.out)
+    console.print(f"written to {options.out / 'regimes.md'}")
+    return 0
+
+
+def read_split(data: Path, cases: int | None = None, held_out: int | None = None) -> Split:
+    """Return the manifest's subjects, or the first so many of both sides."""
+    split: Split = {"train": [], "val": []}
+    with (data / "manifest.csv").open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            if row["task"] == _TASK and row["use"] in split:
+                split[row["use"]].append(Path(row["image"]).name.removesuffix(".nii.gz"))
+    return {"train": split["train"][:cases], "val": split["val"][:held_out]}
+
+
+def measure(regime: Regime, split: Split, options: argparse.Namespace) -> dict[str, Any]:
+    """Train one regime and measure it on the held-out subjects; return its row."""
+    folder: Path = options.out / regime.name
+    images, labels = (options.data / _FOLDER / name for name in ("imagesTr", "labelsTr"))
+    run = samonai.finetune(
+        options.model,
+        images,
+        labels,
+        out=folder / "run",
+        epochs=options.epochs,
+        split=split,
+        seed=0,
+        checkpoint=options.checkpoint,
+        store=options.out / "store",
+        **{"learning_rate": options.learning_rate, **regime.settings},
+    )
+
+    def evaluate(prompts: str, **settings: Any) -> dict[str, Any]:
+        return run.evaluate(
+            images,
+            labels,
+            folder / prompts,
+            cases=split["val"],
+            prompts=prompts,
+            report=False,
+            # What it was before does not hang on the regime; the tables show it once.
+            zero_shot=regime.clicks,
+            **settings,
+        )
+
+    row: dict[str, Any] = {
+        "regime": regime.name,
+        "group": regime.group,
+        "command": command(regime),
+        "trainable_parameters": run.metadata.training.get("trainable_parameters"),
+        "seconds_per_step": seconds_per_step(folder / "run" / "tensorboard"),
+        "epochs": run.metadata.training["epochs_done"],
+        "val_dice": run.metadata.metrics["val_dice"],
+    }
+    if regime.automatic:
+        row["automatic"] = _dice(evaluate("none"), "finetuned")
+        if regime.settings.get("heads") == "semantic":
+            return row
+    boxes = evaluate("slices")
+    clicks = evaluate("clicks", eval_clicks=_CLICKS if regime.clicks else "1")
+    row["box"] = _dice(boxes, "finetuned")
+    row["point"] = _dice(clicks["clicks"][0], "finetuned")
+    if regime.clicks:
+        row["before"] = {
+            "box": _dice(boxes, "zero_shot"),
+            "point": _dice(clicks["clicks"][0], "zero_shot"),
+        }
+        row["clicks"] = {
+            method: {entry["clicks"]: _dice(entry, method) for entry in clicks["clicks"]}
+            for method in ("zero_shot", "finetuned")
+        }
+    return row
+
+
+def seconds_per_step(tensorboard: Path) -> float | None:
+    """Return the median time from one training step to the next, from a run's event files."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    gaps: list[float] = []
+    for path in sorted(tensorboard.glob("events.*")):
+        events = EventAccumulator(str(path), size_guidance={"scalars": 0})
+        events.Reload()
+        for tag in events.Tags()["scalars"]:
+            times = [event.wall_time for event in events.Scalars(tag)]
+            gaps += [after - before for before, after in pairwise(times)]
+    return median(gaps) if gaps else None
+
+
+def write_tables(out: Path) -> None:
+    """Write `regimes.md` from the rows that are there."""
+    rows = [
+        json.loads((out / regime.name / _ROW).read_text(encoding="utf-8"))
+        for regime in REGIMES
+        if (out / regime.name / _ROW).is_file()
+    ]
+    with write_atomically(out / "regimes.md") as temporary:
+        temporary.write_text(f"{regime_table(rows)}\n\n{click_table(rows)}\n", encoding="utf-8")
+
+
+def regime_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Lay out the regimes as Markdown."""
+    classes = list(dict.fromkeys(name for row in rows for name in row.get("box", {})))
+    header = ["regime", "command", "trainable", "s/step"]
+    header += [f"{prompt}, {name}" for prompt in ("box", "click") for name in classes]
+    header.append("no prompt")
+    before = next((row["before"] for row in rows if "before" in row), None)
+    lines = [header, ["---"] * len(header)]
+    if before is not None:
+        dice = [_number(before[p].get(name)) for p in ("box", "point") for name in classes]
+        lines.append(["before fine-tuning", "", "", "", *dice, ""])
+    for row in rows:
+        dice = [_number(row.get(p, {}).get(name)) for p in ("box", "point") for name in classes]
+        automatic = " / ".join(_number(value) for value in row.get("automatic", {}).values())
+        count, seconds = row["trainable_parameters"], row["seconds_per_step"]
+        lines.append(
+            [
+                row["regime"],
+                f"`{row['command']}`",
+                "" if count is None else f"{count:,}",
+                "" if seconds is None else f"{seconds:.2f}",
+                *dice,
+                automatic,
+            ]
+        )
+    return _markdown(lines)
+
+
+def click_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Lay out the Dice by number of clicks as Markdown, the mean over the classes."""
+    counted = [row for row in rows if "clicks" in row]
+    counts = list(counted[0]["clicks"]["finetuned"]) if counted else []
+    lines = [["clicks", *counts], ["---"] * (len(counts) + 1)]
+    parts = [("before fine-tuning", counted[0]["clicks"]["zero_shot"])] if counted else []
+    parts += [(row["regime"], row["clicks"]["finetuned"]) for row in counted]
+    for name, dice in parts:
+        means = [sum(dice[n].values()) / len(dice[n]) for n in counts]
+        lines.append([name, *(_number(mean) for mean in means)])
+    return _markdown(lines)
+
+
+def _dice(means: dict[str, Any], method: str) -> dict[str, float]:
+    return {name: values["dice"][method] for name, values in means["per_class"].items()}
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _markdown(lines: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.regimes", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("--data", type=Path, required=True, help="the folder with manifest.csv")
+    parser.add_argument("--out", type=Path, required=True, help="rows, runs, store, tables")
+    parser.add_argument("--only", nargs="+", choices=[regime.name for regime in REGIMES])
+    parser.add_argument("--cases", type=int, help="train on the first so many subjects")
+    parser.add_argument("--held-out", type=int, help="measure on the first so many subjects")
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--model", default="micro")
+    parser.add_argument("--checkpoint", type=Path, help="the model's weights, if not its own")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
