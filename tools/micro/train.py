@@ -38,8 +38,15 @@ from muon import Muon  # noqa: E402
 
 from samonai.sam.micro import MICRO_DIM, build_micro  # noqa: E402
 
-BATCH = {8: 16, 16: 8, 32: 3, 64: 1}
+BATCH = {8: 24, 16: 12, 32: 4, 64: 2}
 """Images per step and worker for each crop side in tokens."""
+
+
+CLICKED = 4
+"""Objects per image that are asked for by clicks too."""
+
+WHOLE_FRAME = 1024
+"""Side of a whole frame in pixels."""
 
 
 class Bank:
@@ -227,7 +234,10 @@ def training_loss(
     """The loss of one batch: boxes always, clicks and a second round now and then."""
     images = torch.stack([s.image for s in samples])
     valid = torch.stack([s.valid for s in samples])
-    embeddings = crops.encode(sam, crops.normalise(sam, images, valid), offset)
+    # Whole frames teach the decoder about large objects; every other one spares the encoder.
+    decoder_only = images.shape[-1] == WHOLE_FRAME and rng.random() < 0.5
+    with torch.set_grad_enabled(not decoder_only):
+        embeddings = crops.encode(sam, crops.normalise(sam, images, valid), offset)
     corner = torch.tensor([offset[1], offset[0]], dtype=torch.float32) * crops.PATCH
     count = len(samples[0].targets)
     index = torch.arange(len(samples)).repeat_interleave(count)
@@ -239,12 +249,14 @@ def training_loss(
 
     logits, quality = crops.decode(sam, embeddings, crops.PromptBatch(index, boxes=boxes), offset)
     loss, iou = prompt_loss(logits, quality, targets, 0.9)
-    lesson = teacher(embeddings, torch.stack([s.ids for s in samples]))
-    loss = loss + 0.7 * lesson
-    figures = {"box": iou.item(), "lesson": lesson.item()}
+    figures = {"box": iou.item()}
+    if not decoder_only:
+        lesson = teacher(embeddings, torch.stack([s.ids for s in samples]))
+        loss = loss + 0.7 * lesson
+        figures["lesson"] = lesson.item()
 
     if rng.random() < 0.45:
-        picked = torch.arange(len(index)).view(-1, count)[:, -2:].flatten()
+        picked = torch.arange(len(index)).view(-1, count)[:, -CLICKED:].flatten()
         points, labels = _clicks(samples, rng, count, corner)
         batch = crops.PromptBatch(index[picked], points=points, point_labels=labels)
         logits_2, quality_2 = crops.decode(sam, embeddings, batch, offset)
@@ -270,12 +282,12 @@ def training_loss(
 def _clicks(
     samples: list[frames.FrameSample], rng: np.random.Generator, count: int, corner: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """One to five clicks on the last two objects of each sample."""
+    """One to five clicks on the last objects of each sample."""
     positive = int(rng.choice([1, 2, 3], p=[0.55, 0.2, 0.25]))
     negative = int(rng.choice([0, 1, 2], p=[0.6, 0.2, 0.2]))
     points, labels = [], []
     for sample in samples:
-        for mask in sample.masks[count - 2 :]:
+        for mask in sample.masks[count - CLICKED :]:
             spots, kinds = frames.draw_points(rng, mask, sample.scale, positive, negative)
             points.append(spots + corner)
             labels.append(kinds)
@@ -304,16 +316,12 @@ def tokens_at(progress: float, rng: np.random.Generator) -> int:
     """The crop side of a step: small crops first, whole frames last."""
     if progress < 0.05:
         return int(rng.choice([8, 16], p=[0.35, 0.65]))
-    if progress < 0.28:
-        return int(rng.choice([8, 16, 32, 64], p=[0.05, 0.35, 0.4, 0.2]))
-    if progress < 0.6:
-        return int(rng.choice([16, 32, 64], p=[0.2, 0.45, 0.35]))
-    return int(rng.choice([16, 32, 64], p=[0.05, 0.25, 0.7]))
+    return int(rng.choice([8, 16, 32, 64], p=[0.05, 0.15, 0.25, 0.55]))
 
 
 def objects_at(tokens: int) -> int:
     """Objects per image: more where the encoder costs more."""
-    return 4 if tokens < 32 else 6
+    return {8: 4, 16: 4, 32: 8, 64: 12}[tokens]
 
 
 def rate_at(progress: float, step: int, peak: float) -> float:
