@@ -13,6 +13,9 @@ from samonai.geometry import FrameGeometry
 NO_POINT = -1
 """The point label of padding: such a point is not there."""
 
+BLANK_POINT = -2
+"""The point label of a token that says nothing, but is there: what upstream makes of label -1."""
+
 # A logit beyond it says no more, and would only drive mask prompts off their range.
 _LARGEST_FED_BACK = 32.0
 
@@ -27,7 +30,8 @@ class Prompts:
         image_index: int64 (N,), the image of each prompt.
         boxes: float32 (N, 4), xyxy in model space; NaN where a row has no box. None: no boxes.
         point_coords: float32 (N, P, 2), (x, y) in model space. None: no points.
-        point_labels: int64 (N, P): 1 inside, 0 outside, -1 padding (no point there).
+        point_labels: int64 (N, P): 1 inside, 0 outside, -1 padding (no point there), -2 blank (see
+            `BLANK_POINT`).
         mask_inputs: float32 (N, 1, 256, 256), logits in the low-res frame. None: no masks.
         has_mask: bool (N,), which rows of `mask_inputs` count. None: all.
     """

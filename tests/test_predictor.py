@@ -201,13 +201,13 @@ def test_the_checkpoints_own_normalisation_is_used():
     np.testing.assert_allclose(mine.get_image_embedding(), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_padding_points_are_not_there(pair):
-    _, mine = pair
-    mine.set_image(picture((80, 80)))
-    coords = np.array([[30.0, 40], [0, 0]])
-    padded = mine.predict(coords, np.array([1, -1]))
-    plain = mine.predict(coords[:1], np.array([1]))
-    assert_same(padded, plain)
+@pytest.mark.parametrize("box", [None, np.array([10.0, 12, 60, 50])])
+def test_blank_points_count_as_upstream_counts_them(pair, box):
+    theirs, mine = pair
+    for predictor in pair:
+        predictor.set_image(picture((80, 80)))
+    coords, labels = np.array([[0.0, 0], [30, 40], [5, 5]]), np.array([-1, 1, -1])
+    assert_same(mine.predict(coords, labels, box), theirs.predict(coords, labels, box))
 
 
 def test_methods_and_arguments_are_upstreams():

@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 
 from samonai.errors import InputError
 from samonai.geometry import LOW_RES_STRIDE, FrameGeometry
-from samonai.prompts import Prompts
+from samonai.prompts import NO_POINT, Prompts
 from samonai.sam.decoder import decode_class_tokens, decode_tokens
 from samonai.sam.encoder import encode_images
 from samonai.sam.normalisation import Normalisation
@@ -330,13 +330,15 @@ class SamNetwork(nn.Module):
         """Embed prompts of one kind: sparse (N, T, C), dense (N, C, h, w)."""
         points = None
         if prompts.point_coords is not None and prompts.point_labels is not None:
-            count = int((prompts.point_labels[0] >= 0).sum())
+            count = int((prompts.point_labels[0] != NO_POINT).sum())
             if count:
                 # Padding goes last, so that rows of one kind have their points side by side.
-                order = torch.argsort((prompts.point_labels < 0).int(), dim=1, stable=True)
+                absent = prompts.point_labels == NO_POINT
+                order = torch.argsort(absent.int(), dim=1, stable=True)
                 order = order[:, :count]
                 coords = prompts.point_coords.gather(1, order[..., None].expand(-1, -1, 2))
-                points = (coords, prompts.point_labels.gather(1, order))
+                # Upstream's own label of a blank token is -1.
+                points = (coords, prompts.point_labels.gather(1, order).clamp(min=-1))
         boxes = prompts.boxes if bool(prompts.row_has_box()[0]) else None
         masks = prompts.mask_inputs if bool(prompts.row_has_mask()[0]) else None
         if points is None and boxes is None and masks is None:

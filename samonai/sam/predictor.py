@@ -7,7 +7,7 @@ from segment_anything.utils.transforms import ResizeLongestSide
 
 from samonai.errors import InputError
 from samonai.geometry import FrameGeometry
-from samonai.prompts import Prompts
+from samonai.prompts import BLANK_POINT, Prompts
 from samonai.sam.encoder import resolve_precision
 from samonai.sam.network import SamNetwork
 
@@ -23,8 +23,8 @@ class Predictor:
     """Encode an image once, then predict masks for prompts: `SamPredictor`'s methods and results.
 
     Images and prompts are in frame space for `set_image` and `predict`; those of the `_torch`
-    methods are in model space already, see `transform`. A point with label -1 is padding: it is
-    not there.
+    methods are in model space already, see `transform`. A point with label -1 is a token that says
+    nothing, as upstream has it.
 
     Attributes:
         model: The network.
@@ -193,7 +193,7 @@ class Predictor:
 
         Args:
             point_coords: (B, N, 2), (x, y) in model space.
-            point_labels: (B, N), 1 inside, 0 outside the object, -1 no point.
+            point_labels: (B, N), 1 inside, 0 outside the object, -1 a token that says nothing.
             boxes: (B, 4), xyxy in model space.
             mask_input: (B, 1, 256, 256), logits in the low-res frame; one serves all B.
             multimask_output: Return three masks each instead of one.
@@ -257,7 +257,7 @@ class Predictor:
                 torch.zeros(rows, dtype=torch.int64, device=self.device),
                 boxes=None if boxes is None else boxes.to(self.device),
                 point_coords=None if coords is None else coords.to(self.device).float(),
-                point_labels=None if labels is None else labels.to(self.device).long(),
+                point_labels=None if labels is None else _labels(labels).to(self.device),
                 mask_inputs=None if mask is None else mask.to(self.device).float(),
             )
         except ValueError as error:
@@ -290,3 +290,8 @@ class Predictor:
         if not np.isfinite(array).all():
             raise InputError(f"{name} holds NaN or infinite values")
         return array.astype(np.float64)
+
+
+def _labels(labels: torch.Tensor) -> torch.Tensor:
+    """Return upstream's point labels as those of `Prompts`, where -1 is no token at all."""
+    return labels.long().masked_fill(labels == -1, BLANK_POINT)
