@@ -101,7 +101,7 @@ def decode(
     height, width = embeddings.shape[-2:]
     row, column = offset
     sparse, dense = embed_prompts(sam, prompts)
-    with torch.autocast("cpu", enabled=False):
+    with torch.autocast(embeddings.device.type, enabled=False):
         pe = sam.prompt_encoder.get_dense_pe()[..., row : row + height, column : column + width]
     source = (embeddings.index_select(0, prompts.image_index) + dense).permute(0, 2, 3, 1)
     position = pe.flatten(2).transpose(1, 2)
@@ -114,7 +114,7 @@ def embed_prompts(sam: Sam, prompts: PromptBatch) -> tuple[Tensor, Tensor]:
     """Embeds prompts in float32: bfloat16 cannot hold a coordinate of a 1024 frame."""
     encoder = sam.prompt_encoder
     sparse = []
-    with torch.autocast("cpu", enabled=False):
+    with torch.autocast(prompts.image_index.device.type, enabled=False):
         if prompts.points is not None and prompts.point_labels is not None:
             pad = prompts.boxes is None
             sparse.append(encoder._embed_points(prompts.points, prompts.point_labels, pad))

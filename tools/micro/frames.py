@@ -12,6 +12,9 @@ from torch import Tensor
 
 Rng = np.random.Generator
 
+VISIBLE = 0.5
+"""Objects whose edge has less contrast are in the scene, but nobody is asked to find them."""
+
 
 @dataclass
 class FrameSample:
@@ -54,11 +57,11 @@ def make_frame(
     longest = max(instances.shape)
     native = min(longest, side, int(np.exp(rng.uniform(np.log(28), np.log(256)))))
     image, instances = _to_native(image, instances, native / longest)
+    image = _contrast(rng, image)
     order = [scene["objects"][i] for i in rng.permutation(len(scene["objects"]))]
-    usable = _usable_masks(instances, order, native, objects)
+    usable = _usable_masks(image, instances, order, native, objects)
     if not usable:
         return None
-    image = _contrast(rng, image)
     scale = side / max(instances.shape)
     height, width = (min(side, round(n * scale)) for n in instances.shape)
     frame = torch.zeros(3, side, side)
@@ -90,6 +93,25 @@ def boxes_of(masks: Tensor, scale: float) -> Tensor:
         columns = mask.any(0).nonzero()[:, 0]
         boxes.append([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
     return torch.tensor(boxes, dtype=torch.float32) * scale
+
+
+def edge_contrast(image: Tensor, mask: Tensor) -> float:
+    """How far the two sides of an object's edge lie apart, in standard deviations of a pixel.
+
+    Args:
+        image: CxHxW float32, native grid; the channel that shows it best counts.
+        mask: HxW bool.
+    """
+    width = max(1, int(0.08 * float(mask.sum()) ** 0.5))
+    kernel, inner = 2 * width + 1, mask.float()[None, None]
+    grown = F.max_pool2d(inner, kernel, 1, width)[0, 0] > 0
+    shrunk = -F.max_pool2d(-inner, kernel, 1, width)[0, 0] > 0
+    inside, outside = image[:, mask & ~shrunk], image[:, grown & ~mask]
+    if inside.shape[1] < 2 or outside.shape[1] < 2:
+        return 0.0
+    step = (inside.mean(1) - outside.mean(1)).abs()
+    spread = ((inside.var(1) + outside.var(1)) / 2 + 1).sqrt()
+    return float((step / spread).max())
 
 
 def jitter_boxes(rng: Rng, boxes: Tensor, low: Tensor, high: Tensor) -> Tensor:
@@ -168,9 +190,9 @@ def _to_native(image: Tensor, instances: Tensor, factor: float) -> tuple[Tensor,
 
 
 def _usable_masks(
-    instances: Tensor, objects: list[list[int]], native: int, most: int
+    image: Tensor, instances: Tensor, objects: list[list[int]], native: int, most: int
 ) -> list[Tensor]:
-    """The first `most` objects that are neither specks nor nearly the whole frame."""
+    """The first `most` objects that can be seen, and are neither specks nor nearly all there is."""
     usable: list[Tensor] = []
     index = instances.long()
     counts = torch.bincount(index.flatten(), minlength=256).tolist()
@@ -182,7 +204,8 @@ def _usable_masks(
         member[ids] = True
         mask = member[index]
         height, width = int(mask.any(1).sum()), int(mask.any(0).sum())
-        if max(height, width) >= max(3, 0.02 * native):
+        large = max(height, width) >= max(3, 0.02 * native)
+        if large and edge_contrast(image, mask) >= VISIBLE:
             usable.append(mask)
         if len(usable) == most:
             break
@@ -193,7 +216,7 @@ def _contrast(rng: Rng, image: Tensor) -> Tensor:
     """Noise on the native grid, then the stretch, gamma and sign of a display."""
     if rng.random() < 0.5:
         noise = rng.standard_normal(tuple(image.shape)).astype(np.float32)
-        image = image + float(np.exp(rng.uniform(0, np.log(14)))) * torch.from_numpy(noise)
+        image = image + float(np.exp(rng.uniform(0, np.log(10)))) * torch.from_numpy(noise)
     if rng.random() < 0.6:
         some = image[:, ::2, ::2].numpy()
         low, high = np.quantile(some, [0.005 * rng.random(), 1 - 0.01 * rng.random()])

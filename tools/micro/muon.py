@@ -13,7 +13,7 @@ def orthogonalise(matrices: Tensor, iterations: int = 4) -> Tensor:
     """Replaces each RxC matrix (R <= C) of a stack by about its nearest semi-orthogonal one."""
     a, b, c = 3.4445, -4.7750, 2.0315
     x = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    if torch.is_autocast_enabled("cpu"):
+    if torch.is_autocast_enabled(x.device.type):
         x = x.bfloat16()
     for _ in range(iterations):
         square = x @ x.transpose(1, 2)

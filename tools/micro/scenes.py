@@ -239,7 +239,7 @@ def _radius(rng: np.random.Generator, low: float = 0.03, high: float = 0.3) -> f
 
 def _contrast(rng: np.random.Generator) -> float:
     """A grey-level step: often small, sometimes large, of either sign."""
-    return float(rng.choice([-1, 1]) * np.exp(rng.uniform(np.log(12), np.log(100))))
+    return float(rng.choice([-1, 1]) * np.exp(rng.uniform(np.log(18), np.log(100))))
 
 
 def _degrade(rng: np.random.Generator, field: Array) -> Array:
@@ -255,7 +255,7 @@ def _degrade(rng: np.random.Generator, field: Array) -> Array:
     if rng.random() < 0.5:
         noise = ndimage.gaussian_filter(noise, rng.uniform(0.4, 1.6))
         noise /= noise.std() + 1e-6
-    return field + np.exp(rng.uniform(np.log(1), np.log(16))) * noise
+    return field + np.exp(rng.uniform(np.log(1), np.log(12))) * noise
 
 
 def draw_organs(rng: np.random.Generator, kind: str) -> Scene:
@@ -357,7 +357,7 @@ def draw_tissue(rng: np.random.Generator, kind: str) -> Scene:
 def _cut_in_two(
     rng: np.random.Generator, canvas: Canvas, region: Array, part: int, value: float
 ) -> None:
-    """Splits an instance along its length: two objects, often without any edge between them."""
+    """Splits an instance along its length: two objects with a faint edge between them."""
     rows, columns = np.nonzero(region)
     points = np.stack([rows, columns], 1) - [rows.mean(), columns.mean()]
     axis = np.linalg.eigh(points.T @ points)[1][:, 1] + rng.normal(0, 0.25, 2)
@@ -365,7 +365,7 @@ def _cut_in_two(
     along = (position @ axis).T
     reach = along[region]
     second = region & (along > np.quantile(reach, rng.uniform(0.3, 0.7)))
-    step = rng.choice([0, 0, 4, 9])
+    step = rng.choice([-1, 1]) * rng.choice([8, 14, 22])
     texture_inside = np.where(second, canvas.field + step, canvas.field)
     canvas.paint(second, texture_inside, part)
 

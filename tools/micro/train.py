@@ -1,4 +1,4 @@
-"""Trains the micro model from scratch on drawn scenes, on a CPU.
+"""Trains the micro model from scratch on drawn scenes, on a CPU or a GPU.
 
     python tools/micro/scenes.py BANK --count 8000 &
     python tools/micro/train.py --bank BANK --out OUT --minutes 70 --workers 2 --rank 0 &
@@ -42,7 +42,7 @@ BATCH = {8: 24, 16: 12, 32: 4, 64: 2}
 """Images per step and worker for each crop side in tokens."""
 
 
-CLICKED = 4
+CLICKED = 2
 """Objects per image that are asked for by clicks too."""
 
 WHOLE_FRAME = 1024
@@ -66,11 +66,11 @@ class Bank:
 
 
 def draw_batch(
-    bank: Bank, rng: np.random.Generator, tokens: int, objects: int
+    bank: Bank, rng: np.random.Generator, tokens: int, objects: int, images: int
 ) -> tuple[list[frames.FrameSample], tuple[int, int]]:
-    """Draws frames of `tokens` x `tokens`, and where in the 1024 frame they lie (row, column)."""
+    """Draws `images` frames of `tokens` x `tokens`, and where in the 1024 frame they lie."""
     samples: list[frames.FrameSample] = []
-    while len(samples) < BATCH[tokens]:
+    while len(samples) < images:
         scene = bank.scenes[int(rng.integers(len(bank.scenes)))]
         sample = frames.make_frame(scene, rng, tokens * crops.PATCH, objects)
         if sample is not None:
@@ -119,7 +119,7 @@ def _near_weights(targets: Tensor) -> Tensor:
 def _widen(extent: Tensor) -> Tensor:
     """Widens the occupied stretch of each NxT row by about a fifth at both ends."""
     side = extent.shape[1]
-    index = torch.arange(side, dtype=torch.float32)
+    index = torch.arange(side, dtype=torch.float32, device=extent.device)
     first = torch.where(extent > 0, index, float(side)).amin(1, keepdim=True)
     last = torch.where(extent > 0, index, -1.0).amax(1, keepdim=True)
     margin = 0.2 * (last - first + 1) + 2
@@ -163,7 +163,7 @@ class EncoderTeacher(nn.Module):
         meeting[:, :, :-1] |= across
         found = F.pixel_shuffle(self.edges(embeddings), 4)[:, 0]
         edge = F.binary_cross_entropy_with_logits(
-            found, meeting.float(), pos_weight=torch.tensor(3.0)
+            found, meeting.float(), pos_weight=found.new_tensor(3.0)
         )
         code = _windows(F.normalize(self.likeness(embeddings), dim=1))
         patch = _windows(ids[:, None, 2::4, 2::4])
@@ -203,24 +203,25 @@ def placing_loss(sam: Sam, rng: np.random.Generator) -> tuple[Tensor, dict[str, 
     boxes = torch.from_numpy(np.concatenate([start, start + size], 1).astype(np.float32))
     grid = 4 * torch.arange(side // 4, dtype=torch.float32) + 2
     noise = rng.standard_normal((count, MICRO_DIM, tokens, tokens)).astype(np.float32)
-    embeddings = torch.from_numpy(noise) * float(rng.uniform(0.1, 1.0))
-    batch = crops.PromptBatch(torch.arange(count))
+    device = sam.pixel_mean.device
+    embeddings = torch.from_numpy(noise).to(device) * float(rng.uniform(0.1, 1.0))
+    batch = crops.PromptBatch(torch.arange(count, device=device))
     if rng.random() < 0.75:
         inside_x = (grid > boxes[:, :1]) & (grid < boxes[:, 2:3])
         inside_y = (grid > boxes[:, 1:2]) & (grid < boxes[:, 3:])
         targets = (inside_y[:, :, None] & inside_x[:, None, :]).float()
-        batch.boxes = boxes + corner.repeat(2)
+        batch.boxes = (boxes + corner.repeat(2)).to(device)
         name = "fill"
     else:
         points = torch.from_numpy(rng.uniform(0, side, (count, 2)).astype(np.float32))
         square_x = (grid - points[:, :1]) ** 2
         square_y = (grid - points[:, 1:]) ** 2
         targets = (square_y[:, :, None] + square_x[:, None, :] < (side / 6) ** 2).float()
-        batch.points = (points + corner)[:, None]
-        batch.point_labels = torch.ones(count, 1)
+        batch.points = (points + corner)[:, None].to(device)
+        batch.point_labels = torch.ones(count, 1, device=device)
         name = "disc"
     logits, quality = crops.decode(sam, embeddings, batch, (row, column))
-    loss, iou = prompt_loss(logits, quality, targets, 0.9)
+    loss, iou = prompt_loss(logits, quality, targets.to(device), 0.9)
     return loss, {f"{name}_": iou.item()}
 
 
@@ -232,32 +233,33 @@ def training_loss(
     rng: np.random.Generator,
 ) -> tuple[Tensor, dict[str, float]]:
     """The loss of one batch: boxes always, clicks and a second round now and then."""
-    images = torch.stack([s.image for s in samples])
-    valid = torch.stack([s.valid for s in samples])
+    device = sam.pixel_mean.device
+    images = torch.stack([s.image for s in samples]).to(device)
+    valid = torch.stack([s.valid for s in samples]).to(device)
     # Whole frames teach the decoder about large objects; every other one spares the encoder.
     decoder_only = images.shape[-1] == WHOLE_FRAME and rng.random() < 0.5
     with torch.set_grad_enabled(not decoder_only):
         embeddings = crops.encode(sam, crops.normalise(sam, images, valid), offset)
     corner = torch.tensor([offset[1], offset[0]], dtype=torch.float32) * crops.PATCH
     count = len(samples[0].targets)
-    index = torch.arange(len(samples)).repeat_interleave(count)
-    targets = torch.cat([s.targets for s in samples])
+    index = torch.arange(len(samples), device=device).repeat_interleave(count)
+    targets = torch.cat([s.targets for s in samples]).to(device)
     boxes = torch.cat([s.boxes for s in samples])
     side = float(images.shape[-1])
     boxes = frames.jitter_boxes(rng, boxes, torch.tensor(0.0), torch.tensor(side))
-    boxes = boxes + corner.repeat(2)
+    boxes = (boxes + corner.repeat(2)).to(device)
 
     logits, quality = crops.decode(sam, embeddings, crops.PromptBatch(index, boxes=boxes), offset)
     loss, iou = prompt_loss(logits, quality, targets, 0.9)
     figures = {"box": iou.item()}
     if not decoder_only:
-        lesson = teacher(embeddings, torch.stack([s.ids for s in samples]))
+        lesson = teacher(embeddings, torch.stack([s.ids for s in samples]).to(device))
         loss = loss + 0.7 * lesson
         figures["lesson"] = lesson.item()
 
     if rng.random() < 0.45:
-        picked = torch.arange(len(index)).view(-1, count)[:, -CLICKED:].flatten()
-        points, labels = _clicks(samples, rng, count, corner)
+        picked = torch.arange(len(index), device=device).view(-1, count)[:, -CLICKED:].flatten()
+        points, labels = (part.to(device) for part in _clicks(samples, rng, count, corner))
         batch = crops.PromptBatch(index[picked], points=points, point_labels=labels)
         logits_2, quality_2 = crops.decode(sam, embeddings, batch, offset)
         few = points.shape[1] < 3
@@ -266,11 +268,16 @@ def training_loss(
         figures["points"] = iou.item()
         logits, boxes, index, targets = logits_2, None, index[picked], targets[picked]
     if rng.random() < 0.3:
-        picked = torch.arange(len(index))[::2]
+        picked = torch.arange(len(index), device=device)[::2]
         previous = logits[picked, :1].detach()
-        click, label = _corrections(rng, previous[:, 0] > 0, targets[picked] > 0.5)
+        found, wanted = (previous[:, 0] > 0).cpu(), (targets[picked] > 0.5).cpu()
+        click, label = _corrections(rng, found, wanted)
         batch = crops.PromptBatch(
-            index[picked], click + corner, label, None if boxes is None else boxes[picked], previous
+            index[picked],
+            (click + corner).to(device),
+            label.to(device),
+            None if boxes is None else boxes[picked],
+            previous,
         )
         logits, quality = crops.decode(sam, embeddings, batch, offset)
         extra, iou = prompt_loss(logits, quality, targets[picked], 0.9)
@@ -321,7 +328,7 @@ def tokens_at(progress: float, rng: np.random.Generator) -> int:
 
 def objects_at(tokens: int) -> int:
     """Objects per image: more where the encoder costs more."""
-    return {8: 4, 16: 4, 32: 8, 64: 12}[tokens]
+    return {8: 4, 16: 4, 32: 6, 64: 6}[tokens]
 
 
 def rate_at(progress: float, step: int, peak: float) -> float:
@@ -372,7 +379,7 @@ class Run:
 
     def load(self, path: Path) -> None:
         """Reads what `save` wrote."""
-        saved = torch.load(path, weights_only=True)
+        saved = torch.load(path, weights_only=True, map_location="cpu")
         self.sam.load_state_dict(saved["model"])
         self.average.load_state_dict(saved["average"])
         self.teacher.load_state_dict(saved["teacher"])
@@ -407,7 +414,7 @@ class Run:
         parameters = self.parameters()
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         clock = self.minutes if distributed.get_rank() == 0 else 0.0
-        flat = torch.cat([g.flatten() for g in grads] + [torch.tensor([clock])])
+        flat = torch.cat([g.flatten() for g in grads] + [grads[0].new_tensor([clock])])
         distributed.all_reduce(flat)
         self.minutes = flat[-1].item()
         mean = flat / distributed.get_world_size()
@@ -452,8 +459,8 @@ def run(options: argparse.Namespace) -> None:
         distributed.init_process_group(
             "gloo", init_method=meeting, rank=options.rank, world_size=options.workers
         )
-    sam = build_micro().train()
-    teacher = EncoderTeacher()
+    sam = build_micro().train().to(options.device)
+    teacher = EncoderTeacher().to(options.device)
     state = Run(sam, copy.deepcopy(sam).eval(), teacher, build_optimizers(sam, teacher))
     last = options.out / "last.pt"
     if last.exists():
@@ -475,13 +482,14 @@ def run(options: argparse.Namespace) -> None:
         if state.step < options.placing:
             loss, figures = placing_loss(sam, rng)
         else:
-            samples, offset = draw_batch(bank, rng, tokens, objects_at(tokens))
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=options.bf16):
+            images = options.images * BATCH[tokens]
+            samples, offset = draw_batch(bank, rng, tokens, objects_at(tokens), images)
+            with torch.autocast(options.device, dtype=torch.bfloat16, enabled=options.bf16):
                 loss, figures = training_loss(sam, teacher, samples, offset, rng)
         now = time.monotonic()
         state.minutes += (now - before) / 60
         before = now
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=options.bf16):
+        with torch.autocast(options.device, dtype=torch.bfloat16, enabled=options.bf16):
             state.update(loss, rate)
         log.add({"loss": loss.item(), **figures}, tokens)
         if log.write(f"step {state.step} min {state.minutes:.1f} lr {rate:.1e}"):
@@ -515,7 +523,9 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate")
     parser.add_argument("--placing", type=int, default=600, help="first steps without images")
     parser.add_argument("--init", type=Path, help="weights to start from instead of random ones")
-    parser.add_argument("--bf16", action="store_true", help="autocast; for CPUs that have bfloat16")
+    parser.add_argument("--bf16", action="store_true", help="autocast; where it is native")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--images", type=int, default=1, help="multiplies the images of a step")
     parser.add_argument("--workers", type=int, default=1, help="processes, of one thread each")
     parser.add_argument("--rank", type=int, default=0, help="which of the workers this one is")
     parser.add_argument("--seed", type=int, default=7)
