@@ -7,8 +7,12 @@ import torch
 from segment_anything.modeling import ImageEncoderViT
 from torch import nn
 
+from samonai.domains.medical import MedicalDomain
+from samonai.embeddings import build_targets
 from samonai.errors import InputError
+from samonai.prompts import Prompts
 from samonai.sam import encoder as lean
+from samonai.sam import load_sam
 from samonai.sam.encoder import encode_images, resolve_precision
 from samonai.sam.micro import build_micro
 
@@ -122,6 +126,27 @@ def test_the_bias_is_built_for_few_heads_at_a_time(monkeypatch):
     assert 2 * 289 * 289 * 4 in sizes  # the rest of the last chunk
 
 
+@pytest.mark.parametrize(("grid", "batch"), [(17, 2), (9, 1)])
+def test_the_folded_form_equals_upstream_too(monkeypatch, grid, batch):
+    encoder = vit(grid)
+    batch_images = images(encoder, batch)
+    asked = []
+    monkeypatch.setattr(lean, "attention_form", lambda *of: asked.append(of) or lean.FOLDED)
+    monkeypatch.setattr(lean, "_attend_with_bias", None)
+    expected = stock(encoder, batch_images)
+    assert error(encode_images(encoder, batch_images, "fp32"), expected) < 1e-5
+    assert error(encode_images(encoder, batch_images, "bf16"), expected) < 1e-2
+    assert {length for *_, length in asked} == {196, grid * grid}
+
+
+def test_the_form_is_chosen_by_device_dtype_and_length():
+    cpu, cuda, half = torch.device("cpu"), torch.device("cuda"), torch.bfloat16
+    assert lean.attention_form(cpu, half, lean.GLOBAL_TOKENS) == lean.BIAS
+    assert lean.attention_form(cuda, torch.float32, lean.GLOBAL_TOKENS) == lean.BIAS
+    assert lean.attention_form(cuda, half, 196) == lean.BIAS
+    assert lean.attention_form(cuda, half, lean.GLOBAL_TOKENS) == lean.FOLDED
+
+
 def test_embeddings_carry_no_graph_and_take_part_in_one():
     encoder = vit(9)
     embeddings = encode_images(encoder, images(encoder), "fp32")
@@ -177,3 +202,27 @@ def test_encoders_of_other_classes_are_called_as_they_are():
     found = encode_images(other, batch, "fp32")
     assert torch.equal(found, other(batch))
     assert not found.requires_grad
+
+
+def test_masks_on_bf16_embeddings_are_those_on_fp32_ones_on_real_scans(shared_data):
+    """The official decoder's masks, from boxes around the labels, on slices of real MR scans."""
+    network = load_sam("micro", device="cpu")
+    folder = shared_data / "medical" / "msd-hippocampus"
+    domain = MedicalDomain()
+    dice = []
+    for case in domain.find_cases(folder / "imagesTr", folder / "labelsTr")[:3]:
+        source = domain.read(case)
+        index = domain.frame_count(source) // 2
+        frame = domain.frame(source, index)
+        boxes = build_targets(frame).boxes
+        image = network.preprocess(frame.image)[None]
+        masks = [
+            network.decode(
+                network.encode(image, precision), Prompts.from_boxes(boxes)
+            ).low_res_logits.gt(0)
+            for precision in ("fp32", "bf16")
+        ]
+        assert masks[0].any()
+        dice += [2 * (a & b).sum() / (a.sum() + b.sum()) for a, b in zip(*masks, strict=True)]
+    assert len(dice) >= 4
+    assert min(dice) >= 0.99

@@ -63,7 +63,13 @@ def _version(name: str) -> str | None:
 def _device() -> Iterator[str]:
     import torch
 
-    from samonai.sam.encoder import resolve_precision
+    from samonai.sam.encoder import (
+        ATTENTION_FORMS,
+        GLOBAL_TOKENS,
+        attention_form,
+        dtype_of,
+        resolve_precision,
+    )
 
     devices = [torch.device("cuda", n) for n in range(torch.cuda.device_count())]
     for device in devices:
@@ -72,8 +78,10 @@ def _device() -> Iterator[str]:
     count = os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()
     yield f"cpu: {count} cores, {torch.get_num_threads()} threads"
     chosen = devices[0] if devices else torch.device("cpu")
-    yield f"used: {chosen}; the encoder computes in {resolve_precision('auto', chosen)}"
-    yield "attention: torch's scaled_dot_product_attention, upstream's weights as they are"
+    precision = resolve_precision("auto", chosen)
+    yield f"used: {chosen}; the encoder computes in {precision}"
+    form = attention_form(chosen, dtype_of(precision), GLOBAL_TOKENS)
+    yield f"attention: torch's scaled_dot_product_attention; {ATTENTION_FORMS[form]}"
 
 
 def _models() -> Iterator[str]:

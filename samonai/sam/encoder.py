@@ -2,10 +2,10 @@
 
 Upstream's attention writes the whole attention map of every head to memory, three times over: at
 1024 x 1024 pixels that is 768 MiB per copy in each global block of vit_b. Here attention goes
-through `scaled_dot_product_attention`, with the decomposed relative positions as an additive bias
-that is built for a few heads at a time. Linear layers run on the tokens of the image only, never
-on the padding of the attention windows. Nothing is cached between calls, so changed weights are
-seen at once.
+through `scaled_dot_product_attention`, and the decomposed relative positions take one of two forms,
+see `attention_form`. Linear layers run on the tokens of the image only, never on the padding of the
+attention windows. Nothing is cached between calls, so changed weights are seen at once; what could
+be, the tables of relative positions, takes a few thousandths of a forward.
 """
 
 import contextlib
@@ -15,18 +15,28 @@ import torch
 from segment_anything.modeling import ImageEncoderViT
 from segment_anything.modeling.image_encoder import Attention, Block, get_rel_pos
 from torch import nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 from samonai.errors import InputError
 
 PRECISIONS = ("fp32", "bf16", "fp16", "auto")
 """What `encode_images` takes as `precision`."""
 
+BIAS, FOLDED = "bias", "folded"
+ATTENTION_FORMS = {
+    BIAS: "relative positions as an additive bias, built for a few heads at a time",
+    FOLDED: "relative positions folded into wider queries and keys, no bias at all",
+}
+"""What `attention_form` returns, in words."""
+
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # The relative positions of one global block at 1024 x 1024 would take heads x 64 MiB in fp32. One
 # head at a time is no slower on a CPU and stays small beside the activations.
 _BIAS_BYTES = 1 << 26
-_BIAS_BYTES_CUDA = 1 << 30
+_BIAS_BYTES_CUDA = 1 << 28
+_WINDOW_TOKENS = 1024
+GLOBAL_TOKENS = 4096
+"""Tokens of a whole 1024 x 1024 image."""
 
 
 @torch.no_grad()
@@ -52,7 +62,7 @@ def encode_images(
         InputError: The precision is unknown, the images do not fit the encoder, or the values
             overflow in fp16.
     """
-    dtype = _DTYPES[resolve_precision(precision, images.device)]
+    dtype = dtype_of(resolve_precision(precision, images.device))
     if not isinstance(image_encoder, ImageEncoderViT):
         with _computing_in(dtype, images.device):
             embeddings: torch.Tensor = image_encoder(images.float()).float()
@@ -80,6 +90,23 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     if precision != "auto":
         return precision
     return "bf16" if _has_bf16_arithmetic(device) else "fp32"
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """Return the dtype of a precision that `resolve_precision` returned."""
+    return _DTYPES[precision]
+
+
+def attention_form(device: torch.device, dtype: torch.dtype, length: int) -> str:
+    """Return how the encoder brings relative positions into attention among `length` tokens.
+
+    A bias of every query and key is the fastest form on a CPU in any precision (folded took 1.3 to
+    1.9 times as long in a global block of vit_b), and for windows anywhere, since they are small.
+    A GPU's fused kernels take no such bias in half precision without reading it from memory, query
+    by key: there the whole image is attended in the folded form.
+    """
+    half = dtype in (torch.bfloat16, torch.float16)
+    return FOLDED if device.type == "cuda" and half and length > _WINDOW_TOKENS else BIAS
 
 
 def _has_bf16_arithmetic(device: torch.device) -> bool:
@@ -161,7 +188,7 @@ def _attend_in_chunks(
     Returns:
         (N, h·w, c), in the dtype of the inputs.
     """
-    count, height, width, _ = q.shape
+    height, width = q.shape[1:3]
     length = height * width
     scale = attention.scale
     if not attention.use_rel_pos:
@@ -170,6 +197,22 @@ def _attend_in_chunks(
     # (h_query, h_key, c) and (w_query, w_key, c), in the precision of the queries.
     table_h = get_rel_pos(height, height, attention.rel_pos_h).to(q.dtype)
     table_w = get_rel_pos(width, width, attention.rel_pos_w).to(q.dtype)
+    form = attention_form(q.device, q.dtype, length)
+    attend = _attend_folded if form == FOLDED else _attend_with_bias
+    return attend(q, k, v, table_h, table_w, scale)
+
+
+def _attend_with_bias(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    table_h: torch.Tensor,
+    table_w: torch.Tensor,
+    scale: float,
+) -> torch.Tensor:
+    """Attend with the relative positions as a bias (chunk, h·w, h·w); see `_attend_in_chunks`."""
+    count, height, width, _ = q.shape
+    length = height * width
     budget = _BIAS_BYTES_CUDA if q.is_cuda else _BIAS_BYTES
     chunk = max(1, budget // (length * length * q.element_size()))
     bias = q.new_empty(min(chunk, count), height, width, height, width)
@@ -186,3 +229,30 @@ def _attend_in_chunks(
             queries, keys, values, attn_mask=mask, scale=scale
         )[0]
     return out
+
+
+def _attend_folded(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    table_h: torch.Tensor,
+    table_w: torch.Tensor,
+    scale: float,
+) -> torch.Tensor:
+    """Attend on queries that carry their own relative positions; see `_attend_in_chunks`.
+
+    A query's term for a key's row, and that for its column, are h + w numbers. They become channels
+    of the query, and a key's row and column, written as ones among zeros, those of the key: their
+    product is the bias. Values are padded to the same width, which fused kernels ask for.
+    """
+    count, height, width, channels = q.shape
+    along_h = torch.einsum("nhwc,hkc->nhwk", q, table_h)
+    along_w = torch.einsum("nhwc,wkc->nhwk", q, table_w)
+    queries = torch.cat([q * scale, along_h, along_w], dim=-1).flatten(1, 2)
+    rows = torch.eye(height, dtype=k.dtype, device=k.device).repeat_interleave(width, 0)
+    columns = torch.eye(width, dtype=k.dtype, device=k.device).repeat(height, 1)
+    places = torch.cat([rows, columns], dim=-1).expand(count, -1, -1)
+    keys = torch.cat([k.flatten(1, 2), places], dim=-1)
+    values = pad(v.flatten(1, 2), (0, height + width))
+    out = scaled_dot_product_attention(queries[None], keys[None], values[None], scale=1.0)
+    return out[0][..., :channels]
