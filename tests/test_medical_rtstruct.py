@@ -25,8 +25,8 @@ from scipy import ndimage
 
 from samonai.domains.medical import Volume, read_volume
 from samonai.domains.medical.itk import LPS_TO_RAS
-from samonai.domains.medical.outlines import outlines
 from samonai.domains.medical.outputs import write_outputs
+from samonai.domains.outlines import outlines
 
 
 def filled(polygon: npt.NDArray[np.float64], shape: tuple[int, int]) -> npt.NDArray[np.bool_]:

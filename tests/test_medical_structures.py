@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 from samonai.domains.base import Case
 from samonai.domains.medical import MedicalDomain, Volume, read_label, read_volume
 from samonai.domains.medical.outputs import write_outputs
-from samonai.domains.medical.rasterise import fill_polygons
+from samonai.domains.rasterise import fill_polygons
 from samonai.errors import InputError
 from samonai.inference.trained import trained_domain
 

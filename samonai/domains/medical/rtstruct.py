@@ -19,8 +19,8 @@ from samonai.domains.base import LabelFacts
 from samonai.domains.medical.dicom_files import quiet
 from samonai.domains.medical.dicom_slices import Slice
 from samonai.domains.medical.dicom_source import SourceSeries, copy_patient_and_study
-from samonai.domains.medical.outlines import outlines
 from samonai.domains.medical.segments import Segment
+from samonai.domains.outlines import outlines
 from samonai.files import write_atomically
 
 MANUFACTURER = "samonai"

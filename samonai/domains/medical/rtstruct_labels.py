@@ -13,8 +13,8 @@ from pydicom.dataset import Dataset
 
 from samonai.domains.medical.dicom_files import element, quiet
 from samonai.domains.medical.itk import LPS_TO_RAS
-from samonai.domains.medical.rasterise import fill_polygons
 from samonai.domains.medical.volume import Volume
+from samonai.domains.rasterise import fill_polygons
 from samonai.errors import InputError
 
 logger = logging.getLogger(__name__)

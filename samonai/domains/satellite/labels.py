@@ -19,7 +19,7 @@ from rasterio.windows import Window as FileWindow
 from samonai.domains.satellite.access import open_raster
 from samonai.domains.satellite.features import Features
 from samonai.domains.satellite.raster import LabelArray, LabelWindow, Raster, format_crs
-from samonai.domains.satellite.tiles import Window
+from samonai.domains.tiles import Window
 from samonai.errors import InputError
 
 _LARGEST_CLASS = np.iinfo(np.uint16).max

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from samonai.domains.satellite.layers import ClassLayers
+from samonai.domains.layers import ClassLayers
 from samonai.domains.satellite.prediction import IdWriter, RasterPrediction
 from samonai.domains.satellite.raster import Raster
-from samonai.domains.satellite.tiles import TileGrid, Window
+from samonai.domains.tiles import TileGrid, Window
 from samonai.frame import Frame
 from samonai.prompts import FramePrompts
 

@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from samonai.domains.satellite.access import environment, one_line
 from samonai.domains.satellite.raster import Raster
-from samonai.domains.satellite.tiles import Window
+from samonai.domains.tiles import Window
 
 BLOCK = 512
 """Side of the blocks that rasters are written in."""

@@ -17,7 +17,7 @@ from samonai.domains.satellite.features import (
     read_features,
 )
 from samonai.domains.satellite.raster import Raster
-from samonai.domains.satellite.tiles import TileGrid, Window
+from samonai.domains.tiles import TileGrid, Window
 from samonai.errors import InputError
 from samonai.prompts import FramePrompts
 

@@ -17,7 +17,7 @@ from rasterio.windows import Window as FileWindow
 
 from samonai.domains.satellite.access import open_raster
 from samonai.domains.satellite.scaling import Ranges, Sample, Scaling, to_picture
-from samonai.domains.satellite.tiles import Window
+from samonai.domains.tiles import Window
 from samonai.errors import InputError
 
 LabelArray = npt.NDArray[np.int32]

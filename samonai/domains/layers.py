@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from samonai.domains.satellite.tiles import TileGrid, Window
+from samonai.domains.tiles import TileGrid, Window
 
 
 class ClassLayers:

@@ -1,0 +1,162 @@
+"""Windows of a grid of pixels, and overlapping tiles that cover it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from samonai.errors import InputError
+
+LARGEST_TILE = 8192
+"""Longest side of a tile in pixels: what one frame may take in memory."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of a grid in pixels: rows `row` to `row + height`, columns likewise."""
+
+    row: int
+    column: int
+    height: int
+    width: int
+
+    @property
+    def bottom(self) -> int:
+        """Return the first row below."""
+        return self.row + self.height
+
+    @property
+    def right(self) -> int:
+        """Return the first column to the right."""
+        return self.column + self.width
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Return what cuts the window out of an array of the whole."""
+        return slice(self.row, self.bottom), slice(self.column, self.right)
+
+    def within(self, outer: "Window") -> tuple[slice, slice]:
+        """Return what cuts the window out of an array of `outer`, which holds it."""
+        row, column = self.row - outer.row, self.column - outer.column
+        return slice(row, row + self.height), slice(column, column + self.width)
+
+    def intersection(self, other: "Window") -> "Window | None":
+        """Return what both windows share, or None."""
+        row, column = max(self.row, other.row), max(self.column, other.column)
+        height = min(self.bottom, other.bottom) - row
+        width = min(self.right, other.right) - column
+        return Window(row, column, height, width) if height > 0 and width > 0 else None
+
+    def union(self, other: "Window") -> "Window":
+        """Return the smallest window that holds both."""
+        row, column = min(self.row, other.row), min(self.column, other.column)
+        bottom, right = max(self.bottom, other.bottom), max(self.right, other.right)
+        return Window(row, column, bottom - row, right - column)
+
+    def grown(self, margin: int) -> "Window":
+        """Return the window with a margin on each side."""
+        return Window(
+            self.row - margin,
+            self.column - margin,
+            self.height + 2 * margin,
+            self.width + 2 * margin,
+        )
+
+
+@dataclass(frozen=True)
+class TileGrid:
+    """Overlapping tiles that cover a grid of pixels, numbered row by row.
+
+    All have one size; where the grid's side is no multiple, the last tiles are moved inwards
+    instead of being cut. A grid smaller than a tile is one tile.
+
+    Attributes:
+        size: (H, W) of the grid in pixels.
+        tile: (H, W) of a tile.
+        overlap: Rows and columns that neighbours share at least.
+        offset: Rows and columns that the inner tiles are moved up and left by.
+    """
+
+    size: tuple[int, int]
+    tile: tuple[int, int]
+    overlap: tuple[int, int]
+    offset: tuple[int, int] = (0, 0)
+
+    def __post_init__(self) -> None:
+        """Check that tiles make progress.
+
+        Raises:
+            InputError: A tile is too small or too large, or the overlap takes half of it or more.
+        """
+        for side, overlap in zip(self.tile, self.overlap, strict=True):
+            if not 16 <= side <= LARGEST_TILE:
+                raise InputError(
+                    f"tile: {side} pixels; expected 16 to {LARGEST_TILE}. Choose another tile or "
+                    f"resolution, or resample the image"
+                )
+            if not 0 <= overlap <= side // 2:
+                raise InputError(
+                    f"overlap: {overlap} pixels of a tile's {side}; expected at most half of it"
+                )
+
+    @property
+    def rows(self) -> list[int]:
+        """Return the first row of each row of tiles."""
+        return _starts(self.size[0], self.tile[0], self.overlap[0], self.offset[0])
+
+    @property
+    def columns(self) -> list[int]:
+        """Return the first column of each column of tiles."""
+        return _starts(self.size[1], self.tile[1], self.overlap[1], self.offset[1])
+
+    def __len__(self) -> int:
+        """Return the number of tiles."""
+        return len(self.rows) * len(self.columns)
+
+    def window(self, index: int) -> Window:
+        """Return where a tile lies."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"tile {index}: there are tiles 0 to {len(self) - 1}")
+        row, column = divmod(index, len(self.columns))
+        height, width = (min(t, s) for t, s in zip(self.tile, self.size, strict=True))
+        return Window(self.rows[row], self.columns[column], height, width)
+
+    def touching(self, part: Window) -> list[int]:
+        """Return the numbers of the tiles that share a pixel with a window, ascending."""
+        height, width = (min(t, s) for t, s in zip(self.tile, self.size, strict=True))
+        rows = [n for n, r in enumerate(self.rows) if r < part.bottom and r + height > part.row]
+        columns = [
+            n for n, c in enumerate(self.columns) if c < part.right and c + width > part.column
+        ]
+        return [row * len(self.columns) + column for row in rows for column in columns]
+
+    def weights(self, index: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Return how much a tile's rows and columns count, float32 (H,) and (W,), above 0 to 1.
+
+        They rise smoothly over the overlap, and are 1 along the grid's own border. The product
+        is the weight of a pixel.
+        """
+        window = self.window(index)
+        return (
+            _ramp(window.height, self.overlap[0], window.row > 0, window.bottom < self.size[0]),
+            _ramp(window.width, self.overlap[1], window.column > 0, window.right < self.size[1]),
+        )
+
+
+def _starts(size: int, tile: int, overlap: int, offset: int) -> list[int]:
+    if size <= tile:
+        return [0]
+    step = tile - overlap
+    inner = range(step - offset % step, size - tile, step)
+    return [0, *(start for start in inner if start > 0), size - tile]
+
+
+def _ramp(length: int, overlap: int, first: bool, last: bool) -> npt.NDArray[np.float32]:
+    weights = np.ones(length, np.float32)
+    span = min(max(overlap, 1), length)
+    rise = np.sin(np.pi / 2 * (np.arange(span) + 0.5) / span) ** 2
+    if first:
+        weights[:span] *= rise.astype(np.float32)
+    if last:
+        weights[-span:] *= rise[::-1].astype(np.float32)
+    return weights
