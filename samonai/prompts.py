@@ -186,6 +186,10 @@ class FramePrompts:
         """Return the number of prompts N."""
         return len(self.classes)
 
+    def __getitem__(self, rows: npt.NDArray[np.integer]) -> "FramePrompts":
+        """Return the prompts at the given rows (integer indices)."""
+        return replace(self, **{k: v[rows] for k, v in vars(self).items() if v is not None})
+
     def to_model(self, geometry: FrameGeometry) -> Prompts:
         """Return the prompts in model space, on image 0."""
         prompts = Prompts.from_boxes(geometry.boxes_to_model(self.boxes))

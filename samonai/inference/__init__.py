@@ -18,6 +18,8 @@ from samonai.inference.handlers import (
     LabelWriter,
 )
 from samonai.inference.inferer import FramePrompts, SourceInferer
+from samonai.inference.interpolate import interpolate_boxes
+from samonai.inference.propagate import Propagation, Propagator
 from samonai.inference.trained import (
     evaluation_cases,
     evaluation_facts,
@@ -27,8 +29,10 @@ from samonai.inference.trained import (
     trained_domain,
     trained_network,
 )
+from samonai.inference.volume import SPREADS, VolumeInferer
 
 __all__ = [
+    "SPREADS",
     "CalibrationMetrics",
     "CaseDataset",
     "CaseMetrics",
@@ -42,13 +46,17 @@ __all__ = [
     "FramePrompts",
     "LabelPrompts",
     "LabelWriter",
+    "Propagation",
+    "Propagator",
     "SourceInferer",
+    "VolumeInferer",
     "case_loader",
     "check_members",
     "ensemble_decoders",
     "evaluation_cases",
     "evaluation_facts",
     "input_cases",
+    "interpolate_boxes",
     "label_facts",
     "load_members",
     "parse_counts",

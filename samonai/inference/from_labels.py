@@ -16,9 +16,10 @@ from samonai.geometry import FrameGeometry
 from samonai.prompts import FramePrompts
 from samonai.sampling import jitter_boxes
 
-REGIMES = ("slices", "volume", "clicks")
-"""A box per frame and object, one box per class around the whole structure, or one click per frame
-and object, at its interior centre."""
+REGIMES = ("slices", "volume", "clicks", "middle", "keyframes")
+"""A box per frame and object; one box per class around the whole structure; one click per frame
+and object, at its interior centre; one box per class on its middle frame alone; or on its first,
+middle and last frame."""
 
 
 def prompts_from_label(
@@ -39,7 +40,8 @@ def prompts_from_label(
         source: A source with a label.
         regime: "slices" puts a box around each object on each frame; "volume" puts one box per
             class around the whole structure, on all its frames; "clicks" puts a click into each
-            object on each frame.
+            object on each frame; "middle" puts one box per class on the middle one of its frames,
+            and "keyframes" on the first, the middle and the last one.
         box_jitter: Each side moves by up to this share of the box's width or height, drawn from
             the seed, the source and the frame; a structure's box is drawn once for all frames.
         min_area: Objects of fewer pixels get no prompt.
@@ -71,6 +73,8 @@ def prompts_from_label(
     key = seed, zlib.crc32(source.source_id.encode())
     if regime == "volume":
         return _around_structures(prompts, sizes, box_jitter, key)
+    if regime in ("middle", "keyframes"):
+        prompts = _on_few_frames(prompts, ends=regime == "keyframes")
     if regime == "clicks" or not box_jitter:
         return prompts
     return {
@@ -124,6 +128,27 @@ def _grown(
     grown = boxes + np.array([-margin, -margin, margin, margin], np.float32)
     limits = np.array([size[1], size[0], size[1], size[0]], np.float32)
     return np.clip(grown, 0, limits).astype(np.float32) if margin else boxes
+
+
+def _on_few_frames(prompts: dict[int, FramePrompts], *, ends: bool) -> dict[int, FramePrompts]:
+    """Keep one box per class on the middle one of its frames, and with `ends` on the outer two."""
+    frames: dict[int, list[int]] = {}
+    for index, found in sorted(prompts.items()):
+        for value in np.unique(found.classes).tolist():
+            frames.setdefault(value, []).append(index)
+    kept: dict[int, tuple[list[npt.NDArray[np.float32]], list[int]]] = {}
+    for value, indices in sorted(frames.items()):
+        middle = indices[len(indices) // 2]
+        for index in sorted({middle, indices[0], indices[-1]} if ends else {middle}):
+            of_class = prompts[index].boxes[prompts[index].classes == value]
+            box = np.concatenate([of_class[:, :2].min(0), of_class[:, 2:].max(0)])
+            boxes, values = kept.setdefault(index, ([], []))
+            boxes.append(box)
+            values.append(value)
+    return {
+        index: FramePrompts(np.array(boxes, np.float32), np.array(values, np.int64))
+        for index, (boxes, values) in sorted(kept.items())
+    }
 
 
 def _around_structures(

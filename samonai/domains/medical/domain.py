@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,12 @@ class MedicalDomain:
             return prompts_on_slices(clicks, self.axis, path)
         boxes = read_boxes(path, source, class_names=class_names, only_case=only_case)
         return boxes_on_slices(boxes, self.axis)
+
+    def along(self, axis: int) -> "MedicalDomain":
+        """Return this domain with slices cut across another array axis."""
+        other = copy(self)
+        other.axis = axis
+        return other
 
     def frame_count(self, source: Volume) -> int:
         """Return the number of slices across the domain's axis."""

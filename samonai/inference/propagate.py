@@ -1,0 +1,283 @@
+"""From a prompt on one frame to the frames beside it: the mask of a frame prompts the next."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn.functional import adaptive_avg_pool2d, cosine_similarity
+
+from samonai.errors import InputError
+from samonai.frame import Frame
+from samonai.geometry import FrameGeometry
+from samonai.prompts import FramePrompts, Prompts
+from samonai.sam.network import DecodeOutput
+
+PROMPTS = ("box", "mask", "box+mask")
+"""What the mask of a frame gives the next one: the box around it, its logits, or both."""
+
+Decode = Callable[[torch.Tensor, Prompts], DecodeOutput]
+
+
+@dataclass(frozen=True)
+class Propagation:
+    """How a mask prompts the next frame, and when that ends.
+
+    A track ends before the first frame on which one of these fails, or its mask is empty.
+
+    Attributes:
+        prompt: See `PROMPTS`.
+        margin: The box grows by this share of its width and height on each side.
+        area: The area may grow or shrink by up to this factor from one frame to the next.
+        iou: The decoder's own estimate of its mask's IoU must be at least this.
+        similarity: Cosine between the mean embeddings of the object on two neighbouring frames
+            must be at least this.
+        frames: At most so many frames are passed on each side; None: all.
+    """
+
+    prompt: str = "box"
+    margin: float = 0.05
+    area: float = 3.0
+    iou: float = 0.5
+    similarity: float = 0.8
+    frames: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            InputError: One of them cannot be used.
+        """
+        if self.prompt not in PROMPTS:
+            raise InputError(f"propagate_prompt={self.prompt!r}: use one of {', '.join(PROMPTS)}")
+        if self.area < 1:
+            raise InputError(f"propagate_area={self.area:g}: expected a factor of 1 or more")
+        if not (self.margin > -0.5 and 0 <= self.iou <= 1 and -1 <= self.similarity <= 1):
+            raise InputError(
+                f"propagation {asdict(self)}: expected a margin above -0.5, an IoU from 0 to 1 and "
+                "a similarity from -1 to 1"
+            )
+        if self.frames is not None and self.frames < 0:
+            raise InputError(f"propagate_frames={self.frames}: expected 0 or more")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The mask of an object on a frame.
+
+    Attributes:
+        low_res: float16 (1, h, w), logits in the low-res frame.
+        box: float32 (4,), xyxy in frame space, around the mask.
+        value: Label value of the object.
+        area: Pixels of the frame.
+        look: float32 (C,), mean embedding over the mask.
+        passed: Frames between it and the frame that was prompted.
+    """
+
+    low_res: torch.Tensor
+    box: npt.NDArray[np.float32]
+    value: int
+    area: int
+    look: torch.Tensor
+    passed: int = 0
+
+
+@dataclass(frozen=True)
+class FrameTracks:
+    """The objects that were found on a frame, in the form that a merger takes.
+
+    Attributes:
+        low_res: float16 (N, 1, h, w), logits in the low-res frame.
+        prompts: The box around each mask, and its class.
+    """
+
+    low_res: torch.Tensor
+    prompts: FramePrompts
+
+
+class Propagator:
+    """Carries prompts from frame to frame of one source, towards both ends.
+
+    All objects of a frame are decoded together, so that a source is passed twice at most: up and
+    down. Nothing but one frame's embedding and, of each object and frame, the low-res logits as
+    float16 is in memory (131 kB).
+
+    Args:
+        frame: Cuts a frame of the source.
+        embed: Returns a frame's embedding, float (C, h, w).
+        decode: Decodes prompts on an embedding, in model space.
+        long_side: Side of the model image.
+        rule: How, and when to stop.
+    """
+
+    def __init__(
+        self,
+        frame: Callable[[int], Frame],
+        embed: Callable[[Frame], torch.Tensor],
+        decode: Decode,
+        long_side: int,
+        rule: Propagation,
+    ) -> None:
+        """Keep what passing a source needs."""
+        self._frame, self._embed, self._decode = frame, embed, decode
+        self._long_side, self._rule = long_side, rule
+
+    def __call__(self, seeds: Mapping[int, FramePrompts], count: int) -> dict[int, FrameTracks]:
+        """Return what is found on each frame.
+
+        Args:
+            seeds: Prompts by frame index; every one is an object of its own.
+            count: Number of frames of the source.
+        """
+        found: dict[int, list[Answer]] = defaultdict(list)
+        started: dict[int, list[Answer]] = {}
+        for index, prompts in sorted(seeds.items()):
+            frame = self._frame(index)
+            model = prompts.to_model(FrameGeometry(frame.size, self._long_side))
+            answers = self._answers(frame, model, prompts.classes)
+            started[index] = [answer for answer in answers if answer is not None]
+            found[index] += started[index]
+        if started:
+            first, last = min(started), max(started)
+            self._pass(range(first, count), started, found)
+            self._pass(range(last, -1, -1), started, found)
+        return {index: _together(answers) for index, answers in sorted(found.items()) if answers}
+
+    def _pass(
+        self,
+        indices: Iterable[int],
+        started: Mapping[int, list[Answer]],
+        found: dict[int, list[Answer]],
+    ) -> None:
+        """Go through frames in one direction; objects join where they were prompted."""
+        active: list[Answer] = []
+        waiting = set(started)
+        for index in indices:
+            if active:
+                active = self._next(self._frame(index), active)
+                found[index] += active
+            active += started.get(index, [])
+            waiting.discard(index)
+            if not active and not waiting:
+                return
+
+    def _next(self, frame: Frame, before: list[Answer]) -> list[Answer]:
+        """Return the objects that go on to a frame."""
+        limit = self._rule.frames
+        before = [each for each in before if limit is None or each.passed < limit]
+        if not before:
+            return []
+        values = np.array([each.value for each in before], np.int64)
+        answers = self._answers(frame, self._prompts(frame, before), values)
+        return [
+            replace(answer, passed=old.passed + 1)
+            for old, answer in zip(before, answers, strict=True)
+            if answer is not None and self._goes_on(old, answer)
+        ]
+
+    def _prompts(self, frame: Frame, before: list[Answer]) -> Prompts:
+        """Let the masks of the frame before prompt a frame."""
+        geometry = FrameGeometry(frame.size, self._long_side)
+        boxes = np.stack([each.box for each in before])
+        sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2) * self._rule.margin
+        grown = boxes + sides * np.array([-1, -1, 1, 1], np.float32)
+        limits = np.array([frame.size[1], frame.size[0]] * 2, np.float32)
+        prompts = Prompts.from_boxes(geometry.boxes_to_model(np.clip(grown, 0, limits)))
+        if self._rule.prompt == "box":
+            return prompts
+        masks = torch.stack([each.low_res.float() for each in before])
+        boxes_too = prompts.boxes if self._rule.prompt == "box+mask" else None
+        return replace(prompts, boxes=boxes_too, mask_inputs=masks)
+
+    @torch.no_grad()
+    def _answers(
+        self, frame: Frame, prompts: Prompts, values: npt.NDArray[np.int64]
+    ) -> list[Answer | None]:
+        """Decode prompts on a frame; None where the mask is empty or not believed."""
+        geometry = FrameGeometry(frame.size, self._long_side)
+        embedding = self._embed(frame)
+        output = self._decode(embedding, prompts)
+        answers: list[Answer | None] = []
+        for row, value in enumerate(values.tolist()):
+            low_res = output.low_res_logits[row]
+            mask = (geometry.logits_to_frame(low_res[None])[0, 0] > 0).cpu().numpy()
+            if frame.valid is not None:
+                mask &= frame.valid
+            if not mask.any() or float(output.iou_predictions[row, 0]) < self._rule.iou:
+                answers.append(None)
+                continue
+            rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+            box = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
+            look = _look(embedding, low_res).cpu()
+            area = int(np.count_nonzero(mask))
+            answers.append(Answer(low_res.half().cpu(), box, int(value), area, look))
+        return answers
+
+    def _goes_on(self, old: Answer, new: Answer) -> bool:
+        ratio = new.area / old.area
+        similar = float(cosine_similarity(old.look, new.look, dim=0))
+        within = 1 / self._rule.area <= ratio <= self._rule.area
+        return within and similar >= self._rule.similarity
+
+
+def _look(embedding: torch.Tensor, low_res: torch.Tensor) -> torch.Tensor:
+    """Return the mean (C,) of an embedding (C, h, w) over a mask of low-res logits (1, H, W)."""
+    height, width = embedding.shape[-2:]
+    weights = adaptive_avg_pool2d((low_res > 0).to(embedding), (height, width))[0]
+    if not bool(weights.any()):  # smaller than a cell
+        weights = torch.zeros_like(weights)
+        place = int(adaptive_avg_pool2d(low_res.to(embedding), (height, width)).argmax())
+        weights.view(-1)[place] = 1
+    return (embedding * weights).sum((1, 2)) / weights.sum()
+
+
+def _together(answers: list[Answer]) -> FrameTracks:
+    boxes = np.stack([each.box for each in answers]).astype(np.float32)
+    values = np.array([each.value for each in answers], np.int64)
+    return FrameTracks(torch.stack([each.low_res for each in answers]), FramePrompts(boxes, values))
+
+
+def seeds_of(prompts: Mapping[int, FramePrompts]) -> dict[int, FramePrompts]:
+    """Keep one frame of prompts that stay the same over neighbouring frames: the middle one.
+
+    A box drawn in three dimensions asks for one object, not for one on each of its frames.
+    """
+    runs: list[tuple[int, int, FramePrompts]] = []  # first frame, last frame, one prompt
+    for index, found in sorted(prompts.items()):
+        for row in range(len(found)):
+            one = found[np.array([row])]
+            for number, (first, last, other) in enumerate(runs):
+                if last == index - 1 and _same(one, other):
+                    runs[number] = first, index, other
+                    break
+            else:
+                runs.append((index, index, one))
+    middles: dict[int, list[FramePrompts]] = defaultdict(list)
+    for first, last, one in runs:
+        middles[(first + last) // 2].append(one)
+    return {index: _joined(parts) for index, parts in sorted(middles.items())}
+
+
+def _same(first: FramePrompts, second: FramePrompts) -> bool:
+    same = first.classes[0] == second.classes[0]
+    points = first.point_coords is None and second.point_coords is None
+    return bool(same and points and np.array_equal(first.boxes, second.boxes))
+
+
+def _joined(parts: list[FramePrompts]) -> FramePrompts:
+    """Put single prompts into one row each; all have points or none has."""
+    boxes = np.concatenate([part.boxes for part in parts])
+    classes = np.concatenate([part.classes for part in parts])
+    if any(part.point_coords is None for part in parts):
+        return FramePrompts(boxes, classes)
+    width = max(part.point_coords.shape[1] for part in parts if part.point_coords is not None)
+    coords = np.zeros((len(parts), width, 2), np.float32)
+    labels = np.full((len(parts), width), -1, np.int64)
+    for row, part in enumerate(parts):
+        assert part.point_coords is not None
+        assert part.point_labels is not None
+        coords[row, : part.point_coords.shape[1]] = part.point_coords[0]
+        labels[row, : part.point_labels.shape[1]] = part.point_labels[0]
+    return FramePrompts(boxes, classes, None, coords, labels)
