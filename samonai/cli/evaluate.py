@@ -40,8 +40,10 @@ def evaluate(
     prompts: Annotated[
         str,
         typer.Option(
-            help="`slices`: a box per slice and object; `volume`: one 3D box per class; `clicks`: "
-            "1, 3, 5 and 9 clicks per slice and object (`--set eval_clicks=...`)."
+            help="`slices`: a box per slice and object; `volume`: one 3D box per class; `middle`: "
+            "one box per class on its middle slice, propagated; `keyframes`: boxes on the first, "
+            "middle and last slice, interpolated; `clicks`: 1, 3, 5 and 9 clicks per slice and "
+            "object (`--set eval_clicks=...`)."
         ),
     ] = "slices",
     box_jitter: Annotated[

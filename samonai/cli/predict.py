@@ -67,6 +67,14 @@ def predict(
             help="Write how sure it is, as a map and per structure; by default for several runs."
         ),
     ] = None,
+    propagate: Annotated[
+        bool,
+        typer.Option(
+            "--propagate",
+            help="Carry each box, drawn on one slice, to the slices on both sides "
+            "(`--set propagate_...` says when to stop).",
+        ),
+    ] = False,
     store: options.Store = None,
     device: options.Device = None,
     set_: options.Set = None,
@@ -80,6 +88,8 @@ def predict(
         raise InputError("give --run for a fine-tuned decoder, or --model for a model as it is")
     config = read_config(config_files(domain, INFERENCE))
     settings = parse_settings(set_ or [], config, options.HAVE_OPTIONS)
+    if propagate:
+        settings["spread"] = "propagate"
     written = api.predict(
         open_runs(run, checkpoint=checkpoint, device=device) if run else str(model),
         source,

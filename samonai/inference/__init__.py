@@ -29,7 +29,7 @@ from samonai.inference.trained import (
     trained_domain,
     trained_network,
 )
-from samonai.inference.volume import SPREADS, VolumeInferer
+from samonai.inference.volume import SPREADS, VolumeInferer, cleaning
 
 __all__ = [
     "SPREADS",
@@ -52,6 +52,7 @@ __all__ = [
     "VolumeInferer",
     "case_loader",
     "check_members",
+    "cleaning",
     "ensemble_decoders",
     "evaluation_cases",
     "evaluation_facts",

@@ -17,8 +17,8 @@ from samonai.embeddings.store import EmbeddingStore
 from samonai.errors import InputError
 from samonai.frame import Frame
 from samonai.geometry import FrameGeometry
-from samonai.prompts import FramePrompts
-from samonai.sam.network import SamNetwork
+from samonai.prompts import FramePrompts, Prompts
+from samonai.sam.network import DecodeOutput, SamNetwork
 
 Scores = Callable[[Frame, FramePrompts], torch.Tensor]
 ClassLogits = Callable[[Frame], torch.Tensor]
@@ -180,12 +180,27 @@ class SourceInferer(Inferer):
         several = [networks] if isinstance(networks, SamNetwork) else networks
         geometry = FrameGeometry(size, several[0].long_side)
         model = prompts.to_model(geometry)
-        parts = []
-        for part in torch.arange(len(prompts)).split(self.prompts_at_once):
-            said = [n.answer(embedding[None], model[part]).low_res_logits for n in several]
-            mean = said[0] if len(said) == 1 else torch.stack(said).mean(0)
-            parts.append(geometry.logits_to_frame(mean))
+        parts = [
+            geometry.logits_to_frame(self.low_res(several, embedding, model[part]).low_res_logits)
+            for part in torch.arange(len(prompts)).split(self.prompts_at_once)
+        ]
         return torch.cat(parts)[:, 0].float().cpu()
+
+    @torch.no_grad()
+    def low_res(
+        self, networks: Sequence[SamNetwork], embedding: torch.Tensor, prompts: Prompts
+    ) -> DecodeOutput:
+        """Return what the networks say on average to prompts in model space, all at once.
+
+        Args:
+            networks: One, or several on one encoder.
+            embedding: float (C, h, w).
+            prompts: N prompts on image 0.
+        """
+        said = [network.answer(embedding[None], prompts) for network in networks]
+        if len(said) == 1:
+            return said[0]
+        return DecodeOutput(*(torch.stack(parts).mean(0) for parts in zip(*said, strict=True)))
 
     def embed(self, source: Any, frame: Frame, network: SamNetwork) -> torch.Tensor:
         """Return float32 (C, h, w): a frame's embedding, from the store where it is there.

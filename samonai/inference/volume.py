@@ -3,23 +3,36 @@
 Frames are decoded by `SourceInferer` and nowhere else. This module decides what is asked of them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from monai.transforms import (
+    Compose,
+    FillHoles,
+    KeepLargestConnectedComponent,
+    RemoveSmallObjects,
+)
 
 from samonai.domains.base import Domain
 from samonai.embeddings.store import EmbeddingStore
 from samonai.errors import InputError
+from samonai.frame import Frame
 from samonai.geometry import FrameGeometry
-from samonai.inference.inferer import Automatic, CasePrompts, Scores, SourceInferer
+from samonai.inference.inferer import (
+    Automatic,
+    CasePrompts,
+    FrameObserver,
+    Scores,
+    SourceInferer,
+)
 from samonai.inference.interpolate import interpolate_boxes
 from samonai.inference.propagate import FrameTracks, Propagation, Propagator, seeds_of
-from samonai.prompts import FramePrompts, Prompts
-from samonai.sam.network import DecodeOutput, SamNetwork
+from samonai.prompts import FramePrompts
+from samonai.sam.network import SamNetwork
 
 SPREADS = {"middle": "propagate", "keyframes": "interpolate"}
 """How the prompts of a regime of `prompts_from_label` reach the other frames; else "none"."""
@@ -35,10 +48,13 @@ class VolumeInferer(SourceInferer):
     """Decodes a volume frame by frame from prompts on some of them.
 
     Args:
-        domain: As for `SourceInferer`, like the next three.
+        domain: As for `SourceInferer`, like the next five.
         store: As there.
         precision: As there.
         prompts_at_once: As there.
+        members: As there.
+        observers: As there; they see prompts that are decoded on their own frames in one plane,
+            and neither propagated nor fused ones.
         spread: "none": prompts are for their own frames; "propagate": each is carried to the
             frames on both sides, where a prompt that is the same on neighbouring frames counts
             once, in their middle; "interpolate": boxes of one object on several frames are
@@ -59,6 +75,8 @@ class VolumeInferer(SourceInferer):
         store: EmbeddingStore | Path | str | None = None,
         precision: str = "auto",
         prompts_at_once: int = 16,
+        members: Sequence[SamNetwork] | None = None,
+        observers: Sequence[FrameObserver | None] = (),
         *,
         spread: str = "none",
         propagation: Propagation | None = None,
@@ -66,7 +84,7 @@ class VolumeInferer(SourceInferer):
         clean: Clean | None = None,
     ) -> None:
         """Keep what is asked for."""
-        super().__init__(domain, store, precision, prompts_at_once)
+        super().__init__(domain, store, precision, prompts_at_once, members, observers)
         if spread not in _KNOWN:
             raise InputError(f"spread={spread!r}: use one of {', '.join(_KNOWN)}")
         if planes not in (1, 3):
@@ -75,31 +93,28 @@ class VolumeInferer(SourceInferer):
         self.propagation = propagation or Propagation()
         self._others: list[SourceInferer] | None = None
 
-    def __call__(self, inputs: Any, network: SamNetwork, prompts: CasePrompts | None = None) -> Any:
+    def __call__(
+        self,
+        inputs: Any,
+        network: SamNetwork,
+        prompts: CasePrompts | None = None,
+        *,
+        alone: bool = False,
+    ) -> Any:
         """Predict a source's label map; see `SourceInferer`."""
         network = getattr(network, "module", network)
+        networks = [network] if alone else [network, *self.members]
         if prompts is None or isinstance(prompts, Automatic):
-            label = super().__call__(inputs, network, prompts)
+            label = super().__call__(inputs, network, prompts, alone=alone)
         elif self.spread == "propagate":
-            tracks = self._tracks(inputs, network, prompts)
-            asked: Mapping[int, FramePrompts] = {
-                index: found.prompts for index, found in tracks.items()
-            }
-
-            def found_scores(frame: Any, _: FramePrompts) -> torch.Tensor:
-                geometry = FrameGeometry(frame.size, network.long_side)
-                low_res = tracks[frame.location.index].low_res.float()
-                return geometry.logits_to_frame(low_res)[:, 0]
-
-            label = self._merged(inputs, network, asked, found_scores)
+            tracks = self._tracks(inputs, networks, prompts)
+            asked = {index: found.prompts for index, found in tracks.items()}
+            label = self._merged(inputs, networks, asked, _track_scores(tracks, network))
+        elif self.planes == 1:
+            label = super().__call__(inputs, network, prompts, alone=alone)
         else:
-            asked = self._asked(prompts)
-
-            def decoded_scores(frame: Any, frame_prompts: FramePrompts) -> torch.Tensor:
-                embedding = self.embed(inputs, frame, network)
-                return self.logits(network, embedding, frame_prompts, frame.size)
-
-            label = self._merged(inputs, network, asked, decoded_scores)
+            answer = _decoder(self, inputs, networks)
+            label = self._merged(inputs, networks, self._asked(prompts), answer)
         return label if self.clean is None else cleaned(label, self.clean)
 
     def merge(self, source: Any, prompts: Mapping[int, FramePrompts], scores: Scores) -> Any:
@@ -112,25 +127,22 @@ class VolumeInferer(SourceInferer):
     def _merged(
         self,
         source: Any,
-        network: SamNetwork,
+        networks: list[SamNetwork],
         asked: Mapping[int, FramePrompts],
         scores: Scores,
     ) -> Any:
         if self.planes == 1:
             return SourceInferer.merge(self, source, asked, scores)
-        return self._fused(source, network, asked, scores)
+        return self._fused(source, networks, asked, scores)
 
     def _tracks(
-        self, source: Any, network: SamNetwork, prompts: Mapping[int, FramePrompts]
+        self, source: Any, networks: list[SamNetwork], prompts: Mapping[int, FramePrompts]
     ) -> dict[int, FrameTracks]:
-        def decode(embedding: torch.Tensor, asked: Prompts) -> DecodeOutput:
-            return network.answer(embedding[None], asked)
-
         propagator = Propagator(
             lambda index: self.domain.frame(source, index),
-            lambda frame: self.embed(source, frame, network),
-            decode,
-            network.long_side,
+            lambda frame: self.embed(source, frame, networks[0]),
+            lambda embedding, asked: self.low_res(networks, embedding, asked),
+            networks[0].long_side,
             self.propagation,
         )
         return propagator(seeds_of(prompts), self.domain.frame_count(source))
@@ -138,7 +150,7 @@ class VolumeInferer(SourceInferer):
     def _fused(
         self,
         source: Any,
-        network: SamNetwork,
+        networks: list[SamNetwork],
         asked: Mapping[int, FramePrompts],
         scores: Scores,
     ) -> npt.NDArray[np.int32]:
@@ -157,7 +169,7 @@ class VolumeInferer(SourceInferer):
                     prompts, answer = of_class, _rows_of_class(scores, asked, value)
                 else:
                     prompts = across(of_class, own, axis, shape)
-                    answer = _decoder(inferer, source, network)
+                    answer = _decoder(inferer, source, networks)
                 _add_plane(total, inferer.domain, source, prompts, answer)
             mean = total / np.float16(len(inferers))
             higher = mean > best
@@ -218,6 +230,26 @@ def across(
     return cut
 
 
+def cleaning(
+    keep_largest: bool = False, min_size: int = 0, fill_holes: bool = False
+) -> Clean | None:
+    """Return MONAI's transforms that clean one structure's mask in 3D, in this order; or None.
+
+    Args:
+        keep_largest: Keep the largest connected component.
+        min_size: Remove components of fewer voxels.
+        fill_holes: Fill what a structure encloses.
+    """
+    transforms: list[Any] = []
+    if min_size > 1:
+        transforms.append(RemoveSmallObjects(min_size=min_size))
+    if keep_largest:
+        transforms.append(KeepLargestConnectedComponent(is_onehot=False))
+    if fill_holes:
+        transforms.append(FillHoles())
+    return Compose(transforms) if transforms else None
+
+
 def cleaned(label: npt.NDArray[np.integer], clean: Clean) -> npt.NDArray[np.integer]:
     """Apply a transform to the mask of each class; what it adds fills background only.
 
@@ -254,10 +286,18 @@ def _add_plane(
         target += scores.amax(0).clamp(-_CERTAIN, _CERTAIN).numpy().astype(np.float16)
 
 
-def _decoder(inferer: SourceInferer, source: Any, network: SamNetwork) -> Scores:
-    def scores(frame: Any, prompts: FramePrompts) -> torch.Tensor:
-        embedding = inferer.embed(source, frame, network)
-        return inferer.logits(network, embedding, prompts, frame.size)
+def _decoder(inferer: SourceInferer, source: Any, networks: list[SamNetwork]) -> Scores:
+    def scores(frame: Frame, prompts: FramePrompts) -> torch.Tensor:
+        embedding = inferer.embed(source, frame, networks[0])
+        return inferer.logits(networks, embedding, prompts, frame.size)
+
+    return scores
+
+
+def _track_scores(tracks: Mapping[int, FrameTracks], network: SamNetwork) -> Scores:
+    def scores(frame: Frame, _: FramePrompts) -> torch.Tensor:
+        geometry = FrameGeometry(frame.size, network.long_side)
+        return geometry.logits_to_frame(tracks[frame.location.index].low_res.float())[:, 0]
 
     return scores
 
@@ -270,7 +310,7 @@ def _of_class(prompts: FramePrompts, value: int) -> FramePrompts | None:
 def _rows_of_class(scores: Scores, asked: Mapping[int, FramePrompts], value: int) -> Scores:
     """Return scores of one class's rows, of what is scored for all classes together."""
 
-    def of_class(frame: Any, _: FramePrompts) -> torch.Tensor:
+    def of_class(frame: Frame, _: FramePrompts) -> torch.Tensor:
         whole = asked[frame.location.index]
         rows = torch.from_numpy(np.flatnonzero(whole.classes == value))
         return scores(frame, whole)[rows]
