@@ -176,6 +176,7 @@ def embed(
     chosen = {**plain_settings(config), **check_settings(settings, config)}
     reader = domain_of(domain, config, chosen)
     cases = reader.find_cases(existing(images), labels)
+    reader.fit(cases)
     network = network_overrides(sam, checkpoint, sha256, device)
     from samonai.embeddings import Augmentation, EmbeddingStore, encode_views, summed
     from samonai.sam import load_sam

@@ -21,6 +21,7 @@ from samonai.bundles import (
     read_config,
     run_bundle,
 )
+from samonai.domains import get_domain
 from samonai.errors import InputError
 from samonai.overrides import (
     Boxes,
@@ -133,9 +134,7 @@ class Run:
                 raise InputError(
                     f"{source} holds {len(written)} sources; give one, or use samonai.api.predict"
                 )
-            from samonai.domains.medical.reader import read_raw
-
-            return read_raw(written[0]).array.astype(np.int32)
+            return get_domain(self.domain).read_back(written[0])
 
     def evaluate(
         self, images: Path | str, labels: Path | str | None, out: Path | str, **options: Any

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import shapely
+from tiny_rasters import PLACE, write_features, write_raster
 
 REPOSITORY = Path(__file__).parents[1]
 MEDICAL = REPOSITORY / "bundles" / "medical"
@@ -29,6 +31,35 @@ def write_scans(folder: Path, cases: int = 3, slices: int = 2) -> Path:
             (folder / kind).mkdir(parents=True, exist_ok=True)
             nib.save(nib.Nifti1Image(data, AFFINE), folder / kind / f"{name}.nii.gz")
     return folder
+
+
+def write_scenes(folder: Path, cases: int = 3) -> Path:
+    """Write scenes, 40 x 48 pixels: two bright roofs that touch, with polygons."""
+    for number in range(cases):
+        rng = np.random.default_rng(number)
+        image = rng.integers(1, 80, (3, 40, 48), np.uint8)
+        image[:, 8:24, 4 + number : 30 + number] += 150
+        write_raster(folder / "images" / f"scene_{number}.tif", image)
+        roofs = [(4 + number, 8, 16 + number, 24), (16 + number, 8, 30 + number, 24)]
+        outlines = [
+            shapely.box(*(PLACE @ (x0, y1)), *(PLACE @ (x1, y0))) for x0, y0, x1, y1 in roofs
+        ]
+        write_features(folder / "labels" / f"scene_{number}.geojson", outlines)
+    return folder
+
+
+def write_data(bundle: Path, folder: Path) -> dict[str, str]:
+    """Write what a bundle trains on and predicts, and return the settings that name it."""
+    if bundle.name == "satellite":
+        write_scenes(folder)
+        boxes = folder / "labels" / "scene_0.geojson"
+        return {
+            "dataset_dir": str(folder), "input": str(folder / "images"), "boxes": str(boxes),
+        }  # fmt: skip
+    write_scans(folder)
+    boxes = folder / "boxes.csv"
+    boxes.write_text("case,i0,j0,k0,i1,j1,k1\n")
+    return {"dataset_dir": str(folder), "input": str(folder / "imagesTr"), "boxes": str(boxes)}
 
 
 def run_command(log: Path, cwd: Path, *arguments: str, module: str = "monai.bundle") -> str:

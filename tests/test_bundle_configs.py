@@ -12,7 +12,7 @@ from typing import Any
 import ignite.distributed as idist
 import pytest
 import torch.distributed as dist
-from bundle_factory import REPOSITORY, write_scans
+from bundle_factory import REPOSITORY, write_data
 from monai.bundle import ConfigParser, ConfigWorkflow, verify_metadata
 from packaging.requirements import Requirement
 
@@ -109,10 +109,16 @@ def test_bundles_hold_no_code_and_what_the_zoo_asks_for(bundle: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("properties")
+def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
+    folder = tmp_path_factory.mktemp("data")
+    return {bundle.name: write_data(bundle, folder / bundle.name) for bundle in BUNDLES}
+
+
+@pytest.fixture
+def prepared(bundle: Path, data: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    folder = tmp_path
     return {
-        "dataset_dir": str(write_scans(folder)),
+        "dataset_dir": data[bundle.name]["dataset_dir"],
         "output_dir": str(folder / "out"),
         "store": str(folder / "store"),
         "device": "$torch.device('cpu')",
@@ -152,10 +158,8 @@ def test_training_on_several_processes_has_monais_properties(bundle, prepared, o
 
 
 @each_bundle
-def test_inference_has_monais_properties(bundle, prepared, tmp_path) -> None:
-    boxes = tmp_path / "boxes.csv"
-    boxes.write_text("case,i0,j0,k0,i1,j1,k1\n")
-    settings = prepared | {"input": prepared["dataset_dir"] + "/imagesTr", "boxes": str(boxes)}
+def test_inference_has_monais_properties(bundle, prepared, data) -> None:
+    settings = prepared | data[bundle.name]
     workflow = make_workflow(bundle, ["inference.json"], "infer", **settings, decoder=None)
     assert workflow.check_properties() == []
     assert len(workflow.dataset) == 3
@@ -211,7 +215,9 @@ def test_metadata_says_what_the_project_says(bundle: Path) -> None:
 def test_package_versions_are_those_that_the_project_allows(bundle: Path) -> None:
     metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    allowed = {req.name: req.specifier for req in map(Requirement, project["dependencies"])}
+    extra = project["optional-dependencies"].get(bundle.name, [])
+    needed = map(Requirement, [*project["dependencies"], *extra])
+    allowed = {req.name: req.specifier for req in needed}
     stated = {
         "monai": metadata["monai_version"],
         "torch": metadata["pytorch_version"],

@@ -47,6 +47,21 @@ class LabelFacts:
     algorithm: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class LabelMaps:
+    """A whole label map in memory: what evaluations compare.
+
+    Attributes:
+        label: integer (H, W), class per pixel, 0 is background.
+        instances: integer (H, W), number of the object at each pixel; None: classes only.
+        known: bool (H, W), False where nothing is known and nothing is compared; None: all is.
+    """
+
+    label: npt.NDArray[np.integer]
+    instances: npt.NDArray[np.integer] | None = None
+    known: npt.NDArray[np.bool_] | None = None
+
+
 class Source(Protocol):
     """A source in memory: one volume, raster, document or picture."""
 
@@ -165,6 +180,10 @@ class Domain(Protocol):
         """Put frame labels (H, W) back on the source's grid; frames not given are background."""
         ...
 
+    def read_back(self, path: Path) -> npt.NDArray[np.integer]:
+        """Read a label map that `write` wrote, in the source's index order."""
+        ...
+
     def write(self, source: Any, label: Any, path: Path) -> Path:
         """Write a label map on the source's grid and return the file that was written.
 
@@ -173,6 +192,15 @@ class Domain(Protocol):
             label: The label map, or what the domain's merger gave.
             path: Where to; an ending is added to a path without one.
         """
+        ...
+
+
+@runtime_checkable
+class ObjectMaps(Protocol):
+    """A domain whose label maps tell objects of one class apart."""
+
+    def maps(self, source: Any, prediction: Any = None) -> LabelMaps:
+        """Return a prediction as arrays, or the source's own label."""
         ...
 
 

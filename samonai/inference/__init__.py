@@ -20,6 +20,7 @@ from samonai.inference.handlers import (
 from samonai.inference.inferer import FramePrompts, SourceInferer
 from samonai.inference.interpolate import interpolate_boxes
 from samonai.inference.propagate import Propagation, Propagator
+from samonai.inference.measures import ObjectMeasure, VolumeMeasure
 from samonai.inference.trained import (
     evaluation_cases,
     evaluation_facts,
@@ -46,10 +47,12 @@ __all__ = [
     "FramePrompts",
     "LabelPrompts",
     "LabelWriter",
+    "ObjectMeasure",
     "Propagation",
     "Propagator",
     "SourceInferer",
     "VolumeInferer",
+    "VolumeMeasure",
     "case_loader",
     "check_members",
     "cleaning",

@@ -17,10 +17,11 @@ from samonai.errors import InputError
 from samonai.inference.calibration import CalibrationMetrics
 from samonai.inference.cases import CaseItem
 from samonai.inference.inferer import SourceInferer, box_scores
+from samonai.inference.measures import Measure, VolumeMeasure
 from samonai.sam.decoder_file import load_decoder
 from samonai.sam.network import SamNetwork
 from samonai.training.handlers import EngineProgress, gather_rows, is_main_process
-from samonai.training.metrics import Row, case_rows, summarise_members, write_metrics
+from samonai.training.metrics import Row, summarise_members, write_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class CaseMetrics:
         surface_tolerance_mm: Tolerance of the surface Dice.
         calibration: What counted probabilities while the cases were predicted.
         network: The first network of an ensemble; its members are then measured one by one too.
+        measure: What is measured; None: volumes, with that tolerance.
 
     Attributes:
         predictions: The last case's label map by method.
@@ -80,6 +82,7 @@ class CaseMetrics:
         surface_tolerance_mm: float = 1.0,
         calibration: CalibrationMetrics | None = None,
         network: SamNetwork | None = None,
+        measure: Measure | None = None,
     ) -> None:
         """Start with no case measured."""
         self.folder = Path(folder)
@@ -93,9 +96,10 @@ class CaseMetrics:
         if network is not None and calibration is not None and inferer.members:
             networks = [network, *inferer.members]
             self.members = dict(zip(calibration.names, networks, strict=True))
+        self.measure = measure or VolumeMeasure(surface_tolerance_mm)
         self.rows: list[Row] = []
         self.member_rows: list[Row] = []
-        self.predictions: dict[str, npt.NDArray[np.integer]] = {}
+        self.predictions: dict[str, Any] = {}
         self.document: dict[str, Any] = {}
 
     def attach(self, engine: Engine) -> None:
@@ -137,14 +141,13 @@ class CaseMetrics:
     def _measure(
         self, item: CaseItem, prediction: Any, classes: Mapping[int, str], method: str = "finetuned"
     ) -> list[Row]:
-        return case_rows(
+        return self.measure.rows(
+            self.inferer.domain,
+            item.source,
             prediction,
-            item.source.label,
-            spacing=item.source.spacing,
             classes=classes,
             case_id=item.case.case_id,
             method=method,
-            surface_tolerance_mm=self.surface_tolerance_mm,
         )
 
     def classes_of(self, label: npt.NDArray[np.integer]) -> dict[int, str]:
@@ -158,12 +161,12 @@ class CaseMetrics:
         rows, member_rows = gather_rows(self.rows), gather_rows(self.member_rows)
         calibration = None if self.calibration is None else self.calibration.document()
         if is_main_process():
-            extra = {**self.extra, "surface_tolerance_mm": self.surface_tolerance_mm}
+            extra = {**self.extra, **self.measure.facts(rows)}
             if calibration is not None:
                 extra["calibration"] = calibration
             if self.members:
-                extra |= summarise_members(member_rows)
-            self.document = write_metrics(self.folder, rows, extra)
+                extra |= summarise_members(member_rows, self.measure.names)
+            self.document = write_metrics(self.folder, rows, extra, self.measure.names)
             engine.state.metrics["dice"] = self.document["summary"]["dice"]["finetuned"]
             logger.info("wrote %s", self.folder / "metrics.json")
 

@@ -11,12 +11,19 @@ METRIC_LABELS = {
     "dice": "Dice",
     "iou": "IoU",
     "surface_dice": "surface Dice",
+    "boundary_f1": "boundary F1",
+    "instance_precision": "object precision",
+    "instance_recall": "object recall",
+    "instance_f1": "object F1",
     "hd95_mm": "HD95 (mm)",
     "volume_difference_ml": "volume difference (ml)",
 }
 """What the metrics are called in tables and pictures."""
 
-FRACTIONS = ("dice", "iou", "surface_dice")
+FRACTIONS = (
+    *("dice", "iou", "surface_dice", "boundary_f1"),
+    *("instance_precision", "instance_recall", "instance_f1"),
+)
 """The metrics that lie between 0 and 1."""
 
 METHOD_COLOURS = {"finetuned": "#0072b2", "zero_shot": "#e69f00", "box": "#b4b4b4"}

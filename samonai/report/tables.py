@@ -11,20 +11,24 @@ from samonai.report.palette import FRACTIONS, METHOD_LABELS, METRIC_LABELS
 UNDEFINED = "—"
 """Stands for a number that is not defined."""
 
+SHOWN = ("dice", "surface_dice", "hd95_mm", "boundary_f1", "instance_f1")
+"""The metrics of the table in the terminal and on the page."""
+
 
 def table_cells(
-    metrics: Mapping[str, Any], names: tuple[str, ...] = ("dice", "surface_dice", "hd95_mm")
+    metrics: Mapping[str, Any], names: tuple[str, ...] | None = None
 ) -> tuple[list[str], list[list[str]]]:
     """Lay out the means per class as text.
 
     Args:
         metrics: What `metrics.json` holds.
-        names: The metrics that are shown.
+        names: The metrics that are shown; None: those of `SHOWN` that were measured.
 
     Returns:
         The header and the rows: class, metric, then filled box, before, after. The last rows
         are over all classes, when there is more than one.
     """
+    names = names or tuple(name for name in SHOWN if name in metrics["summary"])
     methods = list(reversed(METHOD_LABELS))
     groups = dict(metrics["per_class"])
     header = ["class", "metric", *(METHOD_LABELS[method] for method in methods)]

@@ -114,7 +114,7 @@ def case_rows(
             else volume - reference_volume,
             "voxels": voxels,
             "reference_voxels": reference_voxels,
-            "status": _status(voxels > 0, reference_voxels > 0),
+            "status": status(voxels > 0, reference_voxels > 0),
         }
         rows.append(row)
     return rows
@@ -178,24 +178,26 @@ def join_methods(rows: Iterable[Row]) -> list[Row]:
     """
     rows = list(rows)
     measured = [m for m in METHODS if m == METHODS[0] or any(r["method"] == m for r in rows)]
+    per_method, per_reference = _columns(rows)
     joined: dict[tuple[str, int], Row] = {}
     for row in rows:
         key = (row["case"], row["label"])
         if key not in joined:
             joined[key] = {
-                **{name: row[name] for name in (*_KEYS, *_PER_REFERENCE)},
-                **{_column(name, m): None for m in measured for name in _PER_METHOD},
+                **{name: row[name] for name in (*_KEYS, *per_reference)},
+                **{_column(name, m): None for m in measured for name in per_method},
             }
-        joined[key] |= {_column(name, row["method"]): row[name] for name in _PER_METHOD}
-    first = (*_KEYS, *_PER_METHOD, *_PER_REFERENCE)
+        joined[key] |= {_column(name, row["method"]): row[name] for name in per_method}
+    first = (*_KEYS, *per_method, *per_reference)
     return [{name: row[name] for name in dict.fromkeys((*first, *row))} for row in joined.values()]
 
 
-def summarise(rows: Iterable[Row]) -> dict[str, Any]:
+def summarise(rows: Iterable[Row], metrics: Sequence[str] = METRICS) -> dict[str, Any]:
     """Average the rows over cases and classes, per method.
 
     Args:
         rows: What `case_rows` returned, for any number of cases and methods.
+        metrics: The columns that are averaged.
 
     Returns:
         `summary`, `per_class` and `counts` as the module's docstring describes them. A mean
@@ -204,20 +206,23 @@ def summarise(rows: Iterable[Row]) -> dict[str, Any]:
     rows = list(rows)
     names = list(dict.fromkeys(row["class"] for row in rows))
     return {
-        "summary": _means(rows),
-        "per_class": {name: _means([r for r in rows if r["class"] == name]) for name in names},
+        "summary": _means(rows, metrics),
+        "per_class": {
+            name: _means([r for r in rows if r["class"] == name], metrics) for name in names
+        },
         "counts": {
             metric: {method: _counts(rows, metric, method) for method in METHODS}
-            for metric in METRICS
+            for metric in metrics
         },
     }
 
 
-def summarise_members(rows: Iterable[Row]) -> dict[str, Any]:
+def summarise_members(rows: Iterable[Row], metrics: Sequence[str] = METRICS) -> dict[str, Any]:
     """Average the rows of an ensemble's members, each by itself.
 
     Args:
         rows: What `case_rows` returned for each of them, with the member's name under `member`.
+        metrics: The columns that are averaged.
 
     Returns:
         `members`: by name, `summary` and `per_class` with the mean of each metric;
@@ -228,37 +233,45 @@ def summarise_members(rows: Iterable[Row]) -> dict[str, Any]:
         by_member.setdefault(row["member"], []).append(row)
     members: dict[str, dict[str, Any]] = {
         name: {
-            "summary": _own_means(own),
+            "summary": _own_means(own, metrics),
             "per_class": {
-                label: _own_means([row for row in own if row["class"] == label])
+                label: _own_means([row for row in own if row["class"] == label], metrics)
                 for label in dict.fromkeys(row["class"] for row in own)
             },
         }
         for name, own in by_member.items()
     }
     mean: dict[str, float | None] = {}
-    for metric in METRICS:
+    for metric in metrics:
         known = [member["summary"][metric] for member in members.values()]
         known = [value for value in known if value is not None]
         mean[metric] = math.fsum(known) / len(known) if known else None
     return {"members": members, "members_mean": mean}
 
 
-def metrics_document(rows: Iterable[Row], extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def metrics_document(
+    rows: Iterable[Row],
+    extra: Mapping[str, Any] | None = None,
+    metrics: Sequence[str] = METRICS,
+) -> dict[str, Any]:
     """Return what `metrics.json` holds, as plain JSON values.
 
     Args:
         rows: What `case_rows` returned, for any number of cases and methods.
         extra: More top-level entries, such as the prompts that were used. They cannot replace
             `cases`, `summary`, `per_class` or `counts`.
+        metrics: The columns that are averaged.
     """
     rows = list(rows)
-    document = {**(extra or {}), "cases": join_methods(rows), **summarise(rows)}
+    document = {**(extra or {}), "cases": join_methods(rows), **summarise(rows, metrics)}
     return {str(key): _json_value(value) for key, value in document.items()}
 
 
 def write_metrics(
-    out_dir: Path | str, rows: Iterable[Row], extra: Mapping[str, Any] | None = None
+    out_dir: Path | str,
+    rows: Iterable[Row],
+    extra: Mapping[str, Any] | None = None,
+    metrics: Sequence[str] = METRICS,
 ) -> dict[str, Any]:
     """Write `metrics.json` and `metrics.csv` into a folder.
 
@@ -266,12 +279,13 @@ def write_metrics(
         out_dir: The folder, made when missing.
         rows: What `case_rows` returned, for any number of cases and methods.
         extra: More top-level entries of the JSON file.
+        metrics: The columns that are averaged.
 
     Returns:
         What `metrics.json` holds.
     """
     out_dir = Path(out_dir)
-    document = metrics_document(rows, extra)
+    document = metrics_document(rows, extra, metrics)
     with write_atomically(out_dir / "metrics.json") as path:
         text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
         path.write_text(text + "\n", encoding="utf-8")
@@ -308,7 +322,8 @@ def _check(
         raise ValueError(f"Unknown method {method!r}; expected one of {', '.join(METHODS)}.")
 
 
-def _status(predicted: bool, reference: bool) -> str:
+def status(predicted: bool, reference: bool) -> str:
+    """Return what the table in the module's docstring calls a case."""
     if reference:
         return "ok" if predicted else "missing_in_prediction"
     return "missing_in_reference" if predicted else "absent"
@@ -334,6 +349,15 @@ def _joint_window(
     return tuple(window)
 
 
+def _columns(rows: Sequence[Row]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what each method has a column of, and what the reference has one of."""
+    if not rows:
+        return _PER_METHOD, _PER_REFERENCE
+    names = [name for name in rows[0] if name not in (*_KEYS, "method")]
+    references = tuple(name for name in names if name.startswith("reference_"))
+    return tuple(name for name in names if name not in references), references
+
+
 def _column(name: str, method: str) -> str:
     return name if method == METHODS[0] else f"{name}_{method}"
 
@@ -342,9 +366,9 @@ def _defined(rows: Sequence[Row], metric: str, method: str) -> list[float]:
     return [r[metric] for r in rows if r["method"] == method and r[metric] is not None]
 
 
-def _means(rows: Sequence[Row]) -> dict[str, dict[str, float | None]]:
+def _means(rows: Sequence[Row], metrics: Sequence[str]) -> dict[str, dict[str, float | None]]:
     means: dict[str, dict[str, float | None]] = {}
-    for metric in METRICS:
+    for metric in metrics:
         means[metric] = {}
         for method in METHODS:
             values = _defined(rows, metric, method)
@@ -352,8 +376,8 @@ def _means(rows: Sequence[Row]) -> dict[str, dict[str, float | None]]:
     return means
 
 
-def _own_means(rows: Sequence[Row]) -> dict[str, float | None]:
-    return {metric: means[METHODS[0]] for metric, means in _means(rows).items()}
+def _own_means(rows: Sequence[Row], metrics: Sequence[str]) -> dict[str, float | None]:
+    return {metric: means[METHODS[0]] for metric, means in _means(rows, metrics).items()}
 
 
 def _counts(rows: Sequence[Row], metric: str, method: str) -> dict[str, int]:

@@ -122,6 +122,7 @@ def prepare_training(
         )
     split = split_cases(cases, val_fraction=val_fraction, split_file=split_file, seed=seed)
     used = [*split.train, *split.val]
+    domain.fit(used)
     opened = EmbeddingStore(store)
 
     def encode() -> list[EncodeReport]:

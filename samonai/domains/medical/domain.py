@@ -19,7 +19,7 @@ from samonai.domains.medical.label_matching import with_structures
 from samonai.domains.medical.labels import read_label
 from samonai.domains.medical.outputs import FORMATS, write_outputs
 from samonai.domains.medical.points import holds_points, prompts_on_slices, read_points
-from samonai.domains.medical.reader import read_volume
+from samonai.domains.medical.reader import read_raw, read_volume
 from samonai.domains.medical.structures import parse_structures
 from samonai.domains.medical.volume import ReadOptions, Volume, format_shape
 from samonai.domains.medical.writer import default_ending, write_label, write_values
@@ -225,6 +225,10 @@ class MedicalDomain:
             float32 (I, J, K).
         """
         return self._merged(source, frame_values, np.float32)
+
+    def read_back(self, path: Path) -> npt.NDArray[np.integer]:
+        """Read a label map that `write` wrote, int32 (I, J, K)."""
+        return read_raw(path).array.astype(np.int32)
 
     def write(self, source: Volume, label: npt.NDArray[np.integer], path: Path | str) -> Path:
         """Write a label map on the volume's grid; see `write_label`.

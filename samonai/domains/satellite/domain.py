@@ -11,18 +11,19 @@ import numpy.typing as npt
 import shapely
 from affine import Affine
 
-from samonai.domains.base import Case, Merger
+from samonai.domains.base import Case, LabelFacts, LabelMaps, Merger
 from samonai.domains.label_map import parse_label_map
 from samonai.domains.satellite import dataset, features, labels
-from samonai.domains.satellite.access import VECTOR_ENDINGS
+from samonai.domains.satellite.access import VECTOR_ENDINGS, open_raster
 from samonai.domains.satellite.coco import coco_names, read_coco
 from samonai.domains.satellite.merger import TileMerger
+from samonai.domains.satellite.polygons import PolygonOptions
 from samonai.domains.satellite.prediction import RasterPrediction
 from samonai.domains.satellite.prompts import read_prompts
 from samonai.domains.satellite.raster import Raster, read_raster, sample_raster
 from samonai.domains.satellite.scaling import Scaling, parse_ranges
 from samonai.domains.satellite.tiles import Length, TileGrid, Window, blocks
-from samonai.domains.satellite.writer import WriteOptions, write_label, write_prediction
+from samonai.domains.satellite.writer import DEFAULT_FORMATS, FORMATS, write_formats, write_label
 from samonai.errors import InputError
 from samonai.frame import Frame, FrameLocation
 from samonai.geometry import LONG_SIDE
@@ -56,10 +57,15 @@ class SatelliteDomain:
         label_map: Stored mask value to class: "255:1".
         instances: Whether each vector feature is an object of its own; else touching ones join.
         any_driver: Let GDAL read all its formats, the network and other files included.
+        simplify: See `PolygonOptions`, as for the next two; these change no pixel and are no
+            part of `settings`.
+        right_angles: See `PolygonOptions`.
+        polygon_min_area: See `PolygonOptions.min_area`.
     """
 
     name = "satellite"
     prompt_endings: tuple[str, ...] = VECTOR_ENDINGS
+    formats = FORMATS
     free_settings = frozenset(
         {"class_field", "classes", "line_width", "point_radius", "label_crs", "label_map"}
         | {"any_driver", "nodata", "block", "instances", "offset", "overlap"}
@@ -86,6 +92,9 @@ class SatelliteDomain:
         label_map: Mapping[Any, Any] | str | None = None,
         instances: bool = True,
         any_driver: bool = False,
+        simplify: float = 0.0,
+        right_angles: bool = False,
+        polygon_min_area: float = 0.0,
     ) -> None:
         self.tile = Length.parse(tile, "tile")
         self.overlap = Length.parse(overlap, "overlap")
@@ -107,6 +116,7 @@ class SatelliteDomain:
         )
         self.label_map = parse_label_map(label_map)
         self.instances, self.any_driver = instances, any_driver
+        self.polygons = PolygonOptions(simplify, right_angles, polygon_min_area)
 
     def settings(self) -> dict[str, Any]:
         """Return what rebuilds this domain: `SatelliteDomain(**settings)`, as JSON values."""
@@ -243,6 +253,20 @@ class SatelliteDomain:
         overlap = self.overlap.pixels(source.ground, "overlap")
         return TileGrid(source.size, tile, overlap, (self.offset, self.offset))
 
+    def maps(self, source: Raster, prediction: Any = None) -> LabelMaps:
+        """Return a prediction, or the raster's own label, as whole arrays."""
+        whole = Window(0, 0, *source.size)
+        if prediction is None:
+            read = source.read_label(whole)
+            if read is None:
+                raise InputError(f"{source.path} has no label")
+            valid = source.valid(whole)
+            known = valid if read.known is None else valid & read.known
+            return LabelMaps(read.label, read.instances, known)
+        if isinstance(prediction, RasterPrediction):
+            return LabelMaps(prediction.label(), prediction.instances())
+        return LabelMaps(prediction)
+
     def frame_count(self, source: Raster) -> int:
         """Return the number of tiles."""
         return len(self.grid(source))
@@ -311,27 +335,45 @@ class SatelliteDomain:
             only_case=only_case,
         )
 
-    def write(
+    def read_back(self, path: Path) -> npt.NDArray[np.integer]:
+        """Read a class map that `write` wrote, int32 (H, W); nodata is background."""
+        with open_raster(path) as written:
+            label = written.read(1)
+            return np.where(label == written.nodata, 0, label).astype(np.int32)
+
+    def export(
         self,
         source: Raster,
-        label: npt.NDArray[np.integer] | RasterPrediction,
-        path: Path | str,
+        label: RasterPrediction,
+        stem: Path,
+        formats: Sequence[str] = (),
         *,
-        class_names: Mapping[int, str] | None = None,
-        options: WriteOptions | None = None,
+        measure: bool = False,
+        facts: LabelFacts | None = None,
+    ) -> list[Path]:
+        """Write a prediction in several formats; see `write_formats`.
+
+        Raises:
+            InputError: Measurements are asked for.
+        """
+        if measure:
+            raise InputError("polygons carry area and score of every object; leave out --measure")
+        names = dict(facts.classes) if facts else {}
+        return write_formats(label, stem, formats or DEFAULT_FORMATS, self.polygons, names)
+
+    def write(
+        self, source: Raster, label: npt.NDArray[np.integer] | RasterPrediction, path: Path | str
     ) -> Path:
-        """Write a prediction, or a class map alone, on the raster's grid.
+        """Write the class map on the raster's grid, nodata where the raster has none.
 
         Args:
             source: The raster.
             label: A prediction, or integer (H, W), class per pixel.
-            path: The class map's file; see `write_prediction`.
-            class_names: Label value to name.
-            options: What is written of a prediction.
+            path: Where to; ".tif" is added to a path without it.
         """
         if isinstance(label, RasterPrediction):
-            names = dict(class_names or {})
-            return write_prediction(label, Path(path), options or WriteOptions(), names)
+            highest = int(label.classes.max(initial=0))
+            return write_label(source, label.label, Path(path), highest)
         if label.shape != source.size:
             raise ValueError(f"label {label.shape} for a raster of {source.size} pixels")
         highest = int(label.max(initial=0))

@@ -2,7 +2,7 @@
 
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ def write_polygons(
     prediction: RasterPrediction,
     path: Path,
     options: PolygonOptions,
-    class_names: dict[int, str] | None = None,
+    class_names: Mapping[int, str] | None = None,
 ) -> Path:
     """Write the objects of a prediction as polygons.
 
@@ -81,7 +81,7 @@ def write_polygons(
 def polygon_table(
     prediction: RasterPrediction,
     options: PolygonOptions,
-    class_names: dict[int, str] | None = None,
+    class_names: Mapping[int, str] | None = None,
 ) -> gpd.GeoDataFrame:
     """Return the objects as a table: id, class, name, score, area_m2 (area_px without a CRS)."""
     raster = prediction.raster

@@ -1,7 +1,6 @@
 """Write predictions onto a raster's own grid: class map, objects, polygons."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,63 +20,46 @@ from samonai.files import write_atomically
 ReadPart = Callable[[Window], npt.NDArray[np.integer]]
 
 
-@dataclass(frozen=True)
-class WriteOptions:
-    """What is written of a prediction.
+FORMATS = ("tif", "cog", "instances", *VECTOR_FORMATS)
+"""Class map, class map as cloud-optimised GeoTIFF, objects' numbers, polygons."""
 
-    Attributes:
-        cog: Write cloud-optimised GeoTIFFs, with overviews.
-        instances: Write the objects' numbers too, as `CASE_instances.tif`.
-        vector: Format of the polygons: "gpkg", "geojson", or "" for none.
-        polygons: How they are made.
-    """
-
-    cog: bool = False
-    instances: bool = True
-    vector: str = "gpkg"
-    polygons: PolygonOptions = field(default_factory=PolygonOptions)
-
-    def __post_init__(self) -> None:
-        """Check the format.
-
-        Raises:
-            InputError: It is not known.
-        """
-        if self.vector not in ("", *VECTOR_FORMATS):
-            raise InputError(f"vector={self.vector!r}: expected {', '.join(VECTOR_FORMATS)}")
+DEFAULT_FORMATS = ("tif", "instances", "gpkg")
 
 
-def write_prediction(
+def write_formats(
     prediction: RasterPrediction,
-    path: Path,
-    options: WriteOptions,
-    class_names: dict[int, str] | None = None,
-) -> Path:
-    """Write a prediction; each file whole or not at all.
+    stem: Path,
+    formats: Sequence[str],
+    polygons: PolygonOptions,
+    class_names: Mapping[int, str] | None = None,
+) -> list[Path]:
+    """Write a prediction in several formats; each file whole or not at all.
 
     Args:
         prediction: What was predicted.
-        path: The class map's file; ".tif" is added to one without. The others lie beside it.
-        options: What to write.
+        stem: Path without an ending; "tif" and "cog" add `.tif`, "instances" `_instances.tif`,
+            the others their own.
+        formats: Of `FORMATS`.
+        polygons: How polygons are made.
         class_names: Label value to name, for the polygons.
 
     Returns:
-        The class map's file.
+        The files.
     """
-    path = _tiff(path)
     highest = int(prediction.classes.max(initial=0))
-    write_label(prediction.raster, prediction.label, path, highest, options.cog)
-    if options.instances:
-        beside = path.with_name(f"{path.stem}_instances.tif")
-        write_raster(prediction.raster, prediction.instances, beside, "uint32", None, options.cog)
-    if options.vector:
-        write_polygons(
-            prediction,
-            path.with_suffix(f".{options.vector}"),
-            options.polygons,
-            class_names,
-        )
-    return path
+    raster, cog = prediction.raster, "cog" in formats
+    written = []
+    if cog or "tif" in formats:
+        written.append(write_label(raster, prediction.label, stem, highest, cog))
+    if "instances" in formats:
+        path = stem.with_name(f"{stem.name}_instances.tif")
+        write_raster(raster, prediction.instances, path, "uint32", None, cog)
+        written.append(path)
+    for kind in VECTOR_FORMATS:
+        if kind in formats:
+            path = stem.with_name(f"{stem.name}.{kind}")
+            written.append(write_polygons(prediction, path, polygons, class_names))
+    return written
 
 
 def write_label(
