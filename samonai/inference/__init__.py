@@ -19,8 +19,8 @@ from samonai.inference.handlers import (
 )
 from samonai.inference.inferer import FramePrompts, SourceInferer
 from samonai.inference.interpolate import interpolate_boxes
-from samonai.inference.propagate import Propagation, Propagator
 from samonai.inference.measures import ObjectMeasure, VolumeMeasure
+from samonai.inference.propagate import Propagation, Propagator
 from samonai.inference.trained import (
     evaluation_cases,
     evaluation_facts,
