@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.status import Status
 
-from benchmarks import decoder, encoder, store, training
+from benchmarks import decoder, encoder, ensemble, store, training
 from benchmarks.report import table_of, write_report
 from benchmarks.rows import Row
 from benchmarks.setting import QUICK, Setting
@@ -18,6 +18,7 @@ SUBJECTS: dict[str, Callable[[Setting, Progress], list[Row]]] = {
     "training": training.measure,
     "encoder": encoder.measure,
     "decoder": decoder.measure,
+    "ensemble": ensemble.measure,
     "store": store.measure,
 }
 

@@ -84,3 +84,29 @@ def tiny_network() -> "SamNetwork":
     return SamNetwork(
         sam.eval(), name="tiny", normalisation=SAM_NORMALISATION, encoder_sha256="5a" * 32
     )
+
+
+@pytest.fixture(scope="session")
+def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three scans (`images`, `labels`), their `store`, and under `runs` two seeds of one recipe.
+
+    The embedded model on a ball in noise; `case_c` is held out. Tests copy what they change.
+    """
+    from tiny_scans import write_scans
+
+    from samonai.selection import repeat_seeds
+
+    folder = tmp_path_factory.mktemp("two_runs")
+    images, labels = write_scans(folder)
+    repeat_seeds(
+        "micro",
+        images,
+        labels,
+        out=folder / "runs",
+        store=folder / "store",
+        seeds=2,
+        split={"train": ["case_a", "case_b"], "val": ["case_c"]},
+        epochs=1,
+        learning_rate=1e-3,
+    )
+    return folder

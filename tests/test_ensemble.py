@@ -26,33 +26,19 @@ from samonai.inference.inferer import FrameAnswer, FramePrompts
 from samonai.report.plots import reliability_diagram
 from samonai.run import open_runs
 from samonai.sam.decoder_file import read_decoder_metadata, rewrite_metadata
-from samonai.selection import calibrate, repeat_seeds
+from samonai.selection import calibrate
 from samonai.training.calibration import LogitHistogram
 
 if TYPE_CHECKING:
     from samonai.sam.network import SamNetwork
 
 BOX = {"boxes": [[4, 3, 0, 20, 17, 2]], "classes": [1]}
-SPLIT = {"train": ["case_a", "case_b"], "val": ["case_c"]}
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Scans, and two runs of the embedded model on them that differ in the seed."""
-    folder = tmp_path_factory.mktemp("ensemble")
-    images, labels = write_scans(folder)
-    repeat_seeds(
-        "micro",
-        images,
-        labels,
-        out=folder / "runs",
-        store=folder / "store",
-        seeds=2,
-        split=SPLIT,
-        epochs=1,
-        learning_rate=1e-3,
-    )
-    return folder
+@pytest.fixture
+def folder(two_runs: Path) -> Path:
+    """Scans, and the store of both runs."""
+    return two_runs
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from samonai.cli import main
 from samonai.embeddings import EmbeddingStore
 from samonai.embeddings.counting import counting_frames
 from samonai.errors import InputError
-from samonai.selection import open_runs, repeat_seeds
+from samonai.run import open_runs
+from samonai.selection import repeat_seeds
 from samonai.selection.members import spread
 from samonai.training.folds import fold_splits, grouped_split, read_groups
 
@@ -110,7 +111,7 @@ def test_folds_over_a_filled_store_encode_nothing(
     assert second.document["frames"]["encoded"] == 0
 
     on_disk = json.loads((tmp_path / "first" / "folds.json").read_text())
-    assert on_disk == first.document
+    assert on_disk == {"format_version": 1, **first.document}
     assert list(on_disk["members"]) == ["fold0", "fold1", "fold2"]
     held_out = [name for member in on_disk["members"].values() for name in member["val"]]
     assert sorted(held_out) == ["case_a", "case_b", "case_c"]

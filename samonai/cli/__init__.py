@@ -25,6 +25,8 @@ from samonai.cli import (
     embed,
     evaluate,
     predict,
+    rank,
+    sweep,
     train,
 )
 from samonai.errors import InputError
@@ -41,7 +43,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for verb in (train, evaluate, calibrate, predict, embed, demo, doctor):
+for verb in (train, evaluate, calibrate, predict, rank, sweep, embed, demo, doctor):
     name = verb.__name__.rpartition(".")[2]
     app.command(name, epilog=verb.EXAMPLE)(getattr(verb, name))
 app.add_typer(bundle.app, name="bundle")

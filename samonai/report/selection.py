@@ -1,6 +1,6 @@
 """Tables of several runs: what each reached, and how far they lie apart."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -34,6 +34,42 @@ def members_table(document: Mapping[str, Any]) -> Table:
     table.add_row(
         f"{cases['n']} cases and classes", "", "", f"{score(cases['mean'])} ± {score(cases['sd'])}"
     )
+    return table
+
+
+def sweep_table(document: Mapping[str, Any], most: int = 10) -> Table:
+    """Return the best trials of a sweep.
+
+    Args:
+        document: What `sweep.json` holds.
+        most: At most so many rows.
+    """
+    done = [trial for trial in document["trials"] if trial["dice"] is not None]
+    done.sort(key=lambda trial: -trial["dice"])
+    table = Table(title=Text(f"The best of {len(document['trials'])} trials"))
+    for name in ("trial", "Dice", *document["ranges"]):
+        table.add_column(name, justify="right")
+    for trial in done[:most]:
+        settings = (trial["settings"][name] for name in document["ranges"])
+        cells = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in settings]
+        table.add_row(str(trial["trial"]), score(trial["dice"]), *cells)
+    return table
+
+
+def ranking_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Return what to annotate first.
+
+    Args:
+        rows: Rows of the ranking, as the CSV file has them.
+    """
+    table = Table(title=Text("Annotate next"))
+    by_slice = any(row["slice"] != "" for row in rows)
+    for name in ("rank", "case", *(["slice"] if by_slice else []), "score", "reason"):
+        table.add_column(name, justify="left" if name in ("case", "reason") else "right")
+    for row in rows:
+        places = [row["case"], *([str(row["slice"])] if by_slice else [])]
+        cells = [str(row["rank"]), *places, f"{float(row['score']):.3f}", row["reason"]]
+        table.add_row(*map(Text, cells))
     return table
 
 

@@ -2,5 +2,17 @@
 
 from samonai.selection.calibrate import Calibrated, calibrate
 from samonai.selection.members import RunSet, cross_validate, repeat_seeds
+from samonai.selection.rank import Ranked, rank
+from samonai.selection.sweep import Sweep, sweep
 
-__all__ = ["Calibrated", "RunSet", "calibrate", "cross_validate", "repeat_seeds"]
+__all__ = [
+    "Calibrated",
+    "Ranked",
+    "RunSet",
+    "Sweep",
+    "calibrate",
+    "cross_validate",
+    "rank",
+    "repeat_seeds",
+    "sweep",
+]

@@ -1,9 +1,6 @@
 """Several runs of one recipe: k folds, or one split with several seeds; and what they agree on."""
 
-import json
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -11,19 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from samonai.embeddings.counting import counting_frames
 from samonai.errors import InputError
-from samonai.files import write_atomically
 from samonai.run import Run
-from samonai.run_folder import FOLDS_FILE, SEEDS_FILE, SETTINGS_FILE, STORE_FOLDER
+from samonai.run_folder import FOLDS_FILE, SEEDS_FILE
 from samonai.selection.job import Job
+from samonai.selection.plan import claimed, differing_keys, write_plan
 from samonai.training.folds import SplitNames
 
 if TYPE_CHECKING:
     from samonai.sam.network import SamNetwork
 
 SplitLike = Path | str | Mapping[str, Sequence[str]] | None
-
-_FORMAT_VERSION = 1
-_PLAN = ("format_version", "seed", "job")
 
 
 @dataclass(frozen=True)
@@ -159,20 +153,29 @@ def _train_members(
 ) -> RunSet:
     path = job.out / file
     document: dict[str, Any] = {
-        "format_version": _FORMAT_VERSION,
         "seed": seed,
         "job": job.fingerprint(),
         "members": {name: {**names, "seed": own} for name, (names, own) in plan.items()},
     }
     runs: list[Run] = []
-    with _claimed(path, document, overwrite), counting_frames() as frames:
+    plan_of = {"plan": _plans(document), **document}
+    differences = differing_keys(plan_of, ("seed", "job", "plan"))
+    with (
+        claimed(
+            path,
+            document,
+            lambda found: differences({"plan": _plans(found), **found}),
+            overwrite=overwrite,
+        ),
+        counting_frames() as frames,
+    ):
         for number, (name, (names, own)) in enumerate(plan.items(), start=1):
             job.say(f"{name} ({number} of {len(plan)})")
             run = job.train(name, names, seed=own)
             document["members"][name] |= _result(run, job.evaluate(run, names["val"]))
             document["frames"] = frames.to_json()
             document |= _summary(document["members"].values())
-            _write(path, document)
+            write_plan(path, document)
             runs.append(run)
     return RunSet(job.out, runs, document)
 
@@ -199,78 +202,9 @@ def _summary(members: Any) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def _claimed(path: Path, document: Mapping[str, Any], overwrite: bool) -> Iterator[None]:
-    """Take the folder; a plan of which nothing was trained leaves no trace."""
-    existed = path.parent.is_dir()
-    _claim(path, document, overwrite)
-    try:
-        yield
-    except InputError:
-        if not _started(path):
-            path.unlink(missing_ok=True)
-            if not existed and not any(path.parent.iterdir()):
-                path.parent.rmdir()
-        raise
-
-
-def _claim(path: Path, document: Mapping[str, Any], overwrite: bool) -> None:
-    """Write the plan, or find that it is the one that is there.
-
-    Raises:
-        InputError: The folder holds something else, or another plan.
-    """
-    if path.is_file() and not overwrite and _started(path):
-        found = _read(path)
-        differing = [key for key in _PLAN if found.get(key) != document[key]]
-        if _plans(found) != _plans(document):
-            differing.append("cases")
-        if differing:
-            raise InputError(
-                f"{path.parent} was made with other settings ({', '.join(differing)}); choose "
-                f"another folder, or start over with --overwrite"
-            )
-        return
-    for folder in _started(path) if path.is_file() else ():
-        shutil.rmtree(folder)
-    others = [
-        entry.name
-        for entry in (path.parent.iterdir() if path.parent.is_dir() else ())
-        if entry.name not in (STORE_FOLDER, path.name) and not entry.name.startswith(".")
-    ]
-    if others:
-        raise InputError(
-            f"{path.parent} holds other things already (such as {sorted(others)[0]}); choose an "
-            f"empty or a new folder"
-        )
-    _write(path, document)
-
-
-def _started(path: Path) -> list[Path]:
-    """Return the folders of the members that have been trained, at least in part."""
-    folders = [path.parent / Path(name).name for name in _read(path)["members"]]
-    return [folder for folder in folders if (folder / SETTINGS_FILE).is_file()]
-
-
 def _plans(document: Mapping[str, Any]) -> dict[str, Any]:
     wanted = ("train", "val", "seed")
     return {
         name: {key: member.get(key) for key in wanted}
         for name, member in document["members"].items()
     }
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
-    known = isinstance(content, dict) and content.get("format_version") == _FORMAT_VERSION
-    if not known or not isinstance(content.get("members"), dict) or not content["members"]:
-        raise InputError(f"{path} was not written by this version of samonai")
-    return dict(content)
-
-
-def _write(path: Path, document: Mapping[str, Any]) -> None:
-    with write_atomically(path) as temporary:
-        temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,64 @@
+"""`samonai rank`: which case to annotate next."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from samonai.cli import options
+
+EXAMPLE = (
+    "Example: samonai rank medical --run runs/cv --images unlabelled --boxes boxes "
+    "--out ranking.csv, where boxes holds a JSON file for each case"
+)
+
+_SHOWN = 10
+
+
+def rank(
+    domain: options.Domain,
+    run: Annotated[
+        list[Path],
+        typer.Option(help="A run's folder, or that of folds; several show where they disagree."),
+    ],
+    images: Annotated[
+        Path, typer.Option(help="Folder of images; cases that the runs know are left out.")
+    ],
+    out: Annotated[Path, typer.Option(help="The CSV file to write, the first to annotate on top.")],
+    boxes: Annotated[
+        Path | None,
+        typer.Option(
+            help="A CSV file with a case column, or a folder with boxes or a coarse label map per "
+            "case. Without it the automatic head is asked."
+        ),
+    ] = None,
+    by: Annotated[str, typer.Option(help="`case` or `slice`.")] = "case",
+    score: Annotated[
+        str | None,
+        typer.Option(
+            help="`disagreement` of several runs, `iou` as the decoder expects it, or "
+            "`uncertainty`; by default the first of these that can be had."
+        ),
+    ] = None,
+    store: options.Store = None,
+    checkpoint: options.Checkpoint = None,
+    device: options.Device = None,
+) -> None:
+    """Rank unlabelled cases or slices by how unsure the runs are of them."""
+    from rich.console import Console
+
+    from samonai.report.selection import ranking_table
+    from samonai.run import open_runs
+    from samonai.selection import rank as rank_cases
+
+    ranked = rank_cases(
+        open_runs(run, checkpoint=checkpoint, device=device),
+        images,
+        out,
+        boxes=boxes,
+        by=by,
+        score=score,
+        store=store,
+    )
+    Console().print(ranking_table([one.row(n) for n, one in enumerate(ranked[:_SHOWN], 1)]))
+    typer.echo(f"{out}: {len(ranked)} {'slices' if by == 'slice' else 'cases'}")

@@ -1,0 +1,81 @@
+"""`samonai sweep`: search for settings."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from samonai.cli import options
+from samonai.errors import InputError
+
+EXAMPLE = (
+    "Example: samonai sweep medical --images imagesTr --labels labelsTr --out runs/sweep "
+    "--trials 20 --epochs 10 --set loss_recipe=dice_bce"
+)
+
+
+def sweep(
+    domain: options.Domain,
+    images: options.Images,
+    out: Annotated[Path, typer.Option(help="Folder of all trials; the same command goes on.")],
+    labels: options.Labels = None,
+    model: options.Model = "micro",
+    checkpoint: options.Checkpoint = None,
+    sha256: options.Sha256 = None,
+    trials: Annotated[int, typer.Option(min=1, help="How many trials there shall be.")] = 20,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of each trial.")] = 20,
+    val_fraction: Annotated[
+        float | None, typer.Option(help="Share of the cases held out; 0.2 without a split.")
+    ] = None,
+    split: Annotated[
+        Path | None,
+        typer.Option(help='JSON {"train": [case, …], "val": [case, …]}; a case is a file\'s name.'),
+    ] = None,
+    groups: Annotated[
+        Path | None, typer.Option(help='JSON {"case": "patient", …}: patients are not torn apart.')
+    ] = None,
+    seed: options.Seed = 0,
+    store: options.Store = None,
+    device: options.Device = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start the sweep over.")] = False,
+    set_: options.Set = None,
+) -> None:
+    """Search settings for the highest Dice of held-out cases, over one store.
+
+    Searched are the learning rate, weight decay, warm-up, box jitter, batch size and loss; what
+    is given with --set is not searched.
+    """
+    from rich.console import Console
+
+    from samonai import selection
+    from samonai.bundles import TRAIN, config_files, parse_settings, read_config
+    from samonai.report.selection import sweep_table
+
+    if split is not None and (val_fraction is not None or groups is not None):
+        raise InputError("give --split, or --val-fraction and --groups, not both")
+    config = read_config(config_files(domain, TRAIN))
+    settings = parse_settings(set_ or [], config, options.HAVE_OPTIONS)
+    found = selection.sweep(
+        model,
+        images,
+        labels,
+        out=out,
+        trials=trials,
+        groups=groups,
+        split=split,
+        val_fraction=0.2 if val_fraction is None else val_fraction,
+        seed=seed,
+        overwrite=overwrite,
+        domain=domain,
+        epochs=epochs,
+        checkpoint=checkpoint,
+        sha256=sha256,
+        store=store,
+        device=device,
+        **settings,
+    )
+    Console().print(sweep_table(found.document))
+    best = found.document["best"]
+    given = (f"--set {shlex.quote(f'{key}={value}')}" for key, value in best["settings"].items())
+    typer.echo(f"{out / best['run']}: {' '.join(given)}")

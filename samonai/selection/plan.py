@@ -1,0 +1,116 @@
+"""A folder of many runs, and the file that says what was planned in it and what came out."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from samonai.errors import InputError
+from samonai.files import write_atomically
+from samonai.run_folder import SETTINGS_FILE, STORE_FOLDER
+
+FORMAT_VERSION = 1
+
+Differences = Callable[[Mapping[str, Any]], list[str]]
+"""Names what differs between a plan that is there and the one that is asked for."""
+
+
+@contextmanager
+def claimed(
+    path: Path,
+    document: Mapping[str, Any],
+    differences: Differences,
+    *,
+    overwrite: bool = False,
+    others: Sequence[str] = (),
+) -> Iterator[None]:
+    """Take a folder for many runs; a plan of which nothing was trained leaves no trace.
+
+    Args:
+        path: The file in the folder that says what is planned.
+        document: What it shall say, where nothing is trained yet.
+        differences: See there.
+        overwrite: Remove the runs that are there.
+        others: Names of what else belongs to the plan, and goes with it.
+
+    Raises:
+        InputError: The folder holds something else, or runs of another plan.
+    """
+    existed = path.parent.is_dir()
+    if overwrite or not trained_in(path.parent):
+        _remove(path, others)
+    if path.is_file():
+        if differing := differences(read_plan(path)):
+            raise InputError(
+                f"{path.parent} was made with other settings ({', '.join(differing)}); choose "
+                f"another folder, or start over with --overwrite"
+            )
+    else:
+        _refuse_others(path.parent)
+        write_plan(path, document)
+    try:
+        yield
+    except InputError:
+        if not trained_in(path.parent):
+            _remove(path, others)
+            if not existed and path.parent.is_dir() and not any(path.parent.iterdir()):
+                path.parent.rmdir()
+        raise
+
+
+def read_plan(path: Path) -> dict[str, Any]:
+    """Return what a plan's file says.
+
+    Raises:
+        InputError: It cannot be read, or another version wrote it.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION:
+        raise InputError(f"{path} was not written by this version of samonai")
+    return content
+
+
+def write_plan(path: Path, document: Mapping[str, Any]) -> None:
+    """Write what is planned and what came out so far."""
+    with write_atomically(path) as temporary:
+        text = json.dumps({"format_version": FORMAT_VERSION, **document}, indent=1)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def differing_keys(document: Mapping[str, Any], keys: Sequence[str]) -> Differences:
+    """Return a comparison of plans by some of their entries."""
+    wanted = json.loads(json.dumps(dict(document)))
+    return lambda found: [key for key in keys if found.get(key) != wanted.get(key)]
+
+
+def trained_in(folder: Path) -> list[Path]:
+    """Return the runs' folders in a folder, finished or not."""
+    if not folder.is_dir():
+        return []
+    return sorted(entry for entry in folder.iterdir() if (entry / SETTINGS_FILE).is_file())
+
+
+def _remove(path: Path, others: Sequence[str]) -> None:
+    """Remove a plan and its runs; nothing where there is no plan."""
+    if not path.is_file():
+        return
+    for folder in trained_in(path.parent):
+        shutil.rmtree(folder)
+    for name in others:
+        (path.parent / name).unlink(missing_ok=True)
+    path.unlink()
+
+
+def _refuse_others(folder: Path) -> None:
+    names = [entry.name for entry in (folder.iterdir() if folder.is_dir() else ())]
+    others = [name for name in names if name != STORE_FOLDER and not name.startswith(".")]
+    if others:
+        raise InputError(
+            f"{folder} holds other things already (such as {sorted(others)[0]}); choose an empty "
+            f"or a new folder"
+        )

@@ -1,0 +1,246 @@
+"""What to annotate next: the cases or frames that the runs are least sure of, first.
+
+- `disagreement`: one minus the mean Dice between pairs of runs, mean over the structures.
+- `iou`: one minus the decoders' own estimate of their masks' IoU, mean over the prompts.
+- `uncertainty`: the mean uncertainty (entropy in bits) of the voxels that are predicted inside.
+"""
+
+import csv
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import track
+
+from samonai.errors import InputError
+from samonai.files import write_atomically
+from samonai.overrides import existing, shows_progress, store_location
+from samonai.run import Run, Runs, open_runs
+
+if TYPE_CHECKING:
+    from samonai.frame import Frame
+    from samonai.inference import Certainty
+    from samonai.inference.inferer import FrameAnswer, FramePrompts
+
+logger = logging.getLogger(__name__)
+
+SCORES = ("disagreement", "iou", "uncertainty")
+UNITS = ("case", "slice")
+COLUMNS = ("rank", "case", "slice", "score", *SCORES, "voxels", "reason")
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """One case or frame, and how unsure the runs are of it.
+
+    Attributes:
+        case: The case's name.
+        slice: The frame's index; None for a whole case.
+        score: What it is ranked by, 0..1; the highest is first.
+        figures: All of `SCORES` that are known.
+        voxels: Voxels that are predicted inside.
+        reason: The same in words.
+    """
+
+    case: str
+    slice: int | None
+    score: float
+    figures: dict[str, float | None]
+    voxels: int
+    reason: str
+
+    def row(self, rank: int) -> dict[str, Any]:
+        """Return the row of the CSV file."""
+        return {
+            "rank": rank,
+            "case": self.case,
+            "slice": "" if self.slice is None else self.slice,
+            "score": f"{self.score:.6f}",
+            **{k: "" if v is None else f"{v:.6f}" for k, v in self.figures.items()},
+            "voxels": self.voxels,
+            "reason": self.reason,
+        }
+
+
+def rank(
+    runs: Runs,
+    images: Path | str,
+    out: Path | str,
+    *,
+    boxes: Path | str | None = None,
+    by: str = "case",
+    score: str | None = None,
+    store: Path | str | None = None,
+    progress: bool | None = None,
+) -> list[Ranked]:
+    """Rank cases that the runs do not know by how much their annotation would tell.
+
+    Args:
+        runs: A run or several; a folder of folds stands for all of them.
+        images: Folder of images; cases that a run was trained or validated on are left out.
+        out: The CSV file to write.
+        boxes: Prompts, as `predict` takes them for several cases; None: the automatic head.
+        by: "case" or "slice".
+        score: One of `SCORES`; None: disagreement for several runs, else the estimated IoU where
+            there are prompts, else the uncertainty.
+        store: Where embeddings are kept; None: in the first run's store.
+        progress: Show a bar; by default where standard error is a terminal.
+
+    Raises:
+        InputError: Something that was given cannot be used, or no case is left.
+    """
+    opened = open_runs(runs)
+    chosen = _score(score, len(opened), prompted=boxes is not None)
+    if by not in UNITS:
+        raise InputError(f"ranking is by {' or '.join(UNITS)}, got {by!r}")
+    found: list[Ranked] = []
+    for case_id, index, structures in _observed(
+        opened, images, boxes, by, store, shows_progress(progress)
+    ):
+        found.append(_ranked(case_id, index, structures, chosen))
+    found.sort(key=lambda one: (-one.score, one.case, one.slice or 0))
+    with write_atomically(Path(out)) as path, path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(one.row(number) for number, one in enumerate(found, start=1))
+    return found
+
+
+class _Watch:
+    """Keeps one `Certainty` for the whole source, or one for each frame."""
+
+    def __init__(self, scales: Sequence[float], *, each_frame: bool) -> None:
+        self.scales, self.each_frame = scales, each_frame
+        self.seen: dict[int | None, Certainty] = {}
+
+    def observe(self, frame: "Frame", prompts: "FramePrompts", answer: "FrameAnswer") -> None:
+        """Take note of one frame."""
+        from samonai.inference import Certainty
+
+        key = frame.location.index if self.each_frame else None
+        certainty = self.seen.setdefault(key, Certainty(self.scales))
+        certainty.observe(frame, prompts, answer)
+        certainty.maps.clear()  # the figures are enough
+
+
+def _observed(
+    runs: Sequence[Run],
+    images: Path | str,
+    boxes: Path | str | None,
+    by: str,
+    store: Path | str | None,
+    shown: bool,
+) -> Iterator[tuple[str, int | None, dict[str, Any]]]:
+    """Yield case, frame and what the runs say of its structures, of cases that they do not know."""
+    from samonai.inference import (
+        CaseDataset,
+        SourceInferer,
+        load_members,
+        trained_classes,
+        trained_domain,
+    )
+    from samonai.inference.ensemble import temperatures
+
+    first, decoders = runs[0], [run.folder.decoder for run in runs]
+    domain = trained_domain(decoders[0], first.domain)
+    cases = domain.find_cases(existing(images))
+    known = {name for run in runs for name in _known_cases(run)}
+    new = [case for case in cases if case.case_id not in known]
+    if not new:
+        raise InputError(f"all {len(cases)} cases in {images} are known to the runs already")
+    if len(new) < len(cases):
+        logger.warning("%d cases that the runs know are left out", len(cases) - len(new))
+    watch = _Watch(temperatures(decoders), each_frame=by == "slice")
+    inferer = SourceInferer(
+        domain,
+        store_location(store) if store is not None else first.folder.store(),
+        members=load_members(first.network, decoders[0], decoders[1:]),
+        observers=[watch],
+    )
+    classes = trained_classes(decoders[0])
+    data = CaseDataset(domain, new, _prompts(first, boxes, len(new)))
+    console = Console(stderr=True)
+    for number in track(range(len(data)), "ranking", console=console, disable=not shown):
+        item = data[number]
+        watch.seen = {}
+        inferer(item.source, first.network, item.prompts)
+        for index, seen in watch.seen.items():
+            yield item.case.case_id, index, seen.document(classes)
+
+
+def _prompts(run: Run, boxes: Path | str | None, cases: int) -> Any:
+    """Return what gives each case its prompts: a file, or the automatic head."""
+    from samonai.inference import FilePrompts, trained_classes
+    from samonai.inference.inferer import Automatic
+
+    if boxes is not None:
+        classes = trained_classes(run.folder.decoder)
+        return FilePrompts(existing(boxes), classes, several=cases > 1)
+    if run.network.semantic_head is None:
+        raise InputError(
+            f"{run.path} has no automatic head, so it needs prompts: give a folder of boxes or of "
+            f"coarse label maps with --boxes"
+        )
+    return lambda domain, case, source: Automatic()
+
+
+def _known_cases(run: Run) -> list[str]:
+    training = run.metadata.training
+    return [*training.get("train_cases", []), *training.get("val_cases", [])]
+
+
+def _score(asked: str | None, runs: int, *, prompted: bool) -> str:
+    if asked is None:
+        return "disagreement" if runs > 1 else "iou" if prompted else "uncertainty"
+    if asked not in SCORES:
+        raise InputError(f"the score {asked!r} is not known; use one of {', '.join(SCORES)}")
+    if asked == "disagreement" and runs < 2:
+        raise InputError("disagreement is between runs; give --run twice, or a folder of folds")
+    if asked == "iou" and not prompted:
+        raise InputError("the automatic head estimates no IoU; rank by uncertainty or disagreement")
+    return asked
+
+
+def _ranked(case: str, index: int | None, structures: dict[str, Any], score: str) -> Ranked:
+    each = {
+        "disagreement": _doubts(structures, "agreement"),
+        "iou": _doubts(structures, "predicted_iou"),
+        "uncertainty": {
+            name: found["uncertainty"]
+            for name, found in structures.items()
+            if found["uncertainty"] is not None
+        },
+    }
+    figures = {name: fmean(values.values()) if values else None for name, values in each.items()}
+    value = figures[score]
+    return Ranked(
+        case,
+        index,
+        0.0 if value is None else min(max(value, 0.0), 1.0),
+        figures,
+        sum(found["voxels"] for found in structures.values()),
+        _reason(score, each[score]),
+    )
+
+
+def _doubts(structures: dict[str, Any], figure: str) -> dict[str, float]:
+    """Return by structure what is missing from a figure to 1, where it is known."""
+    known = {name: found[figure] for name, found in structures.items()}
+    return {name: 1 - value for name, value in known.items() if value is not None}
+
+
+def _reason(score: str, doubts: dict[str, float]) -> str:
+    """Say of which structure the runs are least sure, and how sure."""
+    if not doubts:
+        return "nothing is predicted"
+    name, doubt = max(doubts.items(), key=lambda item: item[1])
+    said = {
+        "disagreement": f"the runs agree at Dice {1 - doubt:.2f}",
+        "iou": f"the decoder expects IoU {1 - doubt:.2f}",
+        "uncertainty": f"the mean entropy is {doubt:.2f} bit",
+    }
+    return f"{name}: {said[score]}"

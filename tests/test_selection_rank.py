@@ -1,0 +1,109 @@
+"""What to annotate next: least sure first, nothing that the runs know, and why."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_scans import SHAPE, affine, save, write_scans
+
+import samonai
+from samonai.cli import main
+from samonai.errors import InputError
+from samonai.selection import rank
+from samonai.selection.rank import SCORES, _ranked
+
+
+@pytest.fixture(scope="module")
+def folder(two_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The three scans that both runs know, and two that they do not: a ball, and noise alone."""
+    folder = tmp_path_factory.mktemp("rank")
+    shutil.copytree(two_runs / "images", folder / "images")
+    images, boxes = folder / "images", folder / "boxes"
+    shutil.copy(images / "case_a.nii.gz", images / "ball.nii.gz")
+    noise = np.random.default_rng(0).normal(0, 10, SHAPE).astype(np.int16)
+    save(images / "noise.nii.gz", noise, affine(0))
+    boxes.mkdir()
+    for case in ("ball", "noise"):
+        text = json.dumps({"boxes": [[4, 3, 0, 20, 17, 3]], "classes": [1]})
+        (boxes / f"{case}.json").write_text(text)
+    return folder
+
+
+def test_cases_are_ranked_by_each_score(
+    two_runs: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "ranking.csv"
+    given = ["--images", str(folder / "images"), "--boxes", str(folder / "boxes")]
+    runs = ["--run", str(two_runs / "runs"), "--store", str(folder / "store")]
+    figures = []
+    for score in SCORES:
+        argv = ["rank", "medical", *runs, *given, "--out", str(out), "--score", score]
+        assert main(argv) == 0
+        rows = list(csv.DictReader(out.read_text().splitlines()))
+        # What the runs were trained and validated on is left out.
+        assert sorted(row["case"] for row in rows) == ["ball", "noise"]
+        assert [row["rank"] for row in rows] == ["1", "2"]
+        assert float(rows[0]["score"]) > float(rows[1]["score"]) > 0
+        assert all(row["score"] == row[score] for row in rows)
+        figures.append({row["case"]: [row[name] for name in SCORES] for row in rows})
+    # Whatever they are ranked by, the figures are the same.
+    assert figures[0] == figures[1] == figures[2]
+    assert "the mean entropy is" in capsys.readouterr().out
+
+
+def test_slices_are_ranked_each_by_itself(two_runs: Path, folder: Path, tmp_path: Path) -> None:
+    ranked = rank(
+        samonai.Run(two_runs / "runs" / "seed0"),
+        folder / "images",
+        tmp_path / "ranking.csv",
+        boxes=folder / "boxes",
+        by="slice",
+        store=folder / "store",
+    )
+    assert sorted((one.case, one.slice) for one in ranked) == [
+        (case, index) for case in ("ball", "noise") for index in range(3)
+    ]
+    scores = [one.score for one in ranked]
+    assert scores == sorted(scores, reverse=True)
+    # One run: nothing to disagree with, so its own estimate counts.
+    assert all(one.score == one.figures["iou"] for one in ranked)
+    assert all(one.figures["disagreement"] is None for one in ranked)
+    assert all("expects IoU" in one.reason for one in ranked)
+
+
+def test_the_reason_names_the_least_sure_structure() -> None:
+    structures = {
+        "liver": {"agreement": 0.9, "predicted_iou": 0.8, "uncertainty": 0.1, "voxels": 10},
+        "spleen": {"agreement": 0.5, "predicted_iou": None, "uncertainty": 0.3, "voxels": 4},
+    }
+    found = _ranked("case", 3, structures, "disagreement")
+    assert found.score == pytest.approx(0.3)
+    assert found.figures == pytest.approx({"disagreement": 0.3, "iou": 0.2, "uncertainty": 0.2})
+    assert found.reason == "spleen: the runs agree at Dice 0.50"
+    assert found.voxels == 14
+    unknown = dict.fromkeys(("agreement", "predicted_iou", "uncertainty"))
+    nothing = {"liver": {**unknown, "voxels": 0}}
+    assert _ranked("case", None, nothing, "uncertainty").score == 0
+    assert _ranked("case", None, nothing, "uncertainty").reason == "nothing is predicted"
+
+
+def test_what_cannot_be_ranked(two_runs: Path, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "ranking.csv"
+    run = samonai.Run(two_runs / "runs" / "seed0")
+    images, boxes = folder / "images", folder / "boxes"
+    for changes, message in (
+        ({"score": "disagreement"}, "give --run twice"),
+        ({"score": "chance"}, "score 'chance' is not known"),
+        ({"by": "pixel"}, "ranking is by case or slice"),
+        ({"boxes": None}, "no automatic head, so it needs prompts"),
+        ({"boxes": None, "score": "iou"}, "estimates no IoU"),
+    ):
+        with pytest.raises(InputError, match=message):
+            rank(run, images, out, **{"boxes": boxes, **changes})
+    known, _ = write_scans(tmp_path)
+    with pytest.raises(InputError, match=r"all 3 cases in .* are known to the runs"):
+        rank(run, known, out, boxes=boxes)
+    assert not out.exists()
