@@ -16,7 +16,10 @@ from samonai.cli.options import DOMAINS
 from samonai.domains import DOMAINS as REGISTERED
 from samonai.errors import InputError
 
-VERBS = ("train", "evaluate", "predict", "embed", "demo", "doctor", "bundle", "checkpoints")
+VERBS = (
+    *("train", "evaluate", "calibrate", "predict", "rank", "sweep", "curve"),
+    *("embed", "demo", "doctor", "bundle", "checkpoints"),
+)
 HEAVY = ("torch", "monai", "numpy", "SimpleITK", "matplotlib", "zarr", "nibabel")
 
 

@@ -76,7 +76,7 @@ def test_dependencies_are_those_that_the_code_imports() -> None:
     distributions = packages_distributions()
     imported = {normalised(distributions[name][0]) for name in third_party_imports()}
     declared = {normalised(re.split(r"[<>=~!\[; ]", text)[0]) for text in PROJECT["dependencies"]}
-    optional = {"fsspec", "timm"}
+    optional = {"fsspec", "optuna", "timm"}
     assert imported - optional == declared - FOR_OTHERS
 
 

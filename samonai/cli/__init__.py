@@ -20,6 +20,7 @@ from samonai.cli import (
     bundle,
     calibrate,
     checkpoints,
+    curve,
     demo,
     doctor,
     embed,
@@ -43,7 +44,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for verb in (train, evaluate, calibrate, predict, rank, sweep, embed, demo, doctor):
+for verb in (train, evaluate, calibrate, predict, rank, sweep, curve, embed, demo, doctor):
     name = verb.__name__.rpartition(".")[2]
     app.command(name, epilog=verb.EXAMPLE)(getattr(verb, name))
 app.add_typer(bundle.app, name="bundle")

@@ -18,7 +18,7 @@ from samonai.run_folder import STORE_FOLDER, path_fingerprint
 from samonai.training.folds import SplitNames, fold_splits, grouped_split, read_groups
 
 if TYPE_CHECKING:
-    from samonai.domains.base import Case
+    from samonai.domains.base import Case, Domain
     from samonai.sam.network import SamNetwork
 
 EVALUATION = "evaluation"
@@ -69,15 +69,23 @@ class Job:
         return read_config(config_files(self.domain, TRAIN))
 
     @cached_property
+    def all_settings(self) -> dict[str, Any]:
+        """Return every plain setting of a run, with the bundle's defaults."""
+        return {**plain_settings(self._config), **(self.settings or {})}
+
+    @cached_property
+    def reader(self) -> "Domain":
+        """Return the domain that reads the cases."""
+        return domain_of(self.domain, self._config, self.all_settings)
+
+    @cached_property
     def cases(self) -> list["Case"]:
         """Return the data set's cases.
 
         Raises:
             InputError: A case has no label.
         """
-        chosen = {**plain_settings(self._config), **(self.settings or {})}
-        reader = domain_of(self.domain, self._config, chosen)
-        found = reader.find_cases(existing(self.images), self.labels)
+        found = self.reader.find_cases(existing(self.images), self.labels)
         if unlabelled := [case.case_id for case in found if case.label is None]:
             raise InputError(
                 f"{len(unlabelled)} of {len(found)} cases in {self.images} have no label, such as "
