@@ -54,6 +54,7 @@ def finetune(
     *,
     domain: str = "medical",
     out: Path | str,
+    heads: str | None = None,
     epochs: int = 20,
     split: Path | str | Mapping[str, Sequence[str]] | None = None,
     val_fraction: float = 0.2,
@@ -77,6 +78,8 @@ def finetune(
         labels: Folder of labels; None with a data list that names them.
         domain: The kind of data, which names the bundle.
         out: The run's folder.
+        heads: "promptable" (answers boxes and clicks, the default), "semantic" (labels everything
+            without a prompt) or "both".
         epochs: How often each labelled frame is seen, unless validation stops rising before.
         split: `{"train": [case, …], "val": [case, …]}`, or the JSON file that holds it.
         val_fraction: Share of the cases that is held out, without a split.
@@ -104,6 +107,7 @@ def finetune(
         "val_fraction": val_fraction,
         "seed": seed,
         "model": sam if isinstance(sam, str) else sam.name,
+        **({} if heads is None else {"heads": heads}),
     }
     chosen = check_settings(plain, config)
     # Before a model is loaded, or even fetched.
@@ -196,11 +200,19 @@ def embed(
             views=chosen.get("views", 1),
             precision=chosen["precision"],
             frames="all" if any(case.label is None for case in cases) else "labelled",
+            empty_frames=_empty_frames(chosen),
             min_area=chosen["min_area"],
             components=chosen["components"],
             progress=True,
         )
         return summed(reports)
+
+
+def _empty_frames(settings: Mapping[str, Any]) -> float:
+    """Return the share of the frames without objects that training with these settings needs."""
+    if settings.get("heads", "promptable") == "promptable":
+        return 0.0
+    return float(settings["empty_frames"])
 
 
 def _record(domain: str, settings: Mapping[str, Any]) -> dict[str, Any]:

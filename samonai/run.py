@@ -114,14 +114,22 @@ class Run:
         return network
 
     def predict(
-        self, source: Path | str, boxes: Boxes, *, out: Path | str | None = None, **options: Any
+        self,
+        source: Path | str,
+        boxes: Boxes | None = None,
+        *,
+        prompt: str | None = None,
+        out: Path | str | None = None,
+        **options: Any,
     ) -> npt.NDArray[np.integer]:
         """Predict the label map of one source.
 
         Args:
             source: The file, or the folder of a DICOM series.
-            boxes: (N, 6) voxel boxes [i0, j0, k0, i1, j1, k1], upper ends exclusive; or what the
-                JSON file holds; or that file, a CSV file, or a coarse label map's.
+            boxes: None for a run with a semantic head, which needs none; else (N, 6) voxel boxes
+                [i0, j0, k0, i1, j1, k1], upper ends exclusive; or what the JSON file holds; or
+                that file, a CSV file, or a coarse label map's.
+            prompt: Name of the class that is wanted of the semantic head; None: all classes.
             out: Folder to write the label map into as well.
             **options: See `predict`.
 
@@ -129,7 +137,7 @@ class Run:
             The label map on the source's grid, in its index order.
         """
         with tempfile.TemporaryDirectory(prefix="samonai-") as scratch:
-            written = predict(self, source, boxes, out or Path(scratch), **options)
+            written = predict(self, source, boxes, out or Path(scratch), prompt=prompt, **options)
             if len(written) != 1:
                 raise InputError(
                     f"{source} holds {len(written)} sources; give one, or use samonai.api.predict"
@@ -196,7 +204,8 @@ def evaluate(
         prompts: "slices" for a box per slice and object, "volume" for one 3D box per class,
             "middle" for one box per class on its middle slice, propagated to the others,
             "keyframes" for boxes on the first, middle and last slice, interpolated between,
-            "clicks" for clicks on each object of each slice, as many as `eval_clicks` says.
+            "clicks" for clicks on each object of each slice, as many as `eval_clicks` says,
+            "none" for the semantic head, which has no baselines.
         box_jitter: Each side of a box moves by up to this share of the box, 0.05 by default; 0
             gives exact boxes.
         seed: Seed of the jitter.
@@ -241,9 +250,10 @@ def evaluate(
 def predict(
     run: "Run | SamNetwork | str | Sequence[Run]",
     source: Path | str,
-    boxes: Boxes,
+    boxes: Boxes | None,
     out: Path | str,
     *,
+    prompt: str | None = None,
     domain: str = "medical",
     series: str | None = None,
     ending: str = "",
@@ -257,15 +267,16 @@ def predict(
     progress: bool | None = None,
     **settings: Any,
 ) -> list[Path]:
-    """Predict label maps for prompted boxes and write them on their sources' own grids.
+    """Predict label maps, prompted or not, and write them on their sources' own grids.
 
     Args:
         run: The fine-tuned run, or several, whose logits are averaged; or a network or a model's
             name, as it is before fine-tuning.
         source: One source, or a folder of them.
         boxes: See `Run.predict`; for several sources a CSV file with a case column, or a folder
-            with a file per case.
+            with a file per case. None asks the run's semantic head.
         out: Folder for the label maps, named after their cases.
+        prompt: Name of the class that is wanted of the semantic head; None: all classes.
         domain: The kind of data, where `run` is not a run.
         series: DICOM SeriesInstanceUID, where `source` holds several series.
         ending: ".nii.gz", ".nrrd" or ".mha"; empty: the input's own format.
@@ -306,7 +317,8 @@ def predict(
             "decoder": None,
             **network,
             "input": source,
-            "boxes": boxes_file(boxes, Path(scratch)),
+            "boxes": None if boxes is None else boxes_file(boxes, Path(scratch)),
+            "prompt": prompt,
             "output_dir": out,
             "output_ending": ending,
             "output_formats": list(formats),

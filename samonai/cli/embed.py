@@ -20,6 +20,7 @@ def embed(
     ],
     labels: options.Labels = None,
     model: options.Model = "micro",
+    heads: options.Heads = None,
     checkpoint: options.Checkpoint = None,
     sha256: options.Sha256 = None,
     device: options.Device = None,
@@ -29,13 +30,15 @@ def embed(
 
     They do the same by themselves where frames are missing; this does it ahead, perhaps on
     another machine. What is there already is skipped. With labels only the frames that have
-    objects are encoded, without them all.
+    objects are encoded, and for the semantic head those without too; without labels all.
     """
     from samonai import api
     from samonai.bundles import TRAIN, config_files, parse_settings, read_config
 
     config = read_config(config_files(domain, TRAIN))
     settings = parse_settings(set_ or [], config, options.HAVE_OPTIONS)
+    if heads is not None:
+        settings["heads"] = heads
     report = api.embed(
         model,
         images,

@@ -43,7 +43,7 @@ def evaluate(
             help="`slices`: a box per slice and object; `volume`: one 3D box per class; `middle`: "
             "one box per class on its middle slice, propagated; `keyframes`: boxes on the first, "
             "middle and last slice, interpolated; `clicks`: 1, 3, 5 and 9 clicks per slice and "
-            "object (`--set eval_clicks=...`)."
+            "object (`--set eval_clicks=...`); `none`: the semantic head, which has no baselines."
         ),
     ] = "slices",
     box_jitter: Annotated[

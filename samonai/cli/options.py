@@ -10,8 +10,19 @@ DOMAINS = ("medical", "satellite")
 HAVE_OPTIONS = {
     name: f"--{name.replace('_', '-')}"
     for name in (
-        *("boxes", "cases", "checkpoint", "device", "epochs", "images", "input", "labels", "model"),
-        *("seed", "series", "sha256", "split", "store", "val_fraction"),
+        *(
+            "boxes",
+            "cases",
+            "checkpoint",
+            "device",
+            "epochs",
+            "heads",
+            "images",
+            "input",
+            "labels",
+            "model",
+        ),
+        *("prompt", "seed", "series", "sha256", "split", "store", "val_fraction"),
     )
 } | {
     "decoder": "--run",
@@ -49,6 +60,13 @@ Labels = Annotated[
     typer.Option(help="Folder of label maps with the images' names; a data list may name them."),
 ]
 Model = Annotated[str, typer.Option(help="micro, vit_b, vit_l, vit_h, vit_t or medsam_vit_b.")]
+Heads = Annotated[
+    str | None,
+    typer.Option(
+        help="promptable (the default): answers boxes and clicks; semantic: labels everything "
+        "without a prompt; both, in one run."
+    ),
+]
 Checkpoint = Annotated[
     Path | None, typer.Option(help="The model's weights (.pth, .safetensors), if your own.")
 ]

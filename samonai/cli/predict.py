@@ -20,14 +20,18 @@ def predict(
     source: Annotated[
         Path, typer.Option("--input", help="A volume, a DICOM folder, or a folder of volumes.")
     ],
+    out: Annotated[Path, typer.Option(help="Folder for the label maps, named after the cases.")],
     boxes: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             help="JSON (boxes, or clicks as points), CSV (columns case, i0, j0, k0, i1, j1, k1, "
-            "class), a coarse label map, or a folder with one of these per case."
+            "class), a coarse label map, or a folder with one of these per case. Not needed by a "
+            "run trained with --heads semantic or both."
         ),
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for the label maps, named after the cases.")],
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="Name of the class to find without boxes; by default all.")
+    ] = None,
     run: Annotated[
         list[Path] | None,
         typer.Option(
@@ -79,7 +83,10 @@ def predict(
     device: options.Device = None,
     set_: options.Set = None,
 ) -> None:
-    """Turn boxes into label maps on the scans' own grids, header and affine exact."""
+    """Predict label maps on the scans' own grids, header and affine exact, with boxes or without.
+
+    Without boxes the run's semantic head labels everything that it was trained on.
+    """
     from samonai import api
     from samonai.bundles import INFERENCE, config_files, parse_settings, read_config
     from samonai.run import open_runs
@@ -95,6 +102,7 @@ def predict(
         source,
         boxes,
         out,
+        prompt=prompt,
         domain=domain,
         series=series,
         ending=ending,

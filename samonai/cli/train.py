@@ -25,6 +25,7 @@ def train(
     model: options.Model = "micro",
     checkpoint: options.Checkpoint = None,
     sha256: options.Sha256 = None,
+    heads: options.Heads = None,
     epochs: Annotated[int, typer.Option(min=1, help="Most often each frame is seen.")] = 20,
     val_fraction: Annotated[
         float | None, typer.Option(help="Share of the cases held out; 0.2 without a split.")
@@ -67,6 +68,8 @@ def train(
     _check_together(split, val_fraction, folds, seeds, groups)
     config = read_config(config_files(domain, TRAIN))
     settings = parse_settings(set_ or [], config, options.HAVE_OPTIONS)
+    if heads is not None:
+        settings["heads"] = heads
     fraction = 0.2 if val_fraction is None else val_fraction
     common: dict[str, Any] = {
         **settings,

@@ -1,5 +1,6 @@
 """From embeddings and prompts to label maps on the source's grid."""
 
+from samonai.inference.asked import NoPrompts, asked_prompts, class_by_name, evaluation_prompts
 from samonai.inference.calibration import CalibrationMetrics
 from samonai.inference.cases import CaseDataset, case_loader, prepare_case
 from samonai.inference.certainty import Certainty, CertaintyWriter
@@ -47,18 +48,22 @@ __all__ = [
     "FramePrompts",
     "LabelPrompts",
     "LabelWriter",
+    "NoPrompts",
     "ObjectMeasure",
     "Propagation",
     "Propagator",
     "SourceInferer",
     "VolumeInferer",
     "VolumeMeasure",
+    "asked_prompts",
     "case_loader",
     "check_members",
+    "class_by_name",
     "cleaning",
     "ensemble_decoders",
     "evaluation_cases",
     "evaluation_facts",
+    "evaluation_prompts",
     "input_cases",
     "interpolate_boxes",
     "label_facts",

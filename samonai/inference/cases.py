@@ -1,15 +1,15 @@
 """Whole cases for MONAI's evaluator: one source and its prompts per batch."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from samonai.domains.base import Case, Domain
-from samonai.prompts import FramePrompts
+from samonai.inference.inferer import CasePrompts
 
-PromptSource = Callable[[Domain, Case, Any], Mapping[int, FramePrompts]]
+PromptSource = Callable[[Domain, Case, Any], CasePrompts]
 
 
 class CaseItem(NamedTuple):
@@ -18,12 +18,12 @@ class CaseItem(NamedTuple):
     Attributes:
         case: What and where it is.
         source: The source, with its label when it has one.
-        prompts: Prompts by frame index.
+        prompts: Prompts by frame index, or `Automatic`.
     """
 
     case: Case
     source: Any
-    prompts: Mapping[int, FramePrompts]
+    prompts: CasePrompts
 
 
 class CaseDataset(Dataset[CaseItem]):

@@ -16,7 +16,7 @@ from samonai.domains.base import Domain, Exporter, LabelFacts
 from samonai.errors import InputError
 from samonai.inference.calibration import CalibrationMetrics
 from samonai.inference.cases import CaseItem
-from samonai.inference.inferer import SourceInferer, box_scores
+from samonai.inference.inferer import Automatic, SourceInferer, box_scores
 from samonai.inference.measures import Measure, VolumeMeasure
 from samonai.sam.decoder_file import load_decoder
 from samonai.sam.network import SamNetwork
@@ -126,7 +126,7 @@ class CaseMetrics:
         predictions = {"finetuned": engine.state.output[CommonKeys.PRED]}
         if self.zero_shot is not None:
             predictions["zero_shot"] = self._alone(item, self.zero_shot)
-        if _has_boxes(item.prompts):
+        if not isinstance(item.prompts, Automatic) and _has_boxes(item.prompts):
             predictions["box"] = self.inferer.merge(item.source, item.prompts, box_scores)
         self.predictions = predictions
         for method, prediction in predictions.items():

@@ -1,0 +1,154 @@
+"""What a run is asked: prompts from a file or a label, or nothing, which its semantic head answers.
+
+A decoder's file says which heads were trained. Asking for another one is an error here, before
+anything is read or encoded.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from samonai.domains.base import Case, Domain
+from samonai.errors import InputError
+from samonai.inference.from_file import FilePrompts
+from samonai.inference.from_labels import REGIMES, LabelPrompts
+from samonai.inference.inferer import Automatic
+from samonai.sam.decoder_file import read_decoder_metadata
+
+NO_PROMPTS = "none"
+"""The regime of an evaluation that measures the semantic head."""
+
+_NO_BASELINES = (
+    "none: without prompts there is no box to fill, and the model before fine-tuning has no "
+    "semantic head"
+)
+
+
+@dataclass(frozen=True)
+class NoPrompts:
+    """Asks the semantic head about every case.
+
+    Attributes:
+        classes: Label values that are kept; None keeps all.
+    """
+
+    classes: tuple[int, ...] | None = None
+
+    def __call__(self, domain: Domain, case: Case, source: Any) -> Automatic:
+        """Return what every case is asked."""
+        return Automatic(self.classes)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings as JSON values, with what they mean for the baselines."""
+        return {"regime": NO_PROMPTS, "baselines": _NO_BASELINES}
+
+
+def asked_prompts(
+    boxes: Path | str | None,
+    prompt: str | None,
+    decoder: Path | str | None,
+    *,
+    members: Sequence[Path | str] | None = None,
+    several: bool = False,
+    margin: float = 0.0,
+) -> FilePrompts | NoPrompts:
+    """Return what gives each case its prompts when predicting.
+
+    Args:
+        boxes: File or folder of prompts, see `FilePrompts`; None asks the semantic head.
+        prompt: Name of the class that is wanted of the semantic head; None: all classes.
+        decoder: The decoder's file; None: the model as it is.
+        members: The further decoders of an ensemble.
+        several: More than one case is asked about.
+        margin: See `FilePrompts`.
+
+    Raises:
+        InputError: Both boxes and a class are given, the class is not known, or the decoder was
+            not trained for what is asked.
+    """
+    decoders = [] if decoder is None else [decoder, *(members or ())]
+    names = {} if decoder is None else read_decoder_metadata(decoder).classes
+    classes = {int(value): name for value, name in names.items()}
+    if boxes is not None:
+        if prompt is not None:
+            raise InputError(
+                f"prompt {prompt!r} asks the semantic head for a class, and boxes the promptable "
+                f"one for objects; give one of them"
+            )
+        _check_prompted(decoders)
+        return FilePrompts(boxes, classes, several=several, margin=margin)
+    _check_automatic(decoders)
+    return NoPrompts(None if prompt is None else (class_by_name(prompt, classes),))
+
+
+def evaluation_prompts(
+    regime: str,
+    decoder: Path | str | None = None,
+    members: Sequence[Path | str] | None = None,
+    **settings: Any,
+) -> LabelPrompts | NoPrompts:
+    """Return what gives each labelled case its prompts when measuring.
+
+    Args:
+        regime: One of those of `prompts_from_label`, or "none".
+        decoder: The decoder's file; None where it is not there yet.
+        members: The further decoders of an ensemble.
+        **settings: See `LabelPrompts`.
+
+    Raises:
+        InputError: The regime is not known, or the decoder was not trained for it.
+    """
+    if regime not in (*REGIMES, NO_PROMPTS):
+        known = ", ".join((*REGIMES, NO_PROMPTS))
+        raise InputError(f"prompts {regime!r} are not known; use one of {known}")
+    decoders = [] if decoder is None else [decoder, *(members or ())]
+    if regime == NO_PROMPTS:
+        if decoders:
+            _check_automatic(decoders)
+        return NoPrompts()
+    _check_prompted(decoders)
+    return LabelPrompts(regime, **settings)
+
+
+def class_by_name(name: str, classes: Mapping[int, str]) -> int:
+    """Return the label value of a class.
+
+    Args:
+        name: The class's name; capital letters do not matter unless they tell two classes apart.
+        classes: Label value to name.
+
+    Raises:
+        InputError: There is no such class.
+    """
+    exact = [value for value, known in classes.items() if known == name]
+    same = [value for value, known in classes.items() if known.casefold() == name.casefold()]
+    found = exact or same
+    if len(found) != 1:
+        raise InputError(
+            f"there is no class {name!r}; this run knows {', '.join(classes.values()) or 'none'}"
+        )
+    return found[0]
+
+
+def _check_automatic(decoders: Sequence[Path | str]) -> None:
+    if not decoders:
+        raise InputError(
+            "no prompts given, and a model as it is answers nothing else; give boxes, or a run "
+            "trained with --heads semantic or --heads both"
+        )
+    for path in decoders:
+        if "semantic" not in read_decoder_metadata(path).heads:
+            raise InputError(
+                f"{path} has no semantic head, which is what answers without prompts; give boxes, "
+                f"or train with --heads semantic or --heads both"
+            )
+
+
+def _check_prompted(decoders: Sequence[Path | str]) -> None:
+    for path in decoders:
+        if "promptable" not in read_decoder_metadata(path).heads:
+            raise InputError(
+                f"{path} was trained with --heads semantic, so prompts are no longer answered; "
+                f"ask without prompts, or train with --heads both"
+            )
