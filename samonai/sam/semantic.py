@@ -7,10 +7,10 @@ decoder's parameters per class, and decodes a frame in the time of one prompt.
 """
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 
 import torch
 from segment_anything.modeling import MaskDecoder
+from segment_anything.modeling.mask_decoder import MLP
 from torch import nn
 
 from samonai.errors import InputError
@@ -20,14 +20,12 @@ VALUES_KEY = HEAD_PREFIX + "class_values"
 MAX_CLASSES = 254
 """A class map keeps one byte per pixel, and needs two values beside the classes'."""
 
-_TOKEN_NOISE = 0.1
-
 
 class SemanticHead(nn.Module):
     """Class tokens and hypernetworks, one of each for background and for every class.
 
-    They begin as copies of the decoder's own first mask token and hypernetwork, which say "this
-    object"; noise on the tokens sets the classes apart.
+    They begin at random, as the decoder's own began. Copies of the decoder's mask tokens, with
+    noise on them, learned much more slowly: all of them ask for the same thing.
 
     Attributes:
         class_tokens: The learned tokens, K + 1 of C channels; row 0 is background.
@@ -43,7 +41,7 @@ class SemanticHead(nn.Module):
         Args:
             decoder: The decoder that the tokens run through.
             values: Label values of the K classes, above 0.
-            seed: Seed of the noise.
+            seed: Seed of the random weights.
 
         Raises:
             InputError: There is no class, one twice, one that is not above 0, or too many.
@@ -54,16 +52,17 @@ class SemanticHead(nn.Module):
             raise InputError(f"classes are different label values from 1 up, got {values}")
         if len(values) > MAX_CLASSES:
             raise InputError(f"{len(values)} classes are more than the {MAX_CLASSES} of a head")
-        token = decoder.mask_tokens.weight[:1].detach()
-        generator = torch.Generator().manual_seed(seed)
-        noise = torch.randn(len(values) + 1, token.shape[1], generator=generator)
-        self.class_tokens = nn.Embedding.from_pretrained(
-            token + _TOKEN_NOISE * noise.to(token), freeze=False
-        )
-        self.hypernetworks = nn.ModuleList(
-            deepcopy(decoder.output_hypernetworks_mlps[0]) for _ in range(len(values) + 1)
-        ).requires_grad_(True)
-        self.register_buffer("class_values", torch.tensor([0, *values], device=token.device))
+        channels = decoder.transformer_dim
+        first = decoder.output_hypernetworks_mlps[0].layers
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.class_tokens = nn.Embedding(len(values) + 1, channels)
+            self.hypernetworks = nn.ModuleList(
+                MLP(channels, channels, first[-1].out_features, len(first))
+                for _ in range(len(values) + 1)
+            )
+        self.register_buffer("class_values", torch.tensor([0, *values]))
+        self.to(decoder.mask_tokens.weight.device)
 
     @property
     def values(self) -> tuple[int, ...]:
