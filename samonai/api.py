@@ -5,7 +5,7 @@ Each runs a bundle's configuration with overrides, so there is one way to do it 
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from samonai.bundles import (
     read_config,
     run_bundle,
 )
-from samonai.domains import Domain, get_domain
+from samonai.domains import Case, Domain, get_domain
 from samonai.files import write_atomically
 from samonai.overrides import existing, network_overrides, shows_progress, store_location
 from samonai.run import Run, evaluate, predict
@@ -176,11 +176,34 @@ def embed(
     Raises:
         InputError: Something that was given cannot be used.
     """
-    config = read_config(config_files(domain, TRAIN))
-    chosen = {**plain_settings(config), **check_settings(settings, config)}
-    reader = domain_of(domain, config, chosen)
+    reader, encode = embedder(sam, store, domain, checkpoint, sha256, device, **settings)
     cases = reader.find_cases(existing(images), labels)
     reader.fit(cases)
+    return encode(reader, cases, True)
+
+
+def embedder(
+    sam: "SamNetwork | str",
+    store: Path | str,
+    domain: str = "medical",
+    checkpoint: Path | str | None = None,
+    sha256: str | None = None,
+    device: Any = None,
+    **settings: Any,
+) -> "tuple[Domain, Callable[[Domain, Sequence[Case], bool], EncodeReport]]":
+    """Return the domain and the function that encodes its cases: domain, cases, show a bar.
+
+    Args:
+        sam: As `embed` takes it, like the rest.
+        store: Likewise.
+        domain: Likewise.
+        checkpoint: Likewise.
+        sha256: Likewise.
+        device: Likewise.
+        **settings: Likewise.
+    """
+    config = read_config(config_files(domain, TRAIN))
+    chosen = {**plain_settings(config), **check_settings(settings, config)}
     network = network_overrides(sam, checkpoint, sha256, device)
     from samonai.embeddings import Augmentation, EmbeddingStore, encode_views, summed
     from samonai.sam import load_sam
@@ -189,23 +212,32 @@ def embed(
     names = config.get("augmentation", {})
     of_views: dict[str, Any] = {k: chosen[name[1:]] for k, name in names.items() if name[0] == "@"}
     with one_line_errors(), quiet_third_parties():
-        reports = encode_views(
+        loaded = (
             load_sam(network["model"], checkpoint, network["device"], sha256)
             if isinstance(sam, str)
-            else sam,
-            reader,
-            cases,
-            EmbeddingStore(store_location(store)),
-            Augmentation(**of_views),
-            views=chosen.get("views", 1),
-            precision=chosen["precision"],
-            frames="all" if any(case.label is None for case in cases) else "labelled",
-            empty_frames=_empty_frames(chosen),
-            min_area=chosen["min_area"],
-            components=chosen["components"],
-            progress=True,
+            else sam
         )
-        return summed(reports)
+        opened = EmbeddingStore(store_location(store))
+
+    def encode(reader: Domain, cases: Sequence[Case], progress: bool) -> "EncodeReport":
+        with one_line_errors(), quiet_third_parties():
+            reports = encode_views(
+                loaded,
+                reader,
+                cases,
+                opened,
+                Augmentation(**of_views),
+                views=chosen.get("views", 1),
+                precision=chosen["precision"],
+                frames="all" if any(case.label is None for case in cases) else "labelled",
+                empty_frames=_empty_frames(chosen),
+                min_area=chosen["min_area"],
+                components=chosen["components"],
+                progress=progress,
+            )
+            return summed(reports)
+
+    return domain_of(domain, config, chosen), encode
 
 
 def _empty_frames(settings: Mapping[str, Any]) -> float:

@@ -200,6 +200,28 @@ def run_bundle(
     Raises:
         InputError: The configuration lacks an entry, or the run meets a user's mistake.
     """
+    with opened_bundle(files, overrides, workflow_type=workflow_type) as workflow:
+        workflow.run()
+        workflow.finalize()
+
+
+@contextmanager
+def opened_bundle(
+    files: Sequence[Path], overrides: Mapping[str, Any], *, workflow_type: str = "train"
+) -> Iterator[Any]:
+    """Open a bundle's workflow without running it, for those who use its parts.
+
+    Args:
+        files: As `run_bundle` takes it, like the rest.
+        overrides: Likewise.
+        workflow_type: Likewise.
+
+    Yields:
+        MONAI's workflow, initialized; `workflow.parser.get_parsed_content(name)` builds a part.
+
+    Raises:
+        InputError: As `run_bundle`.
+    """
     config = read_config(files)
     if unknown := [key for key in overrides if key not in config]:
         raise InputError(
@@ -216,8 +238,7 @@ def run_bundle(
             **literal,
         )
         workflow.initialize()
-        workflow.run()
-        workflow.finalize()
+        yield workflow
 
 
 def is_evaluated(value: Any) -> bool:

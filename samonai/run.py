@@ -3,7 +3,7 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -37,6 +37,10 @@ from samonai.run_folder import RunFolder, member_folders
 if TYPE_CHECKING:
     from samonai.sam.decoder_file import DecoderMetadata
     from samonai.sam.network import SamNetwork
+
+
+RunBundle = Callable[[Sequence[Path], Mapping[str, Any]], None]
+"""Runs a bundle, given its configuration files and what replaces their entries."""
 
 
 class Run:
@@ -247,6 +251,10 @@ def evaluate(
     return metrics
 
 
+def _infer(files: Sequence[Path], overrides: Mapping[str, Any]) -> None:
+    run_bundle(files, overrides, workflow_type="infer")
+
+
 def predict(
     run: "Run | SamNetwork | str | Sequence[Run]",
     source: Path | str,
@@ -265,6 +273,7 @@ def predict(
     device: Any = None,
     uncertainty: bool | None = None,
     progress: bool | None = None,
+    run_with: RunBundle = _infer,
     **settings: Any,
 ) -> list[Path]:
     """Predict label maps, prompted or not, and write them on their sources' own grids.
@@ -289,6 +298,7 @@ def predict(
         uncertainty: Write beside each label map a map of how sure it is, and a JSON file with
             figures per structure; by default for several runs.
         progress: Show a bar; by default where standard error is a terminal.
+        run_with: Runs the bundle, given its files and overrides; by default once over all cases.
         **settings: The bundle's other settings.
 
     Returns:
@@ -327,7 +337,7 @@ def predict(
             "store": None if store is None else store_location(store),
             "progress": shows_progress(progress),
         }
-        run_bundle(files, overrides, workflow_type="infer")
+        run_with(files, overrides)
     return sorted(path for path, time in _times(out).items() if before.get(path) != time)
 
 

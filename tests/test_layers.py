@@ -19,7 +19,7 @@ LAYERS = (
     ("embeddings", "transforms"),
     ("training", "inference"),
     ("report",),
-    ("api", "bundles", "demo", "overrides", "run", "run_folder"),
+    ("api", "archive", "bundles", "demo", "manifest", "overrides", "run", "run_folder", "worklist"),
     ("selection",),
     ("cli",),
 )

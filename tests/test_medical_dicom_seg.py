@@ -138,12 +138,6 @@ def test_enhanced_source(tmp_path: Path) -> None:
     assert np.array_equal(read_seg(path, volume), numbered(label))
 
 
-def test_nothing_found_gives_no_object(tmp_path: Path) -> None:
-    _, volume = make_source(tmp_path / "in")
-    empty = np.zeros(volume.shape, np.int32)
-    assert write_outputs(volume, empty, tmp_path / "out", ["dicom-seg"]) == []
-
-
 def test_a_scan_from_elsewhere_is_refused(tmp_path: Path) -> None:
     _, volume = make_source(tmp_path / "in")
     (nifti,) = write_outputs(volume, make_label(volume.shape), tmp_path / "out", ["nifti"])

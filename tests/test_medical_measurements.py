@@ -143,6 +143,21 @@ def test_the_dicom_report_holds_the_same_values(tmp_path: Path, formats: list[st
             assert group.tracking_uid == segmentation.SegmentSequence[number].TrackingUID
 
 
+def test_a_report_on_one_segment(tmp_path: Path) -> None:
+    _, volume = make_source(tmp_path / "in")
+    label = np.where(make_label(volume.shape) == 1, 1, 0)
+    written = write_outputs(
+        volume, label, tmp_path / "x", ["dicom-seg"], with_measurements=True, facts=FACTS
+    )
+    segmentation = pydicom.dcmread(written[0])
+    report = hd.sr.srread(written[1])
+    (group,) = report.content.get_volumetric_roi_measurement_groups()
+    referenced = group.referenced_segment
+    assert referenced.referenced_sop_instance_uid == segmentation.SOPInstanceUID
+    images = [item for item in referenced if "Source" in item.name.meaning]
+    assert len(images) == len(np.unique(np.nonzero(label)[2]))
+
+
 def test_validators_find_no_error_in_the_report(tmp_path: Path) -> None:
     iod, entity = tool("dciodvfy"), tool("dcentvfy")
     _, volume = make_source(tmp_path / "in")

@@ -1,10 +1,12 @@
 """`samonai embed`: fill a store of embeddings."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from samonai.cli import options
+from samonai.errors import InputError
 
 EXAMPLE = (
     "Example: samonai embed medical --images imagesTr --labels labelsTr --store embeddings "
@@ -19,6 +21,14 @@ def embed(
         str, typer.Option(help="Where to: a folder, or a URL that zarr takes (s3://…).")
     ],
     labels: options.Labels = None,
+    archive: options.Archive = False,
+    out: Annotated[
+        Path | None, typer.Option(help="With --archive: the folder for the manifest.")
+    ] = None,
+    readers: options.Readers = 2,
+    limit: options.Limit = None,
+    dry_run: options.DryRun = False,
+    retry_failed: options.RetryFailed = False,
     model: options.Model = "micro",
     heads: options.Heads = None,
     checkpoint: options.Checkpoint = None,
@@ -33,12 +43,30 @@ def embed(
     objects are encoded, and for the semantic head those without too; without labels all.
     """
     from samonai import api
+    from samonai.archive import embed_archive
     from samonai.bundles import TRAIN, config_files, parse_settings, read_config
 
     config = read_config(config_files(domain, TRAIN))
     settings = parse_settings(set_ or [], config, options.HAVE_OPTIONS)
     if heads is not None:
         settings["heads"] = heads
+    going = options.archive_settings(archive, readers, limit, dry_run, retry_failed)
+    if archive:
+        if out is None or labels is not None:
+            raise InputError("--archive needs --out for the manifest, and takes no --labels")
+        state = embed_archive(
+            model,
+            images,
+            out,
+            store=store,
+            domain=domain,
+            checkpoint=checkpoint,
+            sha256=sha256,
+            device=device,
+            **going,
+            **settings,
+        )
+        raise typer.Exit(options.tell(state, out, dry_run))
     report = api.embed(
         model,
         images,

@@ -1,9 +1,14 @@
 """Options that several verbs have, said once."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from samonai.errors import InputError
+
+if TYPE_CHECKING:
+    from samonai.archive import ArchiveReport
 
 DOMAINS = ("medical", "satellite")
 
@@ -71,6 +76,22 @@ Checkpoint = Annotated[
     Path | None, typer.Option(help="The model's weights (.pth, .safetensors), if your own.")
 ]
 Sha256 = Annotated[str | None, typer.Option(help="The hash that the weights' file must have.")]
+Archive = Annotated[
+    bool,
+    typer.Option(
+        "--archive",
+        help="A folder of studies, nested and mixed: one that fails stops no other, and the same "
+        "command goes on where it was stopped.",
+    ),
+]
+Readers = Annotated[
+    int, typer.Option(help="With --archive: studies read at once; each is held in memory.")
+]
+Limit = Annotated[int | None, typer.Option(help="With --archive: work on so many studies at most.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="With --archive: list what would be done.")]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="With --archive: try again what failed before.")
+]
 Store = Annotated[
     str | None,
     typer.Option(help="Where embeddings are kept: a folder, or a URL that zarr takes."),
@@ -85,3 +106,24 @@ Set = Annotated[
         "--set", metavar="KEY=VALUE", help="Any other setting: `samonai bundle show` lists them."
     ),
 ]
+
+
+def archive_settings(
+    archive: bool, readers: int, limit: int | None, dry_run: bool, retry_failed: bool
+) -> dict[str, Any]:
+    """Return how to go through an archive; refuse it where there is none."""
+    given = {"readers": readers, "limit": limit, "dry_run": dry_run, "retry_failed": retry_failed}
+    if not archive and (dry_run or retry_failed or limit is not None):
+        raise InputError("--limit, --dry-run and --retry-failed go with --archive")
+    return given
+
+
+def tell(report: "ArchiveReport", out: Path, dry_run: bool) -> int:
+    """Say how an archive stands and return the exit code: 1 where studies failed."""
+    if dry_run:
+        for case_id in report.waiting:
+            typer.echo(f"to do    {case_id}")
+    for case_id, reason in sorted(report.reasons.items()):
+        typer.echo(f"{report.states[case_id]:8} {case_id}: {reason}")
+    typer.echo(report.summary() + ("" if dry_run else f"; {out / 'manifest.jsonl'}"))
+    return int(report.count("failed") > 0 and not dry_run)

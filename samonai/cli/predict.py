@@ -1,7 +1,7 @@
 """`samonai predict`: from boxes to label maps on the scans' own grids."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -79,6 +79,11 @@ def predict(
             "(`--set propagate_...` says when to stop).",
         ),
     ] = False,
+    archive: options.Archive = False,
+    readers: options.Readers = 2,
+    limit: options.Limit = None,
+    dry_run: options.DryRun = False,
+    retry_failed: options.RetryFailed = False,
     store: options.Store = None,
     device: options.Device = None,
     set_: options.Set = None,
@@ -97,23 +102,26 @@ def predict(
     settings = parse_settings(set_ or [], config, options.HAVE_OPTIONS)
     if propagate:
         settings["spread"] = "propagate"
-    written = api.predict(
-        open_runs(run, checkpoint=checkpoint, device=device) if run else str(model),
-        source,
-        boxes,
-        out,
-        prompt=prompt,
-        domain=domain,
-        series=series,
-        ending=ending,
-        formats=format_ or [],
-        measure=measure,
-        store=store,
-        checkpoint=checkpoint,
-        sha256=sha256,
-        device=device,
-        uncertainty=uncertainty,
+    going = options.archive_settings(archive, readers, limit, dry_run, retry_failed)
+    network = open_runs(run, checkpoint=checkpoint, device=device) if run else str(model)
+    asked: dict[str, Any] = {
+        "prompt": prompt,
+        "domain": domain,
+        "series": series,
+        "ending": ending,
+        "formats": format_ or [],
+        "measure": measure,
+        "store": store,
+        "checkpoint": checkpoint,
+        "sha256": sha256,
+        "device": device,
+        "uncertainty": uncertainty,
         **settings,
-    )
-    for path in written:
+    }
+    if archive:
+        from samonai.archive import predict_archive
+
+        state = predict_archive(network, source, boxes, out, **asked, **going)
+        raise typer.Exit(options.tell(state, out, dry_run))
+    for path in api.predict(network, source, boxes, out, **asked):
         typer.echo(path)

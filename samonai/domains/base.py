@@ -205,6 +205,15 @@ class ObjectMaps(Protocol):
 
 
 @runtime_checkable
+class ArchiveDomain(Protocol):
+    """A domain that finds its cases in archives: nested, mixed, and larger than data sets."""
+
+    def find_archive(self, root: Path) -> tuple[list[Case], dict[str, str]]:
+        """List the cases below a folder, sorted by id, and what is left out: id to reason."""
+        ...
+
+
+@runtime_checkable
 class Exporter(Protocol):
     """A domain that writes predictions in more ways than as the input's kind of label map."""
 

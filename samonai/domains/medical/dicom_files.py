@@ -5,11 +5,12 @@ runs inside `quiet`, and what went wrong is said in words of our own.
 """
 
 import logging
+import threading
 import warnings
 import zlib
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,37 @@ def _not_understood(path: Path, keyword: str) -> InputError:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep pydicom's warnings, which quote the file's values, out of logs and terminals."""
+    """Keep pydicom's warnings, which quote the file's values, out of logs and terminals.
+
+    Several threads may be inside at once; what was set before is set again by the last to leave.
+    """
+    with _quiet.lock:
+        if not _quiet.inside:
+            _quiet.state.enter_context(_quieted())
+        _quiet.inside += 1
+    try:
+        yield
+    finally:
+        with _quiet.lock:
+            _quiet.inside -= 1
+            if not _quiet.inside:
+                _quiet.state.close()
+
+
+class _Quiet:
+    """How many threads are inside `quiet`, and what to set again after the last."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.state = ExitStack()
+        self.inside = 0
+
+
+_quiet = _Quiet()
+
+
+@contextmanager
+def _quieted() -> Iterator[None]:
     pydicom_logger, sink = logging.getLogger("pydicom"), logging.NullHandler()
     propagate = pydicom_logger.propagate
     with warnings.catch_warnings():
@@ -120,7 +151,7 @@ def find_headers(path: Path) -> list[Header]:
         header = None if file.name.upper() == "DICOMDIR" else read_header(file)
         if header is None:
             skipped["not DICOM"] += 1
-        elif (kind := _not_a_scan(header)) is not None:
+        elif (kind := not_a_scan(header)) is not None:
             skipped[kind] += 1
         else:
             headers.append(header)
@@ -156,12 +187,13 @@ def read_header(file: Path) -> Header | None:
     if len(dataset) == 0:
         raise InputError(f"{file}: damaged DICOM file, cut short in its header; copy it again")
     header = Header(file, dataset)
-    if _not_a_scan(header) is None and "TransferSyntaxUID" not in getattr(dataset, "file_meta", {}):
+    if not_a_scan(header) is None and "TransferSyntaxUID" not in getattr(dataset, "file_meta", {}):
         raise InputError(f"{file}: DICOM without a TransferSyntaxUID; export it again")
     return header
 
 
-def _not_a_scan(header: Header) -> str | None:
+def not_a_scan(header: Header) -> str | None:
+    """Return what kind of object a file is when it holds no scan, else None."""
     uid, modality = header.text("SOPClassUID"), header.text("Modality")
     for stem, kind in _NOT_SCANS.items():
         if uid == stem or uid.startswith(stem + "."):

@@ -68,7 +68,7 @@ def write_dicom_sr(
     with quiet():
         intensity = _intensity(unit, source)
         groups = [
-            _segment_group(number, segment, found, intensity, segmentation, facts)
+            _segment_group(number, segment, found, intensity, label, source, facts, segmentation)
             if segmentation is not None
             else _slices_group(segment, found, intensity, label, source, facts)
             for number, (segment, found) in enumerate(measured, start=1)
@@ -119,13 +119,25 @@ def _segment_group(
     segment: Segment,
     measured: Measurement,
     intensity: Intensity | None,
-    segmentation: hd.seg.Segmentation,
+    label: npt.NDArray[np.integer],
+    source: SourceSeries,
     facts: LabelFacts,
+    segmentation: hd.seg.Segmentation,
 ) -> Any:
     described = segmentation.SegmentSequence[number - 1]
+    # Not `from_segmentation`, which does not know objects of a single segment.
+    referenced = hd.sr.ReferencedSegment(
+        segmentation.SOPClassUID,
+        segmentation.SOPInstanceUID,
+        number,
+        source_images=[
+            hd.sr.SourceImageForSegmentation(*_referenced(header, frame))
+            for header, frame in _slices(segment, measured, label, source)
+        ],
+    )
     return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=hd.sr.TrackingIdentifier(described.TrackingUID, described.TrackingID),
-        referenced_segment=hd.sr.ReferencedSegment.from_segmentation(segmentation, number),
+        referenced_segment=referenced,
         **_said(segment, measured, intensity, facts),
     )
 
@@ -140,9 +152,7 @@ def _slices_group(
 ) -> Any:
     uid = hd.UID()
     images = [
-        hd.sr.SourceImageForMeasurementGroup(
-            header.SOPClassUID, header.SOPInstanceUID, None if frame is None else [frame]
-        )
+        hd.sr.SourceImageForMeasurementGroup(*_referenced(header, frame))
         for header, frame in _slices(segment, measured, label, source)
     ]
     return hd.sr.MeasurementsAndQualitativeEvaluations(
@@ -150,6 +160,10 @@ def _slices_group(
         source_images=images,
         **_said(segment, measured, intensity, facts),
     )
+
+
+def _referenced(header: Any, frame: int | None) -> tuple[str, str, list[int] | None]:
+    return header.SOPClassUID, header.SOPInstanceUID, None if frame is None else [frame]
 
 
 def _slices(

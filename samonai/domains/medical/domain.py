@@ -108,6 +108,12 @@ class MedicalDomain:
         cases = find_cases(images, labels, channel=self.channel)
         return with_structures(cases, self.structures)
 
+    def find_archive(self, root: Path) -> tuple[list[Case], dict[str, str]]:
+        """List the scans of an archive of studies; see `find_studies`."""
+        from samonai.domains.medical.studies import find_studies  # pydicom is slow to import
+
+        return find_studies(root)
+
     def class_names(
         self, images: Path | str, labels: Path | str | None = None
     ) -> dict[int, str] | None:
