@@ -10,6 +10,7 @@ from samonai.errors import InputError
 
 DOMAINS = {
     "medical": "samonai.domains.medical:MedicalDomain",
+    "documents": "samonai.domains.documents:DocumentsDomain",
     "satellite": "samonai.domains.satellite:SatelliteDomain",
 }
 """Name to class. A class is imported when it is asked for: its libraries may be an extra."""

@@ -23,7 +23,9 @@ class Case:
         series: DICOM SeriesInstanceUID where the folder holds several.
         classes: Name and label value of each structure, where the label names them.
         part: Name of the part of the image that the case is, where its domain cuts images into
-            several cases (blocks of a raster).
+            several cases (blocks of a raster, pages of a file).
+        group: What the case belongs to (a book, a patient); a random split never tears it apart.
+            None: the case stands alone.
     """
 
     case_id: str
@@ -32,6 +34,7 @@ class Case:
     series: str | None = None
     classes: tuple[tuple[str, int], ...] = ()
     part: str | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True)

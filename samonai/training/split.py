@@ -38,7 +38,7 @@ def split_cases(
         val_fraction: Share of the cases that is held out, at least one; ignored with a file.
         split_file: JSON `{"train": [case, …], "val": [case, …]}`; cases it does not name are
             left out.
-        seed: Chooses which cases are held out.
+        seed: Chooses which cases are held out; those of one group together.
 
     Raises:
         InputError: Too few cases, a fraction out of range, or a file that does not fit the cases.
@@ -52,11 +52,28 @@ def split_cases(
             f"training needs at least two cases, one of them held out; found {len(cases)}"
         )
     ordered = sorted(cases, key=lambda case: case.case_id)
-    held_out = min(max(round(len(ordered) * val_fraction), 1), len(ordered) - 1)
-    chosen = set(np.random.default_rng(seed).permutation(len(ordered))[:held_out].tolist())
+    wanted = min(max(round(len(ordered) * val_fraction), 1), len(ordered) - 1)
+    groups: dict[tuple[bool, str], list[Case]] = {}
+    for case in ordered:
+        alone = case.group is None
+        groups.setdefault((alone, case.case_id if alone else str(case.group)), []).append(case)
+    if len(groups) < 2:
+        raise InputError(
+            f"all {len(ordered)} cases belong together ({ordered[0].group}), so that none can be "
+            f"held out; add others, or say in a split file how to part them"
+        )
+    units = list(groups.values())
+    chosen: set[str] = set()
+    for number in np.random.default_rng(seed).permutation(len(units)).tolist():
+        # Up to the group that comes nearest to the share asked for, and never all of them.
+        fits = 2 * (wanted - len(chosen)) >= len(units[number])
+        if not chosen or (fits and len(chosen) + len(units[number]) < len(ordered)):
+            chosen |= {case.case_id for case in units[number]}
+        if len(chosen) >= wanted:
+            break
     return Split(
-        tuple(case for i, case in enumerate(ordered) if i not in chosen),
-        tuple(case for i, case in enumerate(ordered) if i in chosen),
+        tuple(case for case in ordered if case.case_id not in chosen),
+        tuple(case for case in ordered if case.case_id in chosen),
     )
 
 

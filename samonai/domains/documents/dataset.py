@@ -1,0 +1,277 @@
+"""Find the pages of a data set: pictures and PDFs, and the label files beside or above them."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from samonai.domains.base import Case
+from samonai.domains.documents.coco import read_coco
+from samonai.domains.documents.labels import LABEL_ENDINGS, is_coco
+from samonai.domains.documents.pdf import count_pdf_pages
+from samonai.domains.documents.pictures import PICTURE_ENDINGS, count_pages
+from samonai.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+PAGE_ENDINGS = (".pdf", *PICTURE_ENDINGS)
+MOST_PAGES = 500
+"""Of one file, unless `pages` says which: nobody waits for a thousand pages by accident."""
+
+_JOINED = "__"
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class PageChoice:
+    """Which pages of a file are cases.
+
+    Attributes:
+        ranges: First and last page, from 1; none: all.
+    """
+
+    ranges: tuple[tuple[int, int], ...] = ()
+
+    @classmethod
+    def parse(cls, text: str | int | None) -> "PageChoice":
+        """Read "1-3,7".
+
+        Raises:
+            InputError: The text says something else.
+        """
+        if text in (None, ""):
+            return cls()
+        ranges = []
+        for part in str(text).split(","):
+            first, _, last = part.strip().partition("-")
+            try:
+                ranges.append((int(first), int(last or first)))
+            except ValueError:
+                ranges.append((0, 0))
+            if not 1 <= ranges[-1][0] <= ranges[-1][1]:
+                raise InputError(f"pages={text!r}: expected numbers from 1 such as 1-3,7")
+        return cls(tuple(ranges))
+
+    def of(self, path: Path, count: int) -> list[int]:
+        """Return the chosen numbers of a file's pages.
+
+        Raises:
+            InputError: There are none.
+        """
+        if not self.ranges:
+            if count > MOST_PAGES:
+                logger.warning(
+                    "%s has %d pages; the first %d are used, pages=... chooses others",
+                    path, count, MOST_PAGES,
+                )  # fmt: skip
+            return list(range(1, min(count, MOST_PAGES) + 1))
+        chosen = [n for n in range(1, count + 1) if any(a <= n <= b for a, b in self.ranges)]
+        if not chosen:
+            raise InputError(f"{path} has {count} pages, none of which was chosen")
+        return chosen
+
+
+def find_cases(
+    images: Path | str,
+    labels: Path | str | None = None,
+    pages: PageChoice | None = None,
+    *,
+    skip_missing: bool = False,
+) -> list[Case]:
+    """List the pages of a data set, with their labels.
+
+    Args:
+        images: A picture or PDF, or a folder of them, folders inside it included. Pages of one
+            file, and files of one folder inside it, belong to one document.
+        labels: A COCO file; a PAGE-XML, ALTO or mask file for one page; or a folder of these with
+            a file per page, named like it; it may be the folder of images itself.
+        pages: Which pages of files that have several.
+        skip_missing: Leave out images of a COCO file that are not there, instead of refusing.
+
+    Returns:
+        One case per page, sorted by id, only those with a label where there are labels. A case is
+        named after its file, with the folders inside `images` before and, in files of several
+        pages, the number behind: `book__f11`, `report@3`.
+
+    Raises:
+        InputError: There are none, or labels and images do not fit each other.
+    """
+    images, pages = Path(images), pages or PageChoice()
+    labels = None if labels is None else Path(labels)
+    for path in (images, labels):
+        if path is not None and not path.exists():
+            raise InputError(f"{path}: no such file or folder")
+    root = images if images.is_dir() else images.parent
+    coco = _coco_file(labels)
+    if coco is not None:
+        cases = _coco_cases(root, images, coco, pages, skip_missing)
+    else:
+        files = _files(root, images, labels)
+        find = _label_finder(labels, root, files)
+        cases = [
+            replace(case, label=find(path, case.part))
+            for path in files
+            for case in page_cases(root, path, pages)
+        ]
+        cases = _labelled(cases, images, labels)
+    twice = [name for name, count in Counter(case.case_id for case in cases).items() if count > 1]
+    if twice:
+        raise InputError(f"{images}: two pages are named {twice[0]}; rename a file")
+    return sorted(cases, key=lambda case: _order(case.case_id))
+
+
+def page_cases(root: Path, path: Path, pages: PageChoice) -> list[Case]:
+    """Return the pages of one file as cases.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    inside = path.relative_to(root)
+    name = _name(inside)
+    count = _page_count(path)
+    if count == 1:
+        group = inside.parts[0] if len(inside.parts) > 1 else None
+        return [Case(name, path, group=group)] if pages.of(path, 1) else []
+    group = inside.parts[0] if len(inside.parts) > 1 else name
+    return [
+        Case(f"{name}@{number}", path, part=str(number), group=group)
+        for number in pages.of(path, count)
+    ]
+
+
+def label_files(cases: Sequence[Case]) -> list[Path]:
+    """Return the label files of cases, each once."""
+    return sorted({case.label for case in cases if case.label is not None})
+
+
+def _page_count(path: Path) -> int:
+    if path.suffix.lower() == ".pdf":
+        return count_pdf_pages(path)
+    return count_pages(path) if path.suffix.lower() in (".tif", ".tiff") else 1
+
+
+def _order(case_id: str) -> tuple[str, int]:
+    name, _, number = case_id.rpartition("@")
+    return (name, int(number)) if name and number.isdigit() else (case_id, 0)
+
+
+def _files(root: Path, images: Path, labels: Path | None) -> list[Path]:
+    """Return pictures and PDFs, without masks that lie in another folder inside."""
+    if images.is_file():
+        if images.suffix.lower() not in PAGE_ENDINGS:
+            raise InputError(f"{images}: expected {', '.join(PAGE_ENDINGS)}")
+        return [images]
+    apart = labels is not None and labels.is_dir() and labels.resolve() != root.resolve()
+    found = [
+        path
+        for path in sorted(root.rglob("*"))
+        if path.suffix.lower() in PAGE_ENDINGS
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+        and not (apart and labels is not None and path.is_relative_to(labels))
+    ]
+    if not found:
+        raise InputError(f"{images} holds no pages ({', '.join(PAGE_ENDINGS)})")
+    return found
+
+
+def _coco_file(labels: Path | None) -> Path | None:
+    """Return the COCO file among what was given as labels: itself, or the only one of a folder."""
+    if labels is None or labels.is_file():
+        return labels if labels is not None and is_coco(labels) else None
+    found = [path for path in sorted(labels.iterdir()) if is_coco(path)]
+    others = any(path.suffix.lower() == ".xml" for path in labels.rglob("*"))
+    if len(found) > 1 and not others:
+        names = ", ".join(path.name for path in found[:_SHOWN])
+        raise InputError(f"{labels} holds {len(found)} JSON files, {names}; name one of them")
+    return found[0] if found and not others else None
+
+
+def _coco_cases(
+    root: Path, images: Path, coco: Path, pages: PageChoice, skip_missing: bool
+) -> list[Case]:
+    entries = read_coco(coco).images
+    if images.is_file():
+        entries = tuple(entry for entry in entries if Path(entry.name).name == images.name)
+        if not entries:
+            raise InputError(f"{coco} names no image {images.name}")
+        entries = tuple(replace(entry, name=images.name) for entry in entries)
+    missing = [entry.name for entry in entries if not (root / entry.name).is_file()]
+    if missing and (not skip_missing or len(missing) == len(entries)):
+        raise InputError(
+            f"{coco} lists {len(entries)} images, of which {len(missing)} are not in {root}, such "
+            f"as {missing[0]}"
+            + ("" if len(missing) == len(entries) else "; missing_images=skip leaves them out")
+        )
+    cases = []
+    for path, numbers in _by_file(root, [e for e in entries if e.name not in set(missing)]).items():
+        for case in page_cases(root, path, pages):
+            if int(case.part or 1) in numbers:
+                cases.append(replace(case, label=coco))
+    return cases
+
+
+def _by_file(root: Path, entries: Sequence[Any]) -> dict[Path, set[int]]:
+    numbers: dict[Path, set[int]] = {}
+    for entry in entries:
+        numbers.setdefault(root / entry.name, set()).add(entry.page)
+    return numbers
+
+
+def _label_finder(
+    labels: Path | None, root: Path, files: list[Path]
+) -> Callable[[Path, str | None], Path | None]:
+    """Return what finds the label of a page: NAME.xml, NAME.png, or NAME@3.xml of page 3."""
+    if labels is None:
+        return lambda path, part: None
+    if labels.is_file():
+        if labels.suffix.lower() not in LABEL_ENDINGS:
+            raise InputError(f"{labels}: expected COCO (.json), PAGE or ALTO (.xml), or a mask")
+        if len(files) > 1:
+            raise InputError(f"{labels}: labels one page, but there are {len(files)} files")
+        return lambda path, part: labels
+    by_name = _labels_by_name(labels, {path.resolve() for path in files})
+
+    def find(path: Path, part: str | None) -> Path | None:
+        inside = path.relative_to(root)
+        number = "" if part is None else f"@{part}"
+        # In the same folder, or else anywhere under its own name alone.
+        for name in (_name(inside) + number, inside.stem + number):
+            found = by_name.get(name, [])
+            if len(found) > 1:
+                raise InputError(f"{labels}: {len(found)} labels are named {name}")
+            if found:
+                return found[0]
+        return None
+
+    return find
+
+
+def _labels_by_name(labels: Path, pages: set[Path]) -> dict[str, list[Path]]:
+    """Return the label files of a folder by their names, with the folders inside and without."""
+    named: dict[str, list[Path]] = {}
+    for found in sorted(labels.rglob("*")):
+        if found.suffix.lower() in LABEL_ENDINGS and found.resolve() not in pages:
+            inside = found.relative_to(labels)
+            for name in {_name(inside), inside.stem}:
+                named.setdefault(name, []).append(found)
+    return named
+
+
+def _name(inside: Path) -> str:
+    return _JOINED.join((*inside.parts[:-1], inside.stem))
+
+
+def _labelled(cases: list[Case], images: Path, labels: Path | None) -> list[Case]:
+    if labels is None:
+        return cases
+    kept = [case for case in cases if case.label is not None]
+    if not kept:
+        raise InputError(
+            f"{labels} has no label named like a page of {images}, such as {cases[0].case_id}.xml"
+        )
+    if len(kept) < len(cases):
+        logger.warning("%d of %d pages have no label", len(cases) - len(kept), len(cases))
+    return kept

@@ -1,0 +1,251 @@
+"""The documents domain: pages and pictures read, cut where they are long, merged and written."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from samonai.domains.base import Case, Merger
+from samonai.domains.documents import dataset, pdf, pictures
+from samonai.domains.documents.labels import (
+    ClassTable,
+    check_classes,
+    is_coco,
+    label_page,
+    names_in,
+)
+from samonai.domains.documents.merger import PageMerger
+from samonai.domains.documents.page import Page, PageLabel
+from samonai.domains.documents.pieces import page_pieces
+from samonai.domains.documents.prediction import PagePrediction
+from samonai.domains.documents.prompts import PROMPT_ENDINGS, read_prompts
+from samonai.domains.documents.writer import write_label
+from samonai.domains.tiles import TileGrid
+from samonai.errors import InputError
+from samonai.frame import Frame, FrameLocation
+from samonai.prompts import FramePrompts
+
+logger = logging.getLogger(__name__)
+
+_MISSING_IMAGES = ("refuse", "skip")
+
+
+class DocumentsDomain:
+    """Pages and pictures. Settings are JSON values, so that checkpoints carry them.
+
+    Args:
+        dpi: Pixels per inch that PDFs are drawn at.
+        longest: Pages whose long side is more than so many times the short one are cut into
+            pieces that overlap.
+        overlap: What neighbouring pieces share, as a part of a piece.
+        classes: Names of the classes 1, 2, …: "text,title,table"; None: what the training labels
+            name. Regions of other names are background.
+        rename: What label files call a class to what it is called here:
+            "MainZone:text,paragraph:text"; to nothing ("noise:") drops it.
+        pages: Which pages of files that have several: "1-3,7"; None: all.
+        missing_images: "refuse" a COCO file that lists images that are not there, or "skip" them.
+    """
+
+    name = "documents"
+    prompt_endings: tuple[str, ...] = PROMPT_ENDINGS
+    free_settings = frozenset({"classes", "rename", "pages", "missing_images", "overlap"})
+
+    def __init__(
+        self,
+        dpi: float = 150.0,
+        longest: float = 2.0,
+        overlap: float = 0.25,
+        classes: str | Sequence[str] | None = None,
+        rename: str | Mapping[str, str] | None = None,
+        pages: str | int | None = None,
+        missing_images: str = "refuse",
+    ) -> None:
+        if not 20 <= dpi <= 1200:
+            raise InputError(f"dpi={dpi:g}: expected 20 to 1200")
+        if longest < 1.5:
+            raise InputError(f"longest={longest:g}: expected 1.5 or more; A4 has 1.41")
+        if not 0 <= overlap <= 0.5:
+            raise InputError(f"overlap={overlap:g}: expected a part from 0 to 0.5")
+        if missing_images not in _MISSING_IMAGES:
+            raise InputError(f"missing_images={missing_images!r}: expected refuse or skip")
+        self.dpi, self.longest, self.overlap = float(dpi), float(longest), float(overlap)
+        self.classes = _parse_names(classes)
+        self.rename = _parse_renames(rename)
+        self.pages = None if pages in (None, "") else str(pages)
+        self.choice = dataset.PageChoice.parse(pages)
+        self.missing_images = missing_images
+
+    def settings(self) -> dict[str, Any]:
+        """Return what rebuilds this domain: `DocumentsDomain(**settings)`, as JSON values."""
+        return {
+            "dpi": self.dpi,
+            "longest": self.longest,
+            "overlap": self.overlap,
+            "classes": None if self.classes is None else list(self.classes),
+            "rename": dict(self.rename),
+            "pages": self.pages,
+            "missing_images": self.missing_images,
+        }
+
+    def find_cases(self, images: Path | str, labels: Path | str | None = None) -> list[Case]:
+        """List the pages of a data set; see `dataset.find_cases`."""
+        skip = self.missing_images == "skip"
+        return dataset.find_cases(images, labels, self.choice, skip_missing=skip)
+
+    def class_names(
+        self, images: Path | str, labels: Path | str | None = None
+    ) -> dict[int, str] | None:
+        """Return the names of the classes, where the settings or the labels give them."""
+        names = self.classes or self._names(self.find_cases(images, labels))
+        return dict(enumerate(names, 1)) or None
+
+    def fit(self, cases: Sequence[Case]) -> None:
+        """Keep the names of the training labels' classes, where the settings name none."""
+        if self.classes is None:
+            self.classes = self._names(cases) or None
+
+    def read(self, case: Case) -> Page:
+        """Read a page, upright, and its label.
+
+        Raises:
+            InputError: Either cannot be used.
+        """
+        number = int(case.part or 1)
+        if case.image.suffix.lower() == ".pdf":
+            drawn = pdf.read_pdf_page(case.image, number, self.dpi)
+            page = Page(
+                case.case_id,
+                case.image,
+                number,
+                drawn.image,
+                dpi=(self.dpi, self.dpi),
+                points=drawn.points,
+                words=drawn.words,
+            )
+        else:
+            picture = pictures.read_picture(case.image, number)
+            page = Page(
+                case.case_id,
+                case.image,
+                number,
+                picture.image,
+                dpi=picture.dpi,
+                orientation=picture.orientation,
+            )
+        return page if case.label is None else self.with_label(page, case.label)
+
+    def with_label(
+        self, source: Page, label: npt.NDArray[np.integer] | PagePrediction | Path | str
+    ) -> Page:
+        """Return a page with another label: an array on its pixels, or a label file."""
+        if isinstance(label, Path | str):
+            return label_page(source, Path(label), ClassTable(self.classes, self.rename))
+        if isinstance(label, PagePrediction):
+            return replace(source, labelled=PageLabel(label.label, label.instances))
+        if label.shape != source.size:
+            raise ValueError(f"label {label.shape} for a page of {source.size} pixels")
+        return replace(source, labelled=PageLabel(label.astype(np.int32)))
+
+    def read_boxes(
+        self,
+        source: Page,
+        path: Path | str,
+        *,
+        class_names: Mapping[int, str] | None = None,
+        only_case: bool = True,
+    ) -> dict[int, FramePrompts]:
+        """Read boxes, points or polygons; see `prompts.read_prompts`."""
+        return read_prompts(source, self.grid(source), Path(path), class_names, only_case)
+
+    def grid(self, source: Page) -> TileGrid:
+        """Return the pieces of a page."""
+        return page_pieces(source.size, self.longest, self.overlap)
+
+    def frame_count(self, source: Page) -> int:
+        """Return the number of pieces, 1 for most pages."""
+        return len(self.grid(source))
+
+    def frame(self, source: Page, index: int) -> Frame:
+        """Cut one piece, with its label."""
+        window = self.grid(source).window(index)
+        labelled = source.labelled
+        known = None if labelled is None else labelled.known
+        instances = None if labelled is None else labelled.instances
+        return Frame(
+            image=np.ascontiguousarray(source.image[window.slices]),
+            location=FrameLocation(source.source_id, index, (window.row, window.column)),
+            label=None if labelled is None else labelled.label[window.slices],
+            valid=None if known is None else known[window.slices],
+            instances=None if instances is None else instances[window.slices],
+        )
+
+    def merger(self, source: Page) -> Merger:
+        """Return what blends the pieces' scores and makes regions of them."""
+        return PageMerger(source, self.grid(source))
+
+    def merge(
+        self, source: Page, frame_labels: Mapping[int, npt.NDArray[np.integer]]
+    ) -> npt.NDArray[np.integer]:
+        """Put the pieces' labels back on the page; where they overlap, the heaviest counts."""
+        grid = self.grid(source)
+        merged = np.zeros(source.size, np.int32)
+        weight = np.zeros(source.size, np.float32)
+        for index, label in frame_labels.items():
+            window = grid.window(index)
+            if label.shape != (window.height, window.width):
+                raise ValueError(
+                    f"piece {index} of {source.source_id}: label {label.shape}, expected "
+                    f"{(window.height, window.width)}"
+                )
+            rows, columns = grid.weights(index)
+            own = rows[:, None] * columns
+            wins = own > weight[window.slices]
+            merged[window.slices][wins] = label[wins]
+            weight[window.slices][wins] = own[wins]
+        return merged
+
+    def read_back(self, path: Path) -> npt.NDArray[np.integer]:
+        """Read a label picture that `write` wrote, int32 (H, W)."""
+        return pictures.read_values(path)[0].astype(np.int32)
+
+    def write(
+        self, source: Page, label: npt.NDArray[np.integer] | PagePrediction, path: Path | str
+    ) -> Path:
+        """Write a class map as PNG on the upright page; see `write_label`."""
+        values = label.label if isinstance(label, PagePrediction) else label
+        if values.shape != source.size:
+            raise ValueError(f"label {values.shape} for a page of {source.size} pixels")
+        check_classes(Path(path), values)
+        return write_label(source, values, Path(path))
+
+    def _names(self, cases: Sequence[Case]) -> tuple[str, ...]:
+        """Return the class names of label files: COCO's in its own order, else sorted."""
+        files = dataset.label_files(cases)
+        found = [names_in(path) for path in files]
+        if not all(is_coco(path) for path in files):
+            found = [sorted({name for names in found for name in names})]
+        renamed = [self.rename.get(name, name) for names in found for name in names]
+        return tuple(dict.fromkeys(name for name in renamed if name))
+
+
+def _parse_names(classes: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    names = classes.split(",") if isinstance(classes, str) else classes
+    found = tuple(str(name).strip() for name in names or ())
+    if len(set(found)) != len(found) or "" in found[:-1]:
+        raise InputError(f"classes={classes!r}: expected different names such as text,title")
+    return found or None
+
+
+def _parse_renames(rename: str | Mapping[str, str] | None) -> dict[str, str]:
+    if not rename:
+        return {}
+    if isinstance(rename, Mapping):
+        return {str(old): str(new) for old, new in rename.items()}
+    pairs = [part.partition(":") for part in rename.split(",")]
+    if any(not colon or not old.strip() for old, colon, _ in pairs):
+        raise InputError(f"rename={rename!r}: expected pairs such as MainZone:text,noise:")
+    return {old.strip(): new.strip() for old, _, new in pairs}

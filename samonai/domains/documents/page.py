@@ -1,0 +1,97 @@
+"""One page or picture as a source: its pixels upright, its words, its size on paper, its label."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from samonai.domains.documents.words import Word
+
+
+@dataclass(frozen=True)
+class PageLabel:
+    """What is known of a page's regions.
+
+    Attributes:
+        label: int32 (H, W), class per pixel, 0 is background.
+        instances: int32 (H, W), number of the region from 1; None where only classes are known.
+        known: bool (H, W), False where the label says nothing; None: it says all.
+    """
+
+    label: npt.NDArray[np.int32]
+    instances: npt.NDArray[np.int32] | None = None
+    known: npt.NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page.
+
+    Attributes:
+        source_id: The case's name.
+        path: The file.
+        number: Of the page in the file, from 1.
+        image: uint8 (H, W, 3), RGB, upright.
+        dpi: Pixels per inch (down, across); None where a picture does not tell.
+        points: (height, width) in points, for pages of PDFs.
+        orientation: EXIF orientation of the stored pixels, which has been applied.
+        words: The text layer's.
+        labelled: What the page is labelled with.
+        read_words: Reads words off the picture, for pages without a text layer.
+    """
+
+    source_id: str
+    path: Path
+    number: int
+    image: npt.NDArray[np.uint8]
+    dpi: tuple[float, float] | None = None
+    points: tuple[float, float] | None = None
+    orientation: int = 1
+    words: tuple[Word, ...] = ()
+    labelled: PageLabel | None = None
+    read_words: Callable[[npt.NDArray[np.uint8]], tuple[Word, ...]] | None = field(
+        default=None, repr=False, compare=False
+    )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Return (H, W) in pixels."""
+        return self.image.shape[0], self.image.shape[1]
+
+    @property
+    def spacing(self) -> tuple[float, float]:
+        """Return the size of a pixel in pixels: measures on pages are in pixels."""
+        return 1.0, 1.0
+
+    @property
+    def label(self) -> npt.NDArray[np.int32] | None:
+        """Return int32 (H, W), class per pixel, or None when the page is unlabelled."""
+        return None if self.labelled is None else self.labelled.label
+
+    @cached_property
+    def text(self) -> tuple[Word, ...]:
+        """Return the words of the text layer; of a scan what is read off it."""
+        if self.words or self.read_words is None:
+            return self.words
+        return self.read_words(self.image)
+
+    def content_hash(self) -> str:
+        """Return the sha256 of the pixels."""
+        digest = hashlib.sha256(repr(self.image.shape).encode())
+        digest.update(self.image.tobytes())
+        return digest.hexdigest()
+
+    def label_hash(self) -> str | None:
+        """Return the sha256 of the label, or None when the page is unlabelled."""
+        if self.labelled is None:
+            return None
+        digest = hashlib.sha256()
+        for array in (self.labelled.label, self.labelled.instances, self.labelled.known):
+            digest.update(repr(array is None).encode())
+            if array is not None:
+                digest.update(array.tobytes())
+        return digest.hexdigest()

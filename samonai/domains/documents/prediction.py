@@ -1,0 +1,145 @@
+"""What was predicted on a page: its regions, one by one, in reading order."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from samonai.domains.documents.page import Page
+from samonai.domains.documents.reading_order import reading_order
+from samonai.domains.documents.words import Box, Word, text_of, words_in
+
+_EVERY_NEIGHBOUR = np.ones((3, 3), bool)
+_SPECK = 1e-4
+"""Of a page's pixels: what is smaller is no region."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """One region of a page.
+
+    Attributes:
+        number: Its number among the page's, from 1; also the place in the reading order.
+        value: Label value of its class.
+        name: Of its class.
+        score: Mean probability of its pixels, 0..1.
+        box: xyxy in pixels of the page, upper ends exclusive.
+        mask: bool (H, W), on the page.
+        words: What it reads.
+    """
+
+    number: int
+    value: int
+    name: str
+    score: float
+    box: Box
+    mask: npt.NDArray[np.bool_]
+    words: tuple[Word, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """Return its words as lines."""
+        return text_of(self.words)
+
+
+@dataclass(frozen=True)
+class PagePrediction:
+    """A predicted page.
+
+    Attributes:
+        page: The page.
+        label: int32 (H, W), class per pixel, 0 is background.
+        instances: int32 (H, W), number of the region at each pixel, 0 is none. Pixels of a class
+            that are too few for a region have none.
+        classes: int64 (N,), label value of region n + 1.
+        scores: float64 (N,), mean probability of its pixels, 0..1.
+    """
+
+    page: Page
+    label: npt.NDArray[np.int32]
+    instances: npt.NDArray[np.int32]
+    classes: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float64]
+
+    def regions(
+        self, names: Mapping[int, str] | None = None, *, with_text: bool = False
+    ) -> list[Region]:
+        """Return the regions in reading order.
+
+        Args:
+            names: Label value to class name.
+            with_text: Give each the words whose middle lies in it.
+        """
+        names = names or {}
+        found = [
+            (number, where)
+            for number, where in enumerate(ndimage.find_objects(self.instances), 1)
+            if where is not None
+        ]
+        boxes = [_box(where) for _, where in found]
+        words = self.page.text if with_text else ()
+        regions = []
+        for place, row in enumerate(reading_order(boxes), 1):
+            number = found[row][0]
+            value = int(self.classes[number - 1])
+            mask = self.instances == number
+            regions.append(
+                Region(
+                    number=place,
+                    value=value,
+                    name=names.get(value, f"class_{value}"),
+                    score=float(self.scores[number - 1]),
+                    box=boxes[row],
+                    mask=mask,
+                    words=tuple(words_in(words, mask)),
+                )
+            )
+        return regions
+
+
+def from_label(
+    page: Page, label: npt.NDArray[np.integer], scores: npt.NDArray[np.float32] | None = None
+) -> PagePrediction:
+    """Return a label map as regions: pixels of a class that touch are one, specks are none.
+
+    Args:
+        page: The page.
+        label: integer (H, W), class per pixel.
+        scores: float32 (H, W), logit of that class; None: sure.
+    """
+    instances = np.zeros(label.shape, np.int32)
+    classes: list[int] = []
+    speck = _SPECK * label.size
+    for value in np.unique(label[label > 0]).tolist():
+        parts, count = ndimage.label(label == value, _EVERY_NEIGHBOUR)
+        sizes = np.bincount(parts.ravel(), minlength=count + 1)
+        kept = np.flatnonzero(sizes[1:] >= speck) + 1
+        numbers = np.zeros(count + 1, np.int32)
+        numbers[kept] = len(classes) + 1 + np.arange(len(kept))
+        instances += numbers[parts]
+        classes += [value] * len(kept)
+    return numbered(page, np.asarray(label, np.int32), instances, classes, scores)
+
+
+def numbered(
+    page: Page,
+    label: npt.NDArray[np.int32],
+    instances: npt.NDArray[np.int32],
+    classes: list[int],
+    scores: npt.NDArray[np.float32] | None,
+) -> PagePrediction:
+    """Return a prediction, with the mean probability of each region."""
+    rows = np.arange(1, len(classes) + 1)
+    if scores is None or not len(rows):
+        means = np.ones(len(rows))
+    else:
+        probabilities = 1 / (1 + np.exp(-np.clip(scores, -50, 50).astype(np.float64)))
+        means = np.nan_to_num(ndimage.mean(probabilities, instances, rows))
+    return PagePrediction(page, label, instances, np.array(classes, np.int64), np.asarray(means))
+
+
+def _box(where: tuple[slice, slice]) -> Box:
+    rows, columns = where
+    return float(columns.start), float(rows.start), float(columns.stop), float(rows.stop)

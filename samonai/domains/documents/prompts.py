@@ -1,0 +1,261 @@
+"""Prompts on a page: boxes, points and polygons in its pixels, from JSON, CSV or COCO."""
+
+import csv
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from samonai.domains.documents.page import Page
+from samonai.domains.tiles import TileGrid, Window
+from samonai.errors import InputError
+from samonai.prompts import FramePrompts
+
+PROMPT_ENDINGS = (".json", ".csv")
+
+_LEAST_SHARE = 0.1
+"""A piece that shows less of an object than this is not asked about it, unless none shows more."""
+
+_NO_BOX = (float("nan"),) * 4
+_COLUMNS = ("x0", "y0", "x1", "y1")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One object that is asked for.
+
+    Attributes:
+        value: Label value of its class.
+        box: xyxy in pixels of the page, or None.
+        points: (x, y, sign) in pixels of the page; sign 1 is inside, 0 outside.
+    """
+
+    value: int
+    box: tuple[float, ...] | None = None
+    points: tuple[tuple[float, float, int], ...] = ()
+
+
+def read_prompts(
+    page: Page,
+    grid: TileGrid,
+    path: Path,
+    class_names: Mapping[int, str] | None = None,
+    only_case: bool = True,
+) -> dict[int, FramePrompts]:
+    """Read the prompts of a page.
+
+    JSON: `{"boxes": [[x0, y0, x1, y1], …], "points": [[x, y], …], "labels": [1, 0, …], "object":
+    ["a", "a", …], "polygons": [[x, y, x, y, …], …], "classes": […]}`, each part where it is
+    needed; `classes` has a name or value per box, then per object of the points in the order in
+    which they appear (without `object` all points ask for one), then per polygon, which asks by
+    the box around it. CSV: columns x0, y0, x1, y1 and, where needed, class and case. In pixels of
+    the upright page (of a PDF as it is drawn at its dpi), upper ends exclusive.
+
+    Args:
+        page: The page.
+        grid: Its pieces.
+        path: The file.
+        class_names: Label value to name.
+        only_case: Whether a CSV row that names no case means this page.
+
+    Returns:
+        By piece; prompts of one object carry one id.
+
+    Raises:
+        InputError: The file cannot be read, or asks for nothing on this page.
+    """
+    names = dict(class_names or {})
+    if path.suffix.lower() == ".csv":
+        asked = list(_from_csv(page, path, names, only_case))
+    else:
+        asked = list(from_content(_load(path), str(path), names))
+    if not asked and only_case:
+        raise InputError(f"{path} asks for nothing on {page.source_id}")
+    return frame_prompts(page, grid, asked, str(path))
+
+
+def from_content(content: Any, where: str, names: Mapping[int, str]) -> Iterator[Asked]:
+    """Read what a JSON file holds, or the same as Python values.
+
+    Raises:
+        InputError: It is something else.
+    """
+    known = {"boxes", "points", "labels", "object", "polygons", "classes"}
+    if not isinstance(content, dict) or not set(content) & {"boxes", "points", "polygons"}:
+        raise InputError(f"{where}: expected boxes, points or polygons as a JSON object")
+    if unknown := sorted(set(content) - known):
+        raise InputError(f"{where}: {unknown[0]!r} is not known; use {', '.join(sorted(known))}")
+    boxes = _numbers(content, "boxes", 4, where)
+    points = _numbers(content, "points", 2, where)
+    polygons = [_polygon(points, where) for points in content.get("polygons") or []]
+    clicks = _clicks(content, points, where)
+    count = len(boxes) + len(clicks) + len(polygons)
+    classes = content.get("classes")
+    if classes is not None and (not isinstance(classes, list) or len(classes) != count):
+        raise InputError(f"{where}: {count} objects need as many classes")
+    values = [class_value(c, where, names) for c in classes or [None] * count]
+    for box in boxes.tolist():
+        yield Asked(values.pop(0), tuple(box))
+    for clicked in clicks:
+        yield Asked(values.pop(0), points=clicked)
+    for polygon in polygons:
+        yield Asked(values.pop(0), (*polygon.min(0).tolist(), *polygon.max(0).tolist()))
+
+
+def class_value(asked: Any, where: str, names: Mapping[int, str]) -> int:
+    """Return the label value of a class by name or value; of none given, the only one, or 1.
+
+    Raises:
+        InputError: It is not known.
+    """
+    if asked is None or asked == "":
+        return next(iter(names)) if len(names) == 1 else 1
+    for value, name in names.items():
+        if str(asked).casefold() == name.casefold():
+            return value
+    try:
+        value = int(asked)
+    except (TypeError, ValueError):
+        value = 0
+    if value < 1 or (names and value not in names):
+        raise InputError(f"{where}: class {asked!r} is not one of {', '.join(names.values())}")
+    return value
+
+
+def frame_prompts(
+    page: Page, grid: TileGrid, asked: list[Asked], where: str
+) -> dict[int, FramePrompts]:
+    """Bring objects to the pieces that show them; each is asked for under one id.
+
+    Raises:
+        InputError: One lies beside the page.
+    """
+    by_piece: dict[int, list[tuple[int, Asked]]] = defaultdict(list)
+    for number, one in enumerate(asked, 1):
+        pieces = list(_on_pieces(grid, one))
+        if not pieces:
+            height, width = page.size
+            raise InputError(f"{where}: object {number} lies beside the page, {width} x {height}")
+        for piece, moved in pieces:
+            by_piece[piece].append((number, moved))
+    return {piece: _joined(by_piece[piece]) for piece in sorted(by_piece)}
+
+
+def _on_pieces(grid: TileGrid, one: Asked) -> Iterator[tuple[int, Asked]]:
+    if one.box is None:
+        yield from _points_on_pieces(grid, one)
+        return
+    height, width = grid.size
+    box = np.clip(one.box, 0, [width, height] * 2)
+    area = (box[2] - box[0]) * (box[3] - box[1])
+    if area <= 0:
+        return
+    x0, y0 = np.floor(box[:2]).astype(int).tolist()
+    x1, y1 = np.ceil(box[2:]).astype(int).tolist()
+    parts = []
+    for piece in grid.touching(Window(y0, x0, y1 - y0, x1 - x0)):
+        window = grid.window(piece)
+        part = box - [window.column, window.row] * 2
+        cut = np.clip(part, 0, [window.width, window.height] * 2)
+        share = (cut[2] - cut[0]) * (cut[3] - cut[1]) / area
+        parts.append((piece, Asked(one.value, tuple(cut.tolist())), share))
+    # Whole in one piece, it is asked for where it is whole; else wherever a good part shows.
+    least = 1 - 1e-9 if any(share >= 1 - 1e-9 for *_, share in parts) else _LEAST_SHARE
+    least = min(least, max(share for *_, share in parts))
+    yield from ((piece, moved) for piece, moved, share in parts if share >= least)
+
+
+def _points_on_pieces(grid: TileGrid, one: Asked) -> Iterator[tuple[int, Asked]]:
+    height, width = grid.size
+    inside = [(x, y) for x, y, sign in one.points if sign == 1]
+    if not all(0 <= x < width and 0 <= y < height for x, y in inside):
+        return
+    pieces = {piece for x, y in inside for piece in grid.touching(Window(int(y), int(x), 1, 1))}
+    for piece in sorted(pieces):
+        window = grid.window(piece)
+        moved = [(x - window.column, y - window.row, sign) for x, y, sign in one.points]
+        kept = [p for p in moved if 0 <= p[0] < window.width and 0 <= p[1] < window.height]
+        yield piece, Asked(one.value, points=tuple(kept))
+
+
+def _joined(asked: list[tuple[int, Asked]]) -> FramePrompts:
+    boxes = np.array([one.box or _NO_BOX for _, one in asked], np.float32)
+    classes = np.array([one.value for _, one in asked], np.int64)
+    numbers = np.array([number for number, _ in asked], np.int64)
+    most = max(len(one.points) for _, one in asked)
+    if not most:
+        return FramePrompts(boxes, classes, numbers)
+    coordinates = np.zeros((len(asked), most, 2), np.float32)
+    signs = np.full((len(asked), most), -1, np.int64)
+    for row, (_, one) in enumerate(asked):
+        for column, (x, y, sign) in enumerate(one.points):
+            coordinates[row, column], signs[row, column] = (x, y), sign
+    return FramePrompts(boxes, classes, numbers, coordinates, signs)
+
+
+def _clicks(
+    content: dict[str, Any], points: npt.NDArray[np.float64], where: str
+) -> list[tuple[tuple[float, float, int], ...]]:
+    signs = content.get("labels") or [1] * len(points)
+    objects = content.get("object") or [0] * len(points)
+    if len(signs) != len(points) or len(objects) != len(points) or set(signs) - {0, 1}:
+        raise InputError(f"{where}: {len(points)} points need as many labels (1, 0) and objects")
+    clicks: dict[str, list[tuple[float, float, int]]] = {}
+    for (x, y), sign, name in zip(points.tolist(), signs, objects, strict=True):
+        clicks.setdefault(str(name), []).append((x, y, int(sign)))
+    if any(all(sign == 0 for *_, sign in clicked) for clicked in clicks.values()):
+        raise InputError(f"{where}: an object needs a point inside (label 1)")
+    return [tuple(clicked) for clicked in clicks.values()]
+
+
+def _numbers(content: dict[str, Any], name: str, width: int, where: str) -> npt.NDArray[np.float64]:
+    try:
+        found = np.asarray(content.get(name) or np.zeros((0, width)), float)
+    except (TypeError, ValueError):
+        found = np.zeros(0)
+    if found.ndim != 2 or found.shape[1] != width or not np.isfinite(found).all():
+        raise InputError(f"{where}: {name} must be lists of {width} numbers")
+    if width == 4 and (found[:, 2:] <= found[:, :2]).any():
+        raise InputError(f"{where}: a box is [x0, y0, x1, y1] with x0 < x1 and y0 < y1")
+    return found
+
+
+def _polygon(values: Any, where: str) -> npt.NDArray[np.float64]:
+    try:
+        found = np.asarray(values, float).reshape(-1, 2)
+    except (TypeError, ValueError):
+        found = np.zeros((0, 2))
+    if len(found) < 3 or not np.isfinite(found).all():
+        raise InputError(f"{where}: a polygon is [x, y, x, y, …] with three points or more")
+    return found
+
+
+def _load(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON: {error}") from error
+
+
+def _from_csv(page: Page, path: Path, names: Mapping[int, str], only_case: bool) -> Iterator[Asked]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as CSV: {error}") from error
+    for number, row in enumerate(rows, 2):
+        case = (row.get("case") or "").strip()
+        if case not in ("", page.source_id) or (not case and not only_case):
+            continue
+        where = f"{path} line {number}"
+        try:
+            box = [[float(row[name]) for name in _COLUMNS]]
+        except (KeyError, TypeError, ValueError):
+            raise InputError(f"{where}: expected numbers in {', '.join(_COLUMNS)}") from None
+        named = None if row.get("class") in (None, "") else [row["class"]]
+        yield from from_content({"boxes": box, "classes": named}, where, names)
