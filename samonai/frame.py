@@ -5,6 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+BLANK_LEVELS = 2
+"""By how much pixels of a blank frame may differ, of 255."""
+
 
 @dataclass(frozen=True)
 class FrameLocation:
@@ -44,3 +47,16 @@ class Frame:
     def size(self) -> tuple[int, int]:
         """Return the frame's (H, W) in pixels."""
         return self.image.shape[0], self.image.shape[1]
+
+    @property
+    def is_blank(self) -> bool:
+        """Return whether there is nothing to see: air, nodata, an empty page.
+
+        That is so where no pixel is valid, or where in each channel all valid pixels lie within
+        `BLANK_LEVELS` of 255 of each other. A speck is enough for a frame not to be blank.
+        """
+        pixels = self.image if self.valid is None else self.image[self.valid]
+        if not pixels.size:
+            return True
+        flat = pixels.reshape(-1, pixels.shape[-1])
+        return bool((flat.max(0).astype(int) - flat.min(0) <= BLANK_LEVELS).all())

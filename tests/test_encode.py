@@ -454,3 +454,27 @@ def test_a_share_of_the_frames_without_objects_is_encoded_evenly_spaced(tmp_path
     assert (report.encoded, report.reused) == (6, 6)
     with pytest.raises(InputError, match="empty_frames"):
         encode_cases(network, domain, cases, store, empty_frames=1.5, **kinds)
+
+
+def test_blank_frames_are_skipped_and_counted_where_all_are_wanted(cases, url):
+    image = np.load(cases[0].image)
+    image[0], image[3] = 40, 41
+    image[3, 2, 2] += 2  # within the noise of a blank page
+    image[4] = 7
+    image[4, 5, 5] = 20  # a speck to see
+    np.save(cases[0].image, image)
+    network = FakeNetwork()
+    report = encode(cases, url, network, frames="all")
+    assert (report.encoded, report.skipped_blank, report.skipped_empty) == (3 * FRAMES - 2, 2, 0)
+    assert "2 blank frames skipped" in report.summary()
+    domain = StackDomain()
+    again = encode(cases, url, network, domain, frames="all")
+    assert (again.encoded, again.reused, again.skipped_blank) == (0, 3 * FRAMES - 2, 2)
+    assert domain.read_cases == []  # what was blank is remembered
+
+
+def test_looking_for_blank_frames_begins_where_a_run_on_labelled_ones_left_off(cases, url):
+    np.save(cases[1].image, np.full_like(np.load(cases[1].image), 9))
+    assert encode(cases, url).skipped_blank == 0
+    report = encode(cases, url, frames="all")
+    assert (report.encoded, report.skipped_blank) == (2, FRAMES)

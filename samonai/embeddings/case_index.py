@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import zarr
 
@@ -27,6 +28,8 @@ class CaseFacts:
         label_hash: sha256 of its label map, or None.
         frame_count: Number of frames.
         spacing: Size of a cell of the source's grid along each array axis.
+        blank: Frames on which there is nothing to see, see `Frame.is_blank`; None where nobody
+            looked.
     """
 
     source_id: str
@@ -34,6 +37,7 @@ class CaseFacts:
     label_hash: str | None
     frame_count: int
     spacing: tuple[float, ...]
+    blank: tuple[int, ...] | None = None
 
 
 class CaseIndex:
@@ -54,7 +58,10 @@ class CaseIndex:
             return None
         facts = entry.attrs["facts"]
         assert isinstance(facts, dict)
-        return CaseFacts(**{**facts, "spacing": tuple(facts["spacing"])})
+        known: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()
+        }
+        return CaseFacts(**known)
 
     def put(self, case: Case, stamp: str | None, facts: CaseFacts) -> None:
         """Remember a case that was read; `stamp` was taken before reading."""

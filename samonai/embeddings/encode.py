@@ -37,6 +37,7 @@ class EncodeReport:
         encoded: Frames encoded in this run.
         reused: Frames that were in the store already.
         skipped_empty: Frames without objects, which training does not need.
+        skipped_blank: Frames on which there is nothing to see, where all frames were wanted.
         dropped_objects: Components smaller than `min_area`.
         cases: The cases in the order given, without the failed ones.
         failed: Cases that could not be read, with `on_error="skip"`.
@@ -46,6 +47,7 @@ class EncodeReport:
     encoded: int
     reused: int
     skipped_empty: int
+    skipped_blank: int
     dropped_objects: int
     cases: tuple[EncodedCase, ...]
     failed: tuple[FailedCase, ...]
@@ -58,6 +60,8 @@ class EncodeReport:
             f"{self.skipped_empty} without objects skipped, {self.dropped_objects} small objects "
             f"dropped"
         )
+        if self.skipped_blank:
+            line += f", {self.skipped_blank} blank frames skipped"
         return f"{line}, {len(self.failed)} cases failed" if self.failed else line
 
 
@@ -102,7 +106,8 @@ def encode_cases(
         cases: What to encode.
         store: Where to.
         precision: As `SamNetwork.encode` takes it; it enters the signature.
-        frames: "labelled" for the frames that have objects, or "all".
+        frames: "labelled" for the frames that have objects, or "all" but the blank ones, see
+            `Frame.is_blank`.
         empty_frames: Share of the frames without objects that are wanted beside the labelled
             ones, evenly spaced.
         min_area: Objects of fewer pixels are dropped from the targets.
@@ -150,10 +155,13 @@ def encode_cases(
                 skipped += event.case.frame_count - event.wanted
                 bar.opened(event.wanted, found)
         bar.encoded(writer.flush())
+        # Only where all frames are wanted does anyone look for blank ones.
+        blank = sum(case.blank_frames for case in done) if frames == "all" else 0
         report = EncodeReport(
             encoded=writer.written,
             reused=reused,
-            skipped_empty=skipped,
+            skipped_empty=skipped - blank,
+            skipped_blank=blank,
             dropped_objects=sum(case.dropped_objects for case in done),
             cases=tuple(done),
             failed=tuple(failed),

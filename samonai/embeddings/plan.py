@@ -40,6 +40,7 @@ class EncodedCase:
         indices: Frames that have targets (at least one object), ascending.
         original_sizes: (H, W) of those frames in pixels.
         dropped_objects: Components smaller than `min_area`, over all frames.
+        blank_frames: Frames on which there is nothing to see, where all frames were wanted.
     """
 
     case_id: str
@@ -51,6 +52,7 @@ class EncodedCase:
     indices: tuple[int, ...]
     original_sizes: tuple[tuple[int, int], ...]
     dropped_objects: int
+    blank_frames: int = 0
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,7 @@ class Planner:
         source: Any = None
         if (
             facts is None
+            or (facts.blank is None and self._frames == "all")
             or (facts.label_hash is not None and targets is None)
             or self._missing(facts, targets)
         ):
@@ -165,7 +168,12 @@ class Planner:
             label_hash=source.label_hash(),
             frame_count=self._domain.frame_count(source),
             spacing=tuple(float(value) for value in source.spacing),
+            blank=self._blank(source) if self._frames == "all" else None,
         )
+
+    def _blank(self, source: Source) -> tuple[int, ...]:
+        frames = (self._domain.frame(source, n) for n in range(self._domain.frame_count(source)))
+        return tuple(frame.location.index for frame in frames if frame.is_blank)
 
     def _key(self, facts: CaseFacts) -> str | None:
         if facts.label_hash is None:
@@ -211,7 +219,8 @@ class Planner:
 
     def _wanted(self, facts: CaseFacts, targets: SourceTargets | None) -> Sequence[int]:
         if self._frames == "all":
-            return range(facts.frame_count)
+            blank = frozenset(facts.blank or ())
+            return [index for index in range(facts.frame_count) if index not in blank]
         return () if targets is None else frames_to_use(targets, self._empty_frames)
 
     def _missing(self, facts: CaseFacts, targets: SourceTargets | None) -> list[int]:
@@ -233,4 +242,5 @@ def _encoded_case(
         indices=() if targets is None else targets.indices,
         original_sizes=() if targets is None else targets.original_sizes,
         dropped_objects=0 if targets is None else targets.dropped,
+        blank_frames=len(facts.blank or ()),
     )

@@ -1,5 +1,6 @@
 """From prompts on frames to one label map on the source's own grid."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from samonai.frame import Frame
 from samonai.geometry import FrameGeometry
 from samonai.prompts import FramePrompts, Prompts
 from samonai.sam.network import DecodeOutput, SamNetwork
+
+logger = logging.getLogger(__name__)
 
 Scores = Callable[[Frame, FramePrompts], torch.Tensor]
 ClassLogits = Callable[[Frame], torch.Tensor]
@@ -240,6 +243,8 @@ class SourceInferer(Inferer):
     ) -> Any:
         """Label every frame by its likeliest class, and let the domain merge the frames.
 
+        Blank frames (see `Frame.is_blank`) are background, and are neither encoded nor decoded.
+
         The merger gets, as the score of each class, by how much its logit exceeds background's.
         That is linear in the logits, so a merger that averages scores averages logits.
 
@@ -255,12 +260,16 @@ class SourceInferer(Inferer):
         """
         merger = self.domain.merger(source)
         kept, asked = _asked_classes(values, keep)
-        for index in range(self.domain.frame_count(source)):
+        blank, count = 0, self.domain.frame_count(source)
+        for index in range(count):
             frame = self.domain.frame(source, index)
-            if frame.valid is not None and not frame.valid.any():
+            if frame.is_blank:
+                blank += 1
                 continue
             found = logits(frame).numpy()
             merger.add(frame, found[kept] - found[~kept].max(0), asked)
+        if blank:
+            logger.info("%s: %d of %d frames are blank, background", source.source_id, blank, count)
         return merger.finish()
 
     def _merge_automatic(
