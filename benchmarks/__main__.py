@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.status import Status
 
-from benchmarks import decoder, encoder, ensemble, store, training
+from benchmarks import decoder, encoder, ensemble, scaling, store, training, volume
 from benchmarks.report import table_of, write_report
 from benchmarks.rows import Row
 from benchmarks.setting import QUICK, Setting
@@ -20,6 +20,8 @@ SUBJECTS: dict[str, Callable[[Setting, Progress], list[Row]]] = {
     "decoder": decoder.measure,
     "ensemble": ensemble.measure,
     "store": store.measure,
+    "scaling": scaling.measure,
+    "volume": volume.measure,
 }
 
 

@@ -52,6 +52,7 @@ def _training_row(setting: Setting, progress: Progress) -> Row:
         f"training step, batch {setting.batch}: faster than image by image",
         ours=times["batched decoder step"],
         theirs=times["decoder step image by image"],
+        at_least=1.8 if setting.batch >= 8 else None,
     )
 
 
@@ -81,6 +82,7 @@ def _many_boxes_rows(setting: Setting, progress: Progress) -> list[Row]:
             f"{setting.objects} boxes on one frame: faster than {name}",
             ours=times[names[0]],
             theirs=times[name],
+            at_least=1.5 if setting.objects >= 50 else None,
         )
         for name in names[1:]
     ]

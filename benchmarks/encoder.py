@@ -4,11 +4,13 @@ import contextlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
 from segment_anything.modeling import Sam
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.rows import Row, speed_up
 from benchmarks.setting import Setting, random_images, random_sam
@@ -23,7 +25,10 @@ _REPOSITORY = Path(__file__).parents[1]
 def measure(setting: Setting, progress: Progress) -> list[Row]:
     """Measure time, error and peak memory in fp32 and bf16."""
     sam, image = random_sam(setting.model), random_images(1)
-    truth = encode("stock", "fp32", sam, image)
+    counter = FlopCounterMode(display=False)
+    with counter:
+        truth = encode("stock", "fp32", sam, image)
+    full = setting.model != "micro"  # the bars are stated for SAM's own encoders
     rows = []
     for precision, bar in _BARS.items():
         ours = encode("ours", precision, sam, image)
@@ -42,18 +47,49 @@ def measure(setting: Setting, progress: Progress) -> list[Row]:
         for precision in _BARS
         for whose in ("ours", "stock")
     }
+    products = {precision: matrix_product(precision) for precision in _BARS}
+    contestants |= {f"product {p}": Contestant(run, repeats=5) for p, (run, _) in products.items()}
     times = interleave(contestants, rounds=setting.rounds, warm_up=False, progress=progress)
     for precision in _BARS:
+        rate = counter.get_total_flops() / times[f"ours {precision}"].median
+        ceiling = products[precision][1] / times[f"product {precision}"].median
+        rows.append(
+            Row(
+                "encoder",
+                f"{setting.model} {precision}: of the machine's own rate of matrix products",
+                rate / ceiling,
+                "of it",
+                at_least=0.55 if full and precision == "bf16" else None,
+                details={"flop_per_second": rate, "ceiling": ceiling},
+            )
+        )
         rows.append(
             speed_up(
                 "encoder",
                 f"{setting.model} {precision}: faster than stock",
                 ours=times[f"ours {precision}"],
                 theirs=times[f"stock {precision}"],
+                at_least=1.5 if full and precision == "fp32" else None,
             )
         )
         rows.append(_memory_row(setting.model, precision, progress))
+    rows.append(
+        speed_up(
+            "encoder",
+            f"{setting.model} bf16: faster than stock fp32",
+            ours=times["ours bf16"],
+            theirs=times["stock fp32"],
+            at_least=2.8 if full else None,
+        )
+    )
     return rows
+
+
+def matrix_product(precision: str) -> tuple[Callable[[], torch.Tensor], int]:
+    """Return a large matrix product, what the machine is best at, and its floating-point work."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    left, right = torch.randn(4096, 2048).to(dtype), torch.randn(2048, 2048).to(dtype)
+    return (lambda: left @ right), 2 * 4096 * 2048 * 2048
 
 
 @torch.no_grad()
@@ -80,5 +116,6 @@ def _memory_row(model: str, precision: str, progress: Progress) -> Row:
         f"{model} {precision}: less memory than stock",
         added["stock"] / added["ours"],
         "x",
+        at_least=2.0 if model != "micro" else None,
         details={f"{whose}_added_bytes": size for whose, size in added.items()},
     )

@@ -4,21 +4,31 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks.encoder import encode
-from benchmarks.setting import random_images, random_sam
-
 _RESET_PEAK = "5"
 
 
 def main() -> None:
     """Print {"added_bytes": …} for the model, forward and precision of the arguments."""
+    from benchmarks.encoder import encode
+    from benchmarks.setting import random_images, random_sam
+
     model, whose, precision = sys.argv[1:]
     sam, image = random_sam(model), random_images(1)
     # Building the model may have taken more than the encoding will.
-    Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
+    reset_peak()
     before = _status_bytes("VmRSS")
     encode(whose, precision, sam, image)
-    sys.stdout.write(json.dumps({"added_bytes": _status_bytes("VmHWM") - before}))
+    sys.stdout.write(json.dumps({"added_bytes": peak_bytes() - before}))
+
+
+def reset_peak() -> None:
+    """Let this process's peak memory count from now on."""
+    Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
+
+
+def peak_bytes() -> int:
+    """Return this process's peak memory since it began, or since `reset_peak`."""
+    return _status_bytes("VmHWM")
 
 
 def _status_bytes(field: str) -> int:

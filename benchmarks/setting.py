@@ -27,6 +27,12 @@ class Setting:
         short_rounds: Turns for the others.
         objects: Box prompts on one frame.
         frames: Frames in the store.
+        scaling_frames: Sizes of the epochs whose growth is measured.
+        scaling_rounds: Turns for these.
+        scaling_prompts: Numbers of boxes whose growth is measured.
+        volume_slices: Slices of the predicted volume.
+        volume_prompted: How many of them have a box: each costs an encoding.
+        volume_memory_prompted: The same for the micro model.
     """
 
     model: str = "vit_b"
@@ -35,9 +41,27 @@ class Setting:
     short_rounds: int = 15
     objects: int = 50
     frames: int = 64
+    scaling_frames: tuple[int, ...] = (100, 1000, 10_000)
+    scaling_rounds: int = 1
+    scaling_prompts: tuple[int, ...] = (8, 16, 32, 64)
+    volume_slices: int = 600
+    volume_prompted: int = 8
+    volume_memory_prompted: int = 600
 
 
-QUICK = Setting("micro", batch=2, rounds=1, short_rounds=2, objects=4, frames=4)
+QUICK = Setting(
+    "micro",
+    batch=2,
+    rounds=1,
+    short_rounds=2,
+    objects=4,
+    frames=4,
+    scaling_frames=(2, 4),
+    scaling_prompts=(1, 2),
+    volume_slices=3,
+    volume_prompted=1,
+    volume_memory_prompted=1,
+)
 
 
 def random_sam(model: str) -> Sam:

@@ -1,0 +1,142 @@
+"""Prediction of a whole volume: peak memory, what the encoder leaves over, and upstream's way."""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+from segment_anything import SamPredictor
+
+from benchmarks.memory import peak_bytes
+from benchmarks.rows import Row, speed_up
+from benchmarks.setting import SEED, Setting, network_of, random_sam
+from benchmarks.timing import Contestant, Progress, interleave
+from samonai.geometry import FrameGeometry
+from samonai.prompts import FramePrompts
+from samonai.run import predict
+from samonai.sam.network import SamNetwork
+
+_REPOSITORY = Path(__file__).parents[1]
+_SIDE = 512
+_GIGABYTE = 1e9
+_FULL_SLICES = 600
+
+
+def measure(setting: Setting, progress: Progress) -> list[Row]:
+    """Predict a volume in processes of their own, and single slices against `SamPredictor`."""
+    slices = setting.volume_slices
+    full = slices >= _FULL_SLICES  # a quick run only shows that the measurement works
+    with tempfile.TemporaryDirectory() as folder:
+        volume = _write_volume(Path(folder), slices)
+        progress(f"micro, {slices} slices: prediction in a process of its own")
+        light = _predict_apart(volume, "micro", slices, setting.volume_memory_prompted)
+        progress(f"{setting.model}, {slices} slices: prediction in a process of its own")
+        heavy = _predict_apart(volume, setting.model, slices, setting.volume_prompted)
+    size = f"{_SIDE} x {_SIDE} x {slices}"
+    return [
+        Row(
+            "volume",
+            f"micro, {size}, {setting.volume_memory_prompted} slices prompted: peak memory",
+            light["peak_bytes"] / _GIGABYTE,
+            "GB",
+            at_most=2.5 if full else None,
+            details=light,
+        ),
+        Row(
+            "volume",
+            f"{setting.model}, {size}, {setting.volume_prompted} slices prompted: time outside "
+            f"the encoder",
+            1 - heavy["encoder_seconds"] / heavy["seconds"],
+            "of all",
+            at_most=0.1 if full and setting.model != "micro" else None,
+            details=heavy,
+        ),
+        _slice_row(setting, progress),
+    ]
+
+
+@torch.no_grad()
+def _slice_row(setting: Setting, progress: Progress) -> Row:
+    """Compare one slice from pixels to mask, encoder included, in each one's usual precision."""
+    sam = random_sam(setting.model)
+    network, upstream = network_of(sam, setting.model), SamPredictor(sam)
+    image = _slices(1)[0, :, :, None].repeat(3, 2)
+    box = np.array([100.0, 120.0, 380.0, 400.0], np.float32)
+    geometry = FrameGeometry((_SIDE, _SIDE))
+    prompts = FramePrompts(box[None], np.ones(1, np.int64)).to_model(geometry)
+
+    def ours() -> object:
+        embedding = network.encode(network.preprocess(image)[None], "auto")
+        return geometry.logits_to_frame(network.decode(embedding, prompts).low_res_logits) > 0
+
+    def theirs() -> object:
+        upstream.set_image(image)
+        return upstream.predict(box=box, multimask_output=False)
+
+    times = interleave(
+        {"ours": Contestant(ours), "SamPredictor": Contestant(theirs)},
+        rounds=setting.rounds,
+        warm_up=False,
+        progress=progress,
+    )
+    return speed_up(
+        "volume",
+        f"{setting.model}, slice by slice: faster than SamPredictor",
+        ours=times["ours"],
+        theirs=times["SamPredictor"],
+    )
+
+
+def _slices(count: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    generator = np.random.default_rng(SEED)
+    return generator.integers(0, 255, (count, _SIDE, _SIDE), np.uint8)
+
+
+def _write_volume(folder: Path, slices: int) -> Path:
+    path = folder / "volume.nii"
+    data = _slices(slices).transpose(1, 2, 0).astype(np.int16)
+    nib.save(nib.Nifti1Image(data, np.diag([0.8, 0.8, 1.0, 1.0])), path)
+    return path
+
+
+def _predict_apart(volume: Path, model: str, slices: int, prompted: int) -> dict[str, float]:
+    arguments = [str(volume), model, str(slices), str(prompted)]
+    command = [sys.executable, "-m", "benchmarks.volume", *arguments]
+    done = subprocess.run(command, cwd=_REPOSITORY, capture_output=True, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def main() -> None:
+    """Predict, and print the seconds, those within the encoder, and the process's peak memory."""
+    volume, model, slices, prompted = sys.argv[1:]
+    network = network_of(random_sam(model), model)
+    inside = [0.0]
+    encode = SamNetwork.encode
+
+    def timed(self: SamNetwork, *arguments: Any, **options: Any) -> torch.Tensor:
+        start = time.perf_counter()
+        embeddings = encode(self, *arguments, **options)
+        inside[0] += time.perf_counter() - start
+        return embeddings
+
+    # On the class: prediction works on forks of the network.
+    SamNetwork.encode = timed  # type: ignore[method-assign]
+    first = (int(slices) - int(prompted)) // 2
+    box = [100, 120, first, 380, 400, first + int(prompted)]
+    with tempfile.TemporaryDirectory() as out:
+        start = time.perf_counter()
+        predict(network, Path(volume), [box], Path(out), progress=False)
+        seconds = time.perf_counter() - start
+    found = {"seconds": seconds, "encoder_seconds": inside[0], "peak_bytes": peak_bytes()}
+    sys.stdout.write(json.dumps(found) + "\n")
+
+
+if __name__ == "__main__":
+    main()
