@@ -22,6 +22,7 @@ from samonai.bundles import (
     run_bundle,
 )
 from samonai.domains import get_domain
+from samonai.domains.base import WritesMaps
 from samonai.errors import InputError
 from samonai.overrides import (
     Boxes,
@@ -296,7 +297,7 @@ def predict(
         sha256: The hash that these must have.
         device: Where to compute, where `run` is a model's name.
         uncertainty: Write beside each label map a map of how sure it is, and a JSON file with
-            figures per structure; by default for several runs.
+            figures per structure; by default for several runs, where the domain can.
         progress: Show a bar; by default where standard error is a terminal.
         run_with: Runs the bundle, given its files and overrides; by default once over all cases.
         **settings: The bundle's other settings.
@@ -309,7 +310,9 @@ def predict(
     """
     runs = open_runs(run) if isinstance(run, Run | list | tuple) else []
     files = config_files(runs[0].domain if runs else domain, INFERENCE)
-    sure = len(runs) > 1 if uncertainty is None else uncertainty
+    sure = uncertainty
+    if sure is None:
+        sure = len(runs) > 1 and isinstance(get_domain(runs[0].domain), WritesMaps)
     plain = check_settings({**settings, "uncertainty": sure}, read_config(files))
     network = (
         _networks(runs)

@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
@@ -18,7 +19,7 @@ from samonai.domains import get_domain
 from samonai.domains.base import Case
 from samonai.domains.merging import label_from_scores
 from samonai.errors import InputError
-from samonai.inference import Certainty, SourceInferer
+from samonai.inference import Certainty, CertaintyWriter, SourceInferer
 from samonai.inference.calibration import grown_region
 from samonai.inference.certainty import binary_entropy, scaled_mean
 from samonai.inference.ensemble import member_names
@@ -116,6 +117,19 @@ def test_confidence_of_a_structure() -> None:
     assert found["predicted_iou"] == pytest.approx(0.7)
     assert found["agreement"] == pytest.approx(2 * 4 / (4 + 6))
     torch.testing.assert_close(scaled_mean(logits, [1.0, 2.0])[0, 0, 0], torch.tensor(2.0))
+
+
+def test_where_nothing_was_observed_no_map_says_that_all_is_certain(
+    two_runs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    decoder = two_runs / "runs" / "seed0" / "decoder.safetensors"
+    writer = CertaintyWriter(tmp_path, get_domain("medical"), [decoder], {1: "ball"})
+    item = SimpleNamespace(case=Case("case_c", tmp_path), source=None)
+    writer.case_completed(SimpleNamespace(state=SimpleNamespace(batch=item)))
+    assert "no uncertainty is known" in caplog.text
+    assert not any(tmp_path.iterdir())
+    with pytest.raises(InputError, match="no uncertainty maps of other data"):
+        CertaintyWriter(tmp_path, SimpleNamespace(name="other"), [decoder], {})
 
 
 def test_predicting_with_several_runs(

@@ -109,6 +109,8 @@ def test_a_curve_with_a_unet_beside_it(tiny_network: "SamNetwork", tmp_path: Pat
         call(unet=0.5)
     with pytest.raises(InputError, match="a multiple of ours"):
         call(unet=-1)
+    with pytest.raises(InputError, match="no curve of satellite"):
+        call(domain="satellite")
 
 
 def test_the_verdict_compares_what_takes_no_prompts() -> None:

@@ -7,6 +7,7 @@ toss. Where no prompt was asked it is 0.
 """
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -27,6 +28,8 @@ from samonai.frame import Frame
 from samonai.inference.cases import CaseItem
 from samonai.inference.ensemble import member_names, temperatures
 from samonai.inference.inferer import FrameAnswer, FramePrompts
+
+logger = logging.getLogger(__name__)
 
 UNCERTAINTY, CONFIDENCE = "uncertainty", "confidence"
 """What is appended to a case's name for the two files."""
@@ -175,6 +178,14 @@ class CertaintyWriter(Certainty):
         """Write what was seen of the case that was just predicted."""
         item: CaseItem = engine.state.batch
         name = item.case.case_id
+        if not self.maps:
+            # A map of zeros would say that all is certain.
+            logger.warning(
+                "%s: no uncertainty is known of a prediction that was carried from frame to frame, "
+                "fused over planes, or not asked for",
+                name,
+            )
+            return
         assert isinstance(self.domain, WritesMaps)
         values = self.domain.merge_map(item.source, self.maps)
         self.domain.write_map(

@@ -19,10 +19,12 @@ from samonai.embeddings.counting import counting_frames
 from samonai.errors import InputError
 from samonai.report.curves import data_efficiency
 from samonai.run import Run
+from samonai.run_folder import RunFolder
 from samonai.selection.job import Job
 from samonai.selection.members import SplitLike, make_job
 from samonai.selection.plan import claimed, differing_keys, read_plan, write_plan
 from samonai.training.folds import group_cases, read_groups
+from samonai.training.heads import PROMPTABLE, SEMANTIC
 from samonai.training.metrics import case_rows, write_metrics
 from samonai.training.unet_baseline import UNetSettings, train_unet
 
@@ -89,6 +91,8 @@ def curve(
     if unet < 0:
         raise InputError(f"the U-Net's time is a multiple of ours, 0 or more; got {unet}")
     job = make_job(sam, images, labels, out, settings)
+    if job.domain != "medical":
+        raise InputError(f"the U-Net reads volumes and pictures; there is no curve of {job.domain}")
     names = job.split(split, val_fraction, groups, seed)
     chosen = growing_shares(names["train"], shares, groups, seed)
     document: dict[str, Any] = {
@@ -152,14 +156,13 @@ def _point(job: Job, document: dict[str, Any], path: Path, cases: Sequence[str])
             document["encode_seconds"][name] = _encode(job, name)
             write_plan(path, document)
     run = _train(job, document, path, point, cases)
-    if _PROMPTED not in point:
+    if _PROMPTED not in point and PROMPTABLE in run.metadata.heads:
         metrics = job.evaluate(run, val, zero_shot=len(document["points"]) == 1)
         point[_PROMPTED] = _means(metrics)
         if metrics["summary"]["dice"]["zero_shot"] is not None:
             document["before"] = _means(metrics, "zero_shot")
-    if _AUTOMATIC not in point and run.network.semantic_head is not None:
-        predict = _automatic(run, job.store_path)
-        point[_AUTOMATIC] = _measured(job, run, val, predict, run.path / _AUTOMATIC)
+    if _AUTOMATIC not in point and SEMANTIC in run.metadata.heads:
+        point[_AUTOMATIC] = _means(job.evaluate(run, val, _AUTOMATIC, prompts="none"))
     if _UNET not in point and document["unet_time"]:
         encoding = sum(document["encode_seconds"][name] for name in (*val, *cases))
         budget = document["unet_time"] * (point["seconds"] + encoding)
@@ -188,12 +191,14 @@ def _train(
     job: Job, document: dict[str, Any], path: Path, point: dict[str, Any], cases: Sequence[str]
 ) -> Run:
     """Train the point's run, and add up the time, whatever ends it."""
+    name = f"cases{len(cases):04d}"
+    unfinished = not RunFolder(job.out / name).is_complete
     start = time.monotonic()
     try:
         split = {"train": list(cases), "val": document["val"]}
-        run = job.train(f"cases{len(cases):04d}", split, seed=document["seed"])
+        run = job.train(name, split, seed=document["seed"])
     finally:
-        if _PROMPTED not in point and path.parent.is_dir():
+        if unfinished and path.parent.is_dir():
             point["seconds"] += time.monotonic() - start
             write_plan(path, document)
     return run
@@ -218,14 +223,6 @@ def _unet(
     (folder / "history.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     found = _measured(job, run, val, lambda source: model.predict(domain, source), folder)
     return {**found, "steps": model.steps, "seconds": model.seconds}
-
-
-def _automatic(run: Run, store: str) -> Callable[[Any], Any]:
-    from samonai.inference import SourceInferer
-    from samonai.inference.inferer import Automatic
-
-    inferer = SourceInferer(_domain_of(run), store)
-    return lambda source: inferer(source, run.network, Automatic())
 
 
 def _measured(

@@ -16,6 +16,7 @@ from samonai.overrides import existing, output_folder, shows_progress, store_loc
 from samonai.run import Run
 from samonai.run_folder import STORE_FOLDER, path_fingerprint
 from samonai.training.folds import SplitNames, fold_splits, grouped_split, read_groups
+from samonai.training.heads import PROMPTABLE
 
 if TYPE_CHECKING:
     from samonai.domains.base import Case, Domain
@@ -143,15 +144,20 @@ class Job:
             **{**(self.settings or {}), **changes},
         )
 
-    def evaluate(self, run: Run, cases: Sequence[str], **options: Any) -> dict[str, Any]:
+    def evaluate(
+        self, run: Run, cases: Sequence[str], name: str = EVALUATION, **options: Any
+    ) -> dict[str, Any]:
         """Measure a run at native resolution, once; what `metrics.json` says.
+
+        With boxes, or without prompts where only the automatic head was trained.
 
         Args:
             run: The run.
             cases: The cases to measure.
+            name: The folder in the run's folder.
             **options: As `samonai.evaluate` takes them.
         """
-        folder = run.path / EVALUATION
+        folder = run.path / name
         metrics = folder / "metrics.json"
         if (
             metrics.is_file()
@@ -166,7 +172,13 @@ class Job:
             self.labels,
             folder,
             cases=list(cases),
-            **{"zero_shot": False, "report": False, "progress": self.progress, **options},
+            **{
+                "prompts": "slices" if PROMPTABLE in run.metadata.heads else "none",
+                "zero_shot": False,
+                "report": False,
+                "progress": self.progress,
+                **options,
+            },
         )
 
     def say(self, text: str) -> None:
