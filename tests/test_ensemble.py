@@ -23,7 +23,7 @@ from samonai.inference import Certainty, CertaintyWriter, SourceInferer
 from samonai.inference.calibration import grown_region
 from samonai.inference.certainty import binary_entropy, scaled_mean
 from samonai.inference.ensemble import member_names
-from samonai.inference.inferer import FrameAnswer, FramePrompts
+from samonai.inference.inferer import Automatic, FrameAnswer, FramePrompts
 from samonai.report.plots import reliability_diagram
 from samonai.run import open_runs
 from samonai.sam.decoder_file import read_decoder_metadata, rewrite_metadata
@@ -93,6 +93,38 @@ def test_logits_are_averaged_and_a_frame_is_encoded_once(
     assert np.array_equal(quick, label)
     alone = inferer(source, networks[1], prompts, alone=True)
     assert np.array_equal(alone[:, :, 1].T, label_from_scores(each[1], np.array([1])))
+
+
+def test_the_automatic_heads_of_several_networks_are_averaged(
+    tiny_network: "SamNetwork", tmp_path: Path
+) -> None:
+    images, _ = write_scans(tmp_path)
+    domain = get_domain("medical")
+    source = domain.read(Case("case_a", images / "case_a.nii.gz"))
+    tiny_network.add_semantic_head([1, 3])
+    networks = [tiny_network.fork().eval() for _ in range(2)]
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for network in networks:
+            assert network.semantic_head is not None
+            for parameter in network.semantic_head.parameters():
+                parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.5)
+    certainty = Certainty()
+    inferer = SourceInferer(domain, members=networks[1:], observers=[certainty])
+    label = inferer(source, networks[0], Automatic())
+    frame = domain.frame(source, 1)
+    embedding = inferer.embed(source, frame, networks[0])
+    each = torch.stack([inferer.class_logits(n, embedding, frame) for n in networks])
+    expected = np.array([0, 1, 3])[each.mean(0).argmax(0).numpy()]
+    assert np.array_equal(label[:, :, 1].T, expected)
+    assert not np.array_equal(each[0].argmax(0), each[1].argmax(0))
+    # The probability of a class is the sigmoid of the mean of the members' log-odds.
+    odds = torch.logit(each.softmax(1)[:, 1:].double()).mean(0)
+    np.testing.assert_allclose(
+        certainty.maps[1], binary_entropy(odds.sigmoid()).amax(0).numpy(), atol=1e-3
+    )
+    assert sorted(certainty.maps) == [0, 1, 2]
+    assert {found["predicted_iou"] for found in certainty.document({}).values()} == {None}
 
 
 def test_entropy_is_in_bits() -> None:
