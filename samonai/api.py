@@ -23,6 +23,7 @@ from samonai.bundles import (
 from samonai.domains import Case, Domain, get_domain
 from samonai.files import write_atomically
 from samonai.overrides import existing, network_overrides, shows_progress, store_location
+from samonai.pseudonyms import known_as
 from samonai.run import Run, evaluate, predict
 from samonai.run_folder import (
     HISTORY_FILE,
@@ -43,7 +44,7 @@ logger = logging.getLogger(__name__)
 # How and where a run computes, which does not change what comes out of it; and what is recorded
 # apart from the settings.
 _NOT_RECORDED = {"progress", "resume", "workers", "rank", "world_size", "bundle_root"} | {
-    "checkpoint", "sha256", "split",
+    "checkpoint", "sha256", "split", "case_map",
 }  # fmt: skip
 
 
@@ -111,7 +112,11 @@ def finetune(
     }
     chosen = check_settings(plain, config)
     # Before a model is loaded, or even fetched.
-    domain_of(domain, config, chosen).find_cases(existing(images), labels)
+    found = domain_of(domain, config, chosen).find_cases(existing(images), labels)
+    if isinstance(split, Mapping):
+        # It is kept in the run's folder, where no name of a patient may stand.
+        ids = [case.case_id for case in found]
+        split = {part: [known_as(name, ids) for name in names] for part, names in split.items()}
     folder = RunFolder(out)
     record = {
         **_record(domain, {**plain_settings(config), **chosen}),

@@ -26,6 +26,12 @@ def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", connect_locally)
 
 
+@pytest.fixture(autouse=True)
+def _salt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give pseudonyms a salt of the tests' own, so that none makes a file in the user's home."""
+    monkeypatch.setenv("SAMONAI_SALT", "of the tests")
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real files beside the checkout; the test is skipped without it."""

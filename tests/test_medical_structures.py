@@ -340,8 +340,9 @@ def test_objects_find_their_series_by_uid(tmp_path: Path, caplog: pytest.LogCapt
     write_seg(tmp_path / "images" / "y", masks, tmp_path / "labels" / "nameless" / "1")
     write_rtstruct(volumes["x"], {"liver": [(1, square(0.5, 2.5))]}, tmp_path / "labels" / "2")
     domain = MedicalDomain()
-    first, second = domain.find_cases(tmp_path / "images", tmp_path / "labels")
-    assert (first.case_id, second.case_id) == ("x", "y")
+    cases = domain.find_cases(tmp_path / "images", tmp_path / "labels")
+    first, second = sorted(cases, key=lambda case: case.image.name)
+    assert (first.image.name, second.image.name) == ("x", "y")
     assert domain.class_names(tmp_path / "images", tmp_path / "labels") == {
         1: "liver",
         2: "tumour",

@@ -20,6 +20,7 @@ from samonai.inference import (
     trained_domain,
     trained_network,
 )
+from samonai.pseudonyms import pseudonym
 from samonai.sam.decoder_file import DecoderMetadata, save_decoder
 from samonai.sam.network import SamNetwork
 
@@ -127,7 +128,9 @@ def test_cases_that_cannot_be_measured_are_named(decoder, scans) -> None:
 
 
 def test_a_series_makes_a_folder_one_case(tmp_path: Path, scans: Path) -> None:
-    assert input_cases(DOMAIN, tmp_path, "1.2.3") == [Case(tmp_path.name, tmp_path, None, "1.2.3")]
+    assert input_cases(DOMAIN, tmp_path, "1.2.3") == [
+        Case(pseudonym(tmp_path.name), tmp_path, None, "1.2.3")
+    ]
     assert len(input_cases(DOMAIN, scans / "imagesTr")) == 3
 
 

@@ -130,8 +130,10 @@ class Planner:
             except (InputError, OSError) as error:
                 if not self._skip_failed:
                     raise
-                _log.warning("Case %s is left out: %s", case.case_id, error)
-                yield FailedCase(case.case_id, str(error))
+                # A message names the file, whose folder may be called after a patient.
+                reason = str(error).replace(str(case.image), case.case_id)
+                _log.warning("Case %s is left out: %s", case.case_id, reason)
+                yield FailedCase(case.case_id, reason)
 
     def _walk_case(self, case: Case) -> Iterator[OpenedCase | ReadyFrame]:
         stamp = file_stamp(case)  # before reading: a change meanwhile must show next time

@@ -8,6 +8,7 @@ from samonai.domains.base import Case, Domain
 from samonai.errors import InputError
 from samonai.inference.from_labels import prompts_from_label
 from samonai.prompts import FramePrompts
+from samonai.pseudonyms import stands_for
 
 
 class FilePrompts:
@@ -72,7 +73,12 @@ class FilePrompts:
 
 def _file_of(case: Case, folder: Path) -> Path:
     """Return the file of a folder that is named like the case."""
-    found = [path for path in sorted(folder.iterdir()) if path.name.startswith(f"{case.case_id}.")]
+    found = [
+        path
+        for path in sorted(folder.iterdir())
+        if path.name.startswith(f"{case.case_id}.")
+        or stands_for(path.stem.removesuffix(".nii"), case.case_id)
+    ]
     if len(found) != 1:
         raise InputError(
             f"{folder}: {len(found)} files are named {case.case_id}.*; expected one of boxes "

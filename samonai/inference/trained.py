@@ -14,6 +14,7 @@ from samonai.domains.base import Case, Domain, LabelFacts
 from samonai.errors import InputError
 from samonai.files import sha256_file
 from samonai.inference.ensemble import ensemble_decoders
+from samonai.pseudonyms import known_as, pseudonym
 from samonai.sam.decoder_file import DecoderMetadata, read_decoder_metadata
 from samonai.sam.loading import load_sam
 from samonai.sam.network import SamNetwork
@@ -145,6 +146,7 @@ def evaluation_cases(
         chosen = chosen or list(found)
     else:
         chosen = list(found) if names == "all" else [names] if isinstance(names, str) else [*names]
+        chosen = [known_as(name, found) for name in chosen]
     if unknown := [name for name in chosen if name not in found]:
         raise InputError(
             f"case {unknown[0]!r} is not in {images}, which has {', '.join(list(found)[:3])}, …"
@@ -198,7 +200,7 @@ def input_cases(domain: Domain, path: Path | str, series: str | None = None) -> 
     """
     path = Path(path)
     if series is not None:
-        return [Case(path.resolve().name, path, None, series)]
+        return [Case(pseudonym(path.resolve().name), path, None, series)]
     return domain.find_cases(path)
 
 

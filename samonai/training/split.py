@@ -9,6 +9,7 @@ import numpy as np
 
 from samonai.domains.base import Case
 from samonai.errors import InputError
+from samonai.pseudonyms import known_as
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ def _from_file(cases: Sequence[Case], path: Path) -> Split:
         raise InputError(f"the split file {path} does not exist") from error
     except (OSError, ValueError) as error:
         raise InputError(f"the split file {path} is not JSON: {error}") from error
+    known = {case.case_id: case for case in cases}
     named: dict[str, list[str]] = {}
     for part in ("train", "val"):
         names = content.get(part) if isinstance(content, dict) else None
@@ -93,10 +95,9 @@ def _from_file(cases: Sequence[Case], path: Path) -> Split:
                 f'the split file {path} must read {{"train": [case, …], "val": [case, …]}} with '
                 f"at least one case in each; {part!r} is missing, empty or not a list of names"
             )
-        named[part] = names
+        named[part] = [known_as(name, known) for name in names]
     if both := sorted(set(named["train"]) & set(named["val"])):
         raise InputError(f"the split file {path} has {both[0]!r} in train and in val")
-    known = {case.case_id: case for case in cases}
     if unknown := sorted((set(named["train"]) | set(named["val"])) - set(known)):
         raise InputError(
             f"the split file {path} names {len(unknown)} cases that are not in the data set, "

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from samonai.domains.medical.volume import Volume, format_shape
 from samonai.errors import InputError
+from samonai.pseudonyms import stands_for
 
 COLUMNS = ("i0", "j0", "k0", "i1", "j1", "k1")
 _JSON_KEYS = {"boxes", "classes"}
@@ -141,9 +142,10 @@ def json_content(path: Path) -> Any:
 def _read_json(path: Path, case_id: str, only_case: bool) -> tuple[Sequence[Any], list[Any]]:
     content = json_content(path)
     if isinstance(content, dict) and isinstance(content.get("cases"), dict):
-        if case_id not in content["cases"]:
+        named = next((name for name in content["cases"] if stands_for(name, case_id)), None)
+        if named is None:
             raise InputError(f"{path}: no boxes for case {case_id}")
-        content = content["cases"][case_id]
+        content = content["cases"][named]
     elif not only_case:
         raise InputError(
             f"{path}: does not say which of several cases its boxes belong to; write "
@@ -175,7 +177,7 @@ def _read_csv(path: Path, case_id: str, only_case: bool) -> tuple[Sequence[Any],
             f"class and case"
         )
     if "case" in header:
-        rows = [row for row in rows if (row["case"] or "").strip() == case_id]
+        rows = [row for row in rows if stands_for((row["case"] or "").strip(), case_id)]
         if not rows:
             raise InputError(f"{path}: no row for case {case_id}")
     elif not only_case:

@@ -95,6 +95,11 @@ def is_dicom_file(path: Path) -> bool:
         return False
 
 
+def is_dicom(image: Path) -> bool:
+    """Say whether a case's image is DICOM: a folder, or a file of no other format by its name."""
+    return image.is_dir() or not _is_volume_name(image)
+
+
 def _names(named: dict[str, Any]) -> dict[int, str]:
     names: dict[int, str] = {}
     for key, value in named.items():

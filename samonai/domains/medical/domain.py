@@ -13,7 +13,7 @@ import numpy.typing as npt
 from samonai.domains.base import Case, LabelFacts, Merger
 from samonai.domains.label_map import parse_label_map
 from samonai.domains.medical.boxes import SliceBoxes, boxes_on_slices, read_boxes
-from samonai.domains.medical.dataset import find_cases, read_class_names
+from samonai.domains.medical.dataset import find_cases, is_dicom, read_class_names
 from samonai.domains.medical.intensity import Intensity, picture, plane
 from samonai.domains.medical.label_matching import with_structures
 from samonai.domains.medical.labels import read_label
@@ -27,6 +27,7 @@ from samonai.domains.merging import FrameMerger
 from samonai.errors import InputError
 from samonai.frame import Frame, FrameLocation
 from samonai.prompts import FramePrompts
+from samonai.pseudonyms import pseudonym, write_case_map
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class MedicalDomain:
         structures: For labels that are named structures: which to take, and their label values
             ("liver,spleen" counts from 1, "liver:3,spleen:7" says them; a list or a mapping does
             too). By default all that occur in the data set, counted in alphabetical order.
+        case_map: A CSV file that gets the name behind each pseudonym; None writes none.
     """
 
     name = "medical"
@@ -77,6 +79,7 @@ class MedicalDomain:
         allow_gaps: bool | None = None,
         suv: bool | None = None,
         structures: Mapping[str, int] | Sequence[str] | str | None = None,
+        case_map: Path | str | None = None,
     ) -> None:
         if axis not in (0, 1, 2):
             raise InputError(f"axis={axis!r}: expected 0, 1 or 2")
@@ -89,6 +92,7 @@ class MedicalDomain:
         # How labels are stored and not what pixels look like: no setting of a checkpoint, which
         # has its classes' names and values anyway.
         self.structures = parse_structures(structures)
+        self.case_map = case_map
 
     def settings(self) -> dict[str, Any]:
         """Return what rebuilds this domain: `MedicalDomain(**settings)`, as JSON values."""
@@ -106,7 +110,25 @@ class MedicalDomain:
     def find_cases(self, images: Path | str, labels: Path | str | None = None) -> list[Case]:
         """List the cases of a data set, sorted by id; see `dataset.find_cases`."""
         cases = find_cases(images, labels, channel=self.channel)
-        return with_structures(cases, self.structures)
+        return self.pseudonymous(with_structures(cases, self.structures))
+
+    def pseudonymous(self, cases: Sequence[Case]) -> list[Case]:
+        """Return cases whose ids do not say how a DICOM folder is called; see `pseudonyms`.
+
+        Where a map is asked for (`case_map`), it is written.
+        """
+        given = [case for case in cases if is_dicom(case.image)]
+        names = {pseudonym(case.case_id): case.case_id for case in given}
+        if self.case_map is not None and names:
+            write_case_map(self.case_map, names)
+        hidden = {case.case_id for case in given}
+        return sorted(
+            (
+                replace(case, case_id=pseudonym(case.case_id)) if case.case_id in hidden else case
+                for case in cases
+            ),
+            key=lambda case: case.case_id,
+        )
 
     def find_archive(self, root: Path) -> tuple[list[Case], dict[str, str]]:
         """List the scans of an archive of studies; see `find_studies`."""

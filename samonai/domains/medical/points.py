@@ -32,6 +32,7 @@ from samonai.domains.medical.boxes import (
 from samonai.domains.medical.volume import Volume, format_shape
 from samonai.errors import InputError
 from samonai.prompts import NO_POINT, FramePrompts
+from samonai.pseudonyms import stands_for
 
 _KEYS = {"points", "labels", "object", "boxes", "classes"}
 _NOWHERE = np.full(4, np.nan, np.float32)
@@ -169,9 +170,10 @@ def _frame_prompts(
 def _of_case(content: Any, path: Path, case_id: str, only_case: bool) -> dict[str, Any]:
     """Return what a file says about one case, its keys and list of points checked."""
     if isinstance(content, dict) and isinstance(content.get("cases"), dict):
-        if case_id not in content["cases"]:
+        named = next((name for name in content["cases"] if stands_for(name, case_id)), None)
+        if named is None:
             raise InputError(f"{path}: no points for case {case_id}")
-        content = content["cases"][case_id]
+        content = content["cases"][named]
     elif not only_case:
         raise InputError(
             f"{path}: does not say which of several cases its points belong to; write "
