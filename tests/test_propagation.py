@@ -76,7 +76,7 @@ class Oracle:
         return DecodeOutput(torch.stack(logits), torch.full((len(prompts), 1), self.iou(index)))
 
     def run(self, seeds: dict[int, FramePrompts], **rule: object) -> dict[int, FrameTracks]:
-        settings = {"margin": 0.3, "similarity": 0.5, **rule}
+        settings = {"margin": 0.3, "similarity": 0.5, "growth": 50, **rule}
         propagator = Propagator(self.frame, self.embed, self.decode, 1024, Propagation(**settings))
         return propagator(seeds, COUNT)
 
@@ -121,6 +121,16 @@ def test_a_jump_in_area_stops_a_track() -> None:
     assert max(tracks) == 14
     loose = Oracle(truth).run({12: boxes(box_of(truth[12]))}, area=50.0, margin=2.0)
     assert max(loose) == COUNT - 1
+
+
+def test_slow_growth_stops_a_track_too() -> None:
+    truth = np.zeros((COUNT, SIDE, SIDE), bool)
+    for k in range(10, COUNT):  # an edge of one pixel more on each slice
+        truth[k, 20 : 30 + k - 10, 20 : 30 + k - 10] = True
+    seed = {10: boxes(box_of(truth[10]))}
+    tracks = Oracle(truth).run(seed, area=3.0, growth=2.0)
+    assert max(tracks) == 14  # 14 x 14 pixels, of 10 x 10
+    assert max(Oracle(truth).run(seed, area=3.0, growth=9.0)) == COUNT - 1
 
 
 def test_a_low_predicted_iou_stops_a_track() -> None:
@@ -210,6 +220,7 @@ def test_nothing_to_carry() -> None:
     [
         ("prompt", "boxes"),
         ("area", 0.5),
+        ("growth", 0.5),
         ("iou", 1.5),
         ("similarity", -2),
         ("margin", -0.6),

@@ -31,6 +31,9 @@ class Propagation:
         prompt: See `PROMPTS`.
         margin: The box grows by this share of its width and height on each side.
         area: The area may grow or shrink by up to this factor from one frame to the next.
+        growth: The area may be up to this many times that on the prompted frame. A decoder that
+            fills the box it is given lets a mask grow a little on every frame, which no other
+            rule sees.
         iou: The decoder's own estimate of its mask's IoU must be at least this.
         similarity: Cosine between the mean embeddings of the object on two neighbouring frames
             must be at least this.
@@ -38,8 +41,9 @@ class Propagation:
     """
 
     prompt: str = "box"
-    margin: float = 0.05
+    margin: float = 0.0
     area: float = 3.0
+    growth: float = 1.5
     iou: float = 0.5
     similarity: float = 0.8
     frames: int | None = None
@@ -52,8 +56,11 @@ class Propagation:
         """
         if self.prompt not in PROMPTS:
             raise InputError(f"propagate_prompt={self.prompt!r}: use one of {', '.join(PROMPTS)}")
-        if self.area < 1:
-            raise InputError(f"propagate_area={self.area:g}: expected a factor of 1 or more")
+        for name in ("area", "growth"):
+            if getattr(self, name) < 1:
+                raise InputError(
+                    f"propagate_{name}={getattr(self, name):g}: expected a factor of 1 or more"
+                )
         if not (self.margin > -0.5 and 0 <= self.iou <= 1 and -1 <= self.similarity <= 1):
             raise InputError(
                 f"propagation {asdict(self)}: expected a margin above -0.5, an IoU from 0 to 1 and "
@@ -74,6 +81,7 @@ class Answer:
         area: Pixels of the frame.
         look: float32 (C,), mean embedding over the mask.
         passed: Frames between it and the frame that was prompted.
+        first_area: Pixels of the mask on that frame.
     """
 
     low_res: torch.Tensor
@@ -82,6 +90,7 @@ class Answer:
     area: int
     look: torch.Tensor
     passed: int = 0
+    first_area: int = 0
 
 
 @dataclass(frozen=True)
@@ -172,7 +181,7 @@ class Propagator:
         values = np.array([each.value for each in before], np.int64)
         answers = self._answers(frame, self._prompts(frame, before), values)
         return [
-            replace(answer, passed=old.passed + 1)
+            replace(answer, passed=old.passed + 1, first_area=old.first_area)
             for old, answer in zip(before, answers, strict=True)
             if answer is not None and self._goes_on(old, answer)
         ]
@@ -212,13 +221,16 @@ class Propagator:
             box = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
             look = _look(embedding, low_res).cpu()
             area = int(np.count_nonzero(mask))
-            answers.append(Answer(low_res.half().cpu(), box, int(value), area, look))
+            answers.append(
+                Answer(low_res.half().cpu(), box, int(value), area, look, first_area=area)
+            )
         return answers
 
     def _goes_on(self, old: Answer, new: Answer) -> bool:
         ratio = new.area / old.area
         similar = float(cosine_similarity(old.look, new.look, dim=0))
         within = 1 / self._rule.area <= ratio <= self._rule.area
+        within &= new.area <= self._rule.growth * old.first_area
         return within and similar >= self._rule.similarity
 
 
