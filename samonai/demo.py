@@ -18,6 +18,7 @@ from samonai.domains.base import Case
 from samonai.domains.medical.phantom import Phantoms, write_phantoms
 from samonai.errors import InputError
 from samonai.files import write_atomically
+from samonai.pseudonyms import pseudonym
 from samonai.report.evaluation import draw_case
 from samonai.report.html import write_report
 from samonai.run_folder import SETTINGS_FILE
@@ -165,7 +166,7 @@ def _predict(
     masks, pictures = [], []
     for case, kind in (
         (Case(unseen, volume, label), "NIfTI"),
-        (Case(phantoms.series.name, phantoms.series, phantoms.series_label), "DICOM"),
+        (Case(pseudonym(phantoms.series.name), phantoms.series, phantoms.series_label), "DICOM"),
     ):
         source = domain.read(case)
         boxes = out / "boxes" / f"{case.case_id}.json"
