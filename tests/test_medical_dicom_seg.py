@@ -138,6 +138,13 @@ def test_enhanced_source(tmp_path: Path) -> None:
     assert np.array_equal(read_seg(path, volume), numbered(label))
 
 
+def test_tiny_slices_are_refused_and_not_written_wrongly(tmp_path: Path) -> None:
+    _, volume = make_source(tmp_path / "in", shape=(3, 1, 7))
+    label = np.ones(volume.shape, np.int32)
+    with pytest.raises(InputError, match="fewer than 8 pixels"):
+        write_outputs(volume, label, tmp_path / "out", ["dicom-seg"])
+
+
 def test_a_scan_from_elsewhere_is_refused(tmp_path: Path) -> None:
     _, volume = make_source(tmp_path / "in")
     (nifti,) = write_outputs(volume, make_label(volume.shape), tmp_path / "out", ["nifti"])

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 MANUFACTURER = "samonai"
 _SERIES_OFFSET = 1
 _LONGEST_TEXT = 64  # of DICOM's LO
+_FEWEST_PIXELS = 8  # highdicom 0.28 packs the bits of smaller frames wrongly
 # array axes (i, j, k) lie as (columns, rows, slices); highdicom's are (slices, rows, columns)
 _TO_SLICES_FIRST = [2, 1, 0, 3]
 
@@ -52,9 +53,14 @@ def write_dicom_seg(
         What was written, for reports that refer to it.
 
     Raises:
-        InputError: The grid is sheared and not the slices' own, or the series' headers cannot be
-            carried over.
+        InputError: The grid is sheared and not the slices' own, its slices are tiny, or the
+            series' headers cannot be carried over.
     """
+    if label.shape[0] * label.shape[1] < _FEWEST_PIXELS:
+        raise InputError(
+            f"{path.name}: slices of fewer than {_FEWEST_PIXELS} pixels cannot be written as "
+            f"DICOM-SEG; write nifti, nrrd or mha"
+        )
     with quiet():
         segmentation = _segmentation(volume, label, segments, source, facts, path)
         with write_atomically(path) as temporary:

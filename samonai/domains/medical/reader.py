@@ -48,7 +48,8 @@ def read_volume(
     raw = read_raw(path, ReadOptions(series, prefer, time, allow_gaps, suv))
     # A DICOM folder may be named after the patient.
     logged = path.name if raw.facts.series_uid is None else f"series {raw.facts.series_uid}"
-    data = raw.array.astype(np.float32)
+    # A series of 600 slices need not be held twice.
+    data = raw.array.astype(np.float32, copy=not raw.array.flags.writeable)
     valid = raw.valid
     finite = np.isfinite(data)
     if not finite.all():

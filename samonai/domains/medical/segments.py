@@ -85,8 +85,11 @@ def segments_of(
         label: integer (I, J, K), class per voxel, 0 is background.
         names: Value to name; others are called by number.
     """
-    values = np.flatnonzero(np.bincount(label.ravel(order="K")))
-    return [segment_of(int(value), (names or {}).get(int(value))) for value in values if value]
+    # Slice by slice: counting copies what it counts into 64 bits.
+    found: set[int] = set()
+    for k in range(label.shape[2]):
+        found.update(np.flatnonzero(np.bincount(label[:, :, k].ravel(order="K"))).tolist())
+    return [segment_of(value, (names or {}).get(value)) for value in sorted(found - {0})]
 
 
 def segment_of(value: int, name: str | None = None) -> Segment:
