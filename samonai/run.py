@@ -9,9 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
-import numpy.typing as npt
-
 from samonai.bundles import (
     EVALUATE,
     INFERENCE,
@@ -22,7 +19,7 @@ from samonai.bundles import (
     run_bundle,
 )
 from samonai.domains import get_domain
-from samonai.domains.base import WritesMaps
+from samonai.domains.base import Answers, WritesMaps
 from samonai.errors import InputError
 from samonai.overrides import (
     Boxes,
@@ -123,10 +120,10 @@ class Run:
         source: Path | str,
         boxes: Boxes | None = None,
         *,
-        prompt: str | None = None,
+        prompt: "str | Boxes | None" = None,
         out: Path | str | None = None,
         **options: Any,
-    ) -> npt.NDArray[np.integer]:
+    ) -> Any:
         """Predict the label map of one source.
 
         Args:
@@ -134,20 +131,25 @@ class Run:
             boxes: None for a run with a semantic head, which needs none; else (N, 6) voxel boxes
                 [i0, j0, k0, i1, j1, k1], upper ends exclusive; or what the JSON file holds; or
                 that file, a CSV file, or a coarse label map's.
-            prompt: Name of the class that is wanted of the semantic head; None: all classes.
+            prompt: Name of the class that is wanted of the semantic head; of pages also words, a
+                regular expression or a question; or boxes. None: all classes.
             out: Folder to write the label map into as well.
             **options: See `predict`.
 
         Returns:
-            The label map on the source's grid, in its index order.
+            The label map on the source's grid, in its index order; of a page its `Answer`.
         """
+        if prompt is not None and not isinstance(prompt, str):
+            boxes, prompt = prompt, None
+        domain = get_domain(self.domain)
         with tempfile.TemporaryDirectory(prefix="samonai-") as scratch:
             written = predict(self, source, boxes, out or Path(scratch), prompt=prompt, **options)
-            if len(written) != 1:
+            found = domain.read_answers(written) if isinstance(domain, Answers) else written
+            if len(found) != 1:
                 raise InputError(
-                    f"{source} holds {len(written)} sources; give one, or use samonai.api.predict"
+                    f"{source} holds {len(found)} sources; give one, or use samonai.api.predict"
                 )
-            return get_domain(self.domain).read_back(written[0])
+            return found[0] if isinstance(domain, Answers) else domain.read_back(found[0])
 
     def evaluate(
         self, images: Path | str, labels: Path | str | None, out: Path | str, **options: Any
@@ -331,12 +333,12 @@ def predict(
             **network,
             "input": source,
             "boxes": None if boxes is None else boxes_file(boxes, Path(scratch)),
-            "prompt": prompt,
             "output_dir": out,
             "output_ending": ending,
             "output_formats": list(formats),
             "measure": measure,
-            "series": series,
+            # Not every kind of data has these.
+            **{k: v for k, v in (("prompt", prompt), ("series", series)) if v is not None},
             "store": None if store is None else store_location(store),
             "progress": shows_progress(progress),
         }

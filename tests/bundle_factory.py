@@ -11,6 +11,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import shapely
+from document_factory import save_picture
+from PIL import Image
 from tiny_rasters import PLACE, write_features, write_raster
 
 REPOSITORY = Path(__file__).parents[1]
@@ -48,11 +50,32 @@ def write_scenes(folder: Path, cases: int = 3) -> Path:
     return folder
 
 
+def write_pages(folder: Path, cases: int = 3) -> Path:
+    """Write pages, 48 x 36 pixels: coloured blocks of two classes, with masks."""
+    for kind in ("images", "labels"):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+    for number in range(cases):
+        label = np.zeros((48, 36), np.uint8)
+        label[6 + number : 18 + number, 5:30] = 1
+        label[26:40, 5 + number : 20 + number] = 2
+        colours = np.array([(255, 255, 255), (60, 60, 60), (200, 40, 40)], np.uint8)
+        save_picture(folder / "images" / f"page_{number}.png", colours[label])
+        Image.fromarray(label).save(folder / "labels" / f"page_{number}.png")
+    return folder
+
+
 def write_data(bundle: Path, folder: Path) -> dict[str, str]:
     """Write what a bundle trains on and predicts, and return the settings that name it."""
     if bundle.name == "satellite":
         write_scenes(folder)
         boxes = folder / "labels" / "scene_0.geojson"
+        return {
+            "dataset_dir": str(folder), "input": str(folder / "images"), "boxes": str(boxes),
+        }  # fmt: skip
+    if bundle.name == "documents":
+        write_pages(folder)
+        boxes = folder / "boxes.csv"
+        boxes.write_text("case,x0,y0,x1,y1\n")
         return {
             "dataset_dir": str(folder), "input": str(folder / "images"), "boxes": str(boxes),
         }  # fmt: skip

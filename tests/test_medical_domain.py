@@ -112,7 +112,7 @@ def test_settings_survive_json_and_rebuild_the_domain() -> None:
     again = get_domain("medical", **json.loads(json.dumps(domain.settings())))
     assert again.settings() == domain.settings()
     assert again.label_map == {255: 1}
-    assert list(DOMAINS) == ["medical", "satellite"]
+    assert list(DOMAINS) == ["medical", "documents", "satellite"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from samonai.errors import InputError
 if TYPE_CHECKING:
     from samonai.archive import ArchiveReport
 
-DOMAINS = ("medical", "satellite")
+DOMAINS = ("documents", "medical", "satellite")
 
 HAVE_OPTIONS = {
     name: f"--{name.replace('_', '-')}"

@@ -58,11 +58,13 @@ class LabelMaps:
         label: integer (H, W), class per pixel, 0 is background.
         instances: integer (H, W), number of the object at each pixel; None: classes only.
         known: bool (H, W), False where nothing is known and nothing is compared; None: all is.
+        scores: float (N,), how sure object n + 1 is, 0..1; None: no object has a score.
     """
 
     label: npt.NDArray[np.integer]
     instances: npt.NDArray[np.integer] | None = None
     known: npt.NDArray[np.bool_] | None = None
+    scores: npt.NDArray[np.floating] | None = None
 
 
 class Source(Protocol):
@@ -260,4 +262,13 @@ class WritesMaps(Protocol):
 
     def write_map(self, source: Any, values: npt.NDArray[np.float32], path: Path) -> Path:
         """Write values on the source's grid and return the file that was written."""
+        ...
+
+
+@runtime_checkable
+class Answers(Protocol):
+    """A domain whose predictions are more than label maps, such as masks with scores and text."""
+
+    def read_answers(self, paths: Sequence[Path]) -> list[Any]:
+        """Read what predictions answered, from the files that were written."""
         ...

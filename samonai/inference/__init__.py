@@ -20,7 +20,7 @@ from samonai.inference.handlers import (
 )
 from samonai.inference.inferer import FramePrompts, SourceInferer
 from samonai.inference.interpolate import interpolate_boxes
-from samonai.inference.measures import ObjectMeasure, VolumeMeasure
+from samonai.inference.measures import DetectionMeasure, ObjectMeasure, VolumeMeasure
 from samonai.inference.propagate import Propagation, Propagator
 from samonai.inference.trained import (
     evaluation_cases,
@@ -44,6 +44,7 @@ __all__ = [
     "ClickMetrics",
     "ClickSimulation",
     "DecoderCheckpointLoader",
+    "DetectionMeasure",
     "FilePrompts",
     "FramePrompts",
     "LabelPrompts",

@@ -7,6 +7,11 @@ from typing import Any, Protocol
 from samonai.domains.base import Domain, ObjectMaps
 from samonai.errors import InputError
 from samonai.training import metrics, object_metrics
+from samonai.training.average_precision import (
+    DetectedObject,
+    average_precision,
+    detected_objects,
+)
 from samonai.training.metrics import Row
 
 
@@ -116,3 +121,66 @@ class ObjectMeasure:
             "boundary_tolerance": self.boundary_tolerance,
             "pooled_instances": object_metrics.pooled_instances(rows),
         }
+
+
+class DetectionMeasure:
+    """What `ObjectMeasure` measures, and COCO's mean average precision; see `average_precision`.
+
+    Args:
+        boundary_tolerance: See `ObjectMeasure`.
+    """
+
+    names: tuple[str, ...] = object_metrics.METRICS
+
+    def __init__(self, boundary_tolerance: float = 1.0) -> None:
+        """Start with no object found."""
+        self._objects = ObjectMeasure(boundary_tolerance)
+        self._classes: dict[int, str] = {}
+        self._found: dict[tuple[str, str], list[DetectedObject]] = {}
+        self._reference: dict[str, list[DetectedObject]] = {}
+
+    def rows(
+        self,
+        domain: Domain,
+        source: Any,
+        prediction: Any,
+        *,
+        classes: Mapping[int, str],
+        case_id: str,
+        method: str,
+    ) -> list[Row]:
+        """Measure one map of objects, and keep its objects."""
+        asked: dict[str, Any] = {"classes": classes, "case_id": case_id, "method": method}
+        measured = self._objects.rows(domain, source, prediction, **asked)
+        assert isinstance(domain, ObjectMaps)
+        self._classes.update(classes)
+        reference = domain.maps(source)
+        if case_id not in self._reference:
+            found = detected_objects(reference, classes, case_id, reference.known)
+            self._reference[case_id] = found
+        # The ensemble's answer comes first; those of its members are measured under its name too.
+        if (method, case_id) not in self._found:
+            found = detected_objects(
+                domain.maps(source, prediction), classes, case_id, reference.known
+            )
+            self._found[method, case_id] = found
+        return measured
+
+    def facts(self, rows: Iterable[Row]) -> dict[str, Any]:
+        """Return also `average_precision` by method; not where other processes measured some.
+
+        What was kept of the cases is forgotten.
+        """
+        rows = list(rows)
+        facts = self._objects.facts(rows)
+        if {row["case"] for row in rows} == set(self._reference):
+            truth = [one for objects in self._reference.values() for one in objects]
+            by_method: dict[str, list[DetectedObject]] = {}
+            for (method, _), objects in self._found.items():
+                by_method.setdefault(method, []).extend(objects)
+            facts["average_precision"] = {
+                method: average_precision(objects, truth, self._classes)
+                for method, objects in by_method.items()
+            }
+        self._found, self._reference = {}, {}
+        return facts

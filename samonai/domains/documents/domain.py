@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from samonai.domains.base import Case, Merger
+from samonai.domains.base import Case, LabelFacts, LabelMaps, Merger
 from samonai.domains.documents import dataset, pdf, pictures
+from samonai.domains.documents.answer import Answer, read_answer
 from samonai.domains.documents.labels import (
     ClassTable,
     check_classes,
@@ -19,10 +20,13 @@ from samonai.domains.documents.labels import (
     names_in,
 )
 from samonai.domains.documents.merger import PageMerger
+from samonai.domains.documents.ocr import read_words
+from samonai.domains.documents.outputs import DEFAULT_FORMATS, FORMATS, is_answer, write_outputs
 from samonai.domains.documents.page import Page, PageLabel
 from samonai.domains.documents.pieces import page_pieces
-from samonai.domains.documents.prediction import PagePrediction
+from samonai.domains.documents.prediction import PagePrediction, from_label
 from samonai.domains.documents.prompts import PROMPT_ENDINGS, read_prompts
+from samonai.domains.documents.query import parse_query
 from samonai.domains.documents.writer import write_label
 from samonai.domains.tiles import TileGrid
 from samonai.errors import InputError
@@ -32,6 +36,7 @@ from samonai.prompts import FramePrompts
 logger = logging.getLogger(__name__)
 
 _MISSING_IMAGES = ("refuse", "skip")
+_OCR = ("query", "always", "never")
 
 
 class DocumentsDomain:
@@ -48,11 +53,16 @@ class DocumentsDomain:
             "MainZone:text,paragraph:text"; to nothing ("noise:") drops it.
         pages: Which pages of files that have several: "1-3,7"; None: all.
         missing_images: "refuse" a COCO file that lists images that are not there, or "skip" them.
+        ocr: When the words of pages without a text layer are read off them (RapidOCR): for a
+            "query" that needs words, "always", or "never".
+        query: What predictions answer, see `query`; None: all regions. It changes no
+            pixel and is no part of `settings`.
     """
 
     name = "documents"
     prompt_endings: tuple[str, ...] = PROMPT_ENDINGS
-    free_settings = frozenset({"classes", "rename", "pages", "missing_images", "overlap"})
+    formats = FORMATS
+    free_settings = frozenset({"classes", "rename", "pages", "missing_images", "overlap", "ocr"})
 
     def __init__(
         self,
@@ -63,6 +73,8 @@ class DocumentsDomain:
         rename: str | Mapping[str, str] | None = None,
         pages: str | int | None = None,
         missing_images: str = "refuse",
+        ocr: str = "query",
+        query: str | None = None,
     ) -> None:
         if not 20 <= dpi <= 1200:
             raise InputError(f"dpi={dpi:g}: expected 20 to 1200")
@@ -78,6 +90,11 @@ class DocumentsDomain:
         self.pages = None if pages in (None, "") else str(pages)
         self.choice = dataset.PageChoice.parse(pages)
         self.missing_images = missing_images
+        if ocr not in _OCR:
+            raise InputError(f"ocr={ocr!r}: expected {', '.join(_OCR)}")
+        self.ocr, self.query = ocr, query or None
+        if self.query is not None:
+            parse_query(self.query)
 
     def settings(self) -> dict[str, Any]:
         """Return what rebuilds this domain: `DocumentsDomain(**settings)`, as JSON values."""
@@ -89,6 +106,7 @@ class DocumentsDomain:
             "rename": dict(self.rename),
             "pages": self.pages,
             "missing_images": self.missing_images,
+            "ocr": self.ocr,
         }
 
     def find_cases(self, images: Path | str, labels: Path | str | None = None) -> list[Case]:
@@ -136,6 +154,8 @@ class DocumentsDomain:
                 dpi=picture.dpi,
                 orientation=picture.orientation,
             )
+        if self.ocr != "never":
+            page = replace(page, read_words=read_words)
         return page if case.label is None else self.with_label(page, case.label)
 
     def with_label(
@@ -208,9 +228,52 @@ class DocumentsDomain:
             weight[window.slices][wins] = own[wins]
         return merged
 
+    def maps(self, source: Page, prediction: Any = None) -> LabelMaps:
+        """Return a prediction, or the page's own label, as whole arrays."""
+        if isinstance(prediction, PagePrediction):
+            return LabelMaps(prediction.label, prediction.instances, scores=prediction.scores)
+        if prediction is not None:
+            return LabelMaps(prediction)
+        if source.labelled is None:
+            raise InputError(f"{source.source_id} has no label")
+        labelled = source.labelled
+        return LabelMaps(labelled.label, labelled.instances, labelled.known)
+
     def read_back(self, path: Path) -> npt.NDArray[np.integer]:
         """Read a label picture that `write` wrote, int32 (H, W)."""
         return pictures.read_values(path)[0].astype(np.int32)
+
+    def export(
+        self,
+        source: Page,
+        label: npt.NDArray[np.integer] | PagePrediction,
+        stem: Path,
+        formats: Sequence[str] = (),
+        *,
+        measure: bool = False,
+        facts: LabelFacts | None = None,
+    ) -> list[Path]:
+        """Write a prediction, or what of it answers the query; see `outputs.write_outputs`.
+
+        Raises:
+            InputError: Measurements are asked for.
+        """
+        if measure:
+            raise InputError("the JSON says box, score and text of every region; leave out measure")
+        prediction = label if isinstance(label, PagePrediction) else from_label(source, label)
+        with_text = bool(source.words) or self.ocr == "always"
+        return write_outputs(
+            prediction,
+            stem,
+            formats or DEFAULT_FORMATS,
+            dict(facts.classes) if facts else {},
+            self.query,
+            with_text=with_text,
+        )
+
+    def read_answers(self, paths: Sequence[Path]) -> list[Answer]:
+        """Read what pages answered, of all files that were written for them."""
+        return [read_answer(path) for path in paths if is_answer(path)]
 
     def write(
         self, source: Page, label: npt.NDArray[np.integer] | PagePrediction, path: Path | str

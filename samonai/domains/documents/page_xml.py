@@ -1,5 +1,6 @@
 """PAGE-XML (PRImA) labels: the regions of a page, with their text."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,15 @@ from samonai.domains.documents.xml import Element, read_xml, texts
 from samonai.errors import InputError
 
 _REGION = "Region"
+# Where Transkribus, OCR-D and we write what a region is called beyond the schema's types.
+_STRUCTURE = re.compile(r"structure\s*\{[^}]*type:\s*([^;}]+)")
 
 
 def read_page_xml(path: Path, root: Element | None = None) -> PageAnnotations:
     """Read the regions of a PAGE file, those inside others too.
 
-    A region is called by its `type` ("paragraph", "heading"), or by its kind in lower case
-    ("table", "graphic", "separator").
+    A region is called by its structure in `custom`, else by its `type` ("paragraph", "heading"),
+    else by its kind in lower case ("table", "graphic", "separator").
 
     Raises:
         InputError: It is not PAGE-XML, or an outline cannot be read.
@@ -39,6 +42,8 @@ def read_page_xml(path: Path, root: Element | None = None) -> PageAnnotations:
 
 
 def _name(element: Element) -> str:
+    if named := _STRUCTURE.search(element.get("custom", "")):
+        return named[1].strip()
     kind = element.tag.removesuffix(_REGION).lower() or "region"
     return element.get("type", "").strip() or kind
 

@@ -162,7 +162,7 @@ class SatelliteDomain(RasterSettings):
             known = valid if read.known is None else valid & read.known
             return LabelMaps(read.label, read.instances, known)
         if isinstance(prediction, RasterPrediction):
-            return LabelMaps(prediction.label(), prediction.instances())
+            return LabelMaps(prediction.label(), prediction.instances(), scores=prediction.scores)
         return LabelMaps(prediction)
 
     def frame_count(self, source: Raster) -> int:

@@ -1,0 +1,176 @@
+"""Where on this page is …: a class, words, a regular expression, or what answers a question.
+
+A query without a prefix is tried in this order, and the first that finds something answers: the
+name of a class that the run knows; the words as they are; words that are nearly the same; for
+questions (a "?" at the end, or four words and more) the regions whose text fits best. A prefix says
+which is meant: "class:", "words:", "fuzzy:", "regex:", "question:". What is not on the page is
+not found: no region is ever made up.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from samonai.domains.documents.answer import Answer, AnsweredRegion, Hit, answer
+from samonai.domains.documents.matching import (
+    Match,
+    exact_matches,
+    fuzzy_matches,
+    normalised,
+    regex_matches,
+)
+from samonai.domains.documents.prediction import PagePrediction, Region
+from samonai.domains.documents.words import Word
+from samonai.errors import InputError
+
+KINDS = ("class", "words", "fuzzy", "regex", "question")
+
+_QUESTION_WORDS = 4
+_LEAST_TERMS = 0.5
+"""A region answers a question when it has at least this share of the question's own terms."""
+_LEAST_SHARE = 0.5
+"""Of the best region's retrieval score, for further regions."""
+
+
+def parse_query(query: str) -> tuple[str | None, str]:
+    """Split a query into its kind, None where it has no prefix, and the rest.
+
+    Raises:
+        InputError: Nothing is asked.
+    """
+    prefix, colon, rest = query.partition(":")
+    kind = prefix.strip().lower() if colon and prefix.strip().lower() in KINDS else None
+    asked = (rest if kind else query).strip()
+    if not asked:
+        raise InputError(f"prompt {query!r} asks for nothing")
+    return kind, asked
+
+
+def answer_query(prediction: PagePrediction, query: str, names: Mapping[int, str]) -> Answer:
+    """Answer a query on a page.
+
+    Args:
+        prediction: The page's regions.
+        query: What is asked; see the module's text.
+        names: Label value to class name.
+
+    Raises:
+        InputError: The query cannot be understood, or what it needs is not installed.
+    """
+    kind, asked = parse_query(query)
+    known = {name.casefold(): value for value, name in names.items()}
+    if kind == "class" and asked.casefold() not in known:
+        raise InputError(f"there is no class {asked!r}; this run knows {', '.join(names.values())}")
+    if kind == "class" or (kind is None and asked.casefold() in known):
+        regions = prediction.regions(names, with_text=bool(prediction.page.words))
+        wanted = [region for region in regions if region.value == known[asked.casefold()]]
+        return answer(prediction.page, query, "class", [_whole(r, "class") for r in wanted])
+    regions = prediction.regions(names, with_text=True)
+    words = prediction.page.text
+    for tried in [kind] if kind else _order(asked):
+        hits = _FINDERS[tried](words, regions, asked)
+        if hits:
+            return answer(prediction.page, query, tried, hits)
+    return answer(prediction.page, query, kind or "words", [])
+
+
+def answer_all(prediction: PagePrediction, names: Mapping[int, str], with_text: bool) -> Answer:
+    """Return all regions of a page in reading order."""
+    regions = prediction.regions(names, with_text=with_text)
+    return answer(prediction.page, None, "regions", [_whole(r, "region") for r in regions])
+
+
+def region_of(words: Sequence[Word], regions: Sequence[Region]) -> Region | None:
+    """Return the region that holds words: most of their area, or else the middle in its box."""
+    best, most = None, 0
+    for region in regions:
+        shared = sum(_pixels(region.mask, word) for word in words)
+        if shared > most:
+            best, most = region, shared
+    if best is not None:
+        return best
+    x, y = np.mean([word.centre for word in words], axis=0)
+    around = [r for r in regions if r.box[0] <= x < r.box[2] and r.box[1] <= y < r.box[3]]
+    return min(around, key=lambda region: int(region.mask.sum()), default=None)
+
+
+def retrieve(texts: Sequence[str], question: str) -> list[tuple[int, float]]:
+    """Rank texts by how well they fit a question (BM25), best first.
+
+    A text counts when it has at least half of the question's terms that say anything.
+
+    Returns:
+        Row and score, 1 for the best.
+
+    Raises:
+        InputError: bm25s is not installed.
+    """
+    try:
+        import bm25s
+    except ImportError as error:
+        raise InputError(
+            "answering questions needs bm25s: pip install 'samonai[documents]'"
+        ) from error
+    tokenized = bm25s.tokenize(
+        [*texts, question], stopwords="en", show_progress=False, return_ids=False
+    )
+    *corpus, terms = [[normalised(term) for term in tokens] for tokens in tokenized]
+    wanted = set(terms)
+    if not wanted or not any(corpus):
+        return []
+    index = bm25s.BM25()
+    index.index(corpus, show_progress=False)
+    scores = index.get_scores(sorted(wanted))
+    fits = [len(wanted & set(tokens)) / len(wanted) >= _LEAST_TERMS for tokens in corpus]
+    ranked = [(row, float(scores[row])) for row in np.argsort(-scores, kind="stable")]
+    kept = [(int(row), score) for row, score in ranked if fits[row] and score > 0]
+    return [(row, score / kept[0][1]) for row, score in kept if score >= _LEAST_SHARE * kept[0][1]]
+
+
+def _order(asked: str) -> list[str]:
+    question = asked.endswith("?")
+    order = ["words"] if question else ["words", "fuzzy"]
+    return [*order, "question"] if question or len(asked.split()) >= _QUESTION_WORDS else order
+
+
+def _words_hits(
+    find: Callable[[Sequence[Word], str], list[Match]],
+) -> Callable[[Sequence[Word], Sequence[Region], str], list[Hit]]:
+    def hits(words: Sequence[Word], regions: Sequence[Region], asked: str) -> list[Hit]:
+        found = []
+        for match in find(words, asked):
+            region = region_of(match.words, regions)
+            answered = None if region is None else AnsweredRegion.of(region)
+            found.append(
+                Hit(match.text, match.how, match.score, match.box, tuple(match.boxes), answered)
+            )
+        return found
+
+    return hits
+
+
+def _retrieved(words: Sequence[Word], regions: Sequence[Region], asked: str) -> list[Hit]:
+    ranked = retrieve([region.text for region in regions], asked)
+    return [_whole(regions[row], "retrieved", score) for row, score in ranked]
+
+
+_FINDERS: dict[str, Callable[[Sequence[Word], Sequence[Region], str], list[Hit]]] = {
+    "words": _words_hits(exact_matches),
+    "fuzzy": _words_hits(fuzzy_matches),
+    "regex": _words_hits(regex_matches),
+    "question": _retrieved,
+}
+
+
+def _whole(region: Region, how: str, score: float | None = None) -> Hit:
+    """Return a whole region as a hit."""
+    rated = region.score if score is None else score
+    answered = AnsweredRegion.of(region)
+    return Hit(region.text, how, rated, region.box, (region.box,), answered)
+
+
+def _pixels(mask: npt.NDArray[np.bool_], word: Word) -> int:
+    x0, y0, x1, y1 = word.box
+    part = mask[int(max(y0, 0)) : int(np.ceil(y1)), int(max(x0, 0)) : int(np.ceil(x1))]
+    return int(np.count_nonzero(part))

@@ -1,0 +1,334 @@
+"""Queries on generated pages, whose text layer is the truth; and every format that is written."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from document_factory import CLASSES, WORDS, Block, text_pdf, write_coco
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from samonai.domains.base import LabelFacts
+from samonai.domains.documents import DocumentsDomain, Page
+from samonai.domains.documents import query as query_module
+from samonai.domains.documents.answer import Answer, read_answer
+from samonai.domains.documents.matching import exact_matches, fuzzy_matches, regex_matches
+from samonai.domains.documents.outputs import FORMATS
+from samonai.domains.documents.prediction import PagePrediction, from_label
+from samonai.domains.documents.query import answer_all, answer_query, retrieve
+from samonai.domains.documents.reading_order import reading_order
+from samonai.domains.documents.words import Word
+from samonai.errors import InputError
+
+NAMES = dict(enumerate(CLASSES, 1))
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Block], PagePrediction]:
+    """A generated page, and its own label as the prediction."""
+    folder = tmp_path_factory.mktemp("generated")
+    blocks = text_pdf(folder / "report.pdf", seed=3)
+    labels = write_coco(folder / "labels.json", blocks, "report.pdf")
+    domain = DocumentsDomain()
+    (case,) = domain.find_cases(folder / "report.pdf", labels)
+    domain.fit([case])
+    page = domain.read(case)
+    assert page.label is not None
+    return blocks[0], from_label(page, page.label)
+
+
+def phrases(blocks: list[Block], count: int, length: int) -> list[tuple[str, list[Block]]]:
+    """Return phrases of the page, and all blocks that have them."""
+    rng = np.random.default_rng(length)
+    spans = [
+        " ".join(block.words[start : start + length])
+        for block in blocks
+        for start in range(len(block.words) - length + 1)
+    ]
+    chosen = [spans[n] for n in rng.permutation(len(spans))[:count]]
+    return [(c, [b for b in blocks if f" {c} " in f" {' '.join(b.words)} "]) for c in chosen]
+
+
+def block_of(blocks: list[Block], box: Any, scale: float = 150 / 72) -> Block | None:
+    """Return the block of the page that a box on it lies in."""
+    x, y = (box[0] + box[2]) / 2 / scale, (box[1] + box[3]) / 2 / scale
+    around = [b for b in blocks if b.box[0] <= x <= b.box[2] and b.box[1] <= y <= b.box[3]]
+    return around[0] if around else None
+
+
+@pytest.mark.parametrize("length", [1, 3])
+def test_words_and_phrases_are_found_in_their_regions(
+    length: int, generated: tuple[list[Block], PagePrediction]
+) -> None:
+    blocks, prediction = generated
+    asked = phrases(blocks, 50, length)
+    hits = right = total = 0
+    for phrase, owners in asked:
+        answer = answer_query(prediction, f"words:{phrase}", NAMES)
+        found = [block_of(blocks, hit.box) for hit in answer.hits]
+        hits += all(owner in found for owner in owners)
+        for hit in answer.hits:
+            total += 1
+            inside = block_of(blocks, hit.box)
+            assert hit.region is not None
+            region = block_of(blocks, hit.region.box)
+            right += inside is not None and inside == region
+            assert hit.region.class_name == (inside.name if inside else None)
+    assert hits / len(asked) >= 0.99
+    assert right / total >= 0.99
+
+
+def test_what_is_not_on_the_page_is_not_found(
+    generated: tuple[list[Block], PagePrediction],
+) -> None:
+    _, prediction = generated
+    for query in (
+        "platypus",
+        "words:harbour platypus",
+        "regex:plat+ypus",
+        "Where is the platypus mentioned?",
+        "question: how much does a platypus weigh on average",
+    ):
+        answer = answer_query(prediction, query, NAMES)
+        assert not answer.found, query
+        assert answer.to_json()["hits"] == []
+
+
+def test_a_class_gives_all_its_regions_in_reading_order(
+    generated: tuple[list[Block], PagePrediction],
+) -> None:
+    blocks, prediction = generated
+    answer = answer_query(prediction, "Text", NAMES)
+    assert answer.kind == "class"
+    wanted = [block for block in blocks if block.name == "text"]
+    assert [block_of(blocks, hit.box) for hit in answer.hits] == wanted
+    for hit, block in zip(answer.hits, wanted, strict=True):
+        assert hit.text.split() == list(block.words)
+        assert hit.region is not None
+        area = np.prod([(block.box[n + 2] - block.box[n]) * 150 / 72 for n in (0, 1)])
+        assert hit.region.mask.sum() == pytest.approx(area, rel=0.05)
+    with pytest.raises(InputError, match="knows text, title, table, figure"):
+        answer_query(prediction, "class:chart", NAMES)
+
+
+def test_questions_find_the_region_whose_text_fits() -> None:
+    texts = [
+        "The invoice is due within thirty days of receipt.",
+        "Harbour fees are charged per ton and per night.",
+        "",
+    ]
+    assert retrieve(texts, "When is the invoice due?")[0][0] == 0
+    assert retrieve(texts, "What are the harbour fees per night?")[0][0] == 1
+    assert retrieve(texts, "What is the airspeed of a swallow?") == []
+    assert retrieve(["", ""], "anything?") == []
+
+
+def words_of(text: str) -> list[Word]:
+    return [
+        Word(word, (x * 10.0, y * 10.0, x * 10 + 9.0, y * 10 + 9.0), y)
+        for y, line in enumerate(text.splitlines())
+        for x, word in enumerate(line.split())
+    ]
+
+
+@pytest.mark.parametrize(
+    ("find", "query", "expected"),
+    [
+        (exact_matches, "annual REPORT", ["(Annual report,"]),
+        (exact_matches, "cooperation", ["co- operation"]),
+        (exact_matches, "ﬁnancial", ["financial"]),
+        (exact_matches, "nual rep", []),
+        (fuzzy_matches, "anual reprt", ["(Annual report,"]),
+        (fuzzy_matches, "elephants", []),
+        (regex_matches, r"\b20\d\d\b", ["2024", "2031."]),
+        (regex_matches, r"report, 2024", ["report, 2024"]),
+    ],
+)
+def test_matching(find: Callable[..., Any], query: str, expected: list[str]) -> None:
+    words = words_of("the (Annual report, 2024 on co-\noperation and financial aid in 2031.")
+    assert [match.text for match in find(words, query)] == expected
+
+
+def test_a_match_over_two_lines_has_a_box_for_each() -> None:
+    (match,) = exact_matches(words_of("one two\nthree four"), "two three")
+    assert match.boxes == [(10, 0, 19, 9), (0, 10, 9, 19)]
+    assert match.box == (0, 0, 19, 19)
+
+
+def test_bad_queries_are_refused() -> None:
+    with pytest.raises(InputError, match="asks for nothing"):
+        DocumentsDomain(query="words: ")
+    with pytest.raises(InputError, match="no regular expression"):
+        regex_matches([], "(")
+
+
+def test_columns_are_read_one_after_the_other_between_what_spans_them() -> None:
+    boxes = [
+        (55, 20, 100, 40),  # right column, first
+        (0, 0, 100, 10),  # title
+        (0, 20, 45, 30),  # left column, first
+        (0, 35, 45, 60),  # left column, second
+        (55, 45, 100, 60),  # right column, second
+        (0, 70, 100, 80),  # a figure over both
+        (55, 85, 100, 99),
+        (0, 85, 45, 99),
+    ]
+    assert reading_order(boxes) == [1, 2, 3, 0, 4, 5, 7, 6]
+
+
+def test_answers_are_read_as_they_were_written(
+    tmp_path: Path, generated: tuple[list[Block], PagePrediction]
+) -> None:
+    _, prediction = generated
+    answer = answer_query(prediction, f"words:{WORDS[0]}", NAMES)
+    assert answer.found
+    content = json.loads(answer.write(tmp_path / "a.json").read_text())
+    assert content["schema"] == "samonai.answer/1"
+    assert content.keys() >= {"query", "kind", "found", "page", "size", "points", "hits"}
+    again = read_answer(tmp_path / "a.json")
+    assert again.to_json() == answer.to_json()
+    (tmp_path / "a.json").write_text(json.dumps(content | {"schema": "samonai.answer/9"}))
+    with pytest.raises(InputError, match=r"expected samonai\.answer/1"):
+        read_answer(tmp_path / "a.json")
+
+
+@pytest.fixture(scope="module")
+def written(
+    tmp_path_factory: pytest.TempPathFactory, generated: tuple[list[Block], PagePrediction]
+) -> Path:
+    folder = tmp_path_factory.mktemp("written")
+    page = generated[1].page
+    facts = LabelFacts(NAMES)
+    paths = DocumentsDomain().export(page, generated[1], folder / "report", FORMATS, facts=facts)
+    assert len(paths) == len(FORMATS)
+    assert all(path.is_file() for path in paths)
+    return folder
+
+
+def test_coco_loads_in_pycocotools_and_scores_one_against_itself(written: Path) -> None:
+    truth = COCO(str(written / "report.coco.json"))
+    rows = [
+        {key: row[key] for key in ("image_id", "category_id", "segmentation", "score")}
+        for row in truth.dataset["annotations"]
+    ]
+    assert len(rows) > 8
+    evaluation = COCOeval(truth, truth.loadRes(rows), "segm")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    assert evaluation.stats[0] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("kind", ["page", "alto"])
+def test_page_xml_and_alto_give_back_the_same_regions(
+    kind: str, written: Path, generated: tuple[list[Block], PagePrediction]
+) -> None:
+    blocks, prediction = generated
+    domain = DocumentsDomain(classes=CLASSES)
+    page = domain.with_label(prediction.page, written / f"report.{kind}.xml")
+    np.testing.assert_array_equal(page.label, prediction.label)
+    text = (written / f"report.{kind}.xml").read_text()
+    for word in blocks[0].words:
+        assert word in text
+
+
+def test_page_xml_has_the_published_structure(written: Path) -> None:
+    import xml.etree.ElementTree as ElementTree
+
+    from samonai.domains.documents.page_xml_out import NAMESPACE, TEXT_TYPES
+
+    root = ElementTree.parse(written / "report.page.xml").getroot()
+    space = {"p": NAMESPACE}
+    assert root.tag == f"{{{NAMESPACE}}}PcGts"
+    assert [child.tag.rpartition("}")[2] for child in root] == ["Metadata", "Page"]
+    named = [child.tag.rpartition("}")[2] for child in root[0]]
+    assert named == ["Creator", "Created", "LastChange"]
+    page = root[1]
+    regions = [child for child in page if child.tag.endswith("Region")]
+    assert page[0].tag.endswith("ReadingOrder")
+    order = page[0].findall("p:OrderedGroup/p:RegionRefIndexed", space)
+    assert [ref.get("regionRef") for ref in order] == [region.get("id") for region in regions]
+    assert {region.tag.rpartition("}")[2] for region in regions} == {
+        "TextRegion", "TableRegion", "ImageRegion",
+    }  # fmt: skip
+    for region in regions:
+        assert region.get("type", "other") in TEXT_TYPES
+        children = [child.tag.rpartition("}")[2] for child in region]
+        assert children == sorted(children, key=("Coords", "TextLine", "TextEquiv").index)
+        points = region[0].get("points", "")
+        assert re.fullmatch(r"(\d+,\d+ )+\d+,\d+", points)
+
+
+def test_docling_reads_its_document(
+    written: Path, generated: tuple[list[Block], PagePrediction]
+) -> None:
+    from docling_core.types.doc.document import DoclingDocument
+
+    content = json.loads((written / "report.docling.json").read_text())
+    document = DoclingDocument.model_validate(content)
+    blocks = generated[0]
+    assert len(document.tables) == 1
+    assert len(document.pictures) == 1
+    assert document.texts[0].text.split() == list(blocks[0].words)
+    box = document.tables[0].prov[0].bbox.to_top_left_origin(document.pages[1].size.height)
+    table = next(block for block in blocks if block.name == "table")
+    assert (box.l, box.t, box.r, box.b) == pytest.approx(table.box, abs=1)
+
+
+def test_a_query_leaves_only_what_answers_it(
+    tmp_path: Path, generated: tuple[list[Block], PagePrediction]
+) -> None:
+    _, prediction = generated
+    domain = DocumentsDomain(query="table")
+    paths = domain.export(prediction.page, prediction, tmp_path / "p", facts=LabelFacts(NAMES))
+    assert [path.name for path in paths] == ["p.png", "p.json"]
+    expected = np.where(prediction.label == 3, 3, 0)
+    np.testing.assert_array_equal(domain.read_back(paths[0]), expected)
+    (answer,) = domain.read_answers(paths)
+    assert isinstance(answer, Answer)
+    assert [hit.region.class_name for hit in answer.hits if hit.region] == ["table"]
+    nothing = DocumentsDomain(query="platypus")
+    paths = nothing.export(prediction.page, prediction, tmp_path / "n", facts=LabelFacts(NAMES))
+    assert not nothing.read_back(paths[0]).any()
+    assert not nothing.read_answers(paths)[0].found
+
+
+@pytest.mark.slow
+def test_words_of_a_scan_are_read_off_it(
+    generated: tuple[list[Block], PagePrediction],
+) -> None:
+    from dataclasses import replace
+
+    from samonai.domains.documents.ocr import read_words
+
+    blocks, prediction = generated
+    scan = replace(prediction.page, words=(), read_words=read_words)
+    of_scan = replace(prediction, page=scan)
+    asked = [*phrases(blocks, 50, 1), *phrases(blocks, 50, 3)]
+    hits = right = total = 0
+    for phrase, owners in asked:
+        answer = answer_query(of_scan, phrase, NAMES)
+        found = [block_of(blocks, hit.box) for hit in answer.hits]
+        hits += any(owner in found for owner in owners)
+        for hit in answer.hits:
+            total += 1
+            right += hit.region is not None and (
+                block_of(blocks, hit.box) == block_of(blocks, hit.region.box)
+            )
+    assert hits / len(asked) >= 0.9
+    assert right / total >= 0.9
+
+
+def test_without_ocr_a_scan_has_no_words(generated: tuple[list[Block], PagePrediction]) -> None:
+    prediction = generated[1]
+    page = Page("scan", Path("scan.png"), 1, prediction.page.image)
+    bare = PagePrediction(
+        page, prediction.label, prediction.instances, prediction.classes, prediction.scores
+    )
+    assert not answer_query(bare, f"words:{WORDS[0]}", NAMES).found
+    assert len(answer_all(bare, NAMES, with_text=True).hits) == len(prediction.classes)
+    assert query_module.KINDS[0] == "class"
