@@ -1,7 +1,7 @@
 """From prompts on frames to one label map on the source's own grid."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -316,6 +316,20 @@ class SourceInferer(Inferer):
             iou.append(torch.stack([s.iou_predictions[:, 0] for s in said]))
         found = torch.cat(logits, 1).float().cpu()
         return FrameAnswer(found, found, torch.cat(iou, 1).float().cpu())
+
+    @torch.no_grad()
+    def decode(
+        self,
+        network: SamNetwork,
+        embedding: torch.Tensor,
+        prompts: FramePrompts,
+        size: tuple[int, int],
+        multimask_output: bool = False,
+    ) -> Iterator[DecodeOutput]:
+        """Yield low-res masks of a few prompts at a time, for who chooses before resizing them."""
+        model = prompts.to_model(FrameGeometry(size, network.long_side))
+        for part in torch.arange(len(prompts)).split(self.prompts_at_once):
+            yield network.decode(embedding[None], model[part], multimask_output)
 
     def merge(self, source: Any, prompts: Mapping[int, FramePrompts], scores: Scores) -> Any:
         """Score the prompted frames in order, and let the domain merge what they say.
