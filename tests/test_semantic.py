@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from ignite.engine import Engine
+from monai.handlers import CheckpointLoader, CheckpointSaver
 from segment_anything.modeling.mask_decoder import MaskDecoder
 
 from samonai.domains.merging import FrameMerger
@@ -177,3 +179,19 @@ def test_class_logits_come_back_to_the_frame(headed):
 def test_no_prompts_and_no_head_is_one_line(tiny_network):
     with pytest.raises(InputError, match="--heads both"):
         SourceInferer(Tiles())(torch.zeros(1), tiny_network)
+
+
+def test_monais_saver_and_loader_carry_it(headed, embeddings, tmp_path):
+    def engine() -> Engine:
+        return Engine(lambda *_: None)
+
+    saving = engine()
+    CheckpointSaver(str(tmp_path), {"network": headed}, save_final=True).attach(saving)
+    saving.run([0], 1)
+    fresh, loading = headed.fork().remove_semantic_head(), engine()
+    (path,) = tmp_path.glob("*.pt")
+    loader = CheckpointLoader(str(path), {"network": fresh})
+    loader.attach(loading)
+    loading.run([0], 1)
+    with torch.no_grad():
+        assert torch.equal(fresh.decode_classes(embeddings), headed.decode_classes(embeddings))
