@@ -18,6 +18,7 @@ from samonai.embeddings.store import EmbeddingStore
 from samonai.errors import InputError
 from samonai.frame import Frame
 from samonai.geometry import FrameGeometry
+from samonai.inference.baselines import box_scores
 from samonai.prompts import FramePrompts, Prompts
 from samonai.sam.network import DecodeOutput, SamNetwork
 
@@ -378,25 +379,3 @@ def _asked_classes(
     kept = np.array([value != 0 and (keep is None or value in keep) for value in values])
     classes = np.array(values, np.int64)[kept]
     return kept, FramePrompts(np.full((len(classes), 4), np.nan, np.float32), classes)
-
-
-def box_scores(frame: Frame, prompts: FramePrompts) -> torch.Tensor:
-    """Score the filled box, the baseline that any model must beat: small boxes lie on top.
-
-    A pixel belongs to a box when its centre does.
-
-    Args:
-        frame: The frame; only its size matters.
-        prompts: The boxes.
-
-    Returns:
-        float32 (N, H, W): 1/area inside the box, 0 outside.
-    """
-    height, width = frame.size
-    boxes = torch.from_numpy(prompts.boxes)[:, :, None]  # (N, 4, 1)
-    x, y = torch.arange(width) + 0.5, torch.arange(height) + 0.5
-    columns = (x >= boxes[:, 0]) & (x < boxes[:, 2])  # (N, W)
-    rows = (y >= boxes[:, 1]) & (y < boxes[:, 3])  # (N, H)
-    # A prompt without a box (NaN) holds no pixel, and has no area either.
-    area = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).nan_to_num()
-    return (rows[:, :, None] & columns[:, None, :]) / area[:, :, None].clamp(min=1e-6)
