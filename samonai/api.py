@@ -160,6 +160,7 @@ def embed(
     checkpoint: Path | str | None = None,
     sha256: str | None = None,
     device: Any = None,
+    dtype: str | None = None,
     **settings: Any,
 ) -> "EncodeReport":
     """Encode a data set into a store, as training and evaluation do where frames are missing.
@@ -173,6 +174,7 @@ def embed(
         checkpoint: The model's weights, where `sam` is a name and they are not the published ones.
         sha256: The hash that these must have.
         device: Where to compute.
+        dtype: What a new store keeps embeddings as: "float16", or "int8" in half the bytes.
         **settings: The bundle's other settings.
 
     Returns:
@@ -181,7 +183,7 @@ def embed(
     Raises:
         InputError: Something that was given cannot be used.
     """
-    reader, encode = embedder(sam, store, domain, checkpoint, sha256, device, **settings)
+    reader, encode = embedder(sam, store, domain, checkpoint, sha256, device, dtype, **settings)
     cases = reader.find_cases(existing(images), labels)
     reader.fit(cases)
     return encode(reader, cases, True)
@@ -194,6 +196,7 @@ def embedder(
     checkpoint: Path | str | None = None,
     sha256: str | None = None,
     device: Any = None,
+    dtype: str | None = None,
     **settings: Any,
 ) -> "tuple[Domain, Callable[[Domain, Sequence[Case], bool], EncodeReport]]":
     """Return the domain and the function that encodes its cases: domain, cases, show a bar.
@@ -205,6 +208,7 @@ def embedder(
         checkpoint: Likewise.
         sha256: Likewise.
         device: Likewise.
+        dtype: Likewise.
         **settings: Likewise.
     """
     config = read_config(config_files(domain, TRAIN))
@@ -222,7 +226,7 @@ def embedder(
             if isinstance(sam, str)
             else sam
         )
-        opened = EmbeddingStore(store_location(store))
+        opened = EmbeddingStore(store_location(store), dtype=dtype)
 
     def encode(reader: Domain, cases: Sequence[Case], progress: bool) -> "EncodeReport":
         with one_line_errors(), quiet_third_parties():

@@ -34,6 +34,10 @@ def embed(
     checkpoint: options.Checkpoint = None,
     sha256: options.Sha256 = None,
     device: options.Device = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="What a new store keeps: float16, or int8 in half the bytes."),
+    ] = None,
     set_: options.Set = None,
 ) -> None:
     """Encode a data set once, into a store that training and evaluation read.
@@ -50,6 +54,8 @@ def embed(
     settings = parse_settings(set_ or [], config, options.HAVE_OPTIONS)
     if heads is not None:
         settings["heads"] = heads
+    if dtype is not None:
+        settings["dtype"] = dtype
     going = options.archive_settings(archive, readers, limit, dry_run, retry_failed)
     if archive:
         if out is None or labels is not None:

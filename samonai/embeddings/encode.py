@@ -174,7 +174,8 @@ def encode_cases(
 class Embedder:
     """Embeddings of single frames for inference: from the store where they are, else computed.
 
-    Values are rounded to float16 either way, so that a warm and a cold store give one result.
+    Values are rounded as the store rounds them either way, so that a warm and a cold store give one
+    result.
     """
 
     def __init__(
@@ -220,7 +221,7 @@ class Embedder:
             images = [self._network.preprocess(frames[position].image) for position in absent]
             computed = self._network.encode(torch.stack(images), precision=self._precision)
             for position, values in zip(absent, _as_stored(computed), strict=True):
-                found[position] = values
+                found[position] = values if stored is None else stored.as_read(values)
                 if stored is not None and self._store is not None and not self._store.read_only:
                     stored.write(frames[position].location.index, values)
         if self._store is not None:

@@ -13,12 +13,16 @@ import numpy.typing as npt
 import zarr
 from zarr.errors import GroupNotFoundError
 
+from samonai.embeddings import compact
 from samonai.embeddings.chunks import FrameChunks, find_array, open_chunks, require_group
 from samonai.embeddings.counting import announce
 from samonai.errors import InputError
 
 FORMAT_VERSION = 1
-DTYPE = "float16"
+DTYPE, COMPACT_DTYPE = "float16", "int8"
+DTYPES = (DTYPE, COMPACT_DTYPE)
+"""What embeddings may be stored as; `compact` says how int8 holds them."""
+
 _EMBEDDINGS = "embeddings"
 _NAME_DIGITS = 16
 
@@ -38,31 +42,45 @@ class EmbeddingStore:
     Attributes:
         url: Where the store is.
         read_only: Whether writing is refused.
+        dtype: What embeddings are stored as, one of `DTYPES`.
         encoded: Frames written through this object.
         reused: Frames that callers wanted and found here instead of encoding them.
     """
 
-    def __init__(self, url: str | Path, *, read_only: bool = False) -> None:
+    def __init__(
+        self, url: str | Path, *, read_only: bool = False, dtype: str | None = None
+    ) -> None:
         """Open a store; it is made when it does not exist, unless it is `read_only`.
 
         Args:
             url: A folder, or any fsspec URL that zarr takes (`s3://...`, `memory://...`).
             read_only: Refuse to write.
+            dtype: What a new store keeps embeddings as, float16 by default; int8 takes half the
+                bytes. None takes a store as it is.
 
         Raises:
-            InputError: There is no store to read, or the URL's protocol is not to be had.
+            InputError: There is no store to read, the URL's protocol is not to be had, or the
+                store has another dtype.
         """
+        if dtype not in (None, *DTYPES):
+            raise InputError(f"a store's dtype is {' or '.join(DTYPES)}, got {dtype!r}")
         self.url = str(url)
         self.read_only = read_only
         self.encoded = 0
         self.reused = 0
         announce(self)
-        self.root = _open_root(self.url, read_only)
+        self.root = _open_root(self.url, read_only, dtype or DTYPE)
         version = self.root.attrs.get("samonai_store", FORMAT_VERSION)
         if version != FORMAT_VERSION:
             raise InputError(
                 f"the store {self.url} has format {version}, this samonai reads {FORMAT_VERSION}; "
                 f"use another folder"
+            )
+
+        self.dtype = str(self.root.attrs.get("dtype", DTYPE))
+        if dtype not in (None, self.dtype):
+            raise InputError(
+                f"the store {self.url} keeps {self.dtype}, not {dtype}; use another folder"
             )
 
     def section(self, signature: Mapping[str, Any]) -> "StoreSection":
@@ -75,7 +93,7 @@ class EmbeddingStore:
         Raises:
             InputError: The signature does not belong to what lies under its name.
         """
-        signature = {"format_version": FORMAT_VERSION, "dtype": DTYPE, **signature}
+        signature = {"format_version": FORMAT_VERSION, "dtype": self.dtype, **signature}
         text = canonical_json(signature)
         name = digest(text)[:_NAME_DIGITS]
         attributes = {"signature": json.loads(text)}
@@ -138,13 +156,16 @@ class StoreSection:
         """
         if self._embeddings is None:
             raise InputError(f"the store {self.store.url} is read-only: nothing can be added to it")
+        small = self.store.dtype == COMPACT_DTYPE
+        shape = compact.packed_shape(embedding_shape) if small else embedding_shape
+        unpacked = {"embedding_shape": list(embedding_shape)} if small else {}
         chunks = open_chunks(
             self._embeddings,
             source_hash,
-            shape=(frames, *embedding_shape),
-            dtype=DTYPE,
-            fill_value=float("nan"),
-            attributes={"source_id": source_id},
+            shape=(frames, *shape),
+            dtype=self.store.dtype,
+            fill_value=0 if small else float("nan"),
+            attributes={"source_id": source_id, **unpacked},
         )
         return SourceEmbeddings(self.store, chunks)
 
@@ -180,7 +201,19 @@ class SourceEmbeddings:
 
     def get(self, index: int) -> npt.NDArray[np.float16] | None:
         """Return float16 (C, h, w), the caller's to keep, or None when absent or damaged."""
-        return self._chunks.read(index)
+        values = self._chunks.read(index)
+        return values if values is None else self._unpacked(values)
+
+    def as_read(self, embedding: npt.NDArray[np.float16]) -> npt.NDArray[np.float16]:
+        """Return float16 (C, h, w): what reading would give, had this been written."""
+        packed = self._store.dtype == COMPACT_DTYPE
+        return self._unpacked(compact.pack(embedding)) if packed else embedding
+
+    def _unpacked(self, values: npt.NDArray[Any]) -> npt.NDArray[np.float16]:
+        if self._store.dtype != COMPACT_DTYPE:
+            return values
+        channels, height, width = self._chunks.attributes["embedding_shape"]
+        return compact.unpack(values, (channels, height, width))
 
     def read(self, index: int) -> npt.NDArray[np.float16]:
         """Return float16 (C, h, w), the caller's to keep.
@@ -188,7 +221,7 @@ class SourceEmbeddings:
         Raises:
             MissingEmbeddingError: The frame is absent or damaged.
         """
-        values = self._chunks.read(index)
+        values = self.get(index)
         if values is None:
             raise MissingEmbeddingError(
                 f"frame {index} of {self.source_id} is not in the store {self._store.url} or is "
@@ -197,7 +230,7 @@ class SourceEmbeddings:
         return values
 
     def write(self, index: int, embedding: npt.NDArray[np.floating]) -> None:
-        """Store one frame's embedding as float16.
+        """Store one frame's embedding in the store's dtype.
 
         Args:
             index: The frame's number.
@@ -216,7 +249,9 @@ class SourceEmbeddings:
                 f"the embedding of frame {index} of {self.source_id} has values that are not "
                 f"finite as {DTYPE}; is the encoder's checkpoint whole?"
             )
-        self._chunks.write(index, values)
+        self._chunks.write(
+            index, compact.pack(values) if self._store.dtype == COMPACT_DTYPE else values
+        )
         self._store.encoded += 1
 
 
@@ -230,7 +265,7 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _open_root(url: str, read_only: bool) -> zarr.Group:
+def _open_root(url: str, read_only: bool, dtype: str) -> zarr.Group:
     location: str | Path = url
     if "://" not in url:
         location = Path(url)
@@ -242,7 +277,10 @@ def _open_root(url: str, read_only: bool) -> zarr.Group:
         if read_only:
             return zarr.open_group(location, mode="r", zarr_format=3)
         return zarr.open_group(
-            location, mode="a", zarr_format=3, attributes={"samonai_store": FORMAT_VERSION}
+            location,
+            mode="a",
+            zarr_format=3,
+            attributes={"samonai_store": FORMAT_VERSION, "dtype": dtype},
         )
     except (GroupNotFoundError, FileNotFoundError) as error:
         raise InputError(f"there is no embedding store at {url}") from error
