@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 from tiny_scans import write_scans
 
+from samonai.cli import main
 from samonai.domains import get_domain
 from samonai.errors import InputError
 from samonai.report.curves import curve_table, verdict
@@ -124,3 +125,28 @@ def test_the_verdict_compares_what_takes_no_prompts() -> None:
     points["9"] = point(9, unet=0.75, prompted=0.8)
     assert "which gets boxes, is ahead of the U-Net by 0.050" in str(verdict({"points": points}))
     assert verdict({"points": {"1": point(1, prompted=0.5)}}) is None
+
+
+@pytest.mark.parametrize("verb", ["curve", "sweep"])
+def test_what_the_command_line_passes_on(
+    verb: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given: dict[str, Any] = {}
+
+    def search(*data: Any, **settings: Any) -> None:
+        given.update(settings)
+        raise InputError("far enough")
+
+    monkeypatch.setattr(f"samonai.selection.{verb}", search)
+    command = [verb, "medical", "--images", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert main([*command, "--heads", "both", "--epochs", "3", "--set", "patience=2"]) == 2
+    assert "far enough" in capsys.readouterr().err
+    assert (given["heads"], given["epochs"], given["patience"]) == ("both", 3, 2)
+    assert given["val_fraction"] == 0.2
+    if verb == "curve":
+        assert given["shares"] == [1, 2, 5, 10, 25, 50, 100]
+        assert main([*command, "--shares", "5,ten"]) == 2
+        assert "expected percent such as 5,25,100" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from samonai.errors import InputError
 
 EXAMPLE = (
     "Example: samonai curve medical --images imagesTr --labels labelsTr --out runs/curve "
-    "--shares 5,25,100 --epochs 10 --set heads=both"
+    "--shares 5,25,100 --epochs 10 --heads both"
 )
 
 
@@ -22,6 +22,7 @@ def curve(
     model: options.Model = "micro",
     checkpoint: options.Checkpoint = None,
     sha256: options.Sha256 = None,
+    heads: options.Heads = None,
     shares: Annotated[
         str, typer.Option(help="Percent of the training cases, with commas between.")
     ] = "1,2,5,10,25,50,100",
@@ -47,7 +48,7 @@ def curve(
 ) -> None:
     """Train on shares of the cases, beside a U-Net from scratch in the same wall time.
 
-    All points are measured on the same held-out cases. With --set heads=both the automatic head is
+    All points are measured on the same held-out cases. With --heads both the automatic head is
     measured too: it takes no prompts, as the U-Net takes none.
     """
     from rich.console import Console
@@ -60,6 +61,8 @@ def curve(
         raise InputError("give --split or --val-fraction, not both")
     config = read_config(config_files(domain, TRAIN))
     settings = parse_settings(set_ or [], config, options.HAVE_OPTIONS)
+    if heads is not None:
+        settings["heads"] = heads
     found = selection.curve(
         model,
         images,

@@ -23,6 +23,7 @@ def sweep(
     model: options.Model = "micro",
     checkpoint: options.Checkpoint = None,
     sha256: options.Sha256 = None,
+    heads: options.Heads = None,
     trials: Annotated[int, typer.Option(min=1, help="How many trials there shall be.")] = 20,
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of each trial.")] = 20,
     val_fraction: Annotated[
@@ -56,6 +57,8 @@ def sweep(
         raise InputError("give --split, or --val-fraction and --groups, not both")
     config = read_config(config_files(domain, TRAIN))
     settings = parse_settings(set_ or [], config, options.HAVE_OPTIONS)
+    if heads is not None:
+        settings["heads"] = heads
     found = selection.sweep(
         model,
         images,
