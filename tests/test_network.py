@@ -116,7 +116,7 @@ def test_state_with_another_encoders_weights_is_refused(tiny_network):
 
 
 def test_training_mode_leaves_frozen_parts_alone(tiny_network):
-    tiny_network.set_trainable(prompt_encoder=False, iou_head=False).train()
+    tiny_network.set_trainable(iou_head=False).train()
     assert not tiny_network.image_encoder.training
     assert not tiny_network.prompt_encoder.training
     assert tiny_network.mask_decoder.training

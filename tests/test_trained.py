@@ -89,7 +89,7 @@ def test_the_network_is_the_decoders(decoder, tiny_network, monkeypatch) -> None
     assert network.normalisation.name == "own"
     with pytest.raises(InputError, match="trained on micro, but vit_b is asked for"):
         trained_network(decoder, "vit_b")
-    tiny_network.encoder_sha256 = "00" * 32
+    tiny_network.stock_sha256 = "00" * 32
     with pytest.raises(InputError, match="trained on another encoder"):
         trained_network(decoder)
 

@@ -48,6 +48,14 @@ def train(
             "default each case is a patient."
         ),
     ] = None,
+    parts: Annotated[
+        str,
+        typer.Option(
+            "--train",
+            help="What is trained, joined by +: decoder, prompts, iou_head, decoder-lora, and of "
+            "the encoder one of encoder-lora, encoder-adapters, encoder-last-K, encoder-norms.",
+        ),
+    ] = "decoder",
     seed: options.Seed = 0,
     store: options.Store = None,
     device: options.Device = None,
@@ -56,8 +64,9 @@ def train(
 ) -> None:
     """Fine-tune the mask decoder on a folder of images and labels.
 
-    Every frame is encoded once, into a store; then only the decoder is trained. Killed at any
-    moment, the same command goes on and ends with the weights of an uninterrupted run.
+    Every frame is encoded once, into a store; then only the decoder is trained, unless --train
+    says otherwise. Killed at any moment, the same command goes on and ends with the weights of an
+    uninterrupted run.
 
     With --folds or --seeds there are several runs in the folder, all over one store; folds are
     made of the split's training cases where there is a split.
@@ -73,6 +82,7 @@ def train(
     fraction = 0.2 if val_fraction is None else val_fraction
     common: dict[str, Any] = {
         **settings,
+        "train_parts": parts,
         "domain": domain,
         "out": out,
         "epochs": epochs,

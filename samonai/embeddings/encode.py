@@ -106,8 +106,8 @@ def encode_cases(
         cases: What to encode.
         store: Where to.
         precision: As `SamNetwork.encode` takes it; it enters the signature.
-        frames: "labelled" for the frames that have objects, or "all" but the blank ones, see
-            `Frame.is_blank`.
+        frames: "labelled" for the frames that have objects, "all" but the blank ones (see
+            `Frame.is_blank`), or "none" for targets alone.
         empty_frames: Share of the frames without objects that are wanted beside the labelled
             ones, evenly spaced.
         min_area: Objects of fewer pixels are dropped from the targets.
@@ -297,8 +297,8 @@ def _as_stored(embeddings: torch.Tensor) -> np.ndarray[Any, np.dtype[np.float16]
 def _check_options(frames: str, empty_frames: float, batch_size: int, on_error: str) -> None:
     if not 0 <= empty_frames <= 1:
         raise InputError(f"empty_frames is a share from 0 to 1, got {empty_frames}")
-    if frames not in ("labelled", "all"):
-        raise InputError(f"frames is 'labelled' or 'all', got {frames!r}")
+    if frames not in ("labelled", "all", "none"):
+        raise InputError(f"frames is 'labelled', 'all' or 'none', got {frames!r}")
     if batch_size < 1:
         raise InputError(f"batch_size is at least 1, got {batch_size}")
     if on_error not in ("raise", "skip"):

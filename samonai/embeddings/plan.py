@@ -23,7 +23,7 @@ from samonai.sam.network import SamNetwork
 
 _log = logging.getLogger(__name__)
 
-FrameChoice = Literal["labelled", "all"]
+FrameChoice = Literal["labelled", "all", "none"]
 
 
 @dataclass(frozen=True)
@@ -220,6 +220,8 @@ class Planner:
         )
 
     def _wanted(self, facts: CaseFacts, targets: SourceTargets | None) -> Sequence[int]:
+        if self._frames == "none":
+            return ()
         if self._frames == "all":
             blank = frozenset(facts.blank or ())
             return [index for index in range(facts.frame_count) if index not in blank]

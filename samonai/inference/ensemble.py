@@ -38,6 +38,8 @@ def check_members(decoders: Sequence[Path | str]) -> list[DecoderMetadata]:
             for name in ("model", "encoder_sha256", "normalisation", "domain", "classes")
             if getattr(metadata, name) != getattr(first, name)
         ]
+        if metadata.tunes_encoder or first.tunes_encoder:
+            differing.append("encoder, which one of them trained")
         keys = sorted(first.domain_settings.keys() | metadata.domain_settings.keys())
         differing += [
             key

@@ -80,10 +80,10 @@ def trained_network(
     if model is not None and model != metadata.model:
         raise InputError(f"{decoder} was trained on {metadata.model}, but {model} is asked for")
     network = load_sam(metadata.model, checkpoint, device, sha256)
-    if network.encoder_sha256 != metadata.encoder_sha256:
+    if network.stock_sha256 != metadata.encoder_sha256:
         raise InputError(
             f"{decoder} was trained on another encoder (sha256 {metadata.encoder_sha256[:16]}…) "
-            f"than this {metadata.model} (sha256 {network.encoder_sha256[:16]}…); give the "
+            f"than this {metadata.model} (sha256 {network.stock_sha256[:16]}…); give the "
             f"checkpoint that it was trained on"
         )
     network.normalisation = Normalisation.from_metadata(metadata.normalisation)

@@ -22,6 +22,8 @@ from segment_anything.modeling.transformer import (
 from torch import nn
 from torch.nn.functional import layer_norm
 
+from samonai.sam.lora import effective_weight
+
 _UPSCALE = 2
 
 
@@ -165,7 +167,7 @@ def _image_to_tokens(
         bias.flatten(1)[:, None], placed_keys, onto_channels.flatten(1, 2).transpose(1, 2)
     )
     weights = scores.unflatten(2, (heads, count)).softmax(-1).flatten(2)  # (N, hw, H*T)
-    out_weights = attention.out_proj.weight.T.unflatten(0, (heads, -1))  # (H, d, C)
+    out_weights = effective_weight(attention.out_proj).T.unflatten(0, (heads, -1))  # (H, d, C)
     contributions = _by_head(attention.v_proj(values), heads) @ out_weights  # (N, H, T, C)
     # The weights of each head sum to one: a share of the bias per head adds it up to once.
     contributions = contributions + attention.out_proj.bias / heads
@@ -218,4 +220,4 @@ def _by_head(tokens: torch.Tensor, heads: int) -> torch.Tensor:
 
 def _weights_by_head(projection: nn.Linear, heads: int) -> torch.Tensor:
     """Split the rows of a projection's weights into heads: (H, d, C)."""
-    return projection.weight.unflatten(0, (heads, -1))
+    return effective_weight(projection).unflatten(0, (heads, -1))

@@ -11,7 +11,10 @@ from safetensors.torch import save_file
 
 from samonai.errors import InputError
 from samonai.files import write_atomically
+from samonai.sam.encoder_state import ENCODER_PREFIX
+from samonai.sam.lora import portable_state
 from samonai.sam.network import SamNetwork
+from samonai.sam.tuning import TrainParts
 
 FORMAT_VERSION = 1
 _KEY = "samonai"
@@ -46,17 +49,23 @@ class DecoderMetadata:
     calibration: dict[str, Any] = field(default_factory=dict)
     heads: list[str] = field(default_factory=lambda: ["promptable"])
 
+    @property
+    def tunes_encoder(self) -> bool:
+        """Return whether the file changes the encoder too."""
+        return TrainParts.parse(self.training.get("train_parts", "decoder")).tunes_encoder
+
 
 def save_decoder(network: SamNetwork, path: Path | str, metadata: DecoderMetadata) -> Path:
     """Write the decoder and prompt encoder of a network, with metadata, whole or not at all.
 
     Args:
-        network: The network; its frozen encoder is left out.
+        network: The network; what is frozen of its encoder is left out, LoRA in the decoder is
+            merged, and LoRA in the encoder kept as factors.
         path: File ending in .safetensors.
         metadata: What to keep beside the weights.
     """
     path = Path(path)
-    state = network.state_dict()
+    state = portable_state(network.state_dict())
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     _write(tensors, path, metadata)
     return path
@@ -111,8 +120,15 @@ def load_decoder(network: SamNetwork, path: Path | str) -> DecoderMetadata:
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     head = network.semantic_head
     network.remove_semantic_head()
+    changed = {
+        key.removeprefix(ENCODER_PREFIX): state.pop(key)
+        for key in list(state)
+        if key.startswith(ENCODER_PREFIX)
+    }
     try:
-        network.load_state_dict(state)
+        # First whether they belong to this encoder at all; then what is changed of it.
+        network.change_encoder({}).load_state_dict(state)
+        network.change_encoder(changed)
     except Exception:
         network.semantic_head = head
         raise

@@ -16,6 +16,7 @@ from segment_anything.modeling import ImageEncoderViT
 from segment_anything.modeling.image_encoder import Attention, Block, get_rel_pos
 from torch import nn
 from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.utils.checkpoint import checkpoint
 
 from samonai.errors import InputError
 
@@ -39,14 +40,18 @@ GLOBAL_TOKENS = 4096
 """Tokens of a whole 1024 x 1024 image."""
 
 
-@torch.no_grad()
 def encode_images(
-    image_encoder: nn.Module, images: torch.Tensor, precision: str = "auto"
+    image_encoder: nn.Module,
+    images: torch.Tensor,
+    precision: str = "auto",
+    *,
+    checkpointing: bool = True,
 ) -> torch.Tensor:
     """Encode normalised images as `image_encoder(images)` would, in less time and memory.
 
-    The result carries no gradient history, and may be used in autograd afterwards. Encoders of
-    other classes than `ImageEncoderViT` are called as they are.
+    The result carries a gradient history only where a parameter of the encoder requires one, and
+    may be used in autograd in any case. Encoders of other classes than `ImageEncoderViT` are called
+    as they are.
 
     Args:
         image_encoder: The image encoder of a segment-anything model.
@@ -54,6 +59,8 @@ def encode_images(
         precision: "fp32" (equal to upstream within 1e-5), "bf16" (within 1 %), "fp16", or
             "auto": bf16 where the device has arithmetic for it, else fp32. Sums along the
             residual path, the neck and the result are float32 in any case.
+        checkpointing: Where a gradient is needed, keep only what goes into each block, and compute
+            the rest again: one more forward pass for a fraction of the memory.
 
     Returns:
         float32 (B, C, h, w) image embeddings, on the device of `images`.
@@ -63,17 +70,19 @@ def encode_images(
             overflow in fp16.
     """
     dtype = dtype_of(resolve_precision(precision, images.device))
-    if not isinstance(image_encoder, ImageEncoderViT):
-        with _computing_in(dtype, images.device):
-            embeddings: torch.Tensor = image_encoder(images.float()).float()
-    else:
-        side = image_encoder.img_size
-        if images.ndim != 4 or tuple(images.shape[1:]) != (3, side, side):
-            raise InputError(
-                f"the image encoder takes images of shape (B, 3, {side}, {side}), got "
-                f"{tuple(images.shape)}; resize and pad them first"
-            )
-        embeddings = _encode_vit(image_encoder, images.float(), dtype)
+    trained = any(parameter.requires_grad for parameter in image_encoder.parameters())
+    with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
+        if not isinstance(image_encoder, ImageEncoderViT):
+            with _computing_in(dtype, images.device):
+                embeddings: torch.Tensor = image_encoder(images.float()).float()
+        else:
+            side = image_encoder.img_size
+            if images.ndim != 4 or tuple(images.shape[1:]) != (3, side, side):
+                raise InputError(
+                    f"the image encoder takes images of shape (B, 3, {side}, {side}), got "
+                    f"{tuple(images.shape)}; resize and pad them first"
+                )
+            embeddings = _encode_vit(image_encoder, images.float(), dtype, checkpointing)
     if dtype is torch.float16 and not torch.isfinite(embeddings).all():
         raise InputError("the encoder's values overflow in fp16; use precision bf16 or fp32")
     return embeddings
@@ -126,14 +135,19 @@ def _computing_in(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _encode_vit(encoder: ImageEncoderViT, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def _encode_vit(
+    encoder: ImageEncoderViT, images: torch.Tensor, dtype: torch.dtype, checkpointing: bool
+) -> torch.Tensor:
     """Run patches, blocks and neck; (B, 3, S, S) to (B, C, h, w), float32."""
     with _computing_in(dtype, images.device):
         tokens = encoder.patch_embed(images).float()
         if encoder.pos_embed is not None:
             tokens = tokens + encoder.pos_embed
         for block in encoder.blocks:
-            tokens = _run_block(block, tokens)
+            if checkpointing and torch.is_grad_enabled():
+                tokens = checkpoint(_run_block, block, tokens, use_reentrant=False)
+            else:
+                tokens = _run_block(block, tokens)
     # The neck is half a percent of the work, and its LayerNorm2d squares small numbers.
     with _computing_in(torch.float32, images.device):
         embeddings: torch.Tensor = encoder.neck(tokens.permute(0, 3, 1, 2))
@@ -197,8 +211,10 @@ def _attend_in_chunks(
     # (h_query, h_key, c) and (w_query, w_key, c), in the precision of the queries.
     table_h = get_rel_pos(height, height, attention.rel_pos_h).to(q.dtype)
     table_w = get_rel_pos(width, width, attention.rel_pos_w).to(q.dtype)
+    # The form with a bias writes into memory that autograd would look at.
     form = attention_form(q.device, q.dtype, length)
-    attend = _attend_folded if form == FOLDED else _attend_with_bias
+    folded = form == FOLDED or torch.is_grad_enabled()
+    attend = _attend_folded if folded else _attend_with_bias
     return attend(q, k, v, table_h, table_w, scale)
 
 

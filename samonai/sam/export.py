@@ -9,9 +9,12 @@ from safetensors.torch import save_file
 
 from samonai.errors import InputError
 from samonai.files import write_atomically
+from samonai.sam.loading import encoder_sha256
+from samonai.sam.lora import portable_state
 from samonai.sam.network import SamNetwork
 from samonai.sam.normalisation import SAM_NORMALISATION
 from samonai.sam.statedict import METADATA_KEY
+from samonai.sam.tuning import has_adapters
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +41,7 @@ def save_sam(network: SamNetwork, path: str | Path) -> Path:
     if path.suffix == ".safetensors":
         metadata = {
             "name": network.name,
-            "encoder_sha256": network.encoder_sha256,
+            "encoder_sha256": encoder_sha256(network.image_encoder),
             "normalisation": network.normalisation.to_metadata(),
         }
         with write_atomically(path) as temporary:
@@ -62,7 +65,16 @@ def save_sam(network: SamNetwork, path: str | Path) -> Path:
 
 
 def full_state(network: SamNetwork) -> dict[str, torch.Tensor]:
-    """Return all weights by upstream's names: float32 (counters int64), contiguous, on the CPU."""
+    """Return all weights by upstream's names: float32 (counters int64), contiguous, on the CPU.
+
+    Raises:
+        InputError: The encoder has adapters, for which upstream has no names.
+    """
+    if has_adapters(network.image_encoder):
+        raise InputError(
+            "encoder-adapters are no part of segment-anything's architecture, so no tool that "
+            "takes SAM could load them; train encoder-lora to export"
+        )
     parts = {
         "image_encoder": network.image_encoder,
         "prompt_encoder": network.prompt_encoder,
@@ -71,7 +83,7 @@ def full_state(network: SamNetwork) -> dict[str, torch.Tensor]:
     return {
         f"{part}.{name}": _plain(tensor)
         for part, module in parts.items()
-        for name, tensor in module.state_dict().items()
+        for name, tensor in portable_state(module.state_dict()).items()
     }
 
 

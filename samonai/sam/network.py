@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -13,17 +13,20 @@ from torch.nn.functional import pad
 
 from samonai.errors import InputError
 from samonai.geometry import LOW_RES_STRIDE, FrameGeometry
-from samonai.prompts import NO_POINT, Prompts
+from samonai.prompts import Prompts
 from samonai.sam.decoder import decode_class_tokens, decode_tokens
 from samonai.sam.encoder import encode_images
+from samonai.sam.encoder_state import ENCODER_IDENTITY, register_hooks
 from samonai.sam.normalisation import Normalisation
 from samonai.sam.outputs import DecodeOutput, HeadsOutput, choose_masks
-from samonai.sam.semantic import SemanticHead, values_to_restore
+from samonai.sam.prompt_embedding import embed_prompts
+from samonai.sam.semantic import SemanticHead
+from samonai.sam.tuning import TrainParts, changed_encoder, open_decoder, open_encoder, tuned_sha256
 
 __all__ = ["DecodeOutput", "HeadsOutput", "SamNetwork"]
 
-ENCODER_PREFIX = "image_encoder."
-ENCODER_IDENTITY = "encoder_identity"
+IMAGE_CHANNELS = 3
+"""Tells images from embeddings, which have more."""
 
 
 class SamNetwork(nn.Module):
@@ -37,7 +40,11 @@ class SamNetwork(nn.Module):
     Attributes:
         name: Name of the model, such as "vit_b" or "micro".
         normalisation: What is done to 0..255 RGB values before the encoder.
-        encoder_sha256: 64 hexadecimal digits that identify the encoder's weights.
+        stock_sha256: 64 hexadecimal digits that identify the weights that the encoder was loaded
+            with.
+        tuned_names: Parameters of the encoder that are, or were, trained; the stock encoder
+            itself stays as it was, and is what forks of before have.
+        checkpointing: Compute the encoder's activations again where their gradient is needed.
         semantic_head: What answers without a prompt; None unless `add_semantic_head` was called
             or weights that have one were loaded.
         multimask: Whether `answer` gives a single point the best of its three readings, as
@@ -46,6 +53,7 @@ class SamNetwork(nn.Module):
 
     encoder_identity: torch.Tensor
     semantic_head: SemanticHead | None
+    tuned_names: frozenset[str]
 
     def __init__(
         self, sam: Sam, *, name: str, normalisation: Normalisation, encoder_sha256: str
@@ -65,18 +73,28 @@ class SamNetwork(nn.Module):
         self.semantic_head = None
         self.name = name
         self.normalisation = normalisation
-        self.encoder_sha256 = encoder_sha256
+        self.stock_sha256 = encoder_sha256
+        # In a list, so that it is no part of the network twice.
+        self._stock_encoder = [sam.image_encoder]
+        self.tuned_names = frozenset()
+        self.checkpointing = True
         self.multimask = True
         identity = torch.frombuffer(bytearray(bytes.fromhex(encoder_sha256)), dtype=torch.uint8)
         self.register_buffer(ENCODER_IDENTITY, identity)
-        self.register_state_dict_post_hook(_leave_encoder_out)
-        self.register_load_state_dict_pre_hook(_check_and_restore_encoder)
+        register_hooks(self)
         self.set_trainable()
 
     @property
     def device(self) -> torch.device:
         """Return the device that the weights are on."""
         return self.encoder_identity.device
+
+    @property
+    def encoder_sha256(self) -> str:
+        """Return what identifies the encoder's weights as they are now: 64 hexadecimal digits."""
+        if not self.tuned_names:
+            return self.stock_sha256
+        return tuned_sha256(self.stock_sha256, self.image_encoder, self.tuned_names)
 
     @property
     def long_side(self) -> int:
@@ -89,19 +107,49 @@ class SamNetwork(nn.Module):
         height, width = self.prompt_encoder.image_embedding_size
         return int(self.prompt_encoder.embed_dim), int(height), int(width)
 
-    def set_trainable(self, *, prompt_encoder: bool = False, iou_head: bool = True) -> Self:
-        """Choose what is trained: always the decoder, never the image encoder.
+    def set_trainable(
+        self,
+        parts: str = "decoder",
+        *,
+        iou_head: bool = True,
+        lora_rank: int = 8,
+        checkpointing: bool = True,
+        seed: int = 0,
+    ) -> Self:
+        """Choose what is trained; everything else stays as it is.
 
         Args:
-            prompt_encoder: Train the prompt encoder too.
-            iou_head: Train the head that predicts each mask's IoU.
+            parts: In the words of `samonai.sam.tuning`, such as "decoder+prompts". Parts of the
+                encoder are trained on a copy of it.
+            iou_head: Let the decoder's head that predicts each mask's IoU learn with it.
+            lora_rank: Rank of LoRA's updates.
+            checkpointing: See the attribute.
+            seed: Seed of what LoRA and adapters begin with.
+
+        Raises:
+            InputError: A part is not known, or does not go with this network or another part.
         """
+        wanted = TrainParts.parse(parts)
+        self.checkpointing = checkpointing
         self.requires_grad_(False)
-        self.mask_decoder.requires_grad_(True)
-        self.mask_decoder.iou_prediction_head.requires_grad_(iou_head)
-        self.prompt_encoder.requires_grad_(prompt_encoder)
+        open_decoder(self.mask_decoder, wanted, iou_head=iou_head, rank=lora_rank, seed=seed)
+        self.prompt_encoder.requires_grad_("prompts" in wanted.names)
         if self.semantic_head is not None:
             self.semantic_head.requires_grad_(True)
+        if wanted.tunes_encoder:
+            stock = self._stock_encoder[0]
+            self.image_encoder = open_encoder(stock, wanted, rank=lora_rank, seed=seed)
+            self.tuned_names = frozenset(
+                name for name, p in self.image_encoder.named_parameters() if p.requires_grad
+            )
+        return self.train(self.training)
+
+    def change_encoder(self, tensors: Mapping[str, torch.Tensor]) -> Self:
+        """Put what training changed of the encoder onto a copy of the stock one; see `tuning`."""
+        stock = self._stock_encoder[0]
+        self.image_encoder, self.tuned_names = stock, frozenset()
+        if tensors:
+            self.image_encoder, self.tuned_names = changed_encoder(stock, tensors)
         return self.train(self.training)
 
     def add_semantic_head(self, classes: Sequence[int], seed: int = 0) -> Self:
@@ -129,9 +177,10 @@ class SamNetwork(nn.Module):
             sam,
             name=self.name,
             normalisation=self.normalisation,
-            encoder_sha256=self.encoder_sha256,
+            encoder_sha256=self.stock_sha256,
         ).to(self.device)
         fork.semantic_head = deepcopy(self.semantic_head)
+        fork._stock_encoder, fork.tuned_names = self._stock_encoder, self.tuned_names
         fork.multimask = self.multimask
         return fork
 
@@ -168,14 +217,14 @@ class SamNetwork(nn.Module):
         return padded.contiguous()
 
     def encode(self, images: torch.Tensor, precision: str = "fp32") -> torch.Tensor:
-        """Run the frozen encoder.
+        """Run the encoder.
 
         Args:
             images: float32 (B, 3, S, S), normalised and padded, model space.
             precision: "fp32", "bf16", "fp16", or "auto" for the best of the device.
 
         Returns:
-            float32 (B, C, h, w), without gradient.
+            float32 (B, C, h, w), with a gradient only where the encoder is trained.
 
         Raises:
             ValueError: The images have another shape, or the precision is not known.
@@ -186,7 +235,12 @@ class SamNetwork(nn.Module):
                 f"images to encode: expected (B, {', '.join(map(str, expected))}), "
                 f"got {tuple(images.shape)}"
             )
-        return encode_images(self.image_encoder, images.to(self.device), precision)
+        return encode_images(
+            self.image_encoder,
+            images.to(self.device),
+            precision,
+            checkpointing=self.checkpointing,
+        )
 
     def decode(
         self,
@@ -292,7 +346,10 @@ class SamNetwork(nn.Module):
             float (B, 1, 256, 256) logits.
         """
         image = image.as_tensor() if hasattr(image, "as_tensor") else image
-        embeddings = self.encode(image) if image.shape[1] == 3 else image
+        embeddings = image
+        if image.shape[1] == IMAGE_CHANNELS:
+            lower = torch.is_autocast_enabled(self.device.type)
+            embeddings = self.encode(image, "bf16" if lower else "fp32")
         if classes:
             prompted = None
             if prompts is not None:
@@ -318,7 +375,7 @@ class SamNetwork(nn.Module):
         """Decode prompts that all have the same parts."""
         # bfloat16 cannot hold a coordinate of a 1024 frame, so positions never see autocast.
         with torch.autocast(self.device.type, enabled=False):
-            sparse, dense = self._encode_prompts(prompts)
+            sparse, dense = embed_prompts(self.prompt_encoder, prompts)
             position = self.prompt_encoder.get_dense_pe().flatten(2).transpose(1, 2)
         # Channels last: (B, h, w, C) and (N, h, w, C).
         image = image_embeddings.permute(0, 2, 3, 1).contiguous()
@@ -326,67 +383,7 @@ class SamNetwork(nn.Module):
         logits, iou_predictions = decode_tokens(self.mask_decoder, image, position, sparse, slots)
         return DecodeOutput(logits, iou_predictions[:, slots.start : slots.stop])
 
-    def _encode_prompts(self, prompts: Prompts) -> tuple[torch.Tensor, torch.Tensor]:
-        """Embed prompts of one kind: sparse (N, T, C), dense (N, C, h, w)."""
-        points = None
-        if prompts.point_coords is not None and prompts.point_labels is not None:
-            count = int((prompts.point_labels[0] != NO_POINT).sum())
-            if count:
-                # Padding goes last, so that rows of one kind have their points side by side.
-                absent = prompts.point_labels == NO_POINT
-                order = torch.argsort(absent.int(), dim=1, stable=True)
-                order = order[:, :count]
-                coords = prompts.point_coords.gather(1, order[..., None].expand(-1, -1, 2))
-                # Upstream's own label of a blank token is -1.
-                points = (coords, prompts.point_labels.gather(1, order).clamp(min=-1))
-        boxes = prompts.boxes if bool(prompts.row_has_box()[0]) else None
-        masks = prompts.mask_inputs if bool(prompts.row_has_mask()[0]) else None
-        if points is None and boxes is None and masks is None:
-            masks_absent = self.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
-            _, height, width = self.embedding_shape
-            dense = masks_absent.expand(len(prompts), -1, height, width)
-            sparse = dense.new_zeros(len(prompts), 0, self.embedding_shape[0])
-            return sparse, dense
-        sparse, dense = self.prompt_encoder(points, boxes, masks)
-        return sparse, dense
-
     def _empty_output(self, masks: int) -> DecodeOutput:
         side = self.long_side // LOW_RES_STRIDE
         empty = torch.zeros(0, masks, side, side, device=self.device)
         return DecodeOutput(empty, empty.new_zeros(0, masks))
-
-
-def _leave_encoder_out(
-    module: nn.Module, state: dict[str, Any], prefix: str, local_metadata: Mapping[str, Any]
-) -> None:
-    """Drop the frozen encoder from a state dict; its identity stays."""
-    for key in [key for key in state if key.startswith(prefix + ENCODER_PREFIX)]:
-        del state[key]
-
-
-def _check_and_restore_encoder(
-    module: nn.Module, state: dict[str, Any], prefix: str, *_unused: Any
-) -> None:
-    """Complete a state without encoder by the module's own, once the identities agree.
-
-    A network without semantic head gets the one that the state has.
-    """
-    assert isinstance(module, SamNetwork)
-    identity = state.get(prefix + ENCODER_IDENTITY)
-    if identity is not None and not torch.equal(identity.cpu(), module.encoder_identity.cpu()):
-        raise InputError(
-            f"these decoder weights were trained on another encoder (sha256 "
-            f"{bytes(identity.cpu().tolist()).hex()[:16]}…) than the one loaded, {module.name} "
-            f"(sha256 {module.encoder_sha256[:16]}…); load the model they were trained on"
-        )
-    own = module.image_encoder.state_dict(prefix=prefix + ENCODER_PREFIX)
-    for key, value in own.items():
-        if key in state and not torch.equal(state[key].to(value), value):
-            raise InputError(
-                f"{key} differs from the loaded {module.name} encoder, which is frozen; "
-                f"load that checkpoint with load_sam(..., checkpoint=FILE) instead"
-            )
-        state[key] = value
-    state.setdefault(prefix + ENCODER_IDENTITY, module.encoder_identity)
-    if (values := values_to_restore(module.semantic_head, state, prefix)) is not None:
-        module.add_semantic_head(values)

@@ -15,6 +15,7 @@ from samonai.training.inferer import DecoderInferer
 from samonai.training.interactive import interactive_update
 from samonai.training.losses import MaskLoss, MaskTargets
 from samonai.training.mixing import EmbeddingMix
+from samonai.training.parameters import ShowParameters
 from samonai.training.prepare import TrainingData, prepare_training
 from samonai.training.semantic import ClassTargets, SemanticLoss
 from samonai.training.validation import CaseDice, HeadsDice, SemanticDice, dice_by_head
@@ -37,6 +38,7 @@ __all__ = [
     "RunCheckpoint",
     "SemanticDice",
     "SemanticLoss",
+    "ShowParameters",
     "StopOnNan",
     "TrainingData",
     "TrainingProgress",

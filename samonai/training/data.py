@@ -16,6 +16,7 @@ from samonai.geometry import FrameGeometry
 from samonai.prompts import Prompts, concatenate_prompts
 from samonai.sampling import PromptSampler
 from samonai.training.balance import BalancedDraw
+from samonai.training.frame_images import FrameImages
 from samonai.training.heads import PROMPTABLE, SEMANTIC, HeadTargets
 from samonai.training.losses import MaskTargets
 from samonai.training.mixing import EmbeddingMix, mix_with_next
@@ -30,13 +31,13 @@ class StoredCase(NamedTuple):
 
     Attributes:
         case_id: The case's name.
-        embeddings: Its frames' embeddings.
+        embeddings: Its frames' embeddings; or their images, where the encoder is trained.
         targets: Its frames' objects.
         views: The same of each augmented view that is stored beside it.
     """
 
     case_id: str
-    embeddings: SourceEmbeddings
+    embeddings: SourceEmbeddings | FrameImages
     targets: SourceTargets
     views: tuple["StoredCase", ...] = ()
 
@@ -58,7 +59,7 @@ class FrameSample(NamedTuple):
     """One frame as the decoder is trained on it.
 
     Attributes:
-        embedding: float16 (C, h, w).
+        embedding: float16 (C, h, w); or float32 (3, S, S), the model image.
         prompts: N prompts on image 0, one per object.
         masks: bool (N, 256, 256), the objects in the low-res frame.
         valid: bool (256, 256), False on padding and on invalid pixels.

@@ -17,6 +17,7 @@ from samonai.sam.network import SamNetwork
 from samonai.sampling import PromptSampler
 from samonai.training.handlers import BEST_FILE, HISTORY_JSON, is_main_process
 from samonai.training.heads import trained_heads
+from samonai.training.parameters import trainable_parameters
 from samonai.training.prepare import TrainingData
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ def export_best(
     best: dict[str, Any] = max(validated, key=lambda row: row["val_dice"], default={})
     metadata = DecoderMetadata(
         model=plain.name,
-        encoder_sha256=plain.encoder_sha256,
+        encoder_sha256=plain.stock_sha256,
         normalisation=plain.normalisation.to_metadata(),
         domain=domain.name,
         domain_settings=domain.settings(),
@@ -66,6 +67,7 @@ def export_best(
             **data.provenance(),
             "prompts": sampler.settings(),
             "epochs_done": len(history),
+            "trainable_parameters": trainable_parameters(plain),
             "versions": {
                 "samonai": __version__,
                 **{name: version(name) for name in ("monai", "torch", "segment-anything")},

@@ -7,6 +7,7 @@ from monai.inferers import Inferer
 from torch import nn
 
 from samonai.prompts import Prompts
+from samonai.sam.network import IMAGE_CHANNELS, SamNetwork
 from samonai.sam.outputs import DecodeOutput, HeadsOutput, choose_masks
 
 
@@ -39,7 +40,8 @@ class DecoderInferer(Inferer):
         """Decode prompts, one mask each, and the classes of the frames where they are asked for.
 
         Args:
-            inputs: float (B, C, h, w) embeddings.
+            inputs: float (B, C, h, w) embeddings; or float (B, 3, S, S) model images, where the
+                encoder is trained.
             network: A `SamNetwork`, also wrapped for several processes.
             prompts: N prompts over the B images.
             classes: Let the semantic head answer too, in the same pass.
@@ -50,6 +52,16 @@ class DecoderInferer(Inferer):
             return self.slots(inputs, network, prompts, every_slot=False)
         output = self.slots(inputs, network, prompts, every_slot=True)
         return choose_masks(output, prompts.row_is_ambiguous())
+
+    def encode(self, inputs: torch.Tensor, network: nn.Module) -> torch.Tensor | None:
+        """Encode model images once for several passes; None where there is nothing to encode.
+
+        A network that is wrapped for several processes must do all of a pass by itself, so it
+        encodes in every pass.
+        """
+        if inputs.shape[1] != IMAGE_CHANNELS or not isinstance(network, SamNetwork):
+            return None
+        return network.encode(inputs, "bf16" if self.amp else "fp32")
 
     def slots(
         self, inputs: torch.Tensor, network: nn.Module, prompts: Prompts, every_slot: bool

@@ -94,6 +94,10 @@ class InteractiveUpdate:
         engine.state.output = {CommonKeys.IMAGE: inputs, CommonKeys.LABEL: targets}
         engine.network.train()
         engine.optimizer.zero_grad(set_to_none=engine.optim_set_to_none)
+        # Where the encoder is trained, all rounds share one encoding, and its gradient comes last.
+        encoded = engine.inferer.encode(inputs, engine.network)
+        if encoded is not None:
+            inputs = encoded.detach().requires_grad_(encoded.requires_grad)
         prompts: Prompts = kwargs["prompts"]
         output: DecodeOutput | HeadsOutput | None = None
         total = torch.zeros((), device=inputs.device)
@@ -103,6 +107,8 @@ class InteractiveUpdate:
         if len(prompts):
             output, loss = self._all_rounds(engine, inputs, targets, prompts, batchdata)
             total += loss
+        if encoded is not None and inputs.grad is not None:
+            encoded.backward(inputs.grad)
         engine.state.output |= {CommonKeys.PRED: output, CommonKeys.LOSS: total}
         engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
         engine.optimizer.step()

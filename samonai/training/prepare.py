@@ -9,14 +9,16 @@ from typing import Any
 import torch.distributed as dist
 
 from samonai.domains.base import Case, Domain
-from samonai.embeddings.encode import EncodeReport
+from samonai.embeddings.encode import EncodeReport, encode_cases
 from samonai.embeddings.store import EmbeddingStore
 from samonai.embeddings.target_store import load_targets
 from samonai.embeddings.views import Augmentation, encode_views, summed
 from samonai.errors import InputError
 from samonai.sam.network import SamNetwork
+from samonai.sam.tuning import TrainParts
 from samonai.sampling import PromptSampler
 from samonai.training.data import FrameDataset, StoredCase
+from samonai.training.frame_images import FrameImages, ImageCache
 from samonai.training.handlers import is_main_process
 from samonai.training.heads import PROMPTABLE, check_heads
 from samonai.training.mixing import EmbeddingMix
@@ -82,6 +84,7 @@ def prepare_training(
     empty_frames: float = 1.0,
     empty_rate: float = 0.2,
     class_balance: float = 1.0,
+    parts: str = "decoder",
 ) -> TrainingData:
     """Find the cases, split them, encode what the store lacks, and make the datasets.
 
@@ -109,11 +112,16 @@ def prepare_training(
             validated on, evenly spaced in each case.
         empty_rate: Share of an epoch's frames that have no object, see `BalancedDraw`.
         class_balance: From 0 to 1, see `BalancedDraw`.
+        parts: What is trained, see `samonai.sam.tuning`. With a part of the encoder the store
+            keeps targets only, and frames are encoded as they come.
 
     Raises:
         InputError: The data cannot be used as they are.
     """
     check_heads(heads)
+    tunes_encoder = TrainParts.parse(parts).tunes_encoder
+    if tunes_encoder and views > 1:
+        raise InputError(f"views={views} are stored embeddings, which {parts} cannot use; set 1")
     cases = domain.find_cases(images, labels)
     if unlabelled := [case.case_id for case in cases if case.label is None]:
         raise InputError(
@@ -126,6 +134,20 @@ def prepare_training(
     opened = EmbeddingStore(store)
 
     def encode() -> list[EncodeReport]:
+        if tunes_encoder:
+            return [
+                encode_cases(
+                    network,
+                    domain,
+                    used,
+                    opened,
+                    precision=precision,
+                    frames="none",
+                    min_area=min_area,
+                    components=components,
+                    progress=False,
+                )
+            ]
         return encode_views(
             network,
             domain,
@@ -144,7 +166,17 @@ def prepare_training(
     reports = _main_process_first(encode)
     report = summed(reports)
     logger.info("%s", report.summary())
-    stored = _open_cases(opened, report, used)
+    if tunes_encoder:
+        stored = _cases_with_images(opened, report, used, domain, network)
+        count = sum(len(case.targets.indices) for case in stored)
+        logger.warning(
+            "%s trains the encoder, so no embedding is stored: all of %d frames go through it, "
+            "forth and back, in every epoch; a decoder would see them encoded once",
+            parts,
+            count,
+        )
+    else:
+        stored = _open_cases(opened, report, used)
     # By name: a case without any object has no place in the store, nor among these.
     held_out = {case.case_id for case in split.val}
     classes = _class_names(domain, images, labels, stored)
@@ -211,6 +243,29 @@ def _open_cases(
             )
         if embeddings is not None:
             stored.append(StoredCase(case.case_id, embeddings, targets))
+    return stored
+
+
+def _cases_with_images(
+    store: EmbeddingStore,
+    report: EncodeReport,
+    used: Sequence[Case],
+    domain: Domain,
+    network: SamNetwork,
+) -> list[StoredCase]:
+    """Return the cases with their frames' images in the place of embeddings."""
+    cache = ImageCache()
+    stored = []
+    for case, encoded in zip(used, report.cases, strict=True):
+        assert encoded.targets_key is not None, "only labelled cases come here"
+        targets = load_targets(store, encoded.targets_key)
+        if targets is None:
+            raise InputError(
+                f"case {case.case_id} is no longer in the store {store.url}; run again"
+            )
+        if targets.indices:
+            images = FrameImages(domain, case, network, targets.indices, cache)
+            stored.append(StoredCase(case.case_id, images, targets))
     return stored
 
 

@@ -1,0 +1,84 @@
+"""Which parameters of a network are trained: counted, and shown at the start of a run."""
+
+from typing import NamedTuple
+
+from ignite.engine import Engine, Events
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from samonai.training.handlers import is_main_process
+
+
+class ParameterCount(NamedTuple):
+    """The parameters of one part of a network.
+
+    Attributes:
+        name: The part, such as "mask_decoder.transformer".
+        total: How many numbers it has.
+        trained: How many of them are trained.
+    """
+
+    name: str
+    total: int
+    trained: int
+
+
+def parameter_counts(network: nn.Module) -> list[ParameterCount]:
+    """Count a network's parameters by part: each child of each of its children."""
+    counts: dict[str, list[int]] = {}
+    for name, parameter in network.named_parameters():
+        count = counts.setdefault(".".join(name.split(".")[:2]), [0, 0])
+        count[0] += parameter.numel()
+        count[1] += parameter.numel() * parameter.requires_grad
+    return [ParameterCount(name, *count) for name, count in counts.items()]
+
+
+def trainable_parameters(network: nn.Module) -> int:
+    """Return how many numbers are trained."""
+    return sum(count.trained for count in parameter_counts(network))
+
+
+def parameter_table(network: nn.Module) -> Table:
+    """Lay out the parts that are trained, their sizes, and their share of the whole network."""
+    counts = parameter_counts(network)
+    everything = sum(count.total for count in counts)
+    table = Table(title="what is trained", title_justify="left")
+    table.add_column("part")
+    for name in ("parameters", "trained", "share of all"):
+        table.add_column(name, justify="right")
+    for count in counts:
+        if count.trained:
+            table.add_row(*_cells(count, everything))
+    table.add_section()
+    trained = sum(count.trained for count in counts)
+    table.add_row(*_cells(ParameterCount("whole network", everything, trained), everything))
+    return table
+
+
+def _cells(count: ParameterCount, everything: int) -> tuple[str, str, str, str]:
+    share = 100 * count.trained / max(everything, 1)
+    return count.name, f"{count.total:,}", f"{count.trained:,}", f"{share:.2f} %"
+
+
+class ShowParameters:
+    """Shows the table of trainable parameters when a run starts; only the main process does.
+
+    Args:
+        network: The network, also wrapped for several processes.
+        console: Where to show it; standard error by default.
+    """
+
+    def __init__(self, network: nn.Module, console: Console | None = None) -> None:
+        """Keep what is shown."""
+        self.network = getattr(network, "module", network)
+        self.console = console or Console(stderr=True)
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to the trainer."""
+        if is_main_process():
+            engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Show the table."""
+        self.console.print(parameter_table(self.network))
