@@ -220,7 +220,7 @@ def saved(network: SamNetwork, path: Path, parts: str) -> Path:
         domain="medical",
         domain_settings={},
         classes={"1": "one"},
-        training={"train_parts": parts},
+        training={"train_parts": parts, "encoder_changed": bool(network.tuned_names)},
         metrics={},
     )
     return save_decoder(network, path, metadata)

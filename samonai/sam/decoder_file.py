@@ -14,7 +14,6 @@ from samonai.files import write_atomically
 from samonai.sam.encoder_state import ENCODER_PREFIX
 from samonai.sam.lora import portable_state
 from samonai.sam.network import SamNetwork
-from samonai.sam.tuning import TrainParts
 
 FORMAT_VERSION = 1
 _KEY = "samonai"
@@ -52,7 +51,7 @@ class DecoderMetadata:
     @property
     def tunes_encoder(self) -> bool:
         """Return whether the file changes the encoder too."""
-        return TrainParts.parse(self.training.get("train_parts", "decoder")).tunes_encoder
+        return bool(self.training.get("encoder_changed", False))
 
 
 def save_decoder(network: SamNetwork, path: Path | str, metadata: DecoderMetadata) -> Path:

@@ -68,6 +68,7 @@ def export_best(
             "prompts": sampler.settings(),
             "epochs_done": len(history),
             "trainable_parameters": trainable_parameters(plain),
+            "encoder_changed": bool(plain.tuned_names),
             "versions": {
                 "samonai": __version__,
                 **{name: version(name) for name in ("monai", "torch", "segment-anything")},
