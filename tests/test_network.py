@@ -8,6 +8,7 @@ from segment_anything.modeling import Sam
 from samonai.errors import InputError
 from samonai.prompts import NO_POINT, Prompts, concatenate_prompts
 from samonai.sam.network import SamNetwork
+from samonai.sam.prompt_embedding import embed_prompts
 
 BOX = [100.0, 120.0, 600.0, 500.0]
 
@@ -184,7 +185,7 @@ def test_autocast_leaves_coordinates_alone(tiny_network):
     embeddings = torch.randn(1, *tiny_network.embedding_shape)
     prompts = Prompts.from_boxes([[700.5, 611.25, 903.75, 800.0]])
     with torch.no_grad():
-        expected = tiny_network._encode_prompts(prompts)[0]
+        expected = embed_prompts(tiny_network.prompt_encoder, prompts)[0]
         seen = []
         tiny_network.mask_decoder.transformer.layers[0].self_attn.register_forward_pre_hook(
             lambda module, arguments, named: seen.append(named["q"][:, 5:].float()),

@@ -343,6 +343,7 @@ def test_rounds_share_one_encoding_and_its_gradient(tiny_network) -> None:
     assert found["image_encoder.blocks.1.attn.qkv.weight"].any()
 
 
+@pytest.mark.slow
 def test_a_run_that_tunes_the_encoder_by_command(tmp_path: Path, capsys) -> None:
     images, labels = write_scans(tmp_path, CASES[:2])
     data = ["--images", str(images), "--labels", str(labels)]
