@@ -1,6 +1,7 @@
 """COCO annotations as features: polygons, and run lengths through pycocotools."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -95,4 +96,7 @@ def _decode(segmentation: dict[str, Any], size: tuple[int, int]) -> Any:
         raise ValueError(f"size {segmentation['size']}, the raster has {list(size)}")
     if isinstance(segmentation["counts"], list):
         segmentation = coco.frPyObjects(segmentation, *size)
-    return coco.decode(segmentation)
+    with warnings.catch_warnings():
+        # Its arrays do not know NumPy 2's way of being copied, and are copied all the same.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return coco.decode(segmentation)
