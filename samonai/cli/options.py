@@ -58,12 +58,16 @@ Domain = Annotated[
 Images = Annotated[
     Path,
     typer.Option(
-        help="Folder of volumes (NIfTI, NRRD, MetaImage, folders of DICOM), or a dataset.json."
+        help="Folder of volumes (NIfTI, NRRD, MetaImage, folders of DICOM), or a dataset.json; of "
+        "rasters; of pages (PNG, JPEG, TIFF, WebP, PDF)."
     ),
 ]
 Labels = Annotated[
     Path | None,
-    typer.Option(help="Folder of label maps with the images' names; a data list may name them."),
+    typer.Option(
+        help="Folder of label maps with the images' names; a data list may name them. Rasters: "
+        "also a vector file; pages: COCO, or PAGE-XML, ALTO or masks with the pages' names."
+    ),
 ]
 Model = Annotated[str, typer.Option(help="micro, vit_b, vit_l, vit_h, vit_t or medsam_vit_b.")]
 Heads = Annotated[

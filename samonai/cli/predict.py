@@ -30,7 +30,11 @@ def predict(
         ),
     ] = None,
     prompt: Annotated[
-        str | None, typer.Option(help="Name of the class to find without boxes; by default all.")
+        str | None,
+        typer.Option(
+            help="Name of the class to find without boxes; by default all. Documents: also words, "
+            "regex:PATTERN or a question; what is not on the page is not found."
+        ),
     ] = None,
     run: Annotated[
         list[Path] | None,

@@ -78,11 +78,14 @@ def average_precision(
     """
     coco = _pycocotools()
     evaluation = coco.cocoeval.COCOeval(iouType="segm")
-    cases = {one.case: number for number, one in enumerate([*reference, *predicted], 1)}
-    truth = _dataset(coco, reference, cases, classes)
+    images = {
+        one.case: {"id": number, "height": one.rle["size"][0], "width": one.rle["size"][1]}
+        for number, one in enumerate([*reference, *predicted], 1)
+    }
+    truth = _dataset(coco, reference, images, classes)
     evaluation.cocoGt = truth
-    evaluation.cocoDt = _dataset(coco, predicted, cases, classes)
-    evaluation.params.imgIds = sorted(cases.values())
+    evaluation.cocoDt = _dataset(coco, predicted, images, classes)
+    evaluation.params.imgIds = sorted(image["id"] for image in images.values())
     evaluation.params.catIds = sorted(classes)
     evaluation.params.maxDets = [MOST_DETECTIONS]
     evaluation.params.areaRng = evaluation.params.areaRng[:1]
@@ -106,17 +109,17 @@ def average_precision(
 def _dataset(
     coco: Any,
     objects: Sequence[DetectedObject],
-    cases: Mapping[str, int],
+    images: Mapping[str, dict[str, int]],
     classes: Mapping[int, str],
 ) -> Any:
     dataset = coco.coco.COCO()
     dataset.dataset = {
-        "images": [{"id": number} for number in cases.values()],
+        "images": list(images.values()),
         "categories": [{"id": value, "name": name} for value, name in classes.items()],
         "annotations": [
             {
                 "id": number,
-                "image_id": cases[one.case],
+                "image_id": images[one.case]["id"],
                 "category_id": one.label,
                 "segmentation": one.rle,
                 "area": float(coco.mask.area(one.rle)),

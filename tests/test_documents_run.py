@@ -1,0 +1,112 @@
+"""Train, measure and predict on tiny pages, by the functions that the command line calls."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundle_factory import write_pages
+
+from samonai import api
+from samonai.domains.base import LabelMaps
+from samonai.domains.documents.answer import Answer
+from samonai.errors import InputError
+from samonai.run import Run
+from samonai.training.average_precision import average_precision, detected_objects
+
+NAMES = {1: "text", 2: "table"}
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pages(tmp_path_factory.mktemp("pages"))
+
+
+@pytest.fixture(scope="module")
+def run(pages: Path) -> Run:
+    return api.finetune(
+        "micro",
+        pages / "images",
+        pages / "labels",
+        domain="documents",
+        out=pages / "run",
+        epochs=2,
+        device="cpu",
+        progress=False,
+        classes="text,table",
+        learning_rate=0.001,
+    )
+
+
+def test_a_page_answers_classes_and_boxes(run: Run, pages: Path) -> None:
+    page = pages / "images" / "page_0.png"
+    answer = run.predict(page, prompt="class:table", device="cpu", progress=False)
+    assert isinstance(answer, Answer)
+    assert (answer.query, answer.kind, answer.size) == ("class:table", "class", (48, 36))
+    for hit in answer.hits:
+        assert hit.region is not None
+        assert hit.region.class_name == "table"
+        assert 0.5 <= hit.region.score <= 1
+    boxes = {"boxes": [[5, 6, 30, 18], [5, 26, 20, 40]], "classes": ["text", "table"]}
+    asked = run.predict(page, prompt=boxes, device="cpu", progress=False)
+    assert {hit.region.class_name for hit in asked.hits if hit.region} <= {"text", "table"}
+    assert asked.hits
+    assert asked.query is None
+
+
+def test_files_are_written_or_refused_in_one_line(run: Run, pages: Path, tmp_path: Path) -> None:
+    page = pages / "images" / "page_0.png"
+    formats = ("png", "coco", "page", "overlay")
+    paths = api.predict(
+        run, page, None, tmp_path / "out", formats=formats, device="cpu", progress=False
+    )
+    assert sorted(path.name for path in paths) == [
+        "page_0.coco.json", "page_0.overlay.png", "page_0.page.xml", "page_0.png",
+    ]  # fmt: skip
+    names = json.loads((tmp_path / "out" / "page_0.coco.json").read_text())["categories"]
+    assert names == [{"id": 1, "name": "text"}, {"id": 2, "name": "table"}]
+    with pytest.raises(InputError, match="knows text, table"):
+        run.predict(page, prompt="class:chart", out=tmp_path / "none", progress=False)
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("prompts", ["none", "slices"])
+def test_pages_are_measured_by_average_precision(
+    prompts: str, run: Run, pages: Path, tmp_path: Path
+) -> None:
+    metrics = run.evaluate(
+        pages / "images", pages / "labels", tmp_path / "eval", prompts=prompts, progress=False
+    )
+    found = metrics["average_precision"]
+    expected = {"finetuned"} if prompts == "none" else {"finetuned", "zero_shot", "box"}
+    assert set(found) == expected
+    assert set(found["finetuned"]["per_class"]) == {"text", "table"}
+    assert 0 <= found["finetuned"]["map"] <= 1
+    if prompts == "slices":  # the blocks are boxes
+        assert found["box"]["map_50"] == pytest.approx(1.0)
+    assert (tmp_path / "eval" / "index.html").is_file()
+
+
+def test_average_precision_counts_what_pycocotools_counts() -> None:
+    label = np.zeros((40, 40), np.int32)
+    instances = np.zeros_like(label)
+    for number, (row, column) in enumerate([(2, 2), (2, 22), (22, 2)], 1):
+        label[row : row + 10, column : column + 10] = 1 if number < 3 else 2
+        instances[row : row + 10, column : column + 10] = number
+    truth = LabelMaps(label, instances)
+    reference = detected_objects(truth, NAMES, "a")
+    assert len(reference) == 3
+    perfect = average_precision(reference, reference, NAMES)
+    assert (perfect["map"], perfect["map_50"]) == (1.0, 1.0)
+
+    # One of the two texts is there and half of it, the table is missed, and there is a wrong one.
+    predicted = np.zeros_like(instances)
+    predicted[2:12, 2:8] = 1
+    predicted[30:38, 30:38] = 2
+    maps = LabelMaps((predicted > 0).astype(np.int32), predicted, scores=np.array([0.9, 0.8]))
+    found = average_precision(detected_objects(maps, NAMES, "a"), reference, NAMES)
+    # Text: IoU 0.6 matches at 0.50, 0.55 and 0.60; recall 1/2 at precision 1, of 101 recalls 51.
+    assert found["per_class"]["text"] == pytest.approx(3 / 10 * 51 / 101)
+    assert found["per_class"]["table"] == 0
+    assert found["map_50"] == pytest.approx(51 / 101 / 2)
+    assert found["map_75"] == 0
