@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from samonai.cli.options import HAVE_OPTIONS
+
 Settings = Mapping[str, Any]
 
 _ONE_POINT: Settings = {
@@ -72,5 +74,6 @@ def command(regime: Regime) -> str:
     parts = ["samonai train medical …"]
     for key, value in regime.settings.items():
         text = str(value).lower() if isinstance(value, bool) else str(value)
-        parts.append(f"--train {text}" if key == "train_parts" else f"--set {key}={text}")
+        option = HAVE_OPTIONS.get(key)
+        parts.append(f"--set {key}={text}" if option is None else f"{option} {text}")
     return " ".join(parts)

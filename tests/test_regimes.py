@@ -16,6 +16,7 @@ from benchmarks.regimes import (
     write_tables,
 )
 from samonai.bundles import TRAIN, check_settings, config_files, plain_settings, read_config
+from samonai.cli.options import HAVE_OPTIONS
 
 CONFIG = read_config(config_files("medical", TRAIN))
 
@@ -42,6 +43,10 @@ def test_a_command_is_what_a_user_types() -> None:
     assert commands["embedding-mix"].endswith("--set embedding_mix=0.5")
     assert commands["one-point-multimask"].endswith("--set multimask=true")
     assert commands["iou-head"].endswith("--train iou_head")
+    # What has an option is refused as a setting.
+    assert not [
+        text for text in commands.values() for key in HAVE_OPTIONS if f"--set {key}=" in text
+    ]
 
 
 def test_the_split_is_the_manifests(tmp_path: Path) -> None:
