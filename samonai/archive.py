@@ -29,7 +29,7 @@ MANIFEST_FILE = "manifest.jsonl"
 # Where and how results are computed, and what is compared by its content.
 _NOT_COMPARED = {
     *("progress", "store", "device", "decoder", "members", "input", "boxes", "output_dir"),
-    *("network_def", "output_formats", "checkpoint"),
+    *("network_def", "output_formats", "checkpoint", "case_map"),
 }
 
 

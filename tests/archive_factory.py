@@ -15,6 +15,7 @@ from samonai.archive import MANIFEST_FILE
 from samonai.domains.base import Case
 from samonai.domains.medical import MedicalDomain, Volume
 from samonai.manifest import Manifest
+from samonai.pseudonyms import pseudonym
 from samonai.worklist import claimed, work_through
 
 SHAPE = (3, 12, 10)  # slices, rows, columns
@@ -102,7 +103,7 @@ def write_archive(root: Path, good: int, contents: int | None = None) -> dict[st
         write_study(folder, number % (contents or total))
         if number in spoiled:
             WAYS[spoiled[number]](folder)
-            broken[f"site{number % 3}__study{number:04d}__CT"] = spoiled[number]
+            broken[pseudonym(f"site{number % 3}__study{number:04d}__CT")] = spoiled[number]
     return broken
 
 

@@ -24,6 +24,7 @@ from samonai.domains.medical import MedicalDomain
 from samonai.domains.medical.studies import find_studies
 from samonai.errors import InputError
 from samonai.manifest import Manifest
+from samonai.pseudonyms import pseudonym
 from samonai.worklist import claimed, still_open, without_paths, work_through
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def test_killed_twice_nothing_is_lost_and_nothing_done_twice(tmp_path: Path) -> 
 def test_each_way_of_being_broken_has_its_own_reason(tmp_path: Path) -> None:
     broken = write_archive(tmp_path / "in", good=1)
     domain = MedicalDomain()
-    cases, left_out = find_studies(tmp_path / "in")
+    cases, left_out = domain.find_archive(tmp_path / "in")
     manifest = Manifest(tmp_path / MANIFEST_FILE, {})
     assert work_through(cases, manifest, domain.read, lambda case, volume: []) == 11
     assert left_out == {}
@@ -283,6 +284,21 @@ def test_studies_are_found_as_hospitals_lay_them_out(tmp_path: Path) -> None:
         find_studies(tmp_path / "bare")
 
 
+def test_folders_named_after_patients_are_not_named(tmp_path: Path) -> None:
+    write_study(tmp_path / "in" / CANARY / "one", 0)
+    write_study(tmp_path / "in" / CANARY / "two", 1)
+    WAYS["emptied"](tmp_path / "in" / CANARY / "two")
+    known = tmp_path / "map.csv"
+    cases, _ = MedicalDomain(case_map=known).find_archive(tmp_path / "in")
+    assert len(cases) == 2
+    assert all(CANARY not in case.case_id for case in cases)
+    assert f"{CANARY}__one__CT" in known.read_text("utf-8")
+    manifest = Manifest(tmp_path / MANIFEST_FILE, {})
+    work_through(cases, manifest, MedicalDomain().read, lambda case, volume: [])
+    assert sorted(manifest.states.values()) == ["done", "failed"]
+    assert CANARY not in (tmp_path / MANIFEST_FILE).read_text("utf-8")
+
+
 def test_an_archive_is_predicted(tmp_path: Path, tiny_network: "SamNetwork") -> None:
     write_study(tmp_path / "in" / "good", 0)
     write_study(tmp_path / "in" / "bad", 1)
@@ -292,17 +308,18 @@ def test_an_archive_is_predicted(tmp_path: Path, tiny_network: "SamNetwork") -> 
     out = tmp_path / "out"
     settings: dict[str, Any] = {"formats": ["dicom-seg", "nifti"], "measure": True}
     planned = predict_archive(tiny_network, tmp_path / "in", boxes, out, dry_run=True, **settings)
-    assert planned.waiting == ("bad__CT", "good__CT", "unprompted__CT")
+    good, bad, unprompted = map(pseudonym, ("good__CT", "bad__CT", "unprompted__CT"))
+    assert planned.waiting == tuple(sorted((good, bad, unprompted)))
     assert not out.exists()
     report = predict_archive(tiny_network, tmp_path / "in", boxes, out, **settings)
     assert report.states == {
-        "good__CT": "done", "bad__CT": "failed", "unprompted__CT": "failed",
+        good: "done", bad: "failed", unprompted: "failed",
     }  # fmt: skip
-    assert "no row for case unprompted__CT" in report.reasons["unprompted__CT"]
+    assert f"no row for case {unprompted}" in report.reasons[unprompted]
     assert report.summary() == "3 cases: 1 done, 2 failed, 0 skipped"
-    assert (out / "good__CT.measurements.json").is_file()
-    assert (out / "good__CT.nii.gz").is_file()
-    assert not list(out.glob("bad*"))
+    assert (out / f"{good}.measurements.json").is_file()
+    assert (out / f"{good}.nii.gz").is_file()
+    assert not list(out.glob(f"{bad}*"))
     again = predict_archive(tiny_network, tmp_path / "in", boxes, out, **settings)
     assert again.worked == 0
     with pytest.raises(InputError, match="other settings"):

@@ -131,10 +131,22 @@ class MedicalDomain:
         )
 
     def find_archive(self, root: Path) -> tuple[list[Case], dict[str, str]]:
-        """List the scans of an archive of studies; see `find_studies`."""
+        """List the scans of an archive of studies; see `find_studies`.
+
+        What comes from DICOM, readable or not, is called by a pseudonym, as in `find_cases`.
+        """
         from samonai.domains.medical.studies import find_studies  # pydicom is slow to import
 
-        return find_studies(root)
+        cases, left_out = find_studies(root)
+        given = [*left_out, *(case.case_id for case in cases if case.image.is_dir())]
+        hidden = {name: pseudonym(name) for name in given}
+        if self.case_map is not None and hidden:
+            write_case_map(self.case_map, {code: name for name, code in hidden.items()})
+        called = [replace(case, case_id=hidden.get(case.case_id, case.case_id)) for case in cases]
+        return (
+            sorted(called, key=lambda case: case.case_id),
+            {hidden[name]: reason for name, reason in left_out.items()},
+        )
 
     def class_names(
         self, images: Path | str, labels: Path | str | None = None
