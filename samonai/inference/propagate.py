@@ -29,7 +29,9 @@ class Propagation:
 
     Attributes:
         prompt: See `PROMPTS`.
-        margin: The box grows by this share of its width and height on each side.
+        margin: The box grows by this share of its width and height on each side, or shrinks where
+            it is negative. A decoder that was trained with tight boxes fills the box it is given,
+            and structures taper off: a box that grows runs away.
         area: The area may grow or shrink by up to this factor from one frame to the next.
         growth: The area may be up to this many times that on the prompted frame. A decoder that
             fills the box it is given lets a mask grow a little on every frame, which no other
@@ -41,7 +43,7 @@ class Propagation:
     """
 
     prompt: str = "box"
-    margin: float = 0.0
+    margin: float = -0.05
     area: float = 3.0
     growth: float = 1.5
     iou: float = 0.5
