@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--train-cases", type=int, help="use this many of the training subjects")
     parser.add_argument("--store", type=Path, help="keep embeddings here, for other runs too")
+    parser.add_argument("--amp", action="store_true", help="train in bfloat16 where it is native")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
 
@@ -60,6 +61,7 @@ def main() -> None:
         epochs=arguments.epochs,
         seed=arguments.seed,
         learning_rate=arguments.learning_rate,
+        amp=arguments.amp,
         store=arguments.store,
     )
     print(f"{len(split['train'])} training subjects, {len(split['val'])} held out")
