@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -70,6 +70,9 @@ class StackDomain:
 
     def settings(self) -> dict[str, Any]:
         return {"gain": self.gain}
+
+    def fit(self, cases: Sequence[Case]) -> None:
+        """Its stacks share nothing."""
 
     def find_cases(self, images: Path | str, labels: Path | str | None = None) -> list[Case]:
         return [

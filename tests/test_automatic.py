@@ -331,7 +331,9 @@ def test_a_run_without_semantic_head_says_so(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="a model as it is answers nothing else"):
         predict("micro", _scan(tmp_path), None, tmp_path / "masks")
     assert not (tmp_path / "masks").exists()
-    with pytest.raises(InputError, match="use one of slices, volume, clicks, none"):
+    with pytest.raises(
+        InputError, match="use one of slices, volume, clicks, middle, keyframes, none"
+    ):
         evaluation_prompts("nothing")
 
 

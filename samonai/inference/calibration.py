@@ -40,8 +40,9 @@ class CalibrationMetrics:
 
     def __init__(self, decoders: Sequence[Path | str], classes: Mapping[int, str]) -> None:
         """Start with no voxel."""
-        self.names = member_names(decoders)
-        self.scales = temperatures(decoders)
+        # A federated client is given weights, and has no file.
+        self.names = member_names(decoders) or ["network"]
+        self.scales = temperatures(decoders) or [1.0]
         self.classes = {int(value): name for value, name in classes.items()}
         self.histograms: dict[tuple[str, int], LogitHistogram] = {}
 
