@@ -38,6 +38,7 @@ HAVE_OPTIONS = {
     "evaluation_dir": "--out",
     "measure": "--measure",
     "output_dir": "--out",
+    "report": "--report or --no-report",
     "train_parts": "--train",
     "output_ending": "--ending",
     "output_formats": "--format",
