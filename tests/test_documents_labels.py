@@ -15,9 +15,6 @@ from samonai.domains.documents import prompts as prompts_module
 from samonai.errors import InputError
 from samonai.training.split import split_cases
 
-DATA = Path("/work/shared/data/documents")
-real = pytest.mark.skipif(not DATA.is_dir(), reason=f"needs the real pages of {DATA}")
-
 SIZE = (40, 30)
 SQUARE = [5, 4, 15, 4, 15, 14, 5, 14]
 
@@ -278,7 +275,6 @@ def test_pages_of_one_document_stay_together_in_a_split() -> None:
         split_cases(cases[:4])
 
 
-@real
 @pytest.mark.parametrize(
     ("folder", "labels", "count", "some"),
     [
@@ -288,10 +284,11 @@ def test_pages_of_one_document_stay_together_in_a_split() -> None:
     ],
 )
 def test_published_labels_lie_on_their_pages(
-    folder: str, labels: str, count: int, some: set[str]
+    shared_data: Path, folder: str, labels: str, count: int, some: set[str]
 ) -> None:
+    pages = shared_data / "documents" / folder
     domain = DocumentsDomain()
-    cases = domain.find_cases(DATA / folder, DATA / folder / labels)
+    cases = domain.find_cases(pages, pages / labels)
     domain.fit(cases)
     assert len(cases) == count
     assert domain.classes is not None
