@@ -1,5 +1,6 @@
 """Windows of a grid of pixels, and overlapping tiles that cover it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -141,6 +142,37 @@ class TileGrid:
             _ramp(window.height, self.overlap[0], window.row > 0, window.bottom < self.size[0]),
             _ramp(window.width, self.overlap[1], window.column > 0, window.right < self.size[1]),
         )
+
+    def merge(
+        self, labels: Mapping[int, npt.NDArray[np.integer]], name: str
+    ) -> npt.NDArray[np.int32]:
+        """Put labels of tiles on the grid; where they overlap, the heaviest tile's counts.
+
+        Args:
+            labels: Tile number to integer (h, w); pixels of no tile given are background.
+            name: What the grid is of, for the message.
+
+        Returns:
+            int32 (H, W).
+
+        Raises:
+            ValueError: A label has another size than its tile.
+        """
+        merged = np.zeros(self.size, np.int32)
+        weight = np.zeros(self.size, np.float32)
+        for index, label in labels.items():
+            window = self.window(index)
+            if label.shape != (window.height, window.width):
+                raise ValueError(
+                    f"tile {index} of {name}: label {label.shape}, expected "
+                    f"{(window.height, window.width)}"
+                )
+            rows, columns = self.weights(index)
+            own = rows[:, None] * columns
+            wins = own > weight[window.slices]
+            merged[window.slices][wins] = label[wins]
+            weight[window.slices][wins] = own[wins]
+        return merged
 
 
 def _starts(size: int, tile: int, overlap: int, offset: int) -> list[int]:

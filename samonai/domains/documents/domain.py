@@ -211,22 +211,7 @@ class DocumentsDomain:
         self, source: Page, frame_labels: Mapping[int, npt.NDArray[np.integer]]
     ) -> npt.NDArray[np.integer]:
         """Put the pieces' labels back on the page; where they overlap, the heaviest counts."""
-        grid = self.grid(source)
-        merged = np.zeros(source.size, np.int32)
-        weight = np.zeros(source.size, np.float32)
-        for index, label in frame_labels.items():
-            window = grid.window(index)
-            if label.shape != (window.height, window.width):
-                raise ValueError(
-                    f"piece {index} of {source.source_id}: label {label.shape}, expected "
-                    f"{(window.height, window.width)}"
-                )
-            rows, columns = grid.weights(index)
-            own = rows[:, None] * columns
-            wins = own > weight[window.slices]
-            merged[window.slices][wins] = label[wins]
-            weight[window.slices][wins] = own[wins]
-        return merged
+        return self.grid(source).merge(frame_labels, source.source_id)
 
     def maps(self, source: Page, prediction: Any = None) -> LabelMaps:
         """Return a prediction, or the page's own label, as whole arrays."""

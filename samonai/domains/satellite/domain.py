@@ -194,22 +194,7 @@ class SatelliteDomain(RasterSettings):
         self, source: Raster, frame_labels: Mapping[int, npt.NDArray[np.integer]]
     ) -> npt.NDArray[np.integer]:
         """Put tiles' labels back on the raster's grid; where they overlap, the heaviest counts."""
-        grid = self.grid(source)
-        merged = np.zeros(source.size, np.int32)
-        weight = np.zeros(source.size, np.float32)
-        for index, label in frame_labels.items():
-            part = grid.window(index)
-            if label.shape != (part.height, part.width):
-                raise ValueError(
-                    f"tile {index} of {source.source_id}: label {label.shape}, expected "
-                    f"{(part.height, part.width)}"
-                )
-            rows, columns = grid.weights(index)
-            own = rows[:, None] * columns
-            wins = own > weight[part.slices]
-            merged[part.slices][wins] = label[wins]
-            weight[part.slices][wins] = own[wins]
-        return merged
+        return self.grid(source).merge(frame_labels, source.source_id)
 
     def merger(self, source: Raster) -> Merger:
         """Return what blends the tiles' scores and joins objects across their borders."""
