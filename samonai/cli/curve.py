@@ -30,16 +30,9 @@ def curve(
     unet: Annotated[
         float, typer.Option(min=0, help="The U-Net's wall time in multiples of ours; 0: none.")
     ] = 1.0,
-    val_fraction: Annotated[
-        float | None, typer.Option(help="Share of the cases held out; 0.2 without a split.")
-    ] = None,
-    split: Annotated[
-        Path | None,
-        typer.Option(help='JSON {"train": [case, …], "val": [case, …]}; a case is a file\'s name.'),
-    ] = None,
-    groups: Annotated[
-        Path | None, typer.Option(help='JSON {"case": "patient", …}: patients are not torn apart.')
-    ] = None,
+    val_fraction: options.ValFraction = None,
+    split: options.SplitFile = None,
+    groups: options.Groups = None,
     seed: options.Seed = 0,
     store: options.Store = None,
     device: options.Device = None,

@@ -106,6 +106,16 @@ Device = Annotated[
     str | None, typer.Option(help="cpu, cuda or cuda:N; by default a GPU when there is one.")
 ]
 Seed = Annotated[int, typer.Option(help="Every random choice hangs on it.")]
+ValFraction = Annotated[
+    float | None, typer.Option(help="Share of the cases held out; 0.2 without a split.")
+]
+SplitFile = Annotated[
+    Path | None,
+    typer.Option(help='JSON {"train": [case, …], "val": [case, …]}; a case is a file\'s name.'),
+]
+Groups = Annotated[
+    Path | None, typer.Option(help='JSON {"case": "patient", …}: patients are not torn apart.')
+]
 Set = Annotated[
     list[str] | None,
     typer.Option(

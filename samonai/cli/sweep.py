@@ -26,16 +26,9 @@ def sweep(
     heads: options.Heads = None,
     trials: Annotated[int, typer.Option(min=1, help="How many trials there shall be.")] = 20,
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of each trial.")] = 20,
-    val_fraction: Annotated[
-        float | None, typer.Option(help="Share of the cases held out; 0.2 without a split.")
-    ] = None,
-    split: Annotated[
-        Path | None,
-        typer.Option(help='JSON {"train": [case, …], "val": [case, …]}; a case is a file\'s name.'),
-    ] = None,
-    groups: Annotated[
-        Path | None, typer.Option(help='JSON {"case": "patient", …}: patients are not torn apart.')
-    ] = None,
+    val_fraction: options.ValFraction = None,
+    split: options.SplitFile = None,
+    groups: options.Groups = None,
     seed: options.Seed = 0,
     store: options.Store = None,
     device: options.Device = None,

@@ -27,13 +27,8 @@ def train(
     sha256: options.Sha256 = None,
     heads: options.Heads = None,
     epochs: Annotated[int, typer.Option(min=1, help="Most often each frame is seen.")] = 20,
-    val_fraction: Annotated[
-        float | None, typer.Option(help="Share of the cases held out; 0.2 without a split.")
-    ] = None,
-    split: Annotated[
-        Path | None,
-        typer.Option(help='JSON {"train": [case, …], "val": [case, …]}; a case is a file\'s name.'),
-    ] = None,
+    val_fraction: options.ValFraction = None,
+    split: options.SplitFile = None,
     folds: Annotated[
         int | None,
         typer.Option(min=2, help="Train so many runs, each with another part held out."),

@@ -20,8 +20,9 @@ from samonai.domains.satellite.prediction import RasterPrediction
 from samonai.domains.satellite.prompts import read_prompts
 from samonai.domains.satellite.raster import Raster, read_raster, sample_raster
 from samonai.domains.satellite.settings import RasterSettings
-from samonai.domains.satellite.tiles import Length, TileGrid, Window, blocks
+from samonai.domains.satellite.tiles import Length, blocks
 from samonai.domains.satellite.writer import DEFAULT_FORMATS, FORMATS, write_formats, write_label
+from samonai.domains.tiles import TileGrid, Window
 from samonai.errors import InputError
 from samonai.frame import Frame, FrameLocation
 from samonai.geometry import LONG_SIDE

@@ -4,10 +4,8 @@ import math
 import re
 from dataclasses import dataclass
 
-from samonai.domains.tiles import TileGrid, Window
+from samonai.domains.tiles import Window
 from samonai.errors import InputError
-
-__all__ = ["Length", "TileGrid", "Window", "blocks"]
 
 _LENGTH = re.compile(r"^\s*(?P<value>\d+(?:\.\d+)?)\s*(?P<unit>m|px)?\s*$")
 

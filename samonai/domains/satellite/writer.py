@@ -13,7 +13,7 @@ from samonai.domains.satellite.access import environment, one_line
 from samonai.domains.satellite.polygons import VECTOR_FORMATS, PolygonOptions, write_polygons
 from samonai.domains.satellite.prediction import BLOCK, RasterPrediction
 from samonai.domains.satellite.raster import Raster
-from samonai.domains.satellite.tiles import Window
+from samonai.domains.tiles import Window
 from samonai.errors import InputError
 from samonai.files import write_atomically
 
