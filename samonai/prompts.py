@@ -16,6 +16,9 @@ NO_POINT = -1
 BLANK_POINT = -2
 """The point label of a token that says nothing, but is there: what upstream makes of label -1."""
 
+UNKNOWN_ID = -1
+"""The id of an object that may be the same as one of a neighbouring frame."""
+
 # A logit beyond it says no more, and would only drive mask prompts off their range.
 _LARGEST_FED_BACK = 32.0
 
@@ -171,7 +174,8 @@ class FramePrompts:
             where a prompt has no box.
         classes: int64 (N,), label value of each object.
         object_ids: int64 (N,), 1 and up: prompts of several frames with one id ask for one
-            object, of which each frame shows a part. None: every prompt stands for its class.
+            object, of which each frame shows a part; `UNKNOWN_ID`: an object that other frames may
+            have found too. None: every prompt stands for its class.
         point_coords: float32 (N, P, 2), (x, y) in frame space. None: no points.
         point_labels: int64 (N, P): 1 inside, 0 outside, -1 no point there.
     """

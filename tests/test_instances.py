@@ -96,7 +96,7 @@ def frame() -> Frame:
 
 
 def finder(prompts: str, **options) -> InstanceFinder:
-    return InstanceFinder(OneFrame(None), Oracle(), prompts=prompts, **options)
+    return InstanceFinder(OneFrame(None), [Oracle()], prompts=prompts, **options)
 
 
 def pixels(found: list[Instance]) -> list[tuple[int, bytes]]:
@@ -160,7 +160,9 @@ class TestInstances:
 
     def test_a_random_network_gives_instances_in_the_frame(self, tiny_network, frame):
         network = tiny_network.add_semantic_head([3, 8])
-        found = InstanceFinder(Embedded(None), network, prompts="box_and_points", points_per_side=6)
+        found = InstanceFinder(
+            Embedded(None), [network], prompts="box_and_points", points_per_side=6
+        )
         for one in found(None, frame):
             x0, y0, x1, y1 = one.box
             assert 0 <= x0 < x1 <= SIZE[1]
@@ -179,18 +181,18 @@ class Embedded(SourceInferer):
 
 class TestGrid:
     def test_finds_every_object_once(self, frame):
-        found = GridMasks(OneFrame(None), Oracle(), points_per_side=16)(None, frame)
+        found = GridMasks(OneFrame(None), [Oracle()], points_per_side=16)(None, frame)
         masks = sorted(one.on_frame(SIZE).tobytes() for one in found)
         assert masks == sorted(cell.tobytes() for cell in CELLS)
         assert {one.value for one in found} == {0}
 
     def test_unsure_masks_are_dropped(self, frame):
-        assert GridMasks(OneFrame(None), Oracle(), 16, min_iou=0.96)(None, frame) == []
+        assert GridMasks(OneFrame(None), [Oracle()], 16, min_iou=0.96)(None, frame) == []
         # Logits of 9 everywhere do not hold when the threshold moves by 10.
-        assert GridMasks(OneFrame(None), Oracle(), 16, stability_offset=10)(None, frame) == []
+        assert GridMasks(OneFrame(None), [Oracle()], 16, stability_offset=10)(None, frame) == []
 
     def test_with_all_thresholds_down_the_whole_frame_is_a_mask_too(self, frame):
-        found = GridMasks(OneFrame(None), Oracle(), 16, min_iou=0.4)(None, frame)
+        found = GridMasks(OneFrame(None), [Oracle()], 16, min_iou=0.4)(None, frame)
         assert len(found) == 5
         assert found[-1].area == SIZE[0] * SIZE[1]
 

@@ -10,9 +10,8 @@ from tiny_rasters import picture, write_raster
 
 from samonai.domains import Case
 from samonai.domains.satellite import Raster, SatelliteDomain
-from samonai.domains.satellite.merger import UNKNOWN_ID
 from samonai.domains.satellite.prediction import RasterPrediction
-from samonai.prompts import FramePrompts
+from samonai.prompts import UNKNOWN_ID, FramePrompts
 
 
 @pytest.fixture

@@ -26,7 +26,8 @@ def predict(
         typer.Option(
             help="JSON (boxes, or clicks as points), CSV (columns case, i0, j0, k0, i1, j1, k1, "
             "class), a coarse label map, or a folder with one of these per case. Not needed by a "
-            "run trained with --heads semantic or both."
+            "run trained with --heads semantic or both, nor with --set automatic=grid, which asks "
+            "about points all over."
         ),
     ] = None,
     prompt: Annotated[

@@ -95,13 +95,22 @@ class Merger(Protocol):
     It may write what is finished while later frames are still to come.
     """
 
-    def add(self, frame: Frame, scores: npt.NDArray[np.float32], prompts: FramePrompts) -> None:
-        """Take the scores of one frame; frames come in ascending order of their index.
+    def add(
+        self,
+        frame: Frame,
+        scores: npt.NDArray[np.float32],
+        prompts: FramePrompts,
+        confidence: npt.NDArray[np.floating] | None = None,
+    ) -> None:
+        """Take scores of one frame; frames come in ascending order of their index.
+
+        Objects of one frame may come in several calls, classes come at once.
 
         Args:
             frame: The frame, as the domain cut it.
             scores: float32 (N, H, W), logits or other scores, above 0 is inside; frame space.
             prompts: What each of the N scores answers to.
+            confidence: float (N,), how sure each object is, 0..1; None: the scores tell.
         """
         ...
 

@@ -22,13 +22,25 @@ class FrameMerger:
         """Start with no frame."""
         self._domain, self._source = domain, source
         self._labels: dict[int, npt.NDArray[np.integer]] = {}
+        self._best: tuple[int, npt.NDArray[np.float32]] | None = None
 
-    def add(self, frame: Frame, scores: npt.NDArray[np.float32], prompts: FramePrompts) -> None:
-        """Label a frame; nothing is predicted where it is not valid."""
-        label = label_from_scores(scores, prompts.classes)
+    def add(
+        self,
+        frame: Frame,
+        scores: npt.NDArray[np.float32],
+        prompts: FramePrompts,
+        confidence: npt.NDArray[np.floating] | None = None,
+    ) -> None:
+        """Label a frame, or go on labelling it; nothing is predicted where it is not valid."""
+        index = frame.location.index
+        label, best = label_from_scores(scores, prompts.classes), scores.max(0)
         if frame.valid is not None:
             label = np.where(frame.valid, label, 0)
-        self._labels[frame.location.index] = label
+        if self._best is not None and self._best[0] == index:
+            earlier = self._best[1] >= best
+            label = np.where(earlier, self._labels[index], label)
+            best = np.maximum(best, self._best[1])
+        self._labels[index], self._best = label, (index, best)
 
     def finish(self) -> npt.NDArray[np.integer]:
         """Return the label map on the source's grid."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -100,12 +101,12 @@ class TileGrid:
                     f"overlap: {overlap} pixels of a tile's {side}; expected at most half of it"
                 )
 
-    @property
+    @cached_property
     def rows(self) -> list[int]:
         """Return the first row of each row of tiles."""
         return _starts(self.size[0], self.tile[0], self.overlap[0], self.offset[0])
 
-    @property
+    @cached_property
     def columns(self) -> list[int]:
         """Return the first column of each column of tiles."""
         return _starts(self.size[1], self.tile[1], self.overlap[1], self.offset[1])

@@ -19,6 +19,7 @@ from samonai.inference.handlers import (
     LabelWriter,
 )
 from samonai.inference.inferer import FramePrompts, SourceInferer
+from samonai.inference.instances import ObjectFinding
 from samonai.inference.interpolate import interpolate_boxes
 from samonai.inference.measures import DetectionMeasure, ObjectMeasure, VolumeMeasure
 from samonai.inference.propagate import Propagation, Propagator
@@ -50,6 +51,7 @@ __all__ = [
     "LabelPrompts",
     "LabelWriter",
     "NoPrompts",
+    "ObjectFinding",
     "ObjectMeasure",
     "Propagation",
     "Propagator",

@@ -1,11 +1,13 @@
-"""What a run is asked: prompts from a file or a label, or nothing, which its semantic head answers.
+"""What a run is asked: prompts from a file or a label, or nothing.
+
+Without prompts its semantic head answers, or a grid of points (`ObjectFinding`).
 
 A decoder's file says which heads were trained. Asking for another one is an error here, before
 anything is read or encoded.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from samonai.errors import InputError
 from samonai.inference.from_file import FilePrompts
 from samonai.inference.from_labels import REGIMES, LabelPrompts
 from samonai.inference.inferer import Automatic
+from samonai.inference.instances import CLASSES, GRID, ObjectFinding
 from samonai.sam.decoder_file import read_decoder_metadata
 
 NO_PROMPTS = "none"
@@ -27,21 +30,24 @@ _NO_BASELINES = (
 
 @dataclass(frozen=True)
 class NoPrompts:
-    """Asks the semantic head about every case.
+    """Asks the semantic head, or a grid of points, about every case.
 
     Attributes:
         classes: Label values that are kept; None keeps all.
+        finding: How objects are found one by one; None: the class of each pixel is all.
     """
 
     classes: tuple[int, ...] | None = None
+    finding: ObjectFinding | None = None
 
     def __call__(self, domain: Domain, case: Case, source: Any) -> Automatic:
         """Return what every case is asked."""
-        return Automatic(self.classes)
+        return Automatic(self.classes, self.finding)
 
     def settings(self) -> dict[str, Any]:
         """Return the settings as JSON values, with what they mean for the baselines."""
-        return {"regime": NO_PROMPTS, "baselines": _NO_BASELINES}
+        finding = self.finding or ObjectFinding()
+        return {"regime": NO_PROMPTS, **finding.settings(), "baselines": _NO_BASELINES}
 
 
 def asked_prompts(
@@ -52,40 +58,48 @@ def asked_prompts(
     members: Sequence[Path | str] | None = None,
     several: bool = False,
     margin: float = 0.0,
+    finding: ObjectFinding | None = None,
 ) -> FilePrompts | NoPrompts:
     """Return what gives each case its prompts when predicting.
 
     Args:
-        boxes: File or folder of prompts, see `FilePrompts`; None asks the semantic head.
+        boxes: File or folder of prompts, see `FilePrompts`; None asks the semantic head, or a
+            grid of points.
         prompt: Name of the class that is wanted of the semantic head; None: all classes.
         decoder: The decoder's file; None: the model as it is.
         members: The further decoders of an ensemble.
         several: More than one case is asked about.
         margin: See `FilePrompts`.
+        finding: How objects are found without prompts; None: the class of each pixel is all.
 
     Raises:
         InputError: Both boxes and a class are given, the class is not known, or the decoder was
             not trained for what is asked.
     """
     decoders = [] if decoder is None else [decoder, *(members or ())]
-    names = {} if decoder is None else read_decoder_metadata(decoder).classes
-    classes = {int(value): name for value, name in names.items()}
+    classes = {int(value): name for value, name in _classes(decoders).items()}
     if boxes is not None:
         if prompt is not None:
             raise InputError(
                 f"prompt {prompt!r} asks the semantic head for a class, and boxes the promptable "
                 f"one for objects; give one of them"
             )
+        _check_not_finding(finding)
         _check_prompted(decoders)
         return FilePrompts(boxes, classes, several=several, margin=margin)
-    _check_automatic(decoders)
-    return NoPrompts(None if prompt is None else (class_by_name(prompt, classes),))
+    found = _found_without_prompts(finding, decoders)
+    if prompt is None:
+        return NoPrompts(finding=found)
+    if found is not None and found.automatic == GRID:
+        raise InputError(f"prompt {prompt!r}: a grid of points knows no classes; leave one out")
+    return NoPrompts((class_by_name(prompt, classes),), found)
 
 
 def evaluation_prompts(
     regime: str,
     decoder: Path | str | None = None,
     members: Sequence[Path | str] | None = None,
+    finding: ObjectFinding | None = None,
     **settings: Any,
 ) -> LabelPrompts | NoPrompts:
     """Return what gives each labelled case its prompts when measuring.
@@ -94,6 +108,7 @@ def evaluation_prompts(
         regime: One of those of `prompts_from_label`, or "none".
         decoder: The decoder's file; None where it is not there yet.
         members: The further decoders of an ensemble.
+        finding: How objects are found without prompts; None: the class of each pixel is all.
         **settings: See `LabelPrompts`.
 
     Raises:
@@ -104,9 +119,8 @@ def evaluation_prompts(
         raise InputError(f"prompts {regime!r} are not known; use one of {known}")
     decoders = [] if decoder is None else [decoder, *(members or ())]
     if regime == NO_PROMPTS:
-        if decoders:
-            _check_automatic(decoders)
-        return NoPrompts()
+        return NoPrompts(finding=_found_without_prompts(finding, decoders, known=bool(decoders)))
+    _check_not_finding(finding)
     _check_prompted(decoders)
     return LabelPrompts(regime, **settings)
 
@@ -131,17 +145,50 @@ def class_by_name(name: str, classes: Mapping[int, str]) -> int:
     return found[0]
 
 
+def _found_without_prompts(
+    finding: ObjectFinding | None, decoders: Sequence[Path | str], *, known: bool = True
+) -> ObjectFinding | None:
+    """Check that decoders can find what is asked for; return how, or None for classes alone."""
+    if finding is None or finding.automatic == CLASSES:
+        if known:
+            _check_automatic(decoders)
+        return None
+    _check_prompted(decoders)
+    if finding.automatic != GRID:
+        if known:
+            _check_automatic(decoders)
+        return finding
+    values = [int(value) for value in _classes(decoders)]
+    # What a run on one class answers is that class; else what is found is none of its classes.
+    return replace(
+        finding, grid_class=values[0] if len(values) == 1 else max(values, default=0) + 1
+    )
+
+
+def _classes(decoders: Sequence[Path | str]) -> dict[str, str]:
+    return read_decoder_metadata(decoders[0]).classes if decoders else {}
+
+
+def _check_not_finding(finding: ObjectFinding | None) -> None:
+    if finding is not None and finding.automatic != CLASSES:
+        raise InputError(
+            f"automatic={finding.automatic} finds objects where no prompts are given; leave out "
+            f"one of them"
+        )
+
+
 def _check_automatic(decoders: Sequence[Path | str]) -> None:
     if not decoders:
         raise InputError(
-            "no prompts given, and a model as it is answers nothing else; give boxes, or a run "
-            "trained with --heads semantic or --heads both"
+            "no prompts given, and a model as it is answers nothing else; give boxes, a run "
+            "trained with --heads semantic or --heads both, or automatic=grid, which asks about "
+            "points all over"
         )
     for path in decoders:
         if "semantic" not in read_decoder_metadata(path).heads:
             raise InputError(
                 f"{path} has no semantic head, which is what answers without prompts; give boxes, "
-                f"or train with --heads semantic or --heads both"
+                f"train with --heads semantic or --heads both, or ask with automatic=grid"
             )
 
 

@@ -182,7 +182,7 @@ class CertaintyWriter(Certainty):
             # A map of zeros would say that all is certain.
             logger.warning(
                 "%s: no uncertainty is known of a prediction that was carried from frame to frame, "
-                "fused over planes, or not asked for",
+                "fused over planes, found object by object, or not asked for",
                 name,
             )
             return

@@ -1,10 +1,9 @@
 """From prompts on frames to one label map on the source's own grid."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +17,21 @@ from samonai.embeddings.store import EmbeddingStore
 from samonai.errors import InputError
 from samonai.frame import Frame
 from samonai.geometry import FrameGeometry
+from samonai.inference.answers import (
+    Automatic,
+    CasePrompts,
+    ClassLogits,
+    FindObjects,
+    FrameAnswer,
+    FrameObserver,
+    Scores,
+)
 from samonai.inference.baselines import box_scores
+from samonai.inference.masks import asked_of
 from samonai.prompts import FramePrompts, Prompts
 from samonai.sam.network import DecodeOutput, SamNetwork
 
 logger = logging.getLogger(__name__)
-
-Scores = Callable[[Frame, FramePrompts], torch.Tensor]
-ClassLogits = Callable[[Frame], torch.Tensor]
 
 _SMALLEST_PROBABILITY = 1e-7
 
@@ -42,46 +48,6 @@ __all__ = [
     "class_values",
     "label_from_scores",
 ]
-
-
-@dataclass(frozen=True)
-class Automatic:
-    """No prompts: the semantic head labels every frame of a source.
-
-    Attributes:
-        classes: Label values that are kept, the others become background; None keeps all.
-    """
-
-    classes: tuple[int, ...] | None = None
-
-
-CasePrompts = Mapping[int, FramePrompts] | Automatic
-"""What a source is asked: prompts by frame index, or the semantic head."""
-
-
-class FrameAnswer(NamedTuple):
-    """What K networks say to the N prompts of one frame.
-
-    Attributes:
-        scores: float32 (K, N, H, W), frame space, on the CPU. Their mean over the networks makes
-            the label map: the highest wins, and 0 and below is background.
-        logits: float32 (K, N, H, W), whose sigmoid is the probability of the object. The scores
-            themselves for prompts; for the semantic head the log-odds of each class.
-        iou: float32 (K, N), each network's own estimate of its mask's IoU; None for the semantic
-            head, which makes none.
-    """
-
-    scores: torch.Tensor
-    logits: torch.Tensor
-    iou: torch.Tensor | None = None
-
-
-class FrameObserver(Protocol):
-    """Sees what every network said to a frame, before it is averaged and merged."""
-
-    def observe(self, frame: Frame, prompts: FramePrompts, answer: FrameAnswer) -> None:
-        """Take note of one prompted frame."""
-        ...
 
 
 class SourceInferer(Inferer):
@@ -150,6 +116,8 @@ class SourceInferer(Inferer):
         networks = [network] if alone else [network, *self.members]
         observers = [] if alone else self.observers
 
+        if isinstance(prompts, Automatic) and prompts.finding is not None:
+            return self.merge_objects(inputs, prompts.finding(self, networks, prompts.classes))
         if isinstance(prompts, Automatic):
             return self._merge_automatic(inputs, networks, prompts, observers)
 
@@ -201,10 +169,7 @@ class SourceInferer(Inferer):
             embedding: float (C, h, w).
             prompts: N prompts on image 0.
         """
-        said = [network.answer(embedding[None], prompts) for network in networks]
-        if len(said) == 1:
-            return said[0]
-        return DecodeOutput(*(torch.stack(parts).mean(0) for parts in zip(*said, strict=True)))
+        return _mean([network.answer(embedding[None], prompts) for network in networks])
 
     def embed(self, source: Any, frame: Frame, network: SamNetwork) -> torch.Tensor:
         """Return float32 (C, h, w): a frame's embedding, from the store where it is there.
@@ -261,17 +226,44 @@ class SourceInferer(Inferer):
         """
         merger = self.domain.merger(source)
         kept, asked = _asked_classes(values, keep)
+        for frame in self._frames_with_something(source):
+            found = logits(frame).numpy()
+            merger.add(frame, found[kept] - found[~kept].max(0), asked)
+        return merger.finish()
+
+    def merge_objects(self, source: Any, find: FindObjects) -> Any:
+        """Find the objects of every frame one by one, and let the domain merge the frames.
+
+        Blank frames have none. An object that several frames show has `UNKNOWN_ID` on each: a
+        merger whose frames overlap makes one object of it.
+
+        Args:
+            source: The source.
+            find: Gives the objects of a frame.
+
+        Returns:
+            What the domain's merger makes of them; for volumes the label map.
+        """
+        merger = self.domain.merger(source)
+        for frame in self._frames_with_something(source):
+            found = find(source, frame)
+            for start in range(0, len(found), self.prompts_at_once):
+                few = found[start : start + self.prompts_at_once]
+                scores = np.stack([one.scores(frame.size) for one in few])
+                merger.add(frame, scores, *asked_of(few))
+        return merger.finish()
+
+    def _frames_with_something(self, source: Any) -> Iterator[Frame]:
+        """Yield the frames that are not blank."""
         blank, count = 0, self.domain.frame_count(source)
         for index in range(count):
             frame = self.domain.frame(source, index)
             if frame.is_blank:
                 blank += 1
-                continue
-            found = logits(frame).numpy()
-            merger.add(frame, found[kept] - found[~kept].max(0), asked)
+            else:
+                yield frame
         if blank:
             logger.info("%s: %d of %d frames are blank, background", source.source_id, blank, count)
-        return merger.finish()
 
     def _merge_automatic(
         self,
@@ -321,16 +313,18 @@ class SourceInferer(Inferer):
     @torch.no_grad()
     def decode(
         self,
-        network: SamNetwork,
+        networks: Sequence[SamNetwork],
         embedding: torch.Tensor,
         prompts: FramePrompts,
         size: tuple[int, int],
         multimask_output: bool = False,
     ) -> Iterator[DecodeOutput]:
         """Yield low-res masks of a few prompts at a time, for who chooses before resizing them."""
-        model = prompts.to_model(FrameGeometry(size, network.long_side))
+        model = prompts.to_model(FrameGeometry(size, networks[0].long_side))
         for part in torch.arange(len(prompts)).split(self.prompts_at_once):
-            yield network.decode(embedding[None], model[part], multimask_output)
+            yield _mean(
+                [n.decode(embedding[None], model[part], multimask_output) for n in networks]
+            )
 
     def merge(self, source: Any, prompts: Mapping[int, FramePrompts], scores: Scores) -> Any:
         """Score the prompted frames in order, and let the domain merge what they say.
@@ -356,6 +350,12 @@ class SourceInferer(Inferer):
             embedder = Embedder(network, self.domain, self.store, precision=self.precision)
             self._embedder = network.image_encoder, embedder
         return self._embedder[1]
+
+
+def _mean(said: Sequence[DecodeOutput]) -> DecodeOutput:
+    if len(said) == 1:
+        return said[0]
+    return DecodeOutput(*(torch.stack(parts).mean(0) for parts in zip(*said, strict=True)))
 
 
 def class_values(network: SamNetwork) -> tuple[int, ...]:

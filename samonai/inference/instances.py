@@ -8,11 +8,12 @@ the class under the mask; and of answers that overlap the best is kept. A grid o
 whole frame is SAM's own automatic mask generator (arXiv:2304.02643, appendix B), for a model
 without semantic head.
 
-Nothing here knows what the objects are.
+`ObjectFinding` is what commands ask with; the domain's merger joins what several frames show of an
+object. Nothing here knows what the objects are.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from samonai.clicks import interior_pixel
 from samonai.errors import InputError
 from samonai.frame import Frame
 from samonai.geometry import FrameGeometry
+from samonai.inference.answers import FindObjects
 from samonai.inference.inferer import SourceInferer, class_values
 from samonai.inference.masks import Instance, make_instance, suppress
 from samonai.prompts import FramePrompts
@@ -32,7 +34,72 @@ from samonai.sam.outputs import DecodeOutput
 
 PROMPT_KINDS = ("none", "box", "points", "box_and_points")
 
+CLASSES, GRID = "classes", "grid"
+"""No objects one by one, but the class of each pixel; a grid of points."""
+
+AUTOMATIC = (CLASSES, *PROMPT_KINDS[1:], GRID)
+"""How objects are found without prompts."""
+
 _NEIGHBOURS = np.ones((3, 3), bool)
+_AT_ONCE = 256  # candidates in memory before those that overlap are left out
+
+Mask = tuple[npt.NDArray[np.bool_], float, torch.Tensor]
+"""A mask bool (H, W) in frame space, its IoU estimate, its logits in the low-res frame."""
+
+
+@dataclass(frozen=True)
+class ObjectFinding:
+    """How objects are found where no prompts are given.
+
+    Attributes:
+        automatic: "classes" tells no objects apart; "box", "points" and "box_and_points" let the
+            semantic head prompt the promptable one, see `InstanceFinder`; "grid" asks about points
+            all over a frame, see `GridMasks`.
+        points_per_side: Points along a frame's longer side.
+        min_score: Objects with a lower score are dropped; None: 0, and 0.88 for a grid.
+        grid_class: Label value of what a grid finds: it knows no classes.
+    """
+
+    automatic: str = CLASSES
+    points_per_side: int = 32
+    min_score: float | None = None
+    grid_class: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            InputError: One is not known or out of range.
+        """
+        if self.automatic not in AUTOMATIC:
+            raise InputError(f"automatic={self.automatic!r}: use one of {', '.join(AUTOMATIC)}")
+        if self.min_score is not None and not 0 <= self.min_score <= 1:
+            raise InputError(f"min_score={self.min_score:g}: expected 0 to 1")
+        _check_numbers(self.points_per_side, 1)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings as JSON values."""
+        return {
+            "automatic": self.automatic,
+            "points_per_side": self.points_per_side,
+            "min_score": self.min_score,
+        }
+
+    def __call__(
+        self,
+        inferer: SourceInferer,
+        networks: Sequence[SamNetwork],
+        classes: tuple[int, ...] | None = None,
+    ) -> FindObjects:
+        """Return what finds the objects of a frame; with several networks, by their average."""
+        given: dict[str, Any] = {"points_per_side": self.points_per_side}
+        if self.automatic == GRID:
+            if self.min_score is not None:
+                given["min_iou"] = self.min_score
+            # A pixel of a label map belongs to one object: parts of a better whole are left out.
+            return GridMasks(inferer, networks, value=self.grid_class, inside=0.8, **given)
+        given["min_score"] = self.min_score or 0.0
+        return InstanceFinder(inferer, networks, classes, self.automatic, **given)
 
 
 @dataclass(frozen=True)
@@ -41,7 +108,8 @@ class InstanceFinder:
 
     Attributes:
         inferer: Embeds and decodes.
-        network: Has a semantic head, and a promptable one unless `prompts` is "none".
+        networks: Their answers are averaged. Each has a semantic head, and a promptable one
+            unless `prompts` is "none".
         classes: Label values to find; None: all.
         prompts: What each component of the class map asks for: "box", its box, which refines it;
             "points", points on a grid within it, which split what touches; "box_and_points",
@@ -55,7 +123,7 @@ class InstanceFinder:
     """
 
     inferer: SourceInferer
-    network: SamNetwork
+    networks: Sequence[SamNetwork]
     classes: tuple[int, ...] | None = None
     prompts: str = "box"
     points_per_side: int = 32
@@ -70,7 +138,7 @@ class InstanceFinder:
         Raises:
             InputError: There is no semantic head, or a setting is out of range.
         """
-        known = class_values(self.network)
+        known = class_values(self.networks[0])
         if self.prompts not in PROMPT_KINDS:
             raise InputError(
                 f"instances from {self.prompts!r} are not known; use one of "
@@ -82,60 +150,49 @@ class InstanceFinder:
 
     def __call__(self, source: Any, frame: Frame) -> list[Instance]:
         """Return the instances on a frame of a source, best first."""
-        embedding = self.inferer.embed(source, frame, self.network)
-        logits = self.inferer.class_logits(self.network, embedding, frame)
-        probabilities = logits.softmax(0).numpy()
-        values = class_values(self.network)
+        embedding = self.inferer.embed(source, frame, self.networks[0])
+        said = [self.inferer.class_logits(n, embedding, frame) for n in self.networks]
+        probabilities = torch.stack(said).mean(0).softmax(0).numpy()
+        values = class_values(self.networks[0])
         best = probabilities.argmax(0)
         if frame.valid is not None:
             best[~frame.valid] = 0
         found: list[Instance] = []
+        most = _AT_ONCE
         for channel, value in enumerate(values):
             if channel and (self.classes is None or value in self.classes):
                 components = _components(best == channel, self.min_area)
-                found += self._instances(
-                    components, probabilities[channel], value, embedding, frame
-                )
+                for one in self._asked(components, embedding, frame):
+                    found.append(_with_class(one, value, probabilities[channel]))
+                    if len(found) > most:
+                        found = self._kept(found)
+                        most = len(found) + _AT_ONCE
+        return self._kept(found)
+
+    def _kept(self, found: list[Instance]) -> list[Instance]:
         kept = [one for one in found if one.score >= self.min_score]
         return suppress(kept, self.iou, self.inside)
 
-    def _instances(
-        self,
-        components: list[npt.NDArray[np.bool_]],
-        probability: npt.NDArray[np.float32],
-        value: int,
-        embedding: torch.Tensor,
-        frame: Frame,
-    ) -> list[Instance]:
-        """Return the candidates of one class."""
-        if not components:
-            return []
-        if self.prompts == "none":
-            masks = [(component, 1.0) for component in components]
-        else:
-            masks = list(self._asked(components, embedding, frame))
-        found = []
-        for mask, iou in masks:
-            if mask.sum() >= self.min_area:
-                found.append(make_instance(mask, value, iou, float(probability[mask].mean())))
-        return [one for one in found if one is not None]
-
     def _asked(
-        self, components: list[npt.NDArray[np.bool_]], embedding: torch.Tensor, frame: Frame
-    ) -> Iterator[tuple[npt.NDArray[np.bool_], float]]:
-        """Prompt with the components; yield masks in frame space and IoU estimates."""
+        self, components: list[Instance], embedding: torch.Tensor, frame: Frame
+    ) -> Iterator[Instance]:
+        """Yield the components as they are, or what their prompts are answered."""
+        if self.prompts == "none":
+            yield from components
+        if self.prompts == "none" or not components:
+            return
         asked = []
         if "box" in self.prompts:
             asked.append((_boxes(components), False))
         if "points" in self.prompts:
             # A point can mean a part or a whole, where the decoder was trained to say all of them.
-            points = _points_within(components, self.points_per_side)
-            asked.append((points, self.network.multimask))
+            points = _points_within(components, frame.size, self.points_per_side)
+            asked.append((points, self.networks[0].multimask))
         for prompts, several in asked:
             for output in self.inferer.decode(
-                self.network, embedding, prompts, frame.size, several
+                self.networks, embedding, prompts, frame.size, several
             ):
-                yield from _masks(output, frame, self.network.long_side)
+                yield from _masks(output, frame, self.networks[0].long_side, self.min_area)
 
 
 @dataclass(frozen=True)
@@ -144,24 +201,29 @@ class GridMasks:
 
     Attributes:
         inferer: Embeds and decodes.
-        network: The model; a semantic head has no part in it.
+        networks: The model, or several whose answers are averaged; a semantic head has no part
+            in it.
         points_per_side: Points along the frame's longer side.
         min_iou: Masks whose estimated IoU is lower are dropped.
         min_stability: So are those that change more than this, in IoU, between thresholds
             `stability_offset` above and below 0.
         stability_offset: In logits.
         min_area: Masks of fewer pixels are dropped.
-        iou: Of masks with a higher IoU the better one is kept; parts of others are kept.
+        iou: Of masks with a higher IoU the better one is kept.
+        inside: See `suppress`; 1 keeps parts of others.
+        value: Label value of the masks; 0: none is known.
     """
 
     inferer: SourceInferer
-    network: SamNetwork
+    networks: Sequence[SamNetwork]
     points_per_side: int = 32
     min_iou: float = 0.88
     min_stability: float = 0.95
     stability_offset: float = 1.0
     min_area: int = 10
     iou: float = 0.7
+    inside: float = 1.0
+    value: int = 0
 
     def __post_init__(self) -> None:
         """Check the settings.
@@ -172,20 +234,23 @@ class GridMasks:
         _check_numbers(self.points_per_side, self.min_area)
 
     def __call__(self, source: Any, frame: Frame) -> list[Instance]:
-        """Return the masks on a frame of a source as instances of class 0, best first."""
+        """Return the masks on a frame of a source, best first."""
         points = _grid(frame.size, self.points_per_side)
         if frame.valid is not None:
             points = points[frame.valid[points[:, 1].astype(int), points[:, 0].astype(int)]]
-        embedding = self.inferer.embed(source, frame, self.network)
-        found = []
+        embedding = self.inferer.embed(source, frame, self.networks[0])
+        found: list[Instance] = []
         outputs = self.inferer.decode(
-            self.network, embedding, _points(points), frame.size, multimask_output=True
+            self.networks, embedding, _points(points), frame.size, multimask_output=True
         )
+        long_side, most = self.networks[0].long_side, _AT_ONCE
         for output in outputs:
-            for mask, iou in _masks(self._good(output), frame, self.network.long_side):
-                if mask.sum() >= self.min_area:
-                    found.append(make_instance(mask, iou=iou))
-        return suppress([one for one in found if one is not None], self.iou)
+            found += _masks(self._good(output), frame, long_side, self.min_area)
+            if len(found) > most:
+                found = suppress(found, self.iou, self.inside)
+                most = len(found) + _AT_ONCE
+        kept = suppress(found, self.iou, self.inside)
+        return [replace(one, value=self.value) for one in kept]
 
     def _good(self, output: DecodeOutput) -> DecodeOutput:
         """Return the masks that pass both thresholds, one per row."""
@@ -196,42 +261,58 @@ class GridMasks:
         return DecodeOutput(logits[good][:, None], iou[good][:, None])
 
 
-def _masks(
-    output: DecodeOutput, frame: Frame, long_side: int
-) -> Iterator[tuple[npt.NDArray[np.bool_], float]]:
-    """Bring masks (n, M, ...) to the frame one by one; yield each with its IoU estimate."""
+def _masks(output: DecodeOutput, frame: Frame, long_side: int, min_area: int) -> Iterator[Instance]:
+    """Bring masks (n, M, ...) to the frame one by one; yield those that are large enough."""
     geometry = FrameGeometry(frame.size, long_side)
     low_res, estimates = output.low_res_logits.flatten(0, 1), output.iou_predictions.flatten()
-    for one, iou in zip(low_res, estimates.tolist(), strict=True):
-        mask = (geometry.logits_to_frame(one[None, None].float())[0, 0] > 0).cpu().numpy()
+    for one, iou in zip(low_res.float().cpu(), estimates.tolist(), strict=True):
+        mask = (geometry.logits_to_frame(one[None, None])[0, 0] > 0).numpy()
         if frame.valid is not None:
             mask &= frame.valid
-        yield mask, iou
+        if mask.sum() >= min_area:
+            found = make_instance(mask, iou=iou, low_res=one.half())
+            assert found is not None
+            yield found
 
 
-def _components(mask: npt.NDArray[np.bool_], min_area: int) -> list[npt.NDArray[np.bool_]]:
-    """Return the components of a mask (8-connectivity), each as bool (H, W)."""
-    parts, count = ndimage.label(mask, _NEIGHBOURS)
-    areas = np.bincount(parts.ravel(), minlength=count + 1)
-    return [parts == part for part in range(1, count + 1) if areas[part] >= min_area]
+def _with_class(one: Instance, value: int, probability: npt.NDArray[np.float32]) -> Instance:
+    """Return an instance of a class, given the class's probability (H, W) on the frame."""
+    x0, y0, x1, y1 = one.box
+    mean = float(probability[y0:y1, x0:x1][one.mask].mean())
+    return replace(one, value=value, probability=mean, score=one.iou * mean)
 
 
-def _boxes(components: list[npt.NDArray[np.bool_]]) -> FramePrompts:
-    found = [make_instance(component) for component in components]
-    boxes = np.array([one.box for one in found if one is not None], np.float32)
-    return FramePrompts(boxes.reshape(-1, 4), np.zeros(len(boxes), np.int64))
+def _components(mask: npt.NDArray[np.bool_], min_area: int) -> list[Instance]:
+    """Return the components of a mask (H, W), 8-connectivity."""
+    parts, _ = ndimage.label(mask, _NEIGHBOURS)
+    found = []
+    for part, (rows, columns) in enumerate(ndimage.find_objects(parts), 1):
+        crop = parts[rows, columns] == part
+        if np.count_nonzero(crop) >= min_area:
+            box = columns.start, rows.start, columns.stop, rows.stop
+            found.append(Instance(crop, box, 0, 1.0, 1.0, 1.0))
+    return found
 
 
-def _points_within(components: list[npt.NDArray[np.bool_]], points_per_side: int) -> FramePrompts:
+def _boxes(components: list[Instance]) -> FramePrompts:
+    boxes = np.array([one.box for one in components], np.float32)
+    return FramePrompts(boxes, np.zeros(len(boxes), np.int64))
+
+
+def _points_within(
+    components: list[Instance], size: tuple[int, int], points_per_side: int
+) -> FramePrompts:
     """Return the points of the grid that lie in a component, and one for each without any."""
-    grid = _grid(components[0].shape, points_per_side)
+    grid = _grid(size, points_per_side)
     columns, rows = grid.astype(int).T
     chosen = []
-    for component in components:
-        inside = grid[component[rows, columns]]
+    for one in components:
+        x0, y0, x1, y1 = one.box
+        boxed = np.flatnonzero((columns >= x0) & (columns < x1) & (rows >= y0) & (rows < y1))
+        inside = grid[boxed[one.mask[rows[boxed] - y0, columns[boxed] - x0]]]
         if not len(inside):
-            row, column = interior_pixel(component)
-            inside = np.array([[column + 0.5, row + 0.5]], np.float32)
+            row, column = interior_pixel(one.mask)
+            inside = np.array([[x0 + column + 0.5, y0 + row + 0.5]], np.float32)
         chosen.append(inside)
     return _points(np.concatenate(chosen))
 

@@ -6,6 +6,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+
+from samonai.geometry import LOW_RES_STRIDE, FrameGeometry
+from samonai.prompts import UNKNOWN_ID, FramePrompts
+
+_SURE = 4.0
+"""Logit inside a mask that came without logits; outside it is as much below 0."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +26,8 @@ class Instance:
         score: 0..1, what instances are ranked by: `iou` times `probability`.
         iou: The decoder's own estimate of the mask's IoU.
         probability: Mean probability of the class over the mask; 1 where no class is known.
+        low_res: float16 (h, w), the logits that the mask was made of, in the low-res frame of a
+            model whose long side is 4 times theirs; None where it was not decoded.
     """
 
     mask: npt.NDArray[np.bool_] = field(repr=False)
@@ -27,6 +36,7 @@ class Instance:
     score: float
     iou: float
     probability: float
+    low_res: torch.Tensor | None = field(default=None, repr=False, compare=False)
 
     @property
     def area(self) -> int:
@@ -39,6 +49,13 @@ class Instance:
         x0, y0, x1, y1 = self.box
         out[y0:y1, x0:x1] = self.mask
         return out
+
+    def scores(self, size: tuple[int, int]) -> npt.NDArray[np.float32]:
+        """Return its logits as float32 (H, W) on a frame of that size."""
+        if self.low_res is None:
+            return np.where(self.on_frame(size), _SURE, -_SURE).astype(np.float32)
+        geometry = FrameGeometry(size, LOW_RES_STRIDE * max(self.low_res.shape))
+        return geometry.logits_to_frame(self.low_res[None, None].float())[0, 0].numpy()
 
     def to_json(self) -> dict[str, Any]:
         """Return all of it as JSON values.
@@ -62,8 +79,20 @@ class Instance:
         }
 
 
+def asked_of(instances: Sequence[Instance]) -> tuple[FramePrompts, npt.NDArray[np.float32]]:
+    """Return what a merger takes beside scores: prompts that stand for them, and confidences."""
+    boxes = np.array([one.box for one in instances], np.float32)
+    values = np.array([one.value for one in instances], np.int64)
+    ids = np.full(len(instances), UNKNOWN_ID, np.int64)
+    return FramePrompts(boxes, values, ids), np.array([one.score for one in instances], np.float32)
+
+
 def make_instance(
-    mask: npt.NDArray[np.bool_], value: int = 0, iou: float = 1.0, probability: float = 1.0
+    mask: npt.NDArray[np.bool_],
+    value: int = 0,
+    iou: float = 1.0,
+    probability: float = 1.0,
+    low_res: torch.Tensor | None = None,
 ) -> Instance | None:
     """Return the instance of a mask (H, W) in frame space; None where it is empty."""
     rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
@@ -72,7 +101,8 @@ def make_instance(
     y0, y1, x0, x1 = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
     iou = min(max(iou, 0.0), 1.0)
     crop = mask[y0:y1, x0:x1].copy()
-    return Instance(crop, (x0, y0, x1, y1), value, iou * probability, iou, probability)
+    box = x0, y0, x1, y1
+    return Instance(crop, box, value, iou * probability, iou, probability, low_res)
 
 
 def intersection(first: Instance, second: Instance) -> int:

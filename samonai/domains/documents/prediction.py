@@ -54,7 +54,8 @@ class PagePrediction:
         instances: int32 (H, W), number of the region at each pixel, 0 is none. Pixels of a class
             that are too few for a region have none.
         classes: int64 (N,), label value of region n + 1.
-        scores: float64 (N,), mean probability of its pixels, 0..1.
+        scores: float64 (N,), 0..1: how sure the engine was of it, where it said so; else the mean
+            probability of its pixels.
     """
 
     page: Page
@@ -129,14 +130,17 @@ def numbered(
     instances: npt.NDArray[np.int32],
     classes: list[int],
     scores: npt.NDArray[np.float32] | None,
+    said: npt.NDArray[np.float64] | None = None,
 ) -> PagePrediction:
-    """Return a prediction, with the mean probability of each region."""
+    """Return a prediction, with how sure each region is: as `said`, else its mean probability."""
     rows = np.arange(1, len(classes) + 1)
     if scores is None or not len(rows):
         means = np.ones(len(rows))
     else:
         probabilities = 1 / (1 + np.exp(-np.clip(scores, -50, 50).astype(np.float64)))
         means = np.nan_to_num(ndimage.mean(probabilities, instances, rows))
+    if said is not None:
+        means = np.where(np.isnan(said), means, said)
     return PagePrediction(page, label, instances, np.array(classes, np.int64), np.asarray(means))
 
 

@@ -13,6 +13,7 @@ import rasterio
 from rasterio.windows import Window as FileWindow
 from scipy import ndimage
 
+from samonai.domains.objects import ObjectTable
 from samonai.domains.satellite.access import environment, one_line
 from samonai.domains.satellite.raster import Raster
 from samonai.domains.tiles import Window
@@ -39,7 +40,8 @@ class RasterPrediction:
     Attributes:
         raster: The raster.
         classes: int64 (N,), label value of object n + 1.
-        scores: float64 (N,), mean probability of its pixels, 0..1.
+        scores: float64 (N,), 0..1: how sure the tiles were of it, where they said so; else the
+            mean probability of its pixels.
         areas: int64 (N,), its pixels.
     """
 
@@ -72,11 +74,15 @@ class RasterPrediction:
 class IdWriter:
     """Writes numbers of objects from top to bottom, and keeps the table of objects.
 
-    Two objects may turn out to be one after their first rows were written: `join` says so, and
+    Two objects may turn out to be one after their first rows were written: the table says so, and
     the prediction gives both one number.
 
     Args:
         raster: The raster; nothing is written where it has nodata.
+
+    Attributes:
+        table: The objects.
+        done: Rows that are written.
     """
 
     def __init__(self, raster: Raster) -> None:
@@ -84,11 +90,10 @@ class IdWriter:
         self._raster = raster
         self._folder = _Scratch()
         self._path = self._folder.path / _FILE
+        self.table = ObjectTable()
         self.done = 0
-        self._values = [0]
-        self._sums: list[float] = [0.0]
-        self._areas = [0]
-        self._parent = [0]
+        self._sums = np.zeros(1)
+        self._areas = np.zeros(1, np.int64)
         self._last_classes: npt.NDArray[np.int32] | None = None
         self._last_numbers: npt.NDArray[np.int32] | None = None
         with environment(), one_line(self._path):
@@ -115,19 +120,6 @@ class IdWriter:
         while self.done < until and (last or until - self.done >= BLOCK):
             yield Window(self.done, 0, min(BLOCK, height - self.done), width)
 
-    def new_object(self, value: int) -> int:
-        """Return the number of a new object of a class."""
-        self._values.append(value)
-        self._sums.append(0.0)
-        self._areas.append(0)
-        self._parent.append(len(self._parent))
-        return len(self._values) - 1
-
-    def join(self, first: int, second: int) -> None:
-        """Say that two objects are one."""
-        first, second = self._root(first), self._root(second)
-        self._parent[max(first, second)] = min(first, second)
-
     def write(
         self, strip: Window, numbers: npt.NDArray[np.int32], scores: npt.NDArray[np.float32]
     ) -> None:
@@ -141,15 +133,12 @@ class IdWriter:
         numbers = np.where(self._raster.valid(strip), numbers, 0) if numbers.any() else numbers
         found = numbers > 0
         if found.any():
-            counts = np.bincount(numbers[found], minlength=len(self._values))
-            sums = np.bincount(
-                numbers[found],
-                weights=1 / (1 + np.exp(-scores[found].astype(float))),
-                minlength=len(self._values),
-            )
-            for number in np.flatnonzero(counts).tolist():
-                self._areas[number] += int(counts[number])
-                self._sums[number] += float(sums[number])
+            here, count = numbers[found], len(self.table)
+            probabilities = 1 / (1 + np.exp(-scores[found].astype(float)))
+            more = count - len(self._areas)
+            self._areas = np.pad(self._areas, (0, more)) + np.bincount(here, minlength=count)
+            sums = np.bincount(here, weights=probabilities, minlength=count)
+            self._sums = np.pad(self._sums, (0, more)) + sums
             window = FileWindow(strip.column, strip.row, strip.width, strip.height)
             with environment(), one_line(self._path):
                 self._dataset.write(numbers, 1, window=window)
@@ -163,7 +152,7 @@ class IdWriter:
         numbers = np.zeros(label.shape, np.int32)
         for value in np.unique(label[label > 0]).tolist():
             parts, count = ndimage.label(label == value, _EVERY_NEIGHBOUR)
-            own = np.array([0, *(self.new_object(value) for _ in range(count))], np.int32)
+            own = np.array([0, *(self.table.new_object(value) for _ in range(count))], np.int32)
             numbers += own[parts]
         if self._last_classes is not None and self._last_numbers is not None:
             self._join_rows(label[0], numbers[0])
@@ -174,17 +163,18 @@ class IdWriter:
         """Close the file and return what was predicted; objects are numbered without gaps."""
         with environment(), one_line(self._path):
             self._dataset.close()
-        count = len(self._values)
-        roots = np.array([self._root(number) for number in range(count)])
-        areas = np.bincount(roots, weights=self._areas, minlength=count)
-        sums = np.bincount(roots, weights=self._sums, minlength=count)
+        count, roots = len(self.table), self.table.roots()
+        more = count - len(self._areas)
+        areas = np.bincount(roots, weights=np.pad(self._areas, (0, more)), minlength=count)
+        sums = np.bincount(roots, weights=np.pad(self._sums, (0, more)), minlength=count)
         there = np.flatnonzero(areas)
         new = np.zeros(count, np.int32)
         new[there] = np.arange(1, len(there) + 1)
+        said = self.table.confidences()[there]
         return RasterPrediction(
             raster=self._raster,
-            classes=np.array(self._values, np.int64)[there],
-            scores=sums[there] / areas[there],
+            classes=np.array(self.table.values, np.int64)[there],
+            scores=np.where(np.isnan(said), sums[there] / areas[there], said),
             areas=areas[there].astype(np.int64),
             _numbers=new[roots],
             _folder=self._folder,
@@ -201,10 +191,4 @@ class IdWriter:
             same = (classes[here] == self._last_classes[above]) & (classes[here] > 0)
             pairs = np.column_stack([self._last_numbers[above][same], numbers[here][same]])
             for first, second in np.unique(pairs, axis=0).tolist():
-                self.join(first, second)
-
-    def _root(self, number: int) -> int:
-        while self._parent[number] != number:
-            self._parent[number] = self._parent[self._parent[number]]
-            number = self._parent[number]
-        return number
+                self.table.join(first, second)

@@ -1,0 +1,69 @@
+"""What a source is asked and what networks answer: the types that the inferer and others share."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+
+from samonai.frame import Frame
+from samonai.inference.masks import Instance
+from samonai.prompts import FramePrompts
+from samonai.sam.network import SamNetwork
+
+Scores = Callable[[Frame, FramePrompts], torch.Tensor]
+ClassLogits = Callable[[Frame], torch.Tensor]
+FindObjects = Callable[[Any, Frame], list[Instance]]
+"""Gives the objects on a frame of a source, best first."""
+
+
+class Finding(Protocol):
+    """How objects are found without prompts; see `ObjectFinding`."""
+
+    def __call__(
+        self, inferer: Any, networks: Sequence[SamNetwork], classes: tuple[int, ...] | None
+    ) -> FindObjects:
+        """Return what finds them, given the inferer, its networks and the classes wanted."""
+        ...
+
+
+@dataclass(frozen=True)
+class Automatic:
+    """No prompts: the semantic head labels every frame of a source, or objects are looked for.
+
+    Attributes:
+        classes: Label values that are kept, the others become background; None keeps all.
+        finding: How objects are found one by one; None: the class of each pixel is all.
+    """
+
+    classes: tuple[int, ...] | None = None
+    finding: Finding | None = None
+
+
+CasePrompts = Mapping[int, FramePrompts] | Automatic
+"""What a source is asked: prompts by frame index, or the semantic head."""
+
+
+class FrameAnswer(NamedTuple):
+    """What K networks say to the N prompts of one frame.
+
+    Attributes:
+        scores: float32 (K, N, H, W), frame space, on the CPU. Their mean over the networks makes
+            the label map: the highest wins, and 0 and below is background.
+        logits: float32 (K, N, H, W), whose sigmoid is the probability of the object. The scores
+            themselves for prompts; for the semantic head the log-odds of each class.
+        iou: float32 (K, N), each network's own estimate of its mask's IoU; None for the semantic
+            head, which makes none.
+    """
+
+    scores: torch.Tensor
+    logits: torch.Tensor
+    iou: torch.Tensor | None = None
+
+
+class FrameObserver(Protocol):
+    """Sees what every network said to a frame, before it is averaged and merged."""
+
+    def observe(self, frame: Frame, prompts: FramePrompts, answer: FrameAnswer) -> None:
+        """Take note of one prompted frame."""
+        ...
