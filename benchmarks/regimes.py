@@ -79,7 +79,12 @@ def measure(regime: Regime, split: Split, options: argparse.Namespace) -> dict[s
         seed=0,
         checkpoint=options.checkpoint,
         store=options.out / "store",
-        **{"learning_rate": options.learning_rate, **regime.settings},
+        **{
+            "learning_rate": options.learning_rate,
+            "amp": options.amp,
+            "val_interval": options.val_interval,
+            **regime.settings,
+        },
     )
 
     def evaluate(prompts: str, **settings: Any) -> dict[str, Any]:
@@ -213,6 +218,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--held-out", type=int, help="measure on the first so many subjects")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--val-interval", type=int, default=1, help="epochs from check to check")
+    parser.add_argument("--amp", action="store_true", help="train in bfloat16 where that serves")
     parser.add_argument("--model", default="micro")
     parser.add_argument("--checkpoint", type=Path, help="the model's weights, if not its own")
     return parser

@@ -139,18 +139,44 @@ def json_content(path: Path) -> Any:
         raise InputError(f"{path}: not valid JSON ({error})") from error
 
 
-def _read_json(path: Path, case_id: str, only_case: bool) -> tuple[Sequence[Any], list[Any]]:
-    content = json_content(path)
+def content_of_case(
+    content: Any, path: Path, case_id: str, only_case: bool, *, key: str, else_: str = ""
+) -> Any:
+    """Return what a JSON file says about one case: its entry under `cases`, or all of it.
+
+    Args:
+        content: The file's content.
+        path: Named in messages.
+        case_id: The case.
+        only_case: Whether no other case is asked about, so that the file need not say whose it is.
+        key: What the file lists: "boxes", "points".
+        else_: Ends the message on a file that does not say whose it is: what else would do.
+
+    Raises:
+        InputError: The file has nothing for the case, or does not say whose it is.
+    """
     if isinstance(content, dict) and isinstance(content.get("cases"), dict):
         named = next((name for name in content["cases"] if stands_for(name, case_id)), None)
         if named is None:
-            raise InputError(f"{path}: no boxes for case {case_id}")
-        content = content["cases"][named]
-    elif not only_case:
+            raise InputError(f"{path}: no {key} for case {case_id}")
+        return content["cases"][named]
+    if not only_case:
         raise InputError(
-            f"{path}: does not say which of several cases its boxes belong to; write "
-            f'{{"cases": {{"{case_id}": {{"boxes": [...]}}}}}}, or a CSV file with a case column'
+            f"{path}: does not say which of several cases its {key} belong to; write "
+            f'{{"cases": {{"{case_id}": {{"{key}": [...]}}}}}}{else_}'
         )
+    return content
+
+
+def _read_json(path: Path, case_id: str, only_case: bool) -> tuple[Sequence[Any], list[Any]]:
+    content = content_of_case(
+        json_content(path),
+        path,
+        case_id,
+        only_case,
+        key="boxes",
+        else_=", or a CSV file with a case column",
+    )
     if not isinstance(content, dict) or not isinstance(content.get("boxes"), list):
         raise InputError(f'{path}: expected {{"boxes": [[i0, j0, k0, i1, j1, k1], ...]}}')
     if unknown := sorted(set(content) - _JSON_KEYS):

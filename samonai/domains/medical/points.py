@@ -27,12 +27,12 @@ from samonai.domains.medical.boxes import (
     VoxelBoxes,
     boxes_from_rows,
     class_value,
+    content_of_case,
     json_content,
 )
 from samonai.domains.medical.volume import Volume, format_shape
 from samonai.errors import InputError
 from samonai.prompts import NO_POINT, FramePrompts
-from samonai.pseudonyms import stands_for
 
 _KEYS = {"points", "labels", "object", "boxes", "classes"}
 _NOWHERE = np.full(4, np.nan, np.float32)
@@ -169,16 +169,7 @@ def _frame_prompts(
 
 def _of_case(content: Any, path: Path, case_id: str, only_case: bool) -> dict[str, Any]:
     """Return what a file says about one case, its keys and list of points checked."""
-    if isinstance(content, dict) and isinstance(content.get("cases"), dict):
-        named = next((name for name in content["cases"] if stands_for(name, case_id)), None)
-        if named is None:
-            raise InputError(f"{path}: no points for case {case_id}")
-        content = content["cases"][named]
-    elif not only_case:
-        raise InputError(
-            f"{path}: does not say which of several cases its points belong to; write "
-            f'{{"cases": {{"{case_id}": {{"points": [...]}}}}}}'
-        )
+    content = content_of_case(content, path, case_id, only_case, key="points")
     if not isinstance(content, dict) or not isinstance(content.get("points"), list):
         raise InputError(f'{path}: expected {{"points": [[i, j, k], ...], "labels": [1, ...]}}')
     if unknown := sorted(set(content) - _KEYS):

@@ -1,0 +1,65 @@
+"""Every regime that docs/regimes.md compares, trained through MONAI's own command."""
+
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from bundle_factory import MEDICAL, overrides, run_command, write_scans
+from safetensors.torch import load_file
+
+from benchmarks.regime_list import REGIMES, Regime
+from samonai.sam.decoder_file import read_decoder_metadata
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+
+DEFAULT, *OTHERS = REGIMES
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the bundle beside its data; all regimes share the store within."""
+    folder = tmp_path_factory.mktemp("regimes")
+    write_scans(folder / "data", cases=2)
+    return Path(shutil.copytree(MEDICAL, folder / "bundle"))
+
+
+@pytest.fixture(scope="module")
+def default(bundle: Path) -> dict[str, torch.Tensor]:
+    """The weights that the default regime ends with."""
+    return load_file(train(bundle, DEFAULT))
+
+
+def train(bundle: Path, regime: Regime) -> Path:
+    """Train one epoch by `python -m monai.bundle run`, and return the decoder's file."""
+    out = bundle.parent / regime.name
+    settings = {
+        "bundle_root": bundle,
+        "dataset_dir": bundle.parent / "data",
+        "output_dir": out,
+        "device": "$torch.device('cpu')",
+        "val_fraction": 0.5,
+        "epochs": 1,
+        "progress": False,
+        **regime.settings,
+    }
+    config = str(bundle / "configs" / "train.json")
+    arguments = ("run", "--config_file", config, *overrides(**settings))
+    run_command(bundle.parent / "log.txt", bundle.parent, *arguments)
+    return out / "decoder.safetensors"
+
+
+@pytest.mark.parametrize("regime", OTHERS, ids=lambda regime: regime.name)
+def test_every_regime_trains_through_the_bundle(regime: Regime, bundle: Path, default) -> None:
+    if "lora" in regime.settings.get("train_parts", ""):
+        pytest.importorskip("peft", reason="LoRA needs samonai[peft]")
+    decoder = train(bundle, regime)
+    metadata = read_decoder_metadata(decoder)
+    assert metadata.training["epochs_done"] == 1
+    assert math.isfinite(metadata.metrics["val_dice"])
+    assert ("semantic" in metadata.heads) == regime.automatic
+    weights = load_file(decoder)
+    assert weights.keys() != default.keys() or any(
+        not torch.equal(value, default[name]) for name, value in weights.items()
+    ), "the override changed nothing"
