@@ -114,10 +114,11 @@ def edge_contrast(image: Tensor, mask: Tensor) -> float:
     return float((step / spread).max())
 
 
-def jitter_boxes(rng: Rng, boxes: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Moves box edges: a third stay exact, most move by some 5 %, a few are loose."""
+def jitter_boxes(rng: Rng, boxes: Tensor, low: Tensor, high: Tensor, exact: float) -> Tensor:
+    """Moves box edges: a share stays exact, most others move by some 5 %, a few are loose."""
     sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
-    amount = rng.choice([0.0, 0.04, 0.08], size=(len(boxes), 1), p=[0.35, 0.4, 0.25])
+    shares = [exact, 0.6 * (1 - exact), 0.4 * (1 - exact)]
+    amount = rng.choice([0.0, 0.04, 0.08], size=(len(boxes), 1), p=shares)
     shift = rng.standard_normal((len(boxes), 4)) * amount
     loose = rng.random((len(boxes), 1)) < 0.1
     shift = np.where(loose, rng.uniform(0, 0.25, (len(boxes), 4)) * [-1, -1, 1, 1], shift)

@@ -231,6 +231,7 @@ def training_loss(
     samples: list[frames.FrameSample],
     offset: tuple[int, int],
     rng: np.random.Generator,
+    exact: float,
 ) -> tuple[Tensor, dict[str, float]]:
     """The loss of one batch: boxes always, clicks and a second round now and then."""
     device = sam.pixel_mean.device
@@ -246,7 +247,7 @@ def training_loss(
     targets = torch.cat([s.targets for s in samples]).to(device)
     boxes = torch.cat([s.boxes for s in samples])
     side = float(images.shape[-1])
-    boxes = frames.jitter_boxes(rng, boxes, torch.tensor(0.0), torch.tensor(side))
+    boxes = frames.jitter_boxes(rng, boxes, torch.tensor(0.0), torch.tensor(side), exact)
     boxes = (boxes + corner.repeat(2)).to(device)
 
     logits, quality = crops.decode(sam, embeddings, crops.PromptBatch(index, boxes=boxes), offset)
@@ -329,6 +330,11 @@ def tokens_at(progress: float, rng: np.random.Generator) -> int:
 def objects_at(tokens: int) -> int:
     """Objects per image: more where the encoder costs more."""
     return {8: 4, 16: 4, 32: 6, 64: 6}[tokens]
+
+
+def exact_at(progress: float) -> float:
+    """The share of exact boxes: moved ones teach what a box means, exact ones to trust it."""
+    return 0.35 if progress < 0.6 else 0.6
 
 
 def rate_at(progress: float, step: int, peak: float) -> float:
@@ -485,7 +491,8 @@ def run(options: argparse.Namespace) -> None:
             images = options.images * BATCH[tokens]
             samples, offset = draw_batch(bank, rng, tokens, objects_at(tokens), images)
             with torch.autocast(options.device, dtype=torch.bfloat16, enabled=options.bf16):
-                loss, figures = training_loss(sam, teacher, samples, offset, rng)
+                exact = exact_at(progress)
+                loss, figures = training_loss(sam, teacher, samples, offset, rng, exact)
         now = time.monotonic()
         state.minutes += (now - before) / 60
         before = now
