@@ -70,6 +70,20 @@ def test_batched_decode_equals_the_loop_over_images(tiny_network, multimask):
             torch.testing.assert_close(output.iou_predictions[row], iou[0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("count", [1, 7])
+def test_prompts_on_one_image_equal_upstreams(tiny_network, count):
+    # Up to the first block's answer all of them share the image's tokens.
+    torch.manual_seed(2)
+    embedding = torch.randn(1, *tiny_network.embedding_shape)
+    corner = torch.rand(count, 2) * 600
+    boxes = torch.cat([corner, corner + 50 + torch.rand(count, 2) * 300], 1)
+    with torch.no_grad():
+        output = tiny_network.decode(embedding, Prompts.from_boxes(boxes.numpy()), True)
+        logits, iou = upstream(tiny_network, embedding[0], True, boxes=boxes)
+    torch.testing.assert_close(output.low_res_logits, logits, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(output.iou_predictions, iou, rtol=1e-4, atol=1e-5)
+
+
 def test_padding_points_do_not_change_a_prompt(tiny_network):
     embedding = torch.randn(1, *tiny_network.embedding_shape)
     point, index = torch.tensor([[[300.0, 200.0]]]), torch.zeros(1, dtype=torch.int64)

@@ -6,6 +6,9 @@ from projecting the prompt tokens instead: with H heads and T tokens, every prod
 image tokens has H*T columns instead of half the channels, and no projected copy of the image
 exists. The upscaling's transposed convolutions have stride equal to kernel, so they are matrix
 products too, and the image stays channels-last until the masks are there.
+
+Prompts on one image see the same image tokens until the first block has written to them. Up to
+there the tokens exist once, and what all prompts ask of them is one large product.
 """
 
 import math
@@ -34,13 +37,14 @@ def decode_tokens(
     sparse: torch.Tensor,
     slots: range,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Decode N prompts, each with its own image tokens.
+    """Decode N prompts, each with its own image tokens or all with the same.
 
     Equal to `MaskDecoder.predict_masks` within float32 rounding.
 
     Args:
         decoder: The stock decoder.
-        image: float (N, h, w, C), image embedding plus dense prompt embedding of each prompt.
+        image: float (N, h, w, C), image embedding plus dense prompt embedding of each prompt;
+            (1, h, w, C) where these are the same for all.
         position: float (1, h*w, C), positional encoding of the image tokens.
         sparse: float (N, P, C), sparse prompt embeddings.
         slots: Which mask tokens to return masks for.
@@ -88,8 +92,17 @@ def decode_class_tokens(
 def _two_way(
     transformer: TwoWayTransformer, keys: torch.Tensor, position: torch.Tensor, tokens: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Run the two-way transformer; return prompt tokens (N, T, C) and image tokens (N, hw, C)."""
+    """Run the two-way transformer; return prompt tokens (N, T, C) and image tokens (N, hw, C).
+
+    Args:
+        transformer: The stock module.
+        keys: float (N, hw, C), or (1, hw, C) where all prompts are on one image.
+        position: float (1, hw, C).
+        tokens: float (N, T, C).
+    """
     queries = tokens
+    if len(keys) == 1:
+        keys, position = keys[0], position[0]  # a product with a matrix is one for all N
     for layer in transformer.layers:
         queries, keys = _block(layer, queries, keys, tokens, position)
     attention = transformer.final_attn_token_to_image
@@ -126,7 +139,7 @@ def _block(
 def _tokens_to_image(
     attention: Attention, queries: torch.Tensor, placed_keys: torch.Tensor, keys: torch.Tensor
 ) -> torch.Tensor:
-    """Let T prompt tokens attend to the image: (N, T, C).
+    """Let T prompt tokens attend to the image, (N, hw, C) or (hw, C) for all: (N, T, C).
 
     The key projection moves onto the queries; its bias adds the same to every score of a query,
     which the softmax takes away again. The value projection moves behind the weighted sum, whose
@@ -136,7 +149,7 @@ def _tokens_to_image(
     projected = _by_head(attention.q_proj(queries), heads)  # (N, H, T, d)
     projected = projected / math.sqrt(projected.shape[-1])
     onto_channels = projected @ _weights_by_head(attention.k_proj, heads)  # (N, H, T, C)
-    scores = onto_channels.flatten(1, 2) @ placed_keys.transpose(1, 2)  # (N, H*T, hw)
+    scores = onto_channels.flatten(1, 2) @ placed_keys.mT  # (N, H*T, hw)
     gathered = scores.softmax(-1) @ keys  # (N, H*T, C)
     values = gathered.unflatten(1, (heads, count)) @ _weights_by_head(
         attention.v_proj, heads
@@ -155,6 +168,8 @@ def _image_to_tokens(
 ) -> torch.Tensor:
     """Let the image attend to T prompt tokens and add the result to `keys`: (N, hw, C).
 
+    `placed_keys` and `keys` are (N, hw, C), or (hw, C) for all prompts.
+
     The query projection moves onto the tokens, its bias becoming one number per head and token;
     the output projection moves onto the values.
     """
@@ -163,15 +178,30 @@ def _image_to_tokens(
     projected = projected / math.sqrt(projected.shape[-1])  # (N, H, T, d)
     onto_channels = projected @ _weights_by_head(attention.q_proj, heads)  # (N, H, T, C)
     bias = projected @ attention.q_proj.bias.unflatten(0, (heads, -1))[..., None]  # (N, H, T, 1)
-    scores = torch.baddbmm(
-        bias.flatten(1)[:, None], placed_keys, onto_channels.flatten(1, 2).transpose(1, 2)
-    )
+    scores = _scores(placed_keys, onto_channels.flatten(1, 2), bias.flatten(1))
     weights = scores.unflatten(2, (heads, count)).softmax(-1).flatten(2)  # (N, hw, H*T)
     out_weights = effective_weight(attention.out_proj).T.unflatten(0, (heads, -1))  # (H, d, C)
     contributions = _by_head(attention.v_proj(values), heads) @ out_weights  # (N, H, T, C)
     # The weights of each head sum to one: a share of the bias per head adds it up to once.
     contributions = contributions + attention.out_proj.bias / heads
     return torch.baddbmm(keys, weights, contributions.flatten(1, 2))
+
+
+def _scores(image: torch.Tensor, columns: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Multiply image tokens by the columns of each prompt, and add a number per column.
+
+    Args:
+        image: float (N, hw, C), or (hw, C) for all prompts.
+        columns: float (N, K, C).
+        bias: float (N, K).
+
+    Returns:
+        float (N, hw, K).
+    """
+    if image.ndim == 2:
+        joined = torch.addmm(bias.flatten(), image, columns.flatten(0, 1).T)  # (hw, N*K)
+        return joined.unflatten(1, bias.shape).transpose(0, 1)
+    return torch.baddbmm(bias[:, None], image, columns.mT)
 
 
 def _masks(

@@ -379,7 +379,10 @@ class SamNetwork(nn.Module):
             position = self.prompt_encoder.get_dense_pe().flatten(2).transpose(1, 2)
         # Channels last: (B, h, w, C) and (N, h, w, C).
         image = image_embeddings.permute(0, 2, 3, 1).contiguous()
-        image = image[prompts.image_index] + dense.permute(0, 2, 3, 1)
+        if len(image) == 1 and not bool(prompts.row_has_mask()[0]):
+            image = image + dense[:1].permute(0, 2, 3, 1)  # the same for all
+        else:
+            image = image[prompts.image_index] + dense.permute(0, 2, 3, 1)
         logits, iou_predictions = decode_tokens(self.mask_decoder, image, position, sparse, slots)
         return DecodeOutput(logits, iou_predictions[:, slots.start : slots.stop])
 
