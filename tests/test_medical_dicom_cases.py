@@ -119,7 +119,7 @@ def test_missing_slices_are_masked_when_gaps_are_allowed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     series = write_series(tmp_path, skip=[2, 3])
-    refused(tmp_path, "2 of 6 slices missing", "allow_gaps=true")
+    refused(tmp_path, "2 of 6 slices missing", "--allow-gaps")
     volume = read_volume(tmp_path, allow_gaps=True)
     assert volume.shape == (4, 5, 6)
     np.testing.assert_allclose(volume.affine, series.affine, atol=1e-9)

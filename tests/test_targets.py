@@ -321,3 +321,20 @@ def test_another_policy_is_another_key_and_the_old_one_keeps_its_name() -> None:
 def test_an_unknown_policy_is_named() -> None:
     with pytest.raises(InputError, match="'all' is not known; use one of each, largest, whole"):
         build_targets(frame_of(scattered()), 1, "all")
+
+
+def test_a_slice_that_is_missing_is_remembered_and_is_no_empty_frame(tmp_path: Path) -> None:
+    targets = some_targets()
+    label = np.ones((20, 30), np.int32)
+    nowhere = np.zeros((20, 30), bool)
+    frame = Frame(np.zeros((20, 30, 3), np.uint8), FrameLocation("case-1", 2), label, nowhere)
+    targets[2] = build_targets(frame)
+    saved = save(EmbeddingStore(tmp_path), targets)
+    assert saved.whole()
+    assert saved.empty_indices == (3, 5)
+    assert saved.indices == (1, 4)
+    read = saved.read(2)
+    assert not read.valid.any()
+    assert len(read) == 0
+    assert (read.class_map() == -1).all()
+    assert saved.read(3).valid.any()

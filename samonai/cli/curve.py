@@ -37,6 +37,8 @@ def curve(
     store: options.Store = None,
     device: options.Device = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over.")] = False,
+    allow_gaps: options.AllowGaps = False,
+    case_map: options.CaseMap = None,
     set_: options.Set = None,
 ) -> None:
     """Train on shares of the cases, beside a U-Net from scratch in the same wall time.
@@ -54,6 +56,7 @@ def curve(
         raise InputError("give --split or --val-fraction, not both")
     config = read_config(config_files(domain, TRAIN))
     settings = parse_settings(set_ or [], config, options.HAVE_OPTIONS)
+    settings |= options.dicom_settings(config, allow_gaps, case_map)
     if heads is not None:
         settings["heads"] = heads
     found = selection.curve(

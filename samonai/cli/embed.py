@@ -38,6 +38,8 @@ def embed(
         str | None,
         typer.Option(help="What a new store keeps: float16, or int8 in half the bytes."),
     ] = None,
+    allow_gaps: options.AllowGaps = False,
+    case_map: options.CaseMap = None,
     set_: options.Set = None,
 ) -> None:
     """Encode a data set once, into a store that training and evaluation read.
@@ -52,6 +54,7 @@ def embed(
 
     config = read_config(config_files(domain, TRAIN))
     settings = parse_settings(set_ or [], config, options.HAVE_OPTIONS)
+    settings |= options.dicom_settings(config, allow_gaps, case_map)
     if heads is not None:
         settings["heads"] = heads
     if dtype is not None:

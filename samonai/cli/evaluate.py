@@ -54,6 +54,8 @@ def evaluate(
     checkpoint: options.Checkpoint = None,
     device: options.Device = None,
     report: Annotated[bool, typer.Option(help="Draw overlays and write index.html.")] = True,
+    allow_gaps: options.AllowGaps = False,
+    case_map: options.CaseMap = None,
     set_: options.Set = None,
 ) -> None:
     """Measure a run on labelled cases, beside the model before fine-tuning and the filled box.
@@ -72,6 +74,7 @@ def evaluate(
         raise InputError("give --split or --cases, not both")
     config = read_config(config_files(domain, TRAIN, EVALUATE))
     settings = parse_settings(set_ or [], config, options.HAVE_OPTIONS)
+    settings |= options.dicom_settings(config, allow_gaps, case_map)
     metrics = api.evaluate(
         open_runs(run, checkpoint=checkpoint, device=device),
         images,

@@ -1,5 +1,6 @@
 """Options that several verbs have, said once."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +31,8 @@ HAVE_OPTIONS = {
         *("prompt", "seed", "series", "sha256", "split", "store", "val_fraction"),
     )
 } | {
+    "allow_gaps": "--allow-gaps",
+    "case_map": "--case-map",
     "decoder": "--run",
     "members": "--run",
     "uncertainty": "--uncertainty",
@@ -82,6 +85,20 @@ Checkpoint = Annotated[
     Path | None, typer.Option(help="The model's weights (.pth, .safetensors), if your own.")
 ]
 Sha256 = Annotated[str | None, typer.Option(help="The hash that the weights' file must have.")]
+AllowGaps = Annotated[
+    bool,
+    typer.Option(
+        "--allow-gaps",
+        help="DICOM: mask slices that are missing and interpolate uneven ones, instead of "
+        "refusing the series; what is done is said.",
+    ),
+]
+CaseMap = Annotated[
+    Path | None,
+    typer.Option(
+        help="DICOM: the CSV file that gets the name behind each pseudonym; it identifies patients."
+    ),
+]
 Archive = Annotated[
     bool,
     typer.Option(
@@ -122,6 +139,27 @@ Set = Annotated[
         "--set", metavar="KEY=VALUE", help="Any other setting: `samonai bundle show` lists them."
     ),
 ]
+
+
+def dicom_settings(
+    config: Mapping[str, Any], allow_gaps: bool, case_map: Path | None
+) -> dict[str, Any]:
+    """Return the settings of how DICOM is read; refuse them for data that is none.
+
+    Args:
+        config: The bundle's configuration, which has them or not.
+        allow_gaps: What was given.
+        case_map: Likewise.
+    """
+    given: dict[str, Any] = {}
+    if allow_gaps:
+        given["allow_gaps"] = True
+    if case_map is not None:
+        given["case_map"] = str(case_map)
+    for name in given:
+        if name not in config:
+            raise InputError(f"{HAVE_OPTIONS[name]} is for DICOM, which is medical data")
+    return given
 
 
 def archive_settings(

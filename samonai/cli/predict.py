@@ -91,6 +91,8 @@ def predict(
     retry_failed: options.RetryFailed = False,
     store: options.Store = None,
     device: options.Device = None,
+    allow_gaps: options.AllowGaps = False,
+    case_map: options.CaseMap = None,
     set_: options.Set = None,
 ) -> None:
     """Predict label maps on the scans' own grids, header and affine exact, with boxes or without.
@@ -105,6 +107,7 @@ def predict(
         raise InputError("give --run for a fine-tuned decoder, or --model for a model as it is")
     config = read_config(config_files(domain, INFERENCE))
     settings = parse_settings(set_ or [], config, options.HAVE_OPTIONS)
+    settings |= options.dicom_settings(config, allow_gaps, case_map)
     if propagate:
         settings["spread"] = "propagate"
     going = options.archive_settings(archive, readers, limit, dry_run, retry_failed)

@@ -33,6 +33,8 @@ def sweep(
     store: options.Store = None,
     device: options.Device = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start the sweep over.")] = False,
+    allow_gaps: options.AllowGaps = False,
+    case_map: options.CaseMap = None,
     set_: options.Set = None,
 ) -> None:
     """Search settings for the highest Dice of held-out cases, over one store.
@@ -50,6 +52,7 @@ def sweep(
         raise InputError("give --split, or --val-fraction and --groups, not both")
     config = read_config(config_files(domain, TRAIN))
     settings = parse_settings(set_ or [], config, options.HAVE_OPTIONS)
+    settings |= options.dicom_settings(config, allow_gaps, case_map)
     if heads is not None:
         settings["heads"] = heads
     found = selection.sweep(

@@ -55,6 +55,8 @@ def train(
     store: options.Store = None,
     device: options.Device = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start the run over.")] = False,
+    allow_gaps: options.AllowGaps = False,
+    case_map: options.CaseMap = None,
     set_: options.Set = None,
 ) -> None:
     """Fine-tune the mask decoder on a folder of images and labels.
@@ -72,6 +74,7 @@ def train(
     _check_together(split, val_fraction, folds, seeds, groups)
     config = read_config(config_files(domain, TRAIN))
     settings = parse_settings(set_ or [], config, options.HAVE_OPTIONS)
+    settings |= options.dicom_settings(config, allow_gaps, case_map)
     if heads is not None:
         settings["heads"] = heads
     fraction = 0.2 if val_fraction is None else val_fraction

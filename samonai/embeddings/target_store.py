@@ -30,15 +30,19 @@ _GROUP = "targets"
 _VALID_BIT = np.uint16(0x8000)
 _NUMBER_BITS = np.uint16(0x7FFF)
 _DROPPED = np.uint16(0x7FFF)
-_FRAME_COLUMNS = 6  # index, H, W, dropped, objects, has a map
+_FRAME_COLUMNS = 6  # index, H, W, dropped, objects, which map
 _OBJECT_COLUMNS = 6  # class, area, x0, y0, x1, y1
+# Which map a frame has: one that follows from its size, a stored one, or one of zeros (nothing of
+# the frame is valid, such as a slice that is missing), which the store would take for absent.
+_PLAIN, _STORED, _INVALID = 0, 1, 2
 
 
 @dataclass(frozen=True)
 class SourceTargets:
     """The targets of one source's frames: tables in memory, maps read when asked for.
 
-    A frame that is valid throughout and has no label has a row in the table and no map.
+    A frame that is valid throughout and has no label, or is valid nowhere, has a row in the table
+    and no map.
 
     Attributes:
         key: Name of these targets in the store.
@@ -47,7 +51,7 @@ class SourceTargets:
         frame_count: Number of the source's frames, labelled or not.
         dropped: Components dropped by `min_area`, over all frames.
         long_side: Side of the model image in pixels.
-        frames: int64 (T, 6), one row per frame: index, H, W, dropped, objects, has a map.
+        frames: int64 (T, 6), one row per frame: index, H, W, dropped, objects, which map.
         objects: float64 (N, 6), all frames' objects: class, area, box xyxy in model space.
     """
 
@@ -68,8 +72,9 @@ class SourceTargets:
 
     @property
     def empty_indices(self) -> tuple[int, ...]:
-        """Return the numbers of the frames that have none, ascending."""
-        return tuple(self.frames[self.frames[:, 4] == 0, 0].tolist())
+        """Return the numbers of the frames that have none but something valid, ascending."""
+        empty = (self.frames[:, 4] == 0) & (self.frames[:, 5] != _INVALID)
+        return tuple(self.frames[empty, 0].tolist())
 
     @property
     def original_sizes(self) -> tuple[tuple[int, int], ...]:
@@ -124,7 +129,7 @@ class SourceTargets:
 
     def whole(self) -> bool:
         """Return whether all maps are there; every checksum is verified."""
-        mapped = self.frames[self.frames[:, 5] == 1, 0].tolist()
+        mapped = self.frames[self.frames[:, 5] == _STORED, 0].tolist()
         return not mapped or (self._components is not None and not self._components.missing(mapped))
 
     def _rows_with_objects(self) -> npt.NDArray[np.int64]:
@@ -133,9 +138,10 @@ class SourceTargets:
     def _packed(self, row: int) -> npt.NDArray[np.uint16] | None:
         """Return a frame's map as it is stored, or as it would be where it needs none."""
         index, height, width = self.frames[row, :3].tolist()
-        if not self.frames[row, 5]:
+        kind = self.frames[row, 5]
+        if kind != _STORED:
             valid = FrameGeometry((height, width), self.long_side).valid_low_res()
-            return np.where(valid, _VALID_BIT, np.uint16(0))
+            return np.where(valid & (kind == _PLAIN), _VALID_BIT, np.uint16(0))
         return None if self._components is None else self._components.read(index)
 
 
@@ -235,13 +241,14 @@ def save_targets(
     objects: list[npt.NDArray[np.float64]] = []
     components: FrameChunks | None = None
     for index, targets in frames:
-        mapped = not _is_plain(targets, long_side)
-        if mapped and components is None:
-            components = _open_components(group, frame_count, targets.components.shape)
-        if mapped and components is not None:
+        kind = _map_kind(targets, long_side)
+        if kind == _STORED:
+            components = components or _open_components(
+                group, frame_count, targets.components.shape
+            )
             numbers = np.where(targets.ignored, _DROPPED, targets.components)
             components.write(index, numbers | np.where(targets.valid, _VALID_BIT, np.uint16(0)))
-        rows.append((index, *targets.image_size, targets.dropped, len(targets), int(mapped)))
+        rows.append((index, *targets.image_size, targets.dropped, len(targets), kind))
         objects.append(np.column_stack([targets.classes, targets.areas, targets.boxes]))
     if rows:
         _write_table(group, "frames", np.array(rows, np.float64))
@@ -255,7 +262,7 @@ def save_targets(
             "long_side": long_side,
             "frames": len(rows),
             "objects": count,
-            "maps": sum(row[5] for row in rows),
+            "maps": sum(row[5] == _STORED for row in rows),
             "dropped": sum(row[3] for row in rows),
             "complete": True,
         }
@@ -265,12 +272,14 @@ def save_targets(
     return saved
 
 
-def _is_plain(targets: FrameTargets, long_side: int) -> bool:
-    """Say whether a frame's map follows from its size alone: nothing labelled, all of it valid."""
+def _map_kind(targets: FrameTargets, long_side: int) -> int:
+    """Say which map a frame has: nothing is stored where nothing is labelled on one all valid."""
     if len(targets) or targets.ignored.any():
-        return False
+        return _STORED
+    if not targets.valid.any():
+        return _INVALID
     valid = FrameGeometry(targets.image_size, long_side).valid_low_res()
-    return bool((targets.valid == valid).all())
+    return _PLAIN if bool((targets.valid == valid).all()) else _STORED
 
 
 def _open_components(group: zarr.Group, frames: int, shape: tuple[int, ...]) -> FrameChunks:

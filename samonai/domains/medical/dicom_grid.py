@@ -176,11 +176,11 @@ def _refuse_uneven(places: Floats, step: float, whole: bool, where: str) -> None
         raise InputError(
             f"{where}: {len(missing)} of {len(places) + len(missing)} slices missing, at "
             f"{named}{more} mm along the slice normal; export the whole series, or mask them: "
-            "--set allow_gaps=true"
+            "--allow-gaps"
         )
     raise InputError(
         f"{where}: uneven slice spacing, {gaps.min():.3g} to {gaps.max():.3g} mm; resample the "
-        "series onto an even grid, or have it done: --set allow_gaps=true"
+        "series onto an even grid, or have it done: --allow-gaps"
     )
 
 
