@@ -20,6 +20,7 @@ from typing import Any
 from rich.console import Console
 
 import samonai
+from benchmarks import markdown
 from benchmarks.regime_list import REGIMES, Regime, command
 from samonai.bundles import EVALUATE, TRAIN, config_files, plain_settings, read_config
 from samonai.files import write_atomically
@@ -161,13 +162,17 @@ def regime_table(rows: Sequence[dict[str, Any]]) -> str:
     header += [f"{prompt}, {name}" for prompt in ("box", "click") for name in classes]
     header.append("no prompt")
     before = next((row["before"] for row in rows if "before" in row), None)
-    lines = [header, ["---"] * len(header)]
+    lines: list[list[str]] = []
     if before is not None:
-        dice = [_number(before[p].get(name)) for p in ("box", "point") for name in classes]
+        dice = [markdown.number(before[p].get(name)) for p in ("box", "point") for name in classes]
         lines.append(["before fine-tuning", "", "", "", *dice, ""])
     for row in rows:
-        dice = [_number(row.get(p, {}).get(name)) for p in ("box", "point") for name in classes]
-        automatic = " / ".join(_number(value) for value in row.get("automatic", {}).values())
+        dice = [
+            markdown.number(row.get(p, {}).get(name)) for p in ("box", "point") for name in classes
+        ]
+        automatic = " / ".join(
+            markdown.number(value) for value in row.get("automatic", {}).values()
+        )
         count, seconds = row["trainable_parameters"], row["seconds_per_step"]
         lines.append(
             [
@@ -179,32 +184,24 @@ def regime_table(rows: Sequence[dict[str, Any]]) -> str:
                 automatic,
             ]
         )
-    return _markdown(lines)
+    return markdown.table(header, lines)
 
 
 def click_table(rows: Sequence[dict[str, Any]]) -> str:
     """Lay out the Dice by number of clicks as Markdown, the mean over the classes."""
     counted = [row for row in rows if "clicks" in row]
     counts = list(counted[0]["clicks"]["finetuned"]) if counted else []
-    lines = [["clicks", *counts], ["---"] * (len(counts) + 1)]
+    lines = []
     parts = [("before fine-tuning", counted[0]["clicks"]["zero_shot"])] if counted else []
     parts += [(row["regime"], row["clicks"]["finetuned"]) for row in counted]
     for name, dice in parts:
         means = [sum(dice[n].values()) / len(dice[n]) for n in counts]
-        lines.append([name, *(_number(mean) for mean in means)])
-    return _markdown(lines)
+        lines.append([name, *(markdown.number(mean) for mean in means)])
+    return markdown.table(["clicks", *counts], lines)
 
 
 def _dice(means: dict[str, Any], method: str) -> dict[str, float]:
     return {name: values["dice"][method] for name, values in means["per_class"].items()}
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
-
-
-def _markdown(lines: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
 
 
 def _parser() -> argparse.ArgumentParser:

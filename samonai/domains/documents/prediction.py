@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -74,30 +75,33 @@ class PagePrediction:
             with_text: Give each the words whose middle lies in it.
         """
         names = names or {}
-        found = [
-            (number, where)
-            for number, where in enumerate(ndimage.find_objects(self.instances), 1)
-            if where is not None
-        ]
-        boxes = [_box(where) for _, where in found]
         words = self.page.text if with_text else ()
         regions = []
-        for place, row in enumerate(reading_order(boxes), 1):
-            number = found[row][0]
+        for place, (number, box, mask) in enumerate(self._placed, 1):
             value = int(self.classes[number - 1])
-            mask = self.instances == number
             regions.append(
                 Region(
                     number=place,
                     value=value,
                     name=names.get(value, f"class_{value}"),
                     score=float(self.scores[number - 1]),
-                    box=boxes[row],
+                    box=box,
                     mask=mask,
                     words=tuple(words_in(words, mask)),
                 )
             )
         return regions
+
+    @cached_property
+    def _placed(self) -> list[tuple[int, Box, npt.NDArray[np.bool_]]]:
+        """Return number, box and mask of each region in reading order; every query asks."""
+        found = [
+            (number, _box(where))
+            for number, where in enumerate(ndimage.find_objects(self.instances), 1)
+            if where is not None
+        ]
+        order = reading_order([box for _, box in found])
+        return [(*found[row], self.instances == found[row][0]) for row in order]
 
 
 def from_label(

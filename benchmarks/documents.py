@@ -1,0 +1,261 @@
+"""Train on generated pages, measure on others, and ask for what stands on them.
+
+`python -m benchmarks.documents --out DIR [--pages N] [--held-out N] [--epochs N]`
+
+Leaves `DIR/train` and `DIR/test` (see `pages`), the run, its evaluations with boxes and without
+prompts, a row per held-out page of what its queries found, and `DIR/documents.md`. What is there is
+not done again, so that a command that was stopped can be given again; another number of pages or
+epochs wants another folder.
+
+Queries are words and phrases of the page, looked up in its text layer, and read by OCR off its
+picture. Found: some hit lies in a region that has them. Right: the region that came back, of those
+that the automatic head found, is the model's for the true one, which is the true region that it
+has the largest IoU with.
+"""
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+import samonai
+from benchmarks import markdown
+from benchmarks.pages import DPI, LABELS, MadePage, write_pages
+from samonai.domains.base import Case
+from samonai.domains.documents.answer import AnsweredRegion, Hit
+from samonai.domains.documents.ocr import read_words
+from samonai.domains.documents.prediction import PagePrediction, from_label
+from samonai.domains.documents.query import answer_query
+from samonai.files import write_atomically
+from samonai.inference import SourceInferer, trained_domain
+
+_LENGTHS = {"word": 1, "phrase": 3}
+_PROMPTS = {"a box per region": "slices", "automatic head": "none"}
+_METHODS = {"box": "the filled box", "zero_shot": "before", "finetuned": "after"}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One query, and the numbers of the regions that have it.
+
+    Attributes:
+        text: The words.
+        owners: Places in the page's blocks.
+    """
+
+    text: str
+    owners: frozenset[int]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Do what is not done yet, and write the tables."""
+    options = _parser().parse_args(arguments)
+    console = Console(stderr=True)
+    out: Path = options.out
+    train, test = out / "train", out / "test"
+    write_pages(train, options.pages, options.seed)
+    made = write_pages(test, options.held_out, options.seed + 1)
+    console.print(f"{options.pages} pages to train on, {len(made)} held out")
+    run = samonai.finetune(
+        options.model,
+        train,
+        train / LABELS,
+        domain="documents",
+        out=out / "run",
+        epochs=options.epochs,
+        seed=options.seed,
+        store=out / "store",
+        checkpoint=options.checkpoint,
+        learning_rate=options.learning_rate,
+        val_fraction=0.1,
+        val_interval=max(options.epochs // 5, 1),
+        dpi=DPI,
+    )
+    metrics = {name: _evaluate(run, test, out / prompts) for name, prompts in _PROMPTS.items()}
+    rows = list(_query_rows(run, test, made, options))
+    with write_atomically(out / "documents.md") as temporary:
+        temporary.write_text(f"{region_table(metrics)}\n\n{query_table(rows)}\n", encoding="utf-8")
+    console.print(f"written to {out / 'documents.md'}")
+    return 0
+
+
+def _evaluate(run: samonai.Run, test: Path, folder: Path) -> dict[str, Any]:
+    """Return the metrics of the held-out pages, measured now or before."""
+    path = folder / "metrics.json"
+    if not path.is_file():
+        run.evaluate(test, test / LABELS, folder, cases="all", prompts=folder.name, report=False)
+    return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _query_rows(
+    run: samonai.Run, test: Path, made: Sequence[MadePage], options: argparse.Namespace
+) -> Iterator[dict[str, Any]]:
+    """Yield a row for each held-out page, from its file where it has one."""
+    domain = trained_domain(run.folder.decoder, "documents")
+    inferer = SourceInferer(domain, options.out / "store")
+    names = {int(value): name for value, name in run.metadata.classes.items()}
+    cases = {
+        (case.image.name, int(case.part or 1)): case
+        for case in domain.find_cases(test, test / LABELS)
+    }
+    for number, page in enumerate(made):
+        case: Case = cases[page.file, page.number]
+        path = options.out / "queries" / f"{case.case_id}.json"
+        if not path.is_file():
+            source = domain.read(case)
+            rng = np.random.default_rng([options.seed, number])
+            asked = {
+                kind: list(draw_queries(page, options.queries, length, rng))
+                for kind, length in _LENGTHS.items()
+            }
+            found = {
+                "model": inferer(source, run.network),
+                "label": from_label(source, source.label),
+            }
+            row = dict(_ask(found, page, asked, names, with_ocr=number < options.ocr_pages))
+            with write_atomically(path) as temporary:
+                temporary.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
+        yield json.loads(path.read_text(encoding="utf-8"))
+
+
+def draw_queries(
+    page: MadePage, count: int, length: int, rng: np.random.Generator
+) -> Iterator[Asked]:
+    """Draw runs of so many words that stand on a page."""
+    spans: dict[str, set[int]] = {}
+    for place, block in enumerate(page.blocks):
+        for run in block.runs:
+            for start in range(len(run) - length + 1):
+                text = " ".join(word.strip(".,") for word in run[start : start + length])
+                spans.setdefault(text.casefold(), set()).add(place)
+    texts = sorted(spans)
+    for row in rng.permutation(len(texts))[:count].tolist():
+        yield Asked(texts[row], frozenset(spans[texts[row]]))
+
+
+def _ask(
+    predictions: Mapping[str, PagePrediction],
+    page: MadePage,
+    asked: Mapping[str, Sequence[Asked]],
+    names: Mapping[int, str],
+    with_ocr: bool,
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """Yield counts by way, query kind and whose regions they are."""
+    ways = {"text layer": predictions["model"].page}
+    if with_ocr:
+        scan = replace(ways["text layer"], words=(), read_words=None)
+        ways["OCR"] = replace(scan, words=read_words(scan.image))
+    for way, source in ways.items():
+        for owner, prediction in predictions.items():
+            of_way = replace(prediction, page=source)
+            for kind, queries in asked.items():
+                counts: Counter[str] = Counter()
+                for query in queries:
+                    counts.update(_count(of_way, page, query, names))
+                yield f"{way}|{kind}|{owner}", dict(counts)
+
+
+def _count(
+    prediction: PagePrediction, page: MadePage, asked: Asked, names: Mapping[int, str]
+) -> dict[str, float]:
+    """Ask one thing; count whether it was found, and which of its hits' regions are right."""
+    hits = answer_query(prediction, asked.text, names).hits
+    placed = [(hit, place) for hit in hits if (place := _block_at(page, hit)) is not None]
+    counts = Counter(asked=1, found=int(any(place in asked.owners for _, place in placed)))
+    counts["hits"] = len(placed)
+    sums = {"iou": 0.0}
+    for hit, place in placed:
+        if hit.region is None:
+            continue
+        overlaps = _overlaps(page, hit.region)
+        counts["right"] += int(np.argmax(overlaps) == place and overlaps[place] > 0)
+        counts["right_class"] += hit.region.class_name == page.blocks[place].name
+        sums["iou"] += float(overlaps[place])
+    return {**counts, **sums}
+
+
+def _block_at(page: MadePage, hit: Hit) -> int | None:
+    """Return the place of the true region that a hit's first line lies in."""
+    x0, y0, x1, y1 = hit.boxes[0]
+    x, y = (x0 + x1) / 2, (y0 + y1) / 2
+    for place, block in enumerate(page.blocks):
+        if block.box[0] <= x < block.box[2] and block.box[1] <= y < block.box[3]:
+            return place
+    return None
+
+
+def _overlaps(page: MadePage, region: AnsweredRegion) -> np.ndarray[Any, Any]:
+    """Return the IoU of a region with every true one."""
+    mask = region.mask
+    area, found = int(mask.sum()), []
+    for block in page.blocks:
+        x0, y0, x1, y1 = map(int, block.box)
+        shared = int(mask[y0:y1, x0:x1].sum())
+        found.append(shared / (area + (x1 - x0) * (y1 - y0) - shared))
+    return np.array(found)
+
+
+def region_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
+    """Lay out what the evaluations say of the held-out pages' regions as Markdown."""
+    lines = []
+    classes: dict[str, dict[str, float | None]] = {}
+    for prompts, document in metrics.items():
+        for method, name in _METHODS.items():
+            found = document["average_precision"].get(method)
+            if found is None:
+                continue
+            values = [found["map"], found["map_50"], found["map_75"]]
+            values += [document["summary"][metric].get(method) for metric in ("iou", "dice")]
+            lines.append([prompts, name, *map(markdown.number, values)])
+            classes[f"{prompts}, {name}"] = found["per_class"]
+    regions = markdown.table(["prompts", "", "mAP", "AP50", "AP75", "IoU", "Dice"], lines)
+    names = list(dict.fromkeys(name for row in classes.values() for name in row))
+    by_class = [
+        [who, *(markdown.number(row.get(name)) for name in names)] for who, row in classes.items()
+    ]
+    return f"{regions}\n\n{markdown.table(['AP by class', *names], by_class)}"
+
+
+def query_table(rows: Sequence[Mapping[str, Mapping[str, float]]]) -> str:
+    """Lay out what queries found on all pages as Markdown."""
+    totals: dict[str, Counter[str]] = {}
+    pages: Counter[str] = Counter(key for row in rows for key in row)
+    for row in rows:
+        for key, counts in row.items():
+            totals.setdefault(key, Counter()).update(counts)
+    lines = []
+    for key, total in totals.items():
+        shares = [total["found"] / total["asked"]]
+        shares += [total[n] / max(total["hits"], 1) for n in ("right", "right_class", "iou")]
+        lines.append(
+            [*key.split("|"), str(pages[key]), f"{total['asked']:g}", *map(markdown.number, shares)]
+        )
+    header = ["words from", "query", "regions of", "pages", "asked", "hit rate", "right region"]
+    return markdown.table([*header, "its class", "its IoU"], lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.documents", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("--out", type=Path, required=True, help="pages, run, rows, tables")
+    parser.add_argument("--pages", type=int, default=120, help="to train on")
+    parser.add_argument("--held-out", type=int, default=20, help="to measure on")
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--queries", type=int, default=50, help="words, and phrases, of each page")
+    parser.add_argument("--ocr-pages", type=int, default=5, help="read so many by OCR too")
+    parser.add_argument("--model", default="micro")
+    parser.add_argument("--checkpoint", type=Path, help="the model's weights, if not its own")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
