@@ -1,18 +1,25 @@
 """Train, measure and predict on tiny pages, by the functions that the command line calls."""
 
 import json
+import multiprocessing
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch.distributed as dist
 from bundle_factory import write_pages
 
 from samonai import api
 from samonai.domains.base import LabelMaps
 from samonai.domains.documents.answer import Answer
 from samonai.errors import InputError
+from samonai.inference.measures import DetectionMeasure
 from samonai.run import Run
 from samonai.training.average_precision import average_precision, detected_objects
+from samonai.training.handlers import gather_rows
 
 NAMES = {1: "text", 2: "table"}
 
@@ -110,3 +117,57 @@ def test_average_precision_counts_what_pycocotools_counts() -> None:
     assert found["per_class"]["table"] == 0
     assert found["map_50"] == pytest.approx(51 / 101 / 2)
     assert found["map_75"] == 0
+
+
+def three_blocks(shift: int) -> LabelMaps:
+    """Return two texts and a table, somewhat moved."""
+    label, instances = np.zeros((2, 40, 40), np.int32)
+    for number, (row, column) in enumerate([(2, 2), (2, 22), (22, 2)], 1):
+        part = slice(row + shift, row + shift + 10), slice(column, column + 10)
+        label[part], instances[part] = (1 if number < 3 else 2), number
+    return LabelMaps(label, instances, scores=np.array([0.9, 0.8, 0.7]))
+
+
+class Maps:
+    """A domain of which only `maps` is asked: the source's blocks, or the prediction itself."""
+
+    def maps(self, source: Any, prediction: Any = None) -> LabelMaps:
+        return three_blocks(0) if prediction is None else prediction
+
+
+def measured(cases: Sequence[int]) -> dict[str, Any]:
+    """Return the facts of an evaluation in which this process measured these cases."""
+    measure, rows = DetectionMeasure(), []
+    for case in cases:
+        for method in ("finetuned", "box"):
+            found = three_blocks(case + (method == "box"))
+            asked = {"classes": NAMES, "case_id": f"page_{case}", "method": method}
+            source = SimpleNamespace(spacing=(1.0, 1.0))
+            rows += measure.rows(Maps(), source, found, **asked)
+    return measure.facts(gather_rows(rows))
+
+
+def measure_apart(rank: int, folder: Path) -> None:
+    """Measure every second case, as one process of two."""
+    store = dist.FileStore(str(folder / "store"), 2)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    (folder / f"{rank}.json").write_text(json.dumps(measured(range(rank, 3, 2))))
+    dist.destroy_process_group()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # newer Pythons warn of forks
+def test_processes_that_share_an_evaluation_find_the_same_average_precision(
+    tmp_path: Path,
+) -> None:
+    forks = multiprocessing.get_context("fork")
+    processes = [forks.Process(target=measure_apart, args=(rank, tmp_path)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    alone = json.loads(json.dumps(measured(range(3))))
+    assert 0 < alone["average_precision"]["box"]["map"] < 1
+    assert alone["average_precision"]["finetuned"]["map"] < 1
+    for rank in range(2):
+        assert json.loads((tmp_path / f"{rank}.json").read_text()) == alone

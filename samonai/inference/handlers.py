@@ -160,8 +160,10 @@ class CaseMetrics:
         """Write the files."""
         rows, member_rows = gather_rows(self.rows), gather_rows(self.member_rows)
         calibration = None if self.calibration is None else self.calibration.document()
+        # Every process takes part: each knows the objects of its own cases only.
+        facts = self.measure.facts(rows)
         if is_main_process():
-            extra = {**self.extra, **self.measure.facts(rows)}
+            extra = {**self.extra, **facts}
             if calibration is not None:
                 extra["calibration"] = calibration
             if self.members:

@@ -12,6 +12,7 @@ from samonai.training.average_precision import (
     average_precision,
     detected_objects,
 )
+from samonai.training.handlers import gather
 from samonai.training.metrics import Row
 
 
@@ -35,7 +36,10 @@ class Measure(Protocol):
         ...
 
     def facts(self, rows: Iterable[Row]) -> dict[str, Any]:
-        """Return what `metrics.json` says besides the rows and their means."""
+        """Return what `metrics.json` says besides the rows of all processes and their means.
+
+        Every process of an evaluation calls it, at the same time.
+        """
         ...
 
 
@@ -167,20 +171,22 @@ class DetectionMeasure:
         return measured
 
     def facts(self, rows: Iterable[Row]) -> dict[str, Any]:
-        """Return also `average_precision` by method; not where other processes measured some.
+        """Return also `average_precision` by method, over the cases of all processes.
 
         What was kept of the cases is forgotten.
         """
-        rows = list(rows)
         facts = self._objects.facts(rows)
-        if {row["case"] for row in rows} == set(self._reference):
-            truth = [one for objects in self._reference.values() for one in objects]
-            by_method: dict[str, list[DetectedObject]] = {}
-            for (method, _), objects in self._found.items():
-                by_method.setdefault(method, []).extend(objects)
-            facts["average_precision"] = {
-                method: average_precision(objects, truth, self._classes)
-                for method, objects in by_method.items()
-            }
+        # Equal scores rank in the order in which they come: by case, whoever measured it.
+        reference = dict(sorted(gather(list(self._reference.items()))))
+        found = dict(sorted(gather(list(self._found.items()))))
+        classes = dict(sorted(gather(list(self._classes.items()))))
+        truth = [one for objects in reference.values() for one in objects]
+        by_method: dict[str, list[DetectedObject]] = {}
+        for (method, _), objects in found.items():
+            by_method.setdefault(method, []).extend(objects)
+        facts["average_precision"] = {
+            method: average_precision(objects, truth, classes)
+            for method, objects in by_method.items()
+        }
         self._found, self._reference = {}, {}
         return facts

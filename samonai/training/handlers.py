@@ -5,7 +5,7 @@ import json
 import logging
 import math
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -28,6 +28,8 @@ from samonai.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 BEST_FILE, LAST_FILE = "model.pt", "last.pt"
 HISTORY_JSON, HISTORY_CSV = "history.json", "history.csv"
 
@@ -45,13 +47,19 @@ def is_main_process() -> bool:
     return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
 
 
-def gather_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows of every process, by case."""
+def gather(values: list[T]) -> list[T]:
+    """Return the values of every process, in the order of the processes; all must call it."""
     if not (dist.is_available() and dist.is_initialized()):
-        return rows
-    parts: list[list[dict[str, Any]]] = [[] for _ in range(dist.get_world_size())]
-    dist.all_gather_object(parts, rows)
-    return sorted((row for part in parts for row in part), key=lambda row: str(row["case"]))
+        return values
+    parts: list[list[T]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(parts, values)
+    return [value for part in parts for value in part]
+
+
+def gather_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of every process; of several processes by case."""
+    found = gather(rows)
+    return found if found is rows else sorted(found, key=lambda row: str(row["case"]))
 
 
 class EpochSeed:
