@@ -12,11 +12,12 @@ from samonai.domains.documents.coco_out import write_coco
 from samonai.domains.documents.docling_out import write_docling
 from samonai.domains.documents.overlay import write_overlay
 from samonai.domains.documents.page_xml_out import write_page_xml
+from samonai.domains.documents.pdf_out import write_pdf
 from samonai.domains.documents.prediction import PagePrediction, Region
 from samonai.domains.documents.query import answer_all, answer_query
 from samonai.domains.documents.writer import write_label
 
-FORMATS = ("png", "json", "coco", "page", "alto", "docling", "overlay")
+FORMATS = ("png", "json", "coco", "page", "alto", "docling", "overlay", "pdf")
 """Class map; answer or all regions with their text; and what other programs read."""
 
 DEFAULT_FORMATS = ("png", "json")
@@ -29,6 +30,7 @@ _ENDINGS = {
     "alto": ".alto.xml",
     "docling": ".docling.json",
     "overlay": ".overlay.png",
+    "pdf": ".regions.pdf",
 }
 
 
@@ -72,6 +74,7 @@ def write_outputs(
         "alto": lambda path: write_alto(page, regions, path),
         "docling": lambda path: write_docling(page, regions, path),
         "overlay": lambda path: write_overlay(page, regions, path),
+        "pdf": lambda path: write_pdf(page, regions, path),
     }
     chosen_formats = [name for name in FORMATS if name in formats]
     return [writers[name](stem.with_name(stem.name + _ENDINGS[name])) for name in chosen_formats]

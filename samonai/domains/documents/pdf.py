@@ -45,7 +45,7 @@ def count_pdf_pages(path: Path) -> int:
     Raises:
         InputError: The file cannot be read.
     """
-    with _opened(path) as document:
+    with opened_pdf(path) as document:
         return len(document)
 
 
@@ -60,7 +60,7 @@ def read_pdf_page(path: Path, number: int, dpi: float) -> PdfPage:
     Raises:
         InputError: The file cannot be read, or the page would be enormous.
     """
-    with _opened(path) as document:
+    with opened_pdf(path) as document:
         try:
             page = document[number - 1]
             width, height = page.get_size()
@@ -75,7 +75,12 @@ def read_pdf_page(path: Path, number: int, dpi: float) -> PdfPage:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def opened_pdf(path: Path) -> Iterator[Any]:
+    """Open a PDF, and close it.
+
+    Raises:
+        InputError: It is none, is encrypted, or is damaged.
+    """
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD)
