@@ -281,6 +281,7 @@ def test_pages_of_one_document_stay_together_in_a_split() -> None:
         ("publaynet", "samples.json", 13, {"text", "title", "list", "table", "figure"}),
         ("gallicorpora-17e", "", 20, {"MainZone", "DropCapitalZone"}),
         ("ocrd-gt-structure-text", "", 10, {"paragraph", "table", "separator"}),
+        ("docbank", "", 18, {"paragraph", "figure", "table", "reference", "caption"}),
     ],
 )
 def test_published_labels_lie_on_their_pages(
@@ -297,3 +298,56 @@ def test_published_labels_lie_on_their_pages(
     ink = page.image.mean(2) < 128
     # Print lies in regions, and not between them.
     assert ink[page.label > 0].mean() > 2 * ink[page.label == 0].mean()
+
+
+def docbank_page(folder: Path, rows: list[tuple[Any, ...]], name: str = "4.tar_paper_3") -> Path:
+    """Write a page of DocBank: a picture of 200 x 100 pixels, and its tokens."""
+    folder.mkdir(exist_ok=True)
+    lines = ["\t".join(map(str, (*row[:5], 0, 0, 0, "Font", row[5]))) for row in rows]
+    (folder / f"{name}.txt").write_text("\r\n".join(lines) + "\r\n", encoding="utf-8")
+    return save_picture(folder / f"{name}_ori.jpg", np.full((100, 200, 3), 255, np.uint8))
+
+
+def test_tokens_of_docbank_are_grouped_into_regions(tmp_path: Path) -> None:
+    rows: list[tuple[Any, ...]] = []
+    for column in (100, 550):  # two columns of two paragraphs, 4 lines of 5 words each
+        for top in (100, 300):
+            for line in range(4):
+                for word in range(5):
+                    x, y = column + word * 70, top + line * 26
+                    rows.append((f"w{word}", x, y, x + 62, y + 20, "paragraph"))
+    rows.append(("##LTFigure##", 100, 600, 480, 800, "figure"))
+    rows.append(("##LTFigure##", 500, 600, 900, 800, "figure"))  # touches when grown
+    rows.append(("##LTLine##", 0, 500, 1000, 501, "paragraph"))
+    page_file = docbank_page(tmp_path / "docbank", rows)
+    (tmp_path / "docbank" / "README.txt").write_text("no tokens")
+    domain = DocumentsDomain()
+    (case,) = domain.find_cases(tmp_path / "docbank", tmp_path / "docbank")
+    assert case.group == "4.tar_paper"
+    domain.fit([case])
+    assert domain.classes == ("figure", "paragraph")
+    labelled = domain.read(case).labelled
+    assert labelled is not None
+    assert labelled.instances is not None
+    assert len(np.unique(labelled.instances)) == 1 + 4 + 2
+    expected = np.zeros((100, 200), np.int32)
+    for x0, x1 in ((20, 88), (110, 178)):
+        for y0 in (10, 30):
+            expected[y0 : y0 + 10, x0:x1] = 2
+    expected[60:80, 20:96] = expected[60:80, 100:180] = 1
+    np.testing.assert_array_equal(labelled.label, expected)
+    one = DocumentsDomain().find_cases(page_file, tmp_path / "docbank" / "4.tar_paper_3.txt")
+    assert one[0].label is not None
+
+
+def test_a_transcript_is_no_docbank_label(tmp_path: Path, page_file: Path) -> None:
+    label = save_picture(tmp_path / "page.png", square()[..., None].repeat(3, 2).astype(np.uint8))
+    (tmp_path / "page.txt").write_text("What the page says.")
+    (case,) = DocumentsDomain().find_cases(page_file.parent, tmp_path)
+    assert case.label == label
+    docbank_page(tmp_path / "other", [("a", 1, 2, 3, 4, "title")])
+    (tmp_path / "other" / "4.tar_paper_3.txt").write_text("What the page says.")
+    domain = DocumentsDomain()
+    (case,) = domain.find_cases(tmp_path / "other", tmp_path / "other")
+    with pytest.raises(InputError, match="no DocBank label: line 1 has 1 columns, not 10"):
+        domain.read(case)

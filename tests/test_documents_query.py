@@ -1,9 +1,11 @@
 """Queries on generated pages, whose text layer is the truth; and every format that is written."""
 
 import json
-import re
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,16 +13,18 @@ import pytest
 from document_factory import CLASSES, WORDS, Block, text_pdf, write_coco
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from schema_rules import ALTO, PAGE, violations
 
 from samonai.domains.base import LabelFacts
-from samonai.domains.documents import DocumentsDomain, Page
+from samonai.domains.documents import DocumentsDomain, Page, alto_out, page_xml_out, retrieval
 from samonai.domains.documents import query as query_module
 from samonai.domains.documents.answer import Answer, read_answer
 from samonai.domains.documents.matching import exact_matches, fuzzy_matches, regex_matches
 from samonai.domains.documents.outputs import FORMATS
 from samonai.domains.documents.prediction import PagePrediction, from_label
-from samonai.domains.documents.query import answer_all, answer_query, retrieve
+from samonai.domains.documents.query import answer_all, answer_query
 from samonai.domains.documents.reading_order import reading_order
+from samonai.domains.documents.retrieval import by_terms, retriever
 from samonai.domains.documents.words import Word
 from samonai.errors import InputError
 
@@ -115,16 +119,73 @@ def test_a_class_gives_all_its_regions_in_reading_order(
         answer_query(prediction, "class:chart", NAMES)
 
 
+TEXTS = [
+    "The invoice is due within thirty days of receipt.",
+    "Harbour fees are charged per ton and per night.",
+    "",
+]
+
+
 def test_questions_find_the_region_whose_text_fits() -> None:
-    texts = [
-        "The invoice is due within thirty days of receipt.",
-        "Harbour fees are charged per ton and per night.",
-        "",
-    ]
-    assert retrieve(texts, "When is the invoice due?")[0][0] == 0
-    assert retrieve(texts, "What are the harbour fees per night?")[0][0] == 1
-    assert retrieve(texts, "What is the airspeed of a swallow?") == []
-    assert retrieve(["", ""], "anything?") == []
+    assert by_terms(TEXTS, "When is the invoice due?")[0][0] == 0
+    assert by_terms(TEXTS, "What are the harbour fees per night?")[0][0] == 1
+    assert by_terms(TEXTS, "What is the airspeed of a swallow?") == []
+    assert by_terms(["", ""], "anything?") == []
+
+
+class Meaning:
+    """Stands for a model of sentence-transformers: two topics are all that it understands."""
+
+    topics = ({"invoice", "due", "pay"}, {"harbour", "fees", "ship"}, {"swallow", "airspeed"})
+
+    def __init__(self, folder: str, **options: Any) -> None:
+        assert options["local_files_only"]
+        assert not options["trust_remote_code"]
+        if not (Path(folder) / "model.safetensors").is_file():
+            raise OSError("no model.safetensors\nand more")
+
+    def encode_query(self, texts: list[str], **_: Any) -> np.ndarray:
+        words = [set(text.lower().strip(".?").split()) for text in texts]
+        return np.array([[float(bool(topic & own)) for topic in self.topics] for own in words])
+
+    encode_document = encode_query
+
+
+def test_a_model_ranks_regions_by_meaning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="expected bm25, or the folder of"):
+        DocumentsDomain(query="What?", retrieval=str(tmp_path))
+    (tmp_path / "modules.json").write_text("[]")
+    monkeypatch.setattr(retrieval, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"pip install 'samonai\[retrieval\]'"):
+        DocumentsDomain(query="What?", retrieval=str(tmp_path))
+    monkeypatch.setattr(retrieval, "find_spec", lambda name: name)
+    library = SimpleNamespace(SentenceTransformer=Meaning)
+    monkeypatch.setattr(retrieval, "import_module", lambda name: library)
+    rank = retriever(str(tmp_path))
+    with pytest.raises(InputError, match=r"no model that can be loaded: no model.safetensors$"):
+        rank(TEXTS, "When do I have to pay?")
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    assert rank(TEXTS, "When do I have to pay?") == [(0, 1.0)]
+    assert rank(TEXTS[::-1], "What does it cost to moor a ship?") == [(1, 1.0)]
+    assert rank(TEXTS, "What is the airspeed of a swallow?") == []
+    assert rank(["", " "], "pay?") == []
+
+
+def test_answers_to_questions_come_from_the_chosen_ranking(
+    generated: tuple[list[Block], PagePrediction],
+) -> None:
+    asked: list[str] = []
+
+    def last(texts: Any, question: str) -> list[tuple[int, float]]:
+        asked.append(question)
+        return [(len(texts) - 1, 0.4)]
+
+    answer = answer_query(generated[1], "question: what is it", NAMES, last)
+    assert asked == ["what is it"]
+    (hit,) = answer.hits
+    assert (hit.how, hit.score) == ("retrieved", 0.4)
+    assert hit.region is not None
+    assert hit.region.number == len(generated[0])
 
 
 def words_of(text: str) -> list[Word]:
@@ -236,31 +297,60 @@ def test_page_xml_and_alto_give_back_the_same_regions(
         assert word in text
 
 
-def test_page_xml_has_the_published_structure(written: Path) -> None:
-    import xml.etree.ElementTree as ElementTree
+SCHEMAS = {
+    "page": (PAGE, page_xml_out.NAMESPACE, "PcGts"),
+    "alto": (ALTO, alto_out.NAMESPACE, "alto"),
+}
 
-    from samonai.domains.documents.page_xml_out import NAMESPACE, TEXT_TYPES
 
-    root = ElementTree.parse(written / "report.page.xml").getroot()
-    space = {"p": NAMESPACE}
-    assert root.tag == f"{{{NAMESPACE}}}PcGts"
-    assert [child.tag.rpartition("}")[2] for child in root] == ["Metadata", "Page"]
-    named = [child.tag.rpartition("}")[2] for child in root[0]]
-    assert named == ["Creator", "Created", "LastChange"]
-    page = root[1]
-    regions = [child for child in page if child.tag.endswith("Region")]
-    assert page[0].tag.endswith("ReadingOrder")
-    order = page[0].findall("p:OrderedGroup/p:RegionRefIndexed", space)
-    assert [ref.get("regionRef") for ref in order] == [region.get("id") for region in regions]
-    assert {region.tag.rpartition("}")[2] for region in regions} == {
-        "TextRegion", "TableRegion", "ImageRegion",
-    }  # fmt: skip
-    for region in regions:
-        assert region.get("type", "other") in TEXT_TYPES
-        children = [child.tag.rpartition("}")[2] for child in region]
-        assert children == sorted(children, key=("Coords", "TextLine", "TextEquiv").index)
-        points = region[0].get("points", "")
-        assert re.fullmatch(r"(\d+,\d+ )+\d+,\d+", points)
+@pytest.mark.parametrize("kind", SCHEMAS)
+def test_page_xml_and_alto_have_the_published_structure(kind: str, written: Path) -> None:
+    root = ElementTree.parse(written / f"report.{kind}.xml").getroot()
+    assert violations(root, *SCHEMAS[kind]) == []
+    names = {element.tag.rpartition("}")[2] for element in root.iter()}
+    tables = {"page": "TableRegion", "alto": "TextBlock"}
+    assert names >= {tables[kind], "TextLine"}
+
+
+@pytest.mark.parametrize("kind", SCHEMAS)
+def test_every_class_and_odd_word_fits_the_schemas(
+    kind: str, tmp_path: Path, generated: tuple[list[Block], PagePrediction]
+) -> None:
+    names = {1: "Page-Header", 2: "chart", 3: "separator", 4: "<&\"'> é 表"}
+    odd = [Word('<"&> ', (70.0 * n, 260.0, 70.0 * n + 60, 290.0), n, 0.5) for n in range(2, 9)]
+    page = replace(generated[1].page, words=tuple(odd))
+    prediction = replace(generated[1], page=page)
+    (path,) = DocumentsDomain().export(
+        page, prediction, tmp_path / "x", [kind], facts=LabelFacts(names)
+    )
+    assert violations(ElementTree.parse(path).getroot(), *SCHEMAS[kind]) == []
+    nothing = from_label(page, np.zeros(page.size, np.int32))
+    (path,) = DocumentsDomain().export(
+        page, nothing, tmp_path / "y", [kind], facts=LabelFacts(names)
+    )
+    assert violations(ElementTree.parse(path).getroot(), *SCHEMAS[kind]) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "old", "new", "message"),
+    [
+        ("page", "<Created>", "<Comments/><Created>", "Metadata holds"),
+        ("page", 'type="heading"', 'type="title"', "TextRegion has type='title'"),
+        ("page", 'regionRef="r1"', 'regionRef="r99"', "r99 refers to nothing"),
+        ("page", '<TextRegion id="r1"', '<TextRegion id="r2"', "id r2 is given twice"),
+        ("page", 'conf="1.0000"', 'conf="1.1"', "Coords has conf='1.1'"),
+        ("alto", 'PHYSICAL_IMG_NR="1"', "", "Page lacks PHYSICAL_IMG_NR"),
+        ("alto", ">pixel<", ">points<", "MeasurementUnit says 'points'"),
+        ("alto", 'TAGREFS="T1"', 'TAGREFS="T77"', "T77 refers to nothing"),
+    ],
+)
+def test_the_check_of_the_structure_sees_what_is_wrong(
+    kind: str, old: str, new: str, message: str, written: Path
+) -> None:
+    text = (written / f"report.{kind}.xml").read_text()
+    assert old in text
+    root = ElementTree.fromstring(text.replace(old, new, 1))
+    assert any(message in one for one in violations(root, *SCHEMAS[kind]))
 
 
 def test_docling_reads_its_document(
@@ -301,8 +391,6 @@ def test_a_query_leaves_only_what_answers_it(
 def test_words_of_a_scan_are_read_off_it(
     generated: tuple[list[Block], PagePrediction],
 ) -> None:
-    from dataclasses import replace
-
     from samonai.domains.documents.ocr import read_words
 
     blocks, prediction = generated

@@ -1,6 +1,7 @@
 """Find the pages of a data set: pictures and PDFs, and the label files beside or above them."""
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from samonai.domains.base import Case
+from samonai.domains.documents import docbank
 from samonai.domains.documents.coco import read_coco
 from samonai.domains.documents.labels import LABEL_ENDINGS, is_coco
 from samonai.domains.documents.pdf import count_pdf_pages
@@ -132,7 +134,7 @@ def page_cases(root: Path, path: Path, pages: PageChoice) -> list[Case]:
     name = _name(inside)
     count = _page_count(path)
     if count == 1:
-        group = inside.parts[0] if len(inside.parts) > 1 else None
+        group = inside.parts[0] if len(inside.parts) > 1 else _docbank_paper(inside.stem)
         return [Case(name, path, group=group)] if pages.of(path, 1) else []
     group = inside.parts[0] if len(inside.parts) > 1 else name
     return [
@@ -144,6 +146,12 @@ def page_cases(root: Path, path: Path, pages: PageChoice) -> list[Case]:
 def label_files(cases: Sequence[Case]) -> list[Path]:
     """Return the label files of cases, each once."""
     return sorted({case.label for case in cases if case.label is not None})
+
+
+def _docbank_paper(stem: str) -> str | None:
+    """Return the paper that a page of DocBank is from, which lies among those of others."""
+    found = re.fullmatch(rf"(.+)_\d+{docbank.IMAGE_SUFFIX}", stem)
+    return found[1] if found else None
 
 
 def _page_count(path: Path) -> int:
@@ -163,7 +171,8 @@ def _files(root: Path, images: Path, labels: Path | None) -> list[Path]:
         if images.suffix.lower() not in PAGE_ENDINGS:
             raise InputError(f"{images}: expected {', '.join(PAGE_ENDINGS)}")
         return [images]
-    apart = labels is not None and labels.is_dir() and labels.resolve() != root.resolve()
+    # Masks inside the folder of pages are none; where the labels lie around it, all there are.
+    apart = labels is not None and labels.is_dir() and root.resolve() in labels.resolve().parents
     found = [
         path
         for path in sorted(root.rglob("*"))
@@ -227,16 +236,21 @@ def _label_finder(
     if labels is None:
         return lambda path, part: None
     if labels.is_file():
-        if labels.suffix.lower() not in LABEL_ENDINGS:
-            raise InputError(f"{labels}: expected COCO (.json), PAGE or ALTO (.xml), or a mask")
+        if labels.suffix.lower() not in (*LABEL_ENDINGS, docbank.ENDING):
+            raise InputError(
+                f"{labels}: expected COCO (.json), PAGE or ALTO (.xml), DocBank (.txt), or a mask"
+            )
         if len(files) > 1:
             raise InputError(f"{labels}: labels one page, but there are {len(files)} files")
         return lambda path, part: labels
     by_name = _labels_by_name(labels, {path.resolve() for path in files})
+    tokens = _docbank_labels(labels, files)
 
     def find(path: Path, part: str | None) -> Path | None:
         inside = path.relative_to(root)
         number = "" if part is None else f"@{part}"
+        if inside.stem in tokens:
+            return tokens[inside.stem]
         # In the same folder, or else anywhere under its own name alone.
         for name in (_name(inside) + number, inside.stem + number):
             found = by_name.get(name, [])
@@ -247,6 +261,17 @@ def _label_finder(
         return None
 
     return find
+
+
+def _docbank_labels(labels: Path, pages: list[Path]) -> dict[str, Path]:
+    """Return DocBank's files of tokens by the names of their pages, of which there must be some.
+
+    Elsewhere a text beside a page is its transcript.
+    """
+    if not any(path.stem.endswith(docbank.IMAGE_SUFFIX) for path in pages):
+        return {}
+    texts = sorted(labels.rglob(f"*{docbank.ENDING}"))
+    return {path.stem + docbank.IMAGE_SUFFIX: path for path in texts}
 
 
 def _labels_by_name(labels: Path, pages: set[Path]) -> dict[str, list[Path]]:

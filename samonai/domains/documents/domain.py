@@ -27,6 +27,7 @@ from samonai.domains.documents.pieces import page_pieces
 from samonai.domains.documents.prediction import PagePrediction, from_label
 from samonai.domains.documents.prompts import PROMPT_ENDINGS, read_prompts
 from samonai.domains.documents.query import parse_query
+from samonai.domains.documents.retrieval import BM25, retriever
 from samonai.domains.documents.writer import write_label
 from samonai.domains.tiles import TileGrid
 from samonai.errors import InputError
@@ -57,6 +58,8 @@ class DocumentsDomain:
             "query" that needs words, "always", or "never".
         query: What predictions answer, see `query`; None: all regions. It changes no
             pixel and is no part of `settings`.
+        retrieval: What ranks regions where `query` is a question: "bm25", or the folder of a
+            sentence-transformers model; no part of `settings` either.
     """
 
     name = "documents"
@@ -75,6 +78,7 @@ class DocumentsDomain:
         missing_images: str = "refuse",
         ocr: str = "query",
         query: str | None = None,
+        retrieval: str = BM25,
     ) -> None:
         if not 20 <= dpi <= 1200:
             raise InputError(f"dpi={dpi:g}: expected 20 to 1200")
@@ -95,6 +99,7 @@ class DocumentsDomain:
         self.ocr, self.query = ocr, query or None
         if self.query is not None:
             parse_query(self.query)
+        self._retrieve = retriever(str(retrieval))
 
     def settings(self) -> dict[str, Any]:
         """Return what rebuilds this domain: `DocumentsDomain(**settings)`, as JSON values."""
@@ -254,6 +259,7 @@ class DocumentsDomain:
             dict(facts.classes) if facts else {},
             self.query,
             with_text=with_text,
+            retrieve=self._retrieve,
         )
 
     def read_answers(self, paths: Sequence[Path]) -> list[Answer]:

@@ -1,4 +1,4 @@
-"""Labels of pages from whatever holds them: COCO, PAGE-XML, ALTO, mask pictures."""
+"""Labels of pages from whatever holds them: COCO, PAGE-XML, ALTO, DocBank, mask pictures."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from samonai.domains.documents import docbank
 from samonai.domains.documents.alto import read_alto
 from samonai.domains.documents.annotations import PageAnnotations, draw
 from samonai.domains.documents.coco import read_coco
@@ -66,7 +67,7 @@ def names_in(path: Path) -> list[str]:
     if path.suffix.lower() == ".xml":
         annotations = _read_xml_label(path, dpi=1.0)
         return sorted({region.name for region in annotations.regions})
-    return []
+    return docbank.docbank_names(path) if path.suffix.lower() == docbank.ENDING else []
 
 
 def label_page(page: Page, path: Path, table: ClassTable) -> Page:
@@ -74,7 +75,7 @@ def label_page(page: Page, path: Path, table: ClassTable) -> Page:
 
     Args:
         page: The page.
-        path: A COCO file, PAGE-XML, ALTO, or a mask picture.
+        path: A COCO file, PAGE-XML, ALTO, DocBank's tokens, or a mask picture.
         table: Class names and their values.
 
     Raises:
@@ -84,6 +85,8 @@ def label_page(page: Page, path: Path, table: ClassTable) -> Page:
         return replace(page, labelled=_mask_label(page, path))
     if is_coco(path):
         annotations = _coco_annotations(page, path)
+    elif path.suffix.lower() == docbank.ENDING:
+        annotations = docbank.read_docbank(path, page.size)
     else:
         annotations = _read_xml_label(path, None if page.dpi is None else page.dpi[0])
     annotations = table.rename(annotations)

@@ -15,6 +15,7 @@ from samonai.domains.documents.page_xml_out import write_page_xml
 from samonai.domains.documents.pdf_out import write_pdf
 from samonai.domains.documents.prediction import PagePrediction, Region
 from samonai.domains.documents.query import answer_all, answer_query
+from samonai.domains.documents.retrieval import Retrieve, by_terms
 from samonai.domains.documents.writer import write_label
 
 FORMATS = ("png", "json", "coco", "page", "alto", "docling", "overlay", "pdf")
@@ -42,6 +43,7 @@ def write_outputs(
     query: str | None = None,
     *,
     with_text: bool = True,
+    retrieve: Retrieve = by_terms,
 ) -> list[Path]:
     """Write a page's regions, or those that answer a query.
 
@@ -52,12 +54,13 @@ def write_outputs(
         names: Label value to class name.
         query: What is asked; None: everything.
         with_text: Give regions the words in them.
+        retrieve: Ranks the regions' texts where a question is asked.
 
     Returns:
         The files, in the order of `FORMATS`.
     """
     page = prediction.page
-    answer = answer_query(prediction, query, names) if query else None
+    answer = answer_query(prediction, query, names, retrieve) if query else None
     regions = prediction.regions(names, with_text=with_text)
     label = prediction.label
     if answer is not None:

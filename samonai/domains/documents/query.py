@@ -17,20 +17,16 @@ from samonai.domains.documents.matching import (
     Match,
     exact_matches,
     fuzzy_matches,
-    normalised,
     regex_matches,
 )
 from samonai.domains.documents.prediction import PagePrediction, Region
+from samonai.domains.documents.retrieval import Retrieve, by_terms
 from samonai.domains.documents.words import Word
 from samonai.errors import InputError
 
 KINDS = ("class", "words", "fuzzy", "regex", "question")
 
 _QUESTION_WORDS = 4
-_LEAST_TERMS = 0.5
-"""A region answers a question when it has at least this share of the question's own terms."""
-_LEAST_SHARE = 0.5
-"""Of the best region's retrieval score, for further regions."""
 
 
 def parse_query(query: str) -> tuple[str | None, str]:
@@ -47,13 +43,19 @@ def parse_query(query: str) -> tuple[str | None, str]:
     return kind, asked
 
 
-def answer_query(prediction: PagePrediction, query: str, names: Mapping[int, str]) -> Answer:
+def answer_query(
+    prediction: PagePrediction,
+    query: str,
+    names: Mapping[int, str],
+    retrieve: Retrieve = by_terms,
+) -> Answer:
     """Answer a query on a page.
 
     Args:
         prediction: The page's regions.
         query: What is asked; see the module's text.
         names: Label value to class name.
+        retrieve: Ranks the regions' texts where a question is asked.
 
     Raises:
         InputError: The query cannot be understood, or what it needs is not installed.
@@ -69,7 +71,10 @@ def answer_query(prediction: PagePrediction, query: str, names: Mapping[int, str
     regions = prediction.regions(names, with_text=True)
     words = prediction.page.text
     for tried in [kind] if kind else _order(asked):
-        hits = _FINDERS[tried](words, regions, asked)
+        if tried == "question":
+            hits = _retrieved(regions, asked, retrieve)
+        else:
+            hits = _words_hits(_FINDERS[tried](words, asked), regions)
         if hits:
             return answer(prediction.page, query, tried, hits)
     return answer(prediction.page, query, kind or "words", [])
@@ -95,71 +100,32 @@ def region_of(words: Sequence[Word], regions: Sequence[Region]) -> Region | None
     return min(around, key=lambda region: int(region.mask.sum()), default=None)
 
 
-def retrieve(texts: Sequence[str], question: str) -> list[tuple[int, float]]:
-    """Rank texts by how well they fit a question (BM25), best first.
-
-    A text counts when it has at least half of the question's terms that say anything.
-
-    Returns:
-        Row and score, 1 for the best.
-
-    Raises:
-        InputError: bm25s is not installed.
-    """
-    try:
-        import bm25s
-    except ImportError as error:
-        raise InputError(
-            "answering questions needs bm25s: pip install 'samonai[documents]'"
-        ) from error
-    tokenized = bm25s.tokenize(
-        [*texts, question], stopwords="en", show_progress=False, return_ids=False
-    )
-    *corpus, terms = [[normalised(term) for term in tokens] for tokens in tokenized]
-    wanted = set(terms)
-    if not wanted or not any(corpus):
-        return []
-    index = bm25s.BM25()
-    index.index(corpus, show_progress=False)
-    scores = index.get_scores(sorted(wanted))
-    fits = [len(wanted & set(tokens)) / len(wanted) >= _LEAST_TERMS for tokens in corpus]
-    ranked = [(row, float(scores[row])) for row in np.argsort(-scores, kind="stable")]
-    kept = [(int(row), score) for row, score in ranked if fits[row] and score > 0]
-    return [(row, score / kept[0][1]) for row, score in kept if score >= _LEAST_SHARE * kept[0][1]]
-
-
 def _order(asked: str) -> list[str]:
     question = asked.endswith("?")
     order = ["words"] if question else ["words", "fuzzy"]
     return [*order, "question"] if question or len(asked.split()) >= _QUESTION_WORDS else order
 
 
-def _words_hits(
-    find: Callable[[Sequence[Word], str], list[Match]],
-) -> Callable[[Sequence[Word], Sequence[Region], str], list[Hit]]:
-    def hits(words: Sequence[Word], regions: Sequence[Region], asked: str) -> list[Hit]:
-        found = []
-        for match in find(words, asked):
-            region = region_of(match.words, regions)
-            answered = None if region is None else AnsweredRegion.of(region)
-            found.append(
-                Hit(match.text, match.how, match.score, match.box, tuple(match.boxes), answered)
-            )
-        return found
-
-    return hits
+def _words_hits(matches: Sequence[Match], regions: Sequence[Region]) -> list[Hit]:
+    found = []
+    for match in matches:
+        region = region_of(match.words, regions)
+        answered = None if region is None else AnsweredRegion.of(region)
+        found.append(
+            Hit(match.text, match.how, match.score, match.box, tuple(match.boxes), answered)
+        )
+    return found
 
 
-def _retrieved(words: Sequence[Word], regions: Sequence[Region], asked: str) -> list[Hit]:
+def _retrieved(regions: Sequence[Region], asked: str, retrieve: Retrieve) -> list[Hit]:
     ranked = retrieve([region.text for region in regions], asked)
     return [_whole(regions[row], "retrieved", score) for row, score in ranked]
 
 
-_FINDERS: dict[str, Callable[[Sequence[Word], Sequence[Region], str], list[Hit]]] = {
-    "words": _words_hits(exact_matches),
-    "fuzzy": _words_hits(fuzzy_matches),
-    "regex": _words_hits(regex_matches),
-    "question": _retrieved,
+_FINDERS: dict[str, Callable[[Sequence[Word], str], list[Match]]] = {
+    "words": exact_matches,
+    "fuzzy": fuzzy_matches,
+    "regex": regex_matches,
 }
 
 
