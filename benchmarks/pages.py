@@ -28,7 +28,7 @@ DPI = 150.0
 _POINTS = 72.0
 _MOST_PAGES = 3  # of a document
 _WHITE = 250
-_DESCENT = 3.0  # points that letters may reach below a paragraph's box, less than any gap
+_REACH = 3.0  # points that ink may reach beyond a part's box, less than half of any gap
 _LEAST_SHARE = 0.45  # of a column's height: less is left white at times
 
 Box = tuple[float, float, float, float]
@@ -236,10 +236,10 @@ def _running_head(canvas: Canvas, size: tuple[float, float], style: Style, numbe
 
 def _around_ink(ink: npt.NDArray[np.bool_], box: Box, size: tuple[float, float]) -> Box:
     """Return the box of what was drawn within a box of the page, in pixels, y downwards."""
-    x0, y0, x1, y1 = (value * DPI / _POINTS for value in box)
+    grown = box[0] - _REACH, box[1] - _REACH, box[2] + _REACH, box[3] + _REACH
+    x0, y0, x1, y1 = (value * DPI / _POINTS for value in grown)
     height = size[1] * DPI / _POINTS
-    below = _DESCENT * DPI / _POINTS
-    rows = slice(max(int(height - y1), 0), int(np.ceil(height - y0 + below)))
+    rows = slice(max(int(height - y1), 0), int(np.ceil(height - y0)))
     columns = slice(max(int(x0), 0), int(np.ceil(x1)))
     drawn = ink[rows, columns]
     down, across = np.flatnonzero(drawn.any(1)), np.flatnonzero(drawn.any(0))

@@ -159,7 +159,7 @@ def test_a_model_ranks_regions_by_meaning(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(InputError, match=r"pip install 'samonai\[retrieval\]'"):
         DocumentsDomain(query="What?", retrieval=str(tmp_path))
     monkeypatch.setattr(retrieval, "find_spec", lambda name: name)
-    library = SimpleNamespace(SentenceTransformer=Meaning)
+    library = SimpleNamespace(SentenceTransformer=Meaning, disable_progress_bar=lambda: None)
     monkeypatch.setattr(retrieval, "import_module", lambda name: library)
     rank = retriever(str(tmp_path))
     with pytest.raises(InputError, match=r"no model that can be loaded: no model.safetensors$"):

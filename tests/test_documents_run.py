@@ -77,6 +77,30 @@ def test_files_are_written_or_refused_in_one_line(run: Run, pages: Path, tmp_pat
     assert not (tmp_path / "none").exists()
 
 
+def test_regions_are_refined_by_the_promptable_head(run: Run, pages: Path, tmp_path: Path) -> None:
+    page = pages / "images" / "page_0.png"
+    whole = run.predict(page, device="cpu", progress=False)
+    refined = run.predict(page, automatic="box", device="cpu", progress=False)
+    assert whole.hits
+    assert refined.hits
+    for hit in refined.hits:
+        assert hit.region is not None
+        assert hit.region.class_name in NAMES.values()
+        assert 0 < hit.region.score <= 1
+    # The decoder's own estimate counts, and its masks are others than the head's.
+    masks = [{hit.region.rle["counts"] for hit in a.hits if hit.region} for a in (whole, refined)]
+    assert masks[0] != masks[1]
+    # Of regions that overlap one stays: no pixel has two.
+    assert sum(hit.region.mask.astype(int) for hit in refined.hits if hit.region).max() == 1
+    with pytest.raises(InputError, match="automatic='lines': use one of classes, box"):
+        run.predict(page, automatic="lines", device="cpu", progress=False)
+    metrics = run.evaluate(
+        pages / "images", pages / "labels", tmp_path / "eval",
+        prompts="none", automatic="box", progress=False, report=False,
+    )  # fmt: skip
+    assert 0 <= metrics["average_precision"]["finetuned"]["map"] <= 1
+
+
 @pytest.mark.parametrize("prompts", ["none", "slices"])
 def test_pages_are_measured_by_average_precision(
     prompts: str, run: Run, pages: Path, tmp_path: Path

@@ -26,7 +26,7 @@ _LEAST_TERMS = 0.5
 """A text answers a question when it has at least this share of the question's own terms."""
 _LEAST_SHARE = 0.5
 """Of the best text's BM25, for further texts."""
-_LEAST_LIKENESS = 0.35
+_LEAST_LIKENESS = 0.3
 """Of the embeddings of a question and a text (cosine), for the text to answer it."""
 _LEAST_OF_BEST = 0.8
 """Of the best text's likeness, for further texts."""
@@ -115,6 +115,7 @@ def by_meaning(folder: Path, texts: Sequence[str], question: str) -> list[tuple[
 def _model(folder: Path) -> Any:
     """Load a model once; no code of its own, no pickles, nothing from the network."""
     library = import_module("sentence_transformers")
+    import_module("transformers.utils.logging").disable_progress_bar()
     try:
         return library.SentenceTransformer(
             str(folder),
