@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 from scipy import ndimage
 from tiny_rasters import picture, write_raster
 
@@ -125,3 +126,30 @@ def test_classes_that_touch_across_strips_are_one_object(tmp_path: Path) -> None
     assert prediction.classes.tolist() == [1, 2]
     assert prediction.areas.tolist() == [(label == 1).sum(), (label == 2).sum()]
     np.testing.assert_allclose(prediction.scores, 1 / (1 + np.exp(-3.0)), rtol=1e-6)
+
+
+def test_values_of_tiles_become_one_map(tmp_path: Path) -> None:
+    image = picture(1100, 170)
+    image[:, 30:60, 20:90] = 0
+    domain, source = read(write_raster(tmp_path / "scene.tif", image, nodata=0))
+    rows, columns = np.indices((1100, 170))
+    true = (np.sin(rows / 40) * np.cos(columns / 30) * 0.5 + 0.5).astype(np.float32)
+    merger = domain.map_merger(source)
+    grid = domain.grid(source)
+    asked = [index for index in range(len(grid)) if grid.window(index).column < 60]
+    for index in asked:
+        merger.add(domain.frame(source, index), true[grid.window(index).slices])
+    path = domain.write_map(source, merger.finish(), tmp_path / "map")
+
+    with rasterio.open(path) as written, rasterio.open(source.path) as scene:
+        assert (written.crs, written.transform, written.shape) == (
+            scene.crs, scene.transform, scene.shape
+        )  # fmt: skip
+        values = written.read(1)
+    seen = np.zeros((1100, 170), bool)
+    for index in asked:
+        seen[grid.window(index).slices] = True
+    valid = image.any(0)
+    np.testing.assert_allclose(values[valid & seen], true[valid & seen], atol=6e-4)
+    assert not values[valid & ~seen].any()
+    assert np.isnan(values[~valid]).all()

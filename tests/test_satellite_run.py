@@ -1,5 +1,6 @@
 """Rasters through the same doors as scans: train, evaluate, predict; prompts of vector files."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
+import torch
 from bundle_factory import write_scenes
 from tiny_rasters import PLACE, UTM, picture, write_features, write_raster
 
@@ -52,6 +54,91 @@ def test_train_evaluate_and_predict(tiny_network: "SamNetwork", tmp_path: Path) 
     with pytest.raises(InputError, match=r"has nothing on .*scene_0\.tif"):
         api.predict(run, images / "scene_0.tif", far, tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+def test_several_runs_say_how_sure_they_are(tiny_network: "SamNetwork", tmp_path: Path) -> None:
+    data = write_scenes(tmp_path / "data")
+    images, labels = data / "images", data / "labels"
+    runs = [
+        api.finetune(
+            tiny_network, images, labels, domain="satellite", out=tmp_path / f"run{seed}",
+            epochs=1, tile="32", overlap="8", progress=False, seed=seed, learning_rate=0.01,
+        )
+        for seed in (0, 1)
+    ]  # fmt: skip
+    boxes = labels / "scene_0.geojson"
+    written = api.predict(runs, images / "scene_0.tif", boxes, tmp_path / "out", progress=False)
+    names = [path.name for path in written]
+    assert names == [
+        "scene_0.gpkg", "scene_0.tif", "scene_0_confidence.json", "scene_0_instances.tif",
+        "scene_0_uncertainty.tif",
+    ]  # fmt: skip
+    with rasterio.open(written[-1]) as found, rasterio.open(images / "scene_0.tif") as image:
+        assert (found.crs, found.transform, found.shape) == (
+            image.crs, image.transform, image.shape
+        )  # fmt: skip
+        values = found.read(1)
+    assert values.min() >= 0
+    assert 0 < values.max() <= 1
+    document = json.loads(written[2].read_text())
+    assert document["members"] == ["run0", "run1"]
+    assert 0 <= document["structures"]["class_1"]["predicted_iou"] <= 1
+
+
+def test_a_prediction_that_was_stopped_encodes_only_what_is_missing(
+    tiny_network: "SamNetwork", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_raster(tmp_path / "scene.tif", picture(60, 150))
+    encoded: list[int] = []
+    encode = type(tiny_network).encode
+
+    def stops(self: "SamNetwork", batch: torch.Tensor, precision: str = "fp32") -> torch.Tensor:
+        if len(encoded) == 3:
+            raise KeyboardInterrupt
+        encoded.append(len(batch))
+        return encode(self, batch, precision)
+
+    asked = {
+        "domain": "satellite", "tile": "48", "overlap": "16", "store": tmp_path / "store",
+        "automatic": "grid", "points_per_side": 1, "progress": False,
+    }  # fmt: skip
+    with monkeypatch.context() as patched:
+        patched.setattr(type(tiny_network), "encode", stops)
+        with pytest.raises(KeyboardInterrupt):
+            api.predict(tiny_network, path, None, tmp_path / "out", **asked)
+    assert not list((tmp_path / "out").glob("*.tif"))
+
+    def counted(self: "SamNetwork", batch: torch.Tensor, precision: str = "fp32") -> torch.Tensor:
+        encoded.append(len(batch))
+        return encode(self, batch, precision)
+
+    monkeypatch.setattr(type(tiny_network), "encode", counted)
+    api.predict(tiny_network, path, None, tmp_path / "out", **asked)
+    tiles = len(SatelliteDomain(tile=48, overlap=16).grid(SatelliteDomain().read(Case("s", path))))
+    assert sum(encoded) == tiles > 6
+
+
+def test_tiles_at_two_offsets_give_one_answer(tmp_path: Path) -> None:
+    """Of micro as it is, on roofs that tiles cut in different places."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(40, 80, (3, 180, 260), np.uint8)
+    roofs = [(20, 30, 80, 90), (95, 20, 170, 70), (180, 15, 240, 100), (30, 110, 150, 160)]
+    for x0, y0, x1, y1 in roofs:
+        image[:, y0:y1, x0:x1] += 130
+    path = write_raster(tmp_path / "scene.tif", image)
+    outlines = [shapely.box(*(PLACE @ (x0, y1)), *(PLACE @ (x1, y0))) for x0, y0, x1, y1 in roofs]
+    boxes = write_features(tmp_path / "roofs.geojson", outlines)
+    labels = []
+    for offset in (0, 29):
+        api.predict(
+            "micro", path, boxes, tmp_path / f"out{offset}", domain="satellite", tile="128",
+            overlap="48", offset=offset, formats=["instances"], progress=False,
+        )  # fmt: skip
+        with rasterio.open(tmp_path / f"out{offset}" / "scene_instances.tif") as found:
+            labels.append(found.read(1))
+    first, second = labels
+    assert (first & (first == second)).astype(bool).sum() / ((first | second) > 0).sum() >= 0.98
+    assert set(np.unique(first)) == {0, 1, 2, 3, 4}
 
 
 def test_prompts_reach_every_tile_that_shows_the_object(tmp_path: Path) -> None:

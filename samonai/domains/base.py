@@ -259,18 +259,28 @@ class Exporter(Protocol):
         ...
 
 
+class MapMerger(Protocol):
+    """Takes values of a source's frames in order, and puts them on the source's grid."""
+
+    def add(self, frame: Frame, values: npt.NDArray[np.float32]) -> None:
+        """Take the values (H, W) of one frame."""
+        ...
+
+    def finish(self) -> Any:
+        """Return the map, 0 where no frame said anything, or the domain's own handle of it."""
+        ...
+
+
 @runtime_checkable
 class WritesMaps(Protocol):
     """What a domain can do besides: put values such as an uncertainty on the source's grid."""
 
-    def merge_map(
-        self, source: Any, frame_values: Mapping[int, npt.NDArray[np.float32]]
-    ) -> npt.NDArray[np.float32]:
-        """Put frame values (H, W) back on the source's grid; frames not given are 0."""
+    def map_merger(self, source: Any) -> MapMerger:
+        """Return what puts frames' values on the source's grid; see `FrameMaps`."""
         ...
 
-    def write_map(self, source: Any, values: npt.NDArray[np.float32], path: Path) -> Path:
-        """Write values on the source's grid and return the file that was written."""
+    def write_map(self, source: Any, values: Any, path: Path) -> Path:
+        """Write what the map merger gave on the source's grid; return the file written."""
         ...
 
 

@@ -1,5 +1,6 @@
 """Merging frames that do not overlap: each pixel gets the class of its highest score."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,30 @@ class FrameMerger:
     def finish(self) -> npt.NDArray[np.integer]:
         """Return the label map on the source's grid."""
         return self._domain.merge(self._source, self._labels)
+
+
+class FrameMaps:
+    """Keeps values of frames that do not overlap until all are there; see `MapMerger`.
+
+    Args:
+        merge: Puts values by frame index on the source's grid.
+    """
+
+    def __init__(
+        self,
+        merge: Callable[[Mapping[int, npt.NDArray[np.float32]]], npt.NDArray[np.float32]],
+    ) -> None:
+        """Start with no frame."""
+        self._merge = merge
+        self._values: dict[int, npt.NDArray[np.float32]] = {}
+
+    def add(self, frame: Frame, values: npt.NDArray[np.float32]) -> None:
+        """Keep the values of a frame."""
+        self._values[frame.location.index] = values
+
+    def finish(self) -> npt.NDArray[np.float32]:
+        """Return the map."""
+        return self._merge(self._values)
 
 
 def label_from_scores(

@@ -3,7 +3,7 @@
 The probability of a voxel is the sigmoid of the mean over the networks of logit / temperature, so
 that above one half it is inside, as in the label map. The uncertainty is the binary entropy of
 that probability in bits, for the prompt that is least sure of the voxel: 0 is sure, 1 is a coin's
-toss. Where no prompt was asked it is 0.
+toss. Where no prompt was asked it is 0; where frames overlap, it is blended as their scores are.
 """
 
 import json
@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from ignite.engine import Engine, Events
 
-from samonai.domains.base import Domain, WritesMaps
+from samonai.domains.base import Domain, MapMerger, WritesMaps
 from samonai.domains.merging import label_from_scores
 from samonai.errors import InputError
 from samonai.files import write_atomically
@@ -96,7 +96,7 @@ class Certainty:
         label = label_from_scores(answer.scores.mean(0), prompts.classes)
         if frame.valid is not None:
             uncertainty, label = (np.where(frame.valid, v, 0) for v in (uncertainty, label))
-        self.maps[frame.location.index] = uncertainty.astype(np.float32)
+        self._keep(frame, uncertainty.astype(np.float32))
         own = [label_from_scores(scores, prompts.classes) for scores in answer.scores]
         for value in np.unique(prompts.classes).tolist():
             rows = np.flatnonzero(prompts.classes == value)
@@ -108,6 +108,9 @@ class Certainty:
             if answer.iou is not None:
                 structure.iou += answer.iou[:, rows].mean(0).tolist()
             _add_members(structure, [mask == value for mask in own])
+
+    def _keep(self, frame: Frame, uncertainty: npt.NDArray[np.float32]) -> None:
+        self.maps[frame.location.index] = uncertainty
 
     def document(self, classes: Mapping[int, str]) -> dict[str, Any]:
         """Return what is known of each structure, as JSON values.
@@ -166,19 +169,33 @@ class CertaintyWriter(Certainty):
         self.enabled = enabled
         self.names = member_names(decoders)
         self.classes = {int(value): name for value, name in classes.items()}
+        self._merger: MapMerger | None = None
+        self._seen = 0
 
     def attach(self, engine: Engine) -> None:
         """Listen to the evaluator."""
         if not self.enabled:
             return
-        engine.add_event_handler(Events.ITERATION_STARTED, self.reset)
+        engine.add_event_handler(Events.ITERATION_STARTED, self.case_started)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.case_completed)
+
+    def case_started(self, engine: Engine) -> None:
+        """Forget the last case, and get ready for the next."""
+        self.reset()
+        assert isinstance(self.domain, WritesMaps)
+        self._merger, self._seen = self.domain.map_merger(engine.state.batch.source), 0
+
+    def _keep(self, frame: Frame, uncertainty: npt.NDArray[np.float32]) -> None:
+        # Not kept: a raster has more frames than memory holds.
+        assert self._merger is not None
+        self._merger.add(frame, uncertainty)
+        self._seen += 1
 
     def case_completed(self, engine: Engine) -> None:
         """Write what was seen of the case that was just predicted."""
         item: CaseItem = engine.state.batch
         name = item.case.case_id
-        if not self.maps:
+        if not self._seen:
             # A map of zeros would say that all is certain.
             logger.warning(
                 "%s: no uncertainty is known of a prediction that was carried from frame to frame, "
@@ -187,10 +204,10 @@ class CertaintyWriter(Certainty):
             )
             return
         assert isinstance(self.domain, WritesMaps)
-        values = self.domain.merge_map(item.source, self.maps)
-        self.domain.write_map(
-            item.source, values, self.folder / f"{name}_{UNCERTAINTY}{self.ending}"
-        )
+        assert self._merger is not None
+        path = self.folder / f"{name}_{UNCERTAINTY}{self.ending}"
+        self.domain.write_map(item.source, self._merger.finish(), path)
+        self._merger = None
         document = {
             "members": self.names,
             "temperatures": self.scales,

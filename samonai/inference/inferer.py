@@ -1,7 +1,8 @@
 """From prompts on frames to one label map on the source's own grid."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from monai.inferers import Inferer
 from samonai.domains.base import Domain
 from samonai.domains.merging import label_from_scores
 from samonai.embeddings.encode import Embedder
+from samonai.embeddings.prefetch import prefetch
 from samonai.embeddings.store import EmbeddingStore
 from samonai.errors import InputError
 from samonai.frame import Frame
@@ -34,6 +36,7 @@ from samonai.sam.network import DecodeOutput, SamNetwork
 logger = logging.getLogger(__name__)
 
 _SMALLEST_PROBABILITY = 1e-7
+_FRAMES_AHEAD = 2  # read and cut while one is encoded
 
 __all__ = [
     "Automatic",
@@ -56,9 +59,9 @@ class SourceInferer(Inferer):
     It is the only place where frames are decoded; what blends overlapping frames is the domain's
     merger.
 
-    One frame is in memory at a time, beside the source and its label map: memory stays flat in
-    the number of frames. With members, each frame is encoded once, every network decodes it, and
-    their logits are averaged.
+    A few frames are in memory at a time, beside the source and its label map: memory stays flat in
+    the number of frames. The next ones are cut in a thread while one is encoded and decoded. With
+    members, each frame is encoded once, every network decodes it, and their logits are averaged.
 
     Args:
         domain: Cuts frames and merges their labels.
@@ -256,8 +259,7 @@ class SourceInferer(Inferer):
     def _frames_with_something(self, source: Any) -> Iterator[Frame]:
         """Yield the frames that are not blank."""
         blank, count = 0, self.domain.frame_count(source)
-        for index in range(count):
-            frame = self.domain.frame(source, index)
+        for frame in self._frames(source, range(count)):
             if frame.is_blank:
                 blank += 1
             else:
@@ -338,11 +340,16 @@ class SourceInferer(Inferer):
             What the domain's merger makes of it; for volumes the label map.
         """
         merger = self.domain.merger(source)
-        for index in sorted(prompts):
-            if len(prompts[index]):
-                frame = self.domain.frame(source, index)
-                merger.add(frame, scores(frame, prompts[index]).numpy(), prompts[index])
+        for frame in self._frames(source, [i for i in sorted(prompts) if len(prompts[i])]):
+            asked = prompts[frame.location.index]
+            merger.add(frame, scores(frame, asked).numpy(), asked)
         return merger.finish()
+
+    def _frames(self, source: Any, indices: Iterable[int]) -> Iterator[Frame]:
+        """Yield frames, while the next ones are cut in a thread."""
+        cut = (self.domain.frame(source, index) for index in indices)
+        with closing(prefetch(cut, _FRAMES_AHEAD)) as frames:
+            yield from frames
 
     def _embedder_of(self, network: SamNetwork) -> Embedder:
         """Return an embedder for the network's encoder; forks of one network share it."""

@@ -23,7 +23,7 @@ from samonai.domains.medical.reader import read_raw, read_volume
 from samonai.domains.medical.structures import parse_structures
 from samonai.domains.medical.volume import ReadOptions, Volume, format_shape
 from samonai.domains.medical.writer import default_ending, write_label, write_values
-from samonai.domains.merging import FrameMerger
+from samonai.domains.merging import FrameMaps, FrameMerger
 from samonai.errors import InputError
 from samonai.frame import Frame, FrameLocation
 from samonai.prompts import FramePrompts
@@ -252,19 +252,9 @@ class MedicalDomain:
         """
         return self._merged(source, frame_labels, np.int32)
 
-    def merge_map(
-        self, source: Volume, frame_values: Mapping[int, npt.NDArray[np.float32]]
-    ) -> npt.NDArray[np.float32]:
-        """Put slices' values back on the volume's grid.
-
-        Args:
-            source: The volume that the slices were cut from.
-            frame_values: Slice number to float32 (H, W); slices not given are 0.
-
-        Returns:
-            float32 (I, J, K).
-        """
-        return self._merged(source, frame_values, np.float32)
+    def map_merger(self, source: Volume) -> FrameMaps:
+        """Return what puts slices' values on the volume's grid, float32 (I, J, K)."""
+        return FrameMaps(lambda values: self._merged(source, values, np.float32))
 
     def read_back(self, path: Path) -> npt.NDArray[np.integer]:
         """Read a label map that `write` wrote, int32 (I, J, K)."""

@@ -15,13 +15,20 @@ from samonai.domains.base import Case, LabelFacts, LabelMaps, Merger
 from samonai.domains.satellite import dataset, features, labels
 from samonai.domains.satellite.access import VECTOR_ENDINGS, open_raster
 from samonai.domains.satellite.coco import coco_names, read_coco
-from samonai.domains.satellite.merger import TileMerger
+from samonai.domains.satellite.merger import TileMaps, TileMerger
 from samonai.domains.satellite.prediction import RasterPrediction
 from samonai.domains.satellite.prompts import read_prompts
 from samonai.domains.satellite.raster import Raster, read_raster, sample_raster
+from samonai.domains.satellite.scratch import ScratchRaster
 from samonai.domains.satellite.settings import RasterSettings
 from samonai.domains.satellite.tiles import Length, blocks
-from samonai.domains.satellite.writer import DEFAULT_FORMATS, FORMATS, write_formats, write_label
+from samonai.domains.satellite.writer import (
+    DEFAULT_FORMATS,
+    FORMATS,
+    write_formats,
+    write_label,
+    write_map,
+)
 from samonai.domains.tiles import TileGrid, Window
 from samonai.errors import InputError
 from samonai.frame import Frame, FrameLocation
@@ -200,6 +207,14 @@ class SatelliteDomain(RasterSettings):
     def merger(self, source: Raster) -> Merger:
         """Return what blends the tiles' scores and joins objects across their borders."""
         return TileMerger(source, self.grid(source))
+
+    def map_merger(self, source: Raster) -> TileMaps:
+        """Return what blends the tiles' values into a map."""
+        return TileMaps(self.grid(source))
+
+    def write_map(self, source: Raster, values: ScratchRaster, path: Path | str) -> Path:
+        """Write a map's float32 values on the raster's grid, NaN on nodata, as GeoTIFF."""
+        return write_map(source, values.read, Path(path))
 
     def read_boxes(
         self,

@@ -10,9 +10,12 @@ from samonai.domains.layers import ClassLayers
 from samonai.domains.objects import ObjectLayers
 from samonai.domains.satellite.prediction import IdWriter, RasterPrediction
 from samonai.domains.satellite.raster import Raster
+from samonai.domains.satellite.scratch import ScratchRaster
 from samonai.domains.tiles import TileGrid
 from samonai.frame import Frame
 from samonai.prompts import FramePrompts
+
+_DIGITS = 3
 
 
 class TileMerger:
@@ -61,3 +64,34 @@ class TileMerger:
                 self._writer.write_classes(strip, *self._layers.take(strip))
             else:
                 self._writer.write(strip, *self._objects.take(strip))
+
+
+class TileMaps:
+    """Blends values of a raster's tiles, 0 and above; see `MapMerger`.
+
+    Args:
+        grid: The raster's tiles.
+    """
+
+    def __init__(self, grid: TileGrid) -> None:
+        """Start with no tile."""
+        self._grid, self._layers = grid, ClassLayers(grid)
+        self._stored = ScratchRaster(grid.size, "float32")
+
+    def add(self, frame: Frame, values: npt.NDArray[np.float32]) -> None:
+        """Take the values of one tile."""
+        tile = frame.location.index
+        self._flush(self._grid.window(tile).row)
+        self._layers.add(tile, values[None], np.ones(1, np.int64))
+
+    def finish(self) -> ScratchRaster:
+        """Write the last rows and return the map."""
+        self._flush(self._grid.size[0], last=True)
+        self._stored.close()
+        return self._stored
+
+    def _flush(self, until: int, last: bool = False) -> None:
+        for strip in self._stored.strips(until, last):
+            _, values = self._layers.take(strip)
+            # Digits that mean nothing would not compress.
+            self._stored.write(strip, values.round(_DIGITS))

@@ -15,9 +15,10 @@ from pyproj import Transformer
 from rasterio.features import shapes
 
 from samonai.domains.satellite.features import Geometries, transformed
-from samonai.domains.satellite.prediction import BLOCK, RasterPrediction
+from samonai.domains.satellite.prediction import RasterPrediction
 from samonai.domains.satellite.raster import WGS84, Raster
 from samonai.domains.satellite.regularise import right_angled
+from samonai.domains.satellite.scratch import BLOCK
 from samonai.domains.tiles import Window
 from samonai.errors import InputError
 from samonai.files import write_atomically

@@ -1,36 +1,17 @@
 """A prediction on disk: the number of the object that each pixel belongs to, and what it is."""
 
-import shutil
-import tempfile
-import weakref
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
-from rasterio.windows import Window as FileWindow
 from scipy import ndimage
 
 from samonai.domains.objects import ObjectTable
-from samonai.domains.satellite.access import environment, one_line
 from samonai.domains.satellite.raster import Raster
+from samonai.domains.satellite.scratch import ScratchRaster
 from samonai.domains.tiles import Window
 
-BLOCK = 512
-"""Side of the blocks that rasters are written in."""
-
-_FILE = "ids.tif"
 _EVERY_NEIGHBOUR = np.ones((3, 3), bool)
-
-
-class _Scratch:
-    """A temporary folder that goes away with the last that uses it."""
-
-    def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="samonai-"))
-        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -50,7 +31,7 @@ class RasterPrediction:
     scores: npt.NDArray[np.float64]
     areas: npt.NDArray[np.int64]
     _numbers: npt.NDArray[np.int32]
-    _folder: _Scratch
+    _stored: ScratchRaster
 
     @property
     def size(self) -> tuple[int, int]:
@@ -59,11 +40,7 @@ class RasterPrediction:
 
     def instances(self, part: Window | None = None) -> npt.NDArray[np.int32]:
         """Read int32 (H, W): the number of the object at each pixel, from 1; 0 is none."""
-        part = part or Window(0, 0, *self.size)
-        window = FileWindow(part.column, part.row, part.width, part.height)
-        with environment(), rasterio.open(self._folder.path / _FILE) as dataset:
-            stored = dataset.read(1, window=window)
-        return self._numbers[stored]
+        return self._numbers[self._stored.read(part or Window(0, 0, *self.size))]
 
     def label(self, part: Window | None = None) -> npt.NDArray[np.int32]:
         """Read int32 (H, W): the class at each pixel, 0 is background."""
@@ -82,43 +59,18 @@ class IdWriter:
 
     Attributes:
         table: The objects.
-        done: Rows that are written.
     """
 
     def __init__(self, raster: Raster) -> None:
         """Open the temporary file."""
         self._raster = raster
-        self._folder = _Scratch()
-        self._path = self._folder.path / _FILE
+        self._stored = ScratchRaster(raster.size, "int32")
+        self.strips = self._stored.strips
         self.table = ObjectTable()
-        self.done = 0
         self._sums = np.zeros(1)
         self._areas = np.zeros(1, np.int64)
         self._last_classes: npt.NDArray[np.int32] | None = None
         self._last_numbers: npt.NDArray[np.int32] | None = None
-        with environment(), one_line(self._path):
-            self._dataset = rasterio.open(
-                self._path,
-                "w",
-                driver="GTiff",
-                height=raster.size[0],
-                width=raster.size[1],
-                count=1,
-                dtype="int32",
-                tiled=True,
-                blockxsize=BLOCK,
-                blockysize=BLOCK,
-                compress="deflate",
-                zlevel=1,
-                bigtiff="if_safer",
-                sparse_ok=True,
-            )
-
-    def strips(self, until: int, last: bool) -> Iterator[Window]:
-        """Yield whole rows of blocks above `until`, and the rest at last; each must be written."""
-        height, width = self._raster.size
-        while self.done < until and (last or until - self.done >= BLOCK):
-            yield Window(self.done, 0, min(BLOCK, height - self.done), width)
 
     def write(
         self, strip: Window, numbers: npt.NDArray[np.int32], scores: npt.NDArray[np.float32]
@@ -139,10 +91,7 @@ class IdWriter:
             self._areas = np.pad(self._areas, (0, more)) + np.bincount(here, minlength=count)
             sums = np.bincount(here, weights=probabilities, minlength=count)
             self._sums = np.pad(self._sums, (0, more)) + sums
-            window = FileWindow(strip.column, strip.row, strip.width, strip.height)
-            with environment(), one_line(self._path):
-                self._dataset.write(numbers, 1, window=window)
-        self.done = strip.bottom
+        self._stored.write(strip, numbers)
 
     def write_classes(
         self, strip: Window, label: npt.NDArray[np.int32], scores: npt.NDArray[np.float32]
@@ -161,8 +110,7 @@ class IdWriter:
 
     def finish(self) -> RasterPrediction:
         """Close the file and return what was predicted; objects are numbered without gaps."""
-        with environment(), one_line(self._path):
-            self._dataset.close()
+        self._stored.close()
         count, roots = len(self.table), self.table.roots()
         more = count - len(self._areas)
         areas = np.bincount(roots, weights=np.pad(self._areas, (0, more)), minlength=count)
@@ -177,7 +125,7 @@ class IdWriter:
             scores=np.where(np.isnan(said), sums[there] / areas[there], said),
             areas=areas[there].astype(np.int64),
             _numbers=new[roots],
-            _folder=self._folder,
+            _stored=self._stored,
         )
 
     def _join_rows(self, classes: npt.NDArray[np.int32], numbers: npt.NDArray[np.int32]) -> None:

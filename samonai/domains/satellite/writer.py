@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,13 +12,14 @@ from rasterio.windows import Window as FileWindow
 
 from samonai.domains.satellite.access import environment, one_line
 from samonai.domains.satellite.polygons import VECTOR_FORMATS, PolygonOptions, write_polygons
-from samonai.domains.satellite.prediction import BLOCK, RasterPrediction
+from samonai.domains.satellite.prediction import RasterPrediction
 from samonai.domains.satellite.raster import Raster
+from samonai.domains.satellite.scratch import BLOCK
 from samonai.domains.tiles import Window
 from samonai.errors import InputError
 from samonai.files import write_atomically
 
-ReadPart = Callable[[Window], npt.NDArray[np.integer]]
+ReadPart = Callable[[Window], npt.NDArray[Any]]
 
 
 FORMATS = ("tif", "cog", "instances", *VECTOR_FORMATS)
@@ -83,8 +85,19 @@ def write_label(
     return path
 
 
+def write_map(raster: Raster, read: ReadPart, path: Path) -> Path:
+    """Write float32 values on a raster's grid, NaN where the raster has no data."""
+    path = _tiff(path)
+
+    def part(window: Window) -> npt.NDArray[np.float32]:
+        return np.where(raster.valid(window), read(window), np.float32(np.nan))
+
+    write_raster(raster, part, path, "float32", float("nan"), cog=False)
+    return path
+
+
 def write_raster(
-    raster: Raster, read: ReadPart, path: Path, dtype: str, nodata: int | None, cog: bool
+    raster: Raster, read: ReadPart, path: Path, dtype: str, nodata: float | None, cog: bool
 ) -> None:
     """Write one band on a raster's exact grid, rows of blocks at a time."""
     height, width = raster.size

@@ -1,0 +1,165 @@
+"""Bars of rasters: no seams, and memory that a scene's size does not break.
+
+    python -m benchmarks.satellite offsets --input scene.tif --boxes boxes.geojson [--run RUN]
+    python -m benchmarks.satellite large [--side 40000] [--folder DIR]
+
+`offsets` predicts a scene with its tiles moved by several offsets and compares the class maps away
+from nodata. `large` writes a scene of which a few tiles show something, predicts it through the
+command in a process of its own, and reports the process's peak memory and time.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from rasterio.windows import Window
+
+REPOSITORY = Path(__file__).parents[1]
+TILE = 512
+_WAIT = 0.05
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure one subject and print what was found as JSON."""
+    asked = _parser().parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="samonai-satellite-") as scratch:
+        folder = asked.folder or Path(scratch)
+        found = large(asked, folder) if asked.subject == "large" else offsets(asked, folder)
+    print(json.dumps(found, indent=1))  # noqa: T201
+
+
+def offsets(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Return the IoU of the foreground, and of each class, between predictions at two offsets."""
+    maps = {}
+    for offset in asked.offsets:
+        out = folder / f"offset_{offset}"
+        command = [*_predict(asked, out), "--format", "tif", "--set", f"offset={offset}"]
+        subprocess.run(command, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
+        with rasterio.open(out / f"{asked.input.stem}.tif") as written:
+            maps[offset] = written.read(1), written.nodata
+    pairs = {}
+    for first, second in combinations(asked.offsets, 2):
+        (one, nodata), (other, _) = maps[first], maps[second]
+        known = one != nodata
+        pairs[f"{first} and {second}"] = {
+            "foreground": _iou(one[known] > 0, other[known] > 0),
+            **{
+                f"class_{value}": _iou(one[known] == value, other[known] == value)
+                for value in np.unique(one[known & (one > 0)]).tolist()
+            },
+        }
+    return {"scene": asked.input.name, "iou": pairs}
+
+
+def large(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Return peak memory and time of predicting a large scene with boxes, or a grid of points."""
+    folder.mkdir(parents=True, exist_ok=True)
+    asked.input, roofs = write_scene(folder, asked.side, asked.places)
+    asked.boxes = None if asked.grid else roofs
+    if asked.grid:
+        asked.set = [*asked.set, "automatic=grid", "points_per_side=8"]
+    began = time.monotonic()
+    peak = _peak_bytes(_predict(asked, folder / "out"))
+    return {
+        "scene": f"{asked.side} x {asked.side} pixels, {asked.places}² tiles show something",
+        "prompts": "grid" if asked.grid else "boxes",
+        "peak_gb": round(peak / 1e9, 2),
+        "seconds": round(time.monotonic() - began),
+        "written": sorted(path.name for path in (folder / "out").iterdir()),
+    }
+
+
+def write_scene(folder: Path, side: int, places: int) -> tuple[Path, Path]:
+    """Write a scene, nodata but for places² patches with four roofs each, and the roofs' boxes.
+
+    Returns:
+        The GeoTIFF and the GeoJSON file.
+    """
+    rng = np.random.default_rng(0)
+    corners = np.linspace(0, side - TILE, places).astype(int)
+    path, features = folder / "large.tif", []
+    with rasterio.open(
+        path, "w", driver="GTiff", count=3, height=side, width=side, dtype="uint8", nodata=0,
+        crs="EPSG:32616", transform=rasterio.Affine(0.5, 0, 700_000, 0, -0.5, 3_800_000),
+        tiled=True, blockxsize=TILE, blockysize=TILE, compress="deflate", sparse_ok=True,
+        bigtiff="if_safer",
+    ) as scene:  # fmt: skip
+        for top in corners.tolist():
+            for left in corners.tolist():
+                patch = rng.integers(60, 100, (3, TILE, TILE), np.uint8)
+                for row, column in ((60, 40), (60, 300), (320, 60), (300, 330)):
+                    patch[:, row : row + 110, column : column + 130] += 110
+                    features.append(_box(scene.transform, top + row, left + column, 110, 130))
+                scene.write(patch, window=Window(left, top, TILE, TILE))
+    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32616"}}
+    collection = {"type": "FeatureCollection", "crs": crs, "features": features}
+    roofs = folder / "roofs.geojson"
+    roofs.write_text(json.dumps(collection))
+    return path, roofs
+
+
+def _box(place: Any, row: int, column: int, height: int, width: int) -> dict[str, Any]:
+    x0, y0 = place * (column, row)
+    x1, y1 = place * (column + width, row + height)
+    ring = [[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]]
+    geometry = {"type": "Polygon", "coordinates": [ring]}
+    return {"type": "Feature", "properties": {}, "geometry": geometry}
+
+
+def _predict(asked: argparse.Namespace, out: Path) -> list[str]:
+    whose = ["--run", str(asked.run)] if asked.run else ["--model", "micro"]
+    boxes = ["--boxes", str(asked.boxes)] if asked.boxes else []
+    settings = [word for setting in asked.set for word in ("--set", setting)]
+    return [
+        *(sys.executable, "-m", "samonai", "predict", "satellite", *whose, *boxes, *settings),
+        *("--input", str(asked.input), "--out", str(out)),
+    ]
+
+
+def _peak_bytes(command: list[str]) -> int:
+    """Run a command and return the peak of its resident memory (Linux)."""
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL)
+    status, peak = Path(f"/proc/{process.pid}/status"), 0
+    while process.poll() is None:
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                peak = max(peak, int(line.split()[1]) * 1024)
+        time.sleep(_WAIT)
+    if process.returncode:
+        raise SystemExit(process.returncode)
+    return peak
+
+
+def _iou(one: Any, other: Any) -> float | None:
+    union = int(np.count_nonzero(one | other))
+    return round(int(np.count_nonzero(one & other)) / union, 4) if union else None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.satellite", description=__doc__)
+    subjects = parser.add_subparsers(dest="subject", required=True)
+    moved = subjects.add_parser("offsets", help="agreement of predictions at several offsets")
+    moved.add_argument("--input", type=Path, required=True)
+    moved.add_argument("--boxes", type=Path, help="vector file; none: the run's semantic head")
+    moved.add_argument("--offsets", type=int, nargs="+", default=[0, 97, 211])
+    wide = subjects.add_parser("large", help="peak memory and time of a large scene")
+    wide.add_argument("--side", type=int, default=40_000)
+    wide.add_argument("--places", type=int, default=4)
+    wide.add_argument("--grid", action="store_true", help="a grid of points instead of boxes")
+    for part in (moved, wide):
+        part.add_argument("--run", type=Path, help="a run; none: micro as it is")
+        part.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+        part.add_argument("--folder", type=Path, help="keep the files here")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
