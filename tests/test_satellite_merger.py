@@ -10,8 +10,10 @@ from scipy import ndimage
 from tiny_rasters import picture, write_raster
 
 from samonai.domains import Case
+from samonai.domains.layers import ClassLayers
 from samonai.domains.satellite import Raster, SatelliteDomain
 from samonai.domains.satellite.prediction import RasterPrediction
+from samonai.domains.tiles import TileGrid, Window
 from samonai.prompts import UNKNOWN_ID, FramePrompts
 
 
@@ -153,3 +155,39 @@ def test_values_of_tiles_become_one_map(tmp_path: Path) -> None:
     np.testing.assert_allclose(values[valid & seen], true[valid & seen], atol=6e-4)
     assert not values[valid & ~seen].any()
     assert np.isnan(values[~valid]).all()
+
+
+def test_classes_that_tiles_share_or_do_not_are_weighed_by_their_own_tiles() -> None:
+    grid = TileGrid((200, 90), (48, 48), (16, 16))
+    rng = np.random.default_rng(0)
+    layers = ClassLayers(grid)
+    sums = {value: np.zeros((2, 200, 90)) for value in (2, 5, 7)}
+    best, label, done = np.zeros((200, 90), np.float32), np.zeros((200, 90), np.int32), 0
+    asked = [(2, 5), (2, 5), (5,), (2, 5, 7), (7, 2), (5, 5, 2)]
+
+    def take(until: int) -> None:
+        strip = Window(done, 0, until - done, 90)
+        label[done:until], best[done:until] = layers.take(strip)
+
+    for tile in range(len(grid)):
+        window = grid.window(tile)
+        if window.row > done:
+            take(window.row)
+            done = window.row
+        classes = np.array(asked[tile % len(asked)])
+        scores = rng.normal(size=(len(classes), 48, 48)).astype(np.float32)
+        layers.add(tile, scores, classes)
+        rows, columns = grid.weights(tile)
+        weight = rows[:, None] * columns
+        for value in set(classes.tolist()):
+            of_class = scores[classes == value].max(0)
+            sums[value][:, *window.slices] += np.stack([weight * of_class, weight])
+    take(200)
+    with np.errstate(invalid="ignore"):
+        means = {value: np.nan_to_num(total / weight) for value, (total, weight) in sums.items()}
+    expected = np.max(list(means.values()), axis=0).clip(0)
+    np.testing.assert_allclose(best, expected, atol=1e-5)
+    for value, mean in means.items():
+        clear = np.all([mean > other + 1e-4 for v, other in means.items() if v != value], axis=0)
+        assert (label[clear & (mean > 1e-4)] == value).all()
+        assert (clear & (mean > 1e-4)).any()

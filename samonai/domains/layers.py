@@ -9,6 +9,9 @@ from samonai.domains.tiles import TileGrid, Window
 class ClassLayers:
     """Weighted sums of each class's scores over the rows that are not written yet.
 
+    Classes that came on the same tiles share their sum of weights: of a wide raster each sum is
+    large.
+
     Args:
         grid: The tiles.
     """
@@ -18,6 +21,7 @@ class ClassLayers:
         self._grid = grid
         self._top = 0
         self._sums: dict[int, npt.NDArray[np.float32]] = {}
+        self._weights: dict[frozenset[int], npt.NDArray[np.float32]] = {}
 
     def add(
         self, tile: int, scores: npt.NDArray[np.float32], classes: npt.NDArray[np.int64]
@@ -33,32 +37,50 @@ class ClassLayers:
         rows, columns = self._grid.weights(tile)
         weight = rows[:, None] * columns
         part = slice(window.row - self._top, window.bottom - self._top), window.slices[1]
-        for value in np.unique(classes).tolist():
-            sums = self._of(value, window.bottom)
-            sums[0][part] += weight * scores[classes == value].max(0)
-            sums[1][part] += weight
+        values = np.unique(classes).tolist()
+        self._make_room(window.bottom, values)
+        for value in values:
+            self._sums[value][part] += weight * scores[classes == value].max(0)
+        for of in self._weights:
+            if of <= set(values):
+                self._weights[of][part] += weight
 
     def take(self, strip: Window) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
         """Return class and score of the topmost rows, int32 and float32 (H, W), and drop them."""
         assert strip.row == self._top
+        self._make_room(strip.bottom, [])
         best = np.zeros((strip.height, strip.width), np.float32)
         label = np.zeros((strip.height, strip.width), np.int32)
+        weights = {value: weight for of, weight in self._weights.items() for value in of}
         for value in sorted(self._sums):
-            total, weight = self._of(value, strip.bottom)[:, : strip.height]
+            total, weight = (sums[: strip.height] for sums in (self._sums[value], weights[value]))
             score = np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)
             wins = score > best
             best[wins], label[wins] = score[wins], value
-        self._sums = {value: sums[:, strip.height :] for value, sums in self._sums.items()}
+        # Copies, so that the rows above leave memory.
+        self._sums = {k: sums[strip.height :].copy() for k, sums in self._sums.items()}
+        self._weights = {k: sums[strip.height :].copy() for k, sums in self._weights.items()}
         self._top = strip.bottom
         return label, best
 
-    def _of(self, value: int, bottom: int) -> npt.NDArray[np.float32]:
-        """Return (sum of weighted scores, sum of weights), float32 (2, rows, W), to a row."""
+    def _make_room(self, bottom: int, values: list[int]) -> None:
+        """Bring all sums down to a row, with room for these classes and weights of their own."""
         rows, width = bottom - self._top, self._grid.size[1]
-        sums = self._sums.get(value)
-        if sums is None or sums.shape[1] < rows:
-            longer = np.zeros((2, rows, width), np.float32)
-            if sums is not None:
-                longer[:, : sums.shape[1]] = sums
-            self._sums[value] = sums = longer
+        new = frozenset(values).difference(self._sums)
+        self._sums |= {value: np.zeros((0, width), np.float32) for value in new}
+        if new:
+            self._weights[new] = np.zeros((0, width), np.float32)
+        for of in [of for of in self._weights if frozenset() < of & set(values) < of]:
+            weight = self._weights.pop(of)
+            self._weights[of & set(values)], self._weights[of - set(values)] = weight, weight.copy()
+        self._sums = {k: _with_rows(sums, rows) for k, sums in self._sums.items()}
+        self._weights = {k: _with_rows(sums, rows) for k, sums in self._weights.items()}
+
+
+def _with_rows(sums: npt.NDArray[np.float32], rows: int) -> npt.NDArray[np.float32]:
+    """Return sums with so many rows at least, the new ones 0."""
+    if len(sums) >= rows:
         return sums
+    longer = np.zeros((rows, sums.shape[1]), np.float32)
+    longer[: len(sums)] = sums
+    return longer
