@@ -186,7 +186,7 @@ def bullets(style: Style, rng: np.random.Generator) -> Part:
 
 def table(style: Style, rng: np.random.Generator, width: float) -> Part:
     """Return a table of words and numbers, with a head."""
-    columns = int(rng.integers(2, max(min(width // 60, 6), 2) + 1))
+    columns = int(rng.integers(2, max(min(int(width) // 60, 6), 2) + 1))
     head = [_words(rng, 1, sentence=False)[0].capitalize() for _ in range(columns)]
     rows = [
         [_words(rng, 1, sentence=False)[0], *(_figure(rng) for _ in range(columns - 1))]

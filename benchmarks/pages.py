@@ -109,7 +109,8 @@ def read_pages(folder: Path) -> list[MadePage]:
 
 def coco_of(pages: Sequence[MadePage]) -> dict[str, object]:
     """Return the regions of pages as COCO."""
-    images, annotations = [], []
+    images: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
     for image, page in enumerate(pages, 1):
         height, width = page.size
         images.append(
