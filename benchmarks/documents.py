@@ -82,7 +82,9 @@ def main(arguments: list[str] | None = None) -> int:
         learning_rate=options.learning_rate,
         val_fraction=0.1,
         val_interval=max(options.epochs // 5, 1),
-        objects_per_frame=4,
+        # Small steps, and most of each for the automatic head, which starts from nothing.
+        batch_size=2,
+        objects_per_frame=2,
         # Points of a grid split what touches, where the decoder was trained with points.
         points_probability=0.3 if "points" in options.automatic else 0.0,
         dpi=DPI,
