@@ -275,6 +275,25 @@ def test_pages_of_one_document_stay_together_in_a_split() -> None:
         split_cases(cases[:4])
 
 
+def test_published_sets_keep_the_pages_of_a_document_together(tmp_path: Path) -> None:
+    names = ["PMC12_00001", "PMC12_00004", "PMC3_00001", "aa", "bb", "holiday_1", "holiday_2"]
+    for name in names:
+        save_picture(tmp_path / f"{name}.png", block_page(*SIZE)[0])
+    images = [
+        {"id": n, "file_name": f"{name}.png", "height": 40, "width": 30, "page_no": 7}
+        | ({"doc_name": "report.pdf"} if len(name) == 2 else {})  # as DocLayNet says it
+        for n, name in enumerate(names)
+    ]
+    content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "Text"}]}
+    (tmp_path / "labels.json").write_text(json.dumps(content))
+    cases = DocumentsDomain().find_cases(tmp_path, tmp_path / "labels.json")
+    groups = {case.case_id: case.group for case in cases}
+    assert groups == {
+        "PMC12_00001": "PMC12", "PMC12_00004": "PMC12", "PMC3_00001": "PMC3",
+        "aa": "report.pdf", "bb": "report.pdf", "holiday_1": None, "holiday_2": None,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("folder", "labels", "count", "some"),
     [

@@ -23,12 +23,14 @@ class CocoImage:
         name: `file_name`, relative to the folder of images.
         size: (H, W).
         page: Number of the page in the file, from 1.
+        document: What the page was taken from (DocLayNet's `doc_name`), or None.
         rows: Its annotations, as they stand in the file.
     """
 
     name: str
     size: tuple[int, int]
     page: int
+    document: str | None
     rows: tuple[dict[str, Any], ...]
 
 
@@ -147,6 +149,7 @@ def _parsed(path: Path, content: dict[str, Any]) -> CocoFile:
             name=_relative(path, str(image["file_name"])),
             size=(int(image["height"]), int(image["width"])),
             page=int(image.get("page_no") or 1) if _is_pdf(image["file_name"]) else 1,
+            document=str(image["doc_name"]) if image.get("doc_name") else None,
             rows=tuple(rows[image["id"]]),
         )
         for image in content["images"]

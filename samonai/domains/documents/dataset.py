@@ -6,11 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from samonai.domains.base import Case
 from samonai.domains.documents import docbank
-from samonai.domains.documents.coco import read_coco
+from samonai.domains.documents.coco import CocoImage, read_coco
 from samonai.domains.documents.labels import LABEL_ENDINGS, is_coco
 from samonai.domains.documents.pdf import count_pdf_pages
 from samonai.domains.documents.pictures import PICTURE_ENDINGS, count_pages
@@ -86,7 +85,8 @@ def find_cases(
 
     Args:
         images: A picture or PDF, or a folder of them, folders inside it included. Pages of one
-            file, and files of one folder inside it, belong to one document.
+            file, files of one folder inside it, and pages that PubLayNet, DocBank or DocLayNet
+            took from one paper, belong to one document.
         labels: A COCO file; a PAGE-XML, ALTO or mask file for one page; or a folder of these with
             a file per page, named like it; it may be the folder of images itself.
         pages: Which pages of files that have several.
@@ -134,7 +134,7 @@ def page_cases(root: Path, path: Path, pages: PageChoice) -> list[Case]:
     name = _name(inside)
     count = _page_count(path)
     if count == 1:
-        group = inside.parts[0] if len(inside.parts) > 1 else _docbank_paper(inside.stem)
+        group = inside.parts[0] if len(inside.parts) > 1 else _document_of(inside.stem)
         return [Case(name, path, group=group)] if pages.of(path, 1) else []
     group = inside.parts[0] if len(inside.parts) > 1 else name
     return [
@@ -148,10 +148,10 @@ def label_files(cases: Sequence[Case]) -> list[Path]:
     return sorted({case.label for case in cases if case.label is not None})
 
 
-def _docbank_paper(stem: str) -> str | None:
-    """Return the paper that a page of DocBank is from, which lies among those of others."""
-    found = re.fullmatch(rf"(.+)_\d+{docbank.IMAGE_SUFFIX}", stem)
-    return found[1] if found else None
+def _document_of(stem: str) -> str | None:
+    """Return the paper of a page that is named as PubLayNet's and DocBank's are, else None."""
+    found = re.fullmatch(rf"(PMC\d+)_\d{{5}}|(.+)_\d+{docbank.IMAGE_SUFFIX}", stem)
+    return found and (found[1] or found[2])
 
 
 def _page_count(path: Path) -> int:
@@ -215,18 +215,20 @@ def _coco_cases(
             + ("" if len(missing) == len(entries) else "; missing_images=skip leaves them out")
         )
     cases = []
-    for path, numbers in _by_file(root, [e for e in entries if e.name not in set(missing)]).items():
+    for path, found in _by_file(root, [e for e in entries if e.name not in set(missing)]).items():
         for case in page_cases(root, path, pages):
-            if int(case.part or 1) in numbers:
-                cases.append(replace(case, label=coco))
+            entry = found.get(int(case.part or 1))
+            if entry is not None:
+                cases.append(replace(case, label=coco, group=entry.document or case.group))
     return cases
 
 
-def _by_file(root: Path, entries: Sequence[Any]) -> dict[Path, set[int]]:
-    numbers: dict[Path, set[int]] = {}
+def _by_file(root: Path, entries: Sequence[CocoImage]) -> dict[Path, dict[int, CocoImage]]:
+    """Return the entries of each file by their pages."""
+    found: dict[Path, dict[int, CocoImage]] = {}
     for entry in entries:
-        numbers.setdefault(root / entry.name, set()).add(entry.page)
-    return numbers
+        found.setdefault(root / entry.name, {})[entry.page] = entry
+    return found
 
 
 def _label_finder(
