@@ -216,6 +216,8 @@ def embedder(
     network = network_overrides(sam, checkpoint, sha256, device)
     from samonai.embeddings import Augmentation, EmbeddingStore, encode_views, summed
     from samonai.sam import load_sam
+    from samonai.training.carried import frames_beside
+    from samonai.training.heads import PROMPTABLE
 
     # Each names a setting: "flip": "@view_flip".
     names = config.get("augmentation", {})
@@ -240,6 +242,9 @@ def embedder(
                 precision=chosen["precision"],
                 frames="all" if any(case.label is None for case in cases) else "labelled",
                 empty_frames=_empty_frames(chosen),
+                beside=frames_beside(
+                    chosen.get("carried_probability", 0.0), chosen.get("heads", PROMPTABLE)
+                ),
                 min_area=chosen["min_area"],
                 components=chosen["components"],
                 progress=progress,

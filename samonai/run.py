@@ -210,7 +210,8 @@ def evaluate(
         cases: Names of cases, or "all"; None: those that the run held out, where they are there.
         prompts: "slices" for a box per slice and object, "volume" for one 3D box per class,
             "middle" for one box per class on its middle slice, propagated to the others,
-            "keyframes" for boxes on the first, middle and last slice, interpolated between,
+            "middle_click" for one click there, "keyframes" for boxes on the first, middle and last
+            slice, interpolated between,
             "clicks" for clicks on each object of each slice, as many as `eval_clicks` says,
             "none" for the semantic head, which has no baselines.
         box_jitter: Each side of a box moves by up to this share of the box, 0.05 by default; 0

@@ -38,6 +38,8 @@ class PromptSampler:
         negative: Points outside, but in the box and its surroundings, from 0 to this many.
         with_mask: Probability that a prompt of another kind than "mask" brings a mask as well.
         mask_noise: How coarse the masks are, see `samonai.coarse_masks.coarse_logits`.
+        carried: Probability that a frame's objects are asked for by what they are on the frame
+            beside it, as propagation does; see `samonai.training.carried`.
 
     Raises:
         InputError: A kind is not known, a probability or share is out of range.
@@ -53,6 +55,7 @@ class PromptSampler:
     box_looseness: float = 0.25
     with_mask: float = 0.0
     mask_noise: float = 0.3
+    carried: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -66,7 +69,7 @@ class PromptSampler:
                 raise InputError(
                     f"{name} is a share from 0 to below 0.5, got {getattr(self, name)}"
                 )
-        for name in ("box_looseness", "mask_noise", "with_mask"):
+        for name in ("box_looseness", "mask_noise", "with_mask", "carried"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} lies between 0 and 1, got {getattr(self, name)}")
         if min(self.shifted, self.loose) < 0 or self.shifted + self.loose > 1:

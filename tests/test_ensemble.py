@@ -19,6 +19,7 @@ from samonai.domains import get_domain
 from samonai.domains.base import Case
 from samonai.domains.merging import label_from_scores
 from samonai.errors import InputError
+from samonai.files import sha256_file
 from samonai.inference import Certainty, CertaintyWriter, SourceInferer
 from samonai.inference.calibration import grown_region
 from samonai.inference.certainty import binary_entropy, scaled_mean
@@ -196,6 +197,34 @@ def test_predicting_with_several_runs(
     same = np.asanyarray(nib.load(tmp_path / "same" / "case_c.nii.gz").dataobj)
     assert np.array_equal(same, alone)
     assert len(list((tmp_path / "same").iterdir())) == 1
+
+
+@pytest.mark.parametrize("more", [["--propagate"], ["--planes", "3"]])
+def test_uncertainty_of_propagated_prompts_and_of_planes(
+    runs: list[samonai.Run], folder: Path, tmp_path: Path, more: list[str]
+) -> None:
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text('{"boxes": [[4, 3, 0, 20, 17, 3]], "classes": [1]}')
+    given = [part for run in runs for part in ("--run", str(run.path))]
+    source = str(folder / "images" / "case_c.nii.gz")
+    out = tmp_path / "masks"
+    argv = ["predict", "medical", *given, "--input", source, "--boxes", str(boxes), *more]
+    assert main([*argv, "--measure", "--out", str(out)]) == 0
+    uncertainty = np.asanyarray(nib.load(out / "case_c_uncertainty.nii.gz").dataobj)
+    label = np.asanyarray(nib.load(out / "case_c.nii.gz").dataobj)
+    assert label.any()
+    assert uncertainty.shape == SHAPE
+    assert uncertainty[:, :, label.any((0, 1))].any()
+    document = json.loads((out / "case_c_confidence.json").read_text())
+    (structure,) = document["structures"].values()
+    # Half precision of the planes decides otherwise only where logits are all but zero.
+    assert abs(structure["voxels"] - (label == 1).sum()) <= 2
+    assert 0 < structure["agreement"] <= 1
+    # What is written for others names all members.
+    algorithm = json.loads((out / "case_c.measurements.json").read_text())["algorithm"]
+    assert algorithm["members"] == ", ".join(run.path.name for run in runs)
+    hashes = [algorithm["decoder_sha256"], algorithm["decoder_sha256_2"]]
+    assert hashes == [sha256_file(run.folder.decoder)[:16] for run in runs]
 
 
 def test_evaluating_several_runs_measures_each_and_all(

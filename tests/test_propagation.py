@@ -73,7 +73,8 @@ class Oracle:
                 allowed[y0:y1, x0:x1] = True
             inside = truth & allowed
             logits.append(torch.from_numpy(np.where(inside, 8.0, -8.0)).float()[None])
-        return DecodeOutput(torch.stack(logits), torch.full((len(prompts), 1), self.iou(index)))
+        iou = torch.full((1, len(prompts), 1), self.iou(index))
+        return DecodeOutput(torch.stack(logits)[None], iou)
 
     def run(self, seeds: dict[int, FramePrompts], **rule: object) -> dict[int, FrameTracks]:
         settings = {"margin": 0.3, "similarity": 0.5, "growth": 50, **rule}
@@ -84,7 +85,7 @@ class Oracle:
 def filled(tracks: dict[int, FrameTracks]) -> np.ndarray:
     volume = np.zeros((COUNT, SIDE, SIDE), bool)
     for index, found in tracks.items():
-        inside = (found.low_res[:, 0] > 0).any(0).numpy()
+        inside = (found.low_res[0, :, 0] > 0).any(0).numpy()
         volume[index] = inside.reshape(SIDE, 4, SIDE, 4).mean((1, 3)) > 0.5
     return volume
 
@@ -163,7 +164,7 @@ def test_objects_of_several_slices_are_decoded_together() -> None:
     seeds = {8: boxes(box_of(one[8]), classes=(3,)), 14: boxes(box_of(two[14]), classes=(7,))}
     tracks = oracle.run(seeds, area=30)
     np.testing.assert_array_equal(filled(tracks), truth)
-    both = sorted(index for index, found in tracks.items() if len(found.low_res) == 2)
+    both = sorted(index for index, found in tracks.items() if len(found.prompts) == 2)
     assert both == [8, 9, 10, 11, 12, 13]
     assert sorted(tracks[10].prompts.classes.tolist()) == [3, 7]
     assert max(count for _, count in oracle.decoded) == 2

@@ -7,9 +7,10 @@ import torch
 from samonai.domains.medical import MedicalDomain, Volume
 from samonai.errors import InputError
 from samonai.frame import Frame
-from samonai.inference import VolumeInferer, cleaning, prompts_from_label
-from samonai.inference.inferer import SourceInferer, box_scores
-from samonai.inference.volume import across, cleaned
+from samonai.inference import Certainty, VolumeInferer, cleaning, prompts_from_label
+from samonai.inference.inferer import FrameAnswer, SourceInferer, box_scores
+from samonai.inference.planes import across
+from samonai.inference.volume import cleaned
 from samonai.prompts import FramePrompts, Prompts
 from samonai.sam.network import DecodeOutput
 
@@ -34,6 +35,9 @@ class Blobs:
 
     long_side = 1024
 
+    def __init__(self, brighter: float = 0.0) -> None:
+        self.brighter = brighter
+
     def answer(self, embeddings: torch.Tensor, prompts: Prompts) -> DecodeOutput:
         rows, columns = torch.meshgrid(
             torch.arange(256) + 0.5, torch.arange(256) + 0.5, indexing="ij"
@@ -44,8 +48,10 @@ class Blobs:
                 (columns - (box[0] + box[2]) / 2) / (box[2] - box[0]),
                 (rows - (box[1] + box[3]) / 2) / (box[3] - box[1]),
             )
-            found.append(8 - 30 * (x**2 + y**2) + embeddings.mean())
-        return DecodeOutput(torch.stack(found)[:, None], torch.full((len(found), 1), 0.9))
+            found.append(8 - 30 * (x**2 + y**2) + embeddings.mean() + self.brighter)
+        return DecodeOutput(
+            torch.stack(found)[:, None], torch.full((len(found), 1), 0.9 - 0.1 * self.brighter)
+        )
 
 
 @pytest.fixture
@@ -140,6 +146,19 @@ def test_the_middle_slice_alone_is_prompted(volume: Volume) -> None:
     np.testing.assert_array_equal(prompts[3].boxes[0], [3, 2, 8, 7])
 
 
+def test_one_click_on_the_middle_slice(volume: Volume) -> None:
+    label = volume.label.copy()
+    label[:, :, 4][0, 0] = 1  # a speck beside the structure gets no click
+    label[8:11, 7:9, 4:6] = 2
+    labelled = DOMAIN.with_label(volume, label)
+    prompts = prompts_from_label(DOMAIN, labelled, regime="middle_click")
+    assert {index: found.classes.tolist() for index, found in prompts.items()} == {3: [1], 4: [2]}
+    for index, found in prompts.items():
+        assert np.isnan(found.boxes).all()
+        ((x, y),) = found.point_coords[0].astype(int).tolist()
+        assert label[x, y, index] == found.classes[0]
+
+
 def test_propagation_of_a_box_runs_on_a_network(volume: Volume, network) -> None:
     prompts = prompts_from_label(DOMAIN, volume, regime="middle")
     label = VolumeInferer(DOMAIN, spread="propagate")(volume, network, prompts)
@@ -156,6 +175,58 @@ def test_padding_is_never_labelled(volume: Volume, network) -> None:
     prompts = prompts_from_label(DOMAIN, padded, regime="volume")
     label = VolumeInferer(DOMAIN, planes=3)(padded, network, prompts)
     assert not label[5:].any()
+
+
+class Spy(Certainty):
+    """Keeps what it is shown, beside what certainty is made of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: dict[int, tuple[FramePrompts, FrameAnswer]] = {}
+
+    def observe(self, frame: Frame, prompts: FramePrompts, answer: FrameAnswer) -> None:
+        assert frame.location.index not in self.seen
+        self.seen[frame.location.index] = prompts, answer
+        super().observe(frame, prompts, answer)
+
+
+@pytest.mark.parametrize("options", [{"spread": "propagate"}, {"planes": 3},
+                                     {"spread": "propagate", "planes": 3}])  # fmt: skip
+def test_observers_see_each_network_wherever_prompts_come_from(
+    volume: Volume, network, options: dict
+) -> None:
+    regime = "middle" if "spread" in options else "volume"
+    prompts = prompts_from_label(DOMAIN, volume, regime=regime)
+    members, spy = [Blobs(brighter=2.0)], Spy()
+    expected = VolumeInferer(DOMAIN, members=members, **options)(volume, network, prompts)
+    inferer = VolumeInferer(DOMAIN, members=members, observers=[spy], **options)
+    label = inferer(volume, network, prompts)
+    np.testing.assert_array_equal(label, expected)
+    assert label.any()
+    assert set(np.flatnonzero(label.any((0, 1)))) <= set(spy.seen)
+    found = np.zeros_like(label)
+    for index, (asked, answer) in spy.seen.items():
+        assert answer.scores.shape == (2, len(asked), SHAPE[1], SHAPE[0])
+        assert (answer.scores[1] >= answer.scores[0]).all()
+        if "planes" in options:
+            assert answer.iou is None
+        else:
+            np.testing.assert_allclose(answer.iou, [[0.9] * len(asked), [0.7] * len(asked)])
+        mean = answer.scores.mean(0)
+        for row in mean.amax(1).amax(1).argsort().tolist():
+            wins = (mean[row] > 0) & (mean[row] == mean.amax(0))
+            found[:, :, index][wins.numpy().T] = asked.classes[row]
+    # Half precision decides otherwise only where logits are all but equal.
+    assert (found != label).mean() < 0.01
+    document = spy.document({1: "one", 2: "two"})
+    assert document["one"]["voxels"] > 0
+    assert 0.5 < document["one"]["probability"] <= 1
+    assert 0 < document["one"]["agreement"] <= 1
+    assert 0 < document["one"]["uncertainty"] < 1
+    assert max(values.max() for values in spy.maps.values()) > 0.5
+    spy.seen.clear()
+    inferer(volume, network, prompts, alone=True)
+    assert not spy.seen
 
 
 @pytest.mark.parametrize(

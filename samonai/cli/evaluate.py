@@ -41,11 +41,13 @@ def evaluate(
         str,
         typer.Option(
             help="`slices`: a box per slice and object; `volume`: one 3D box per class; `middle`: "
-            "one box per class on its middle slice, propagated; `keyframes`: boxes on the first, "
-            "middle and last slice, interpolated; `clicks`: 1, 3, 5 and 9 clicks per slice and "
-            "object (`--set eval_clicks=...`); `none`: the semantic head, which has no baselines."
+            "one box per class on its middle slice, propagated; `middle_click`: one click there; "
+            "`keyframes`: boxes on the first, middle and last slice, interpolated; "
+            "`clicks`: 1, 3, 5 and 9 clicks per slice and object (`--set eval_clicks=...`); "
+            "`none`: the semantic head, which has no baselines."
         ),
     ] = "slices",
+    planes: options.Planes = 1,
     box_jitter: Annotated[
         float | None,
         typer.Option(help="Each side of a box moves by up to this share; 0.05 by default."),
@@ -75,6 +77,7 @@ def evaluate(
     config = read_config(config_files(domain, TRAIN, EVALUATE))
     settings = parse_settings(set_ or [], config, options.HAVE_OPTIONS)
     settings |= options.dicom_settings(config, allow_gaps, case_map)
+    settings |= options.plane_settings(config, planes)
     metrics = api.evaluate(
         open_runs(run, checkpoint=checkpoint, device=device),
         images,

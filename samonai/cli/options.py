@@ -43,6 +43,7 @@ HAVE_OPTIONS = {
     "output_dir": "--out",
     "report": "--report or --no-report",
     "train_parts": "--train",
+    "planes": "--planes",
     "output_ending": "--ending",
     "output_formats": "--format",
 }
@@ -99,6 +100,12 @@ CaseMap = Annotated[
         help="DICOM: the CSV file that gets the name behind each pseudonym; it identifies patients."
     ),
 ]
+Planes = Annotated[
+    int,
+    typer.Option(
+        help="3: decode volumes in all three planes and average them; three times the encoding."
+    ),
+]
 Archive = Annotated[
     bool,
     typer.Option(
@@ -139,6 +146,15 @@ Set = Annotated[
         "--set", metavar="KEY=VALUE", help="Any other setting: `samonai bundle show` lists them."
     ),
 ]
+
+
+def plane_settings(config: Mapping[str, Any], planes: int) -> dict[str, Any]:
+    """Return the setting of the planes that are decoded; refuse it for data that has one."""
+    if planes == 1:
+        return {}
+    if "planes" not in config:
+        raise InputError("--planes is for volumes, which is medical data")
+    return {"planes": planes}
 
 
 def dicom_settings(

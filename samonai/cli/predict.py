@@ -84,6 +84,7 @@ def predict(
             "(`--set propagate_...` says when to stop).",
         ),
     ] = False,
+    planes: options.Planes = 1,
     archive: options.Archive = False,
     readers: options.Readers = 2,
     limit: options.Limit = None,
@@ -108,6 +109,7 @@ def predict(
     config = read_config(config_files(domain, INFERENCE))
     settings = parse_settings(set_ or [], config, options.HAVE_OPTIONS)
     settings |= options.dicom_settings(config, allow_gaps, case_map)
+    settings |= options.plane_settings(config, planes)
     if propagate:
         settings["spread"] = "propagate"
     going = options.archive_settings(archive, readers, limit, dry_run, retry_failed)

@@ -88,6 +88,7 @@ def encode_cases(
     precision: str = "auto",
     frames: FrameChoice = "labelled",
     empty_frames: float = 0.0,
+    beside: int = 0,
     min_area: int = DEFAULT_MIN_AREA,
     components: str = "each",
     batch_size: int = 1,
@@ -110,6 +111,7 @@ def encode_cases(
             `Frame.is_blank`), or "none" for targets alone.
         empty_frames: Share of the frames without objects that are wanted beside the labelled
             ones, evenly spaced.
+        beside: Frames without objects that lie so near to a labelled one are wanted too.
         min_area: Objects of fewer pixels are dropped from the targets.
         components: What of a scattered label is an object, see `embeddings.targets`.
         batch_size: Frames per call of the encoder.
@@ -129,6 +131,7 @@ def encode_cases(
         section,
         frames=frames,
         empty_frames=empty_frames,
+        beside=beside,
         min_area=min_area,
         components=components,
         skip_failed=on_error == "skip",

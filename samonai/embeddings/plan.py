@@ -81,19 +81,22 @@ class FailedCase:
     message: str
 
 
-def frames_to_use(targets: SourceTargets, empty_frames: float) -> tuple[int, ...]:
-    """Return the frames with objects, and a share of those without, evenly spaced; ascending.
+def frames_to_use(targets: SourceTargets, empty_frames: float, beside: int = 0) -> tuple[int, ...]:
+    """Return the frames with objects, and some of those without; ascending.
 
     Args:
         targets: The targets of a source.
-        empty_frames: Share of the frames without objects, from 0 to 1; where it is above 0, at
-            least one of a source that has any.
+        empty_frames: Share of the frames without objects, evenly spaced, from 0 to 1; where it is
+            above 0, at least one of a source that has any.
+        beside: Frames without objects that lie so near to one with objects are taken too.
     """
     empty = targets.empty_indices
     count = math.ceil(round(len(empty) * empty_frames, 6))
     # The middles of `count` equal parts: neither end is favoured.
     chosen = [empty[int((part + 0.5) * len(empty) / count)] for part in range(count)]
-    return tuple(sorted((*targets.indices, *chosen)))
+    objects = targets.indices
+    near = {index + away for index in objects for away in range(-beside, beside + 1)}
+    return tuple(sorted({*objects, *chosen, *near.intersection(empty)}))
 
 
 class Planner:
@@ -107,6 +110,7 @@ class Planner:
         *,
         frames: FrameChoice,
         empty_frames: float,
+        beside: int,
         min_area: int,
         components: str,
         skip_failed: bool,
@@ -116,7 +120,7 @@ class Planner:
         self._domain = domain
         self._section = section
         self._frames = frames
-        self._empty_frames = empty_frames
+        self._empty_frames, self._beside = empty_frames, beside
         self._min_area = min_area
         self._components = components
         self._skip_failed = skip_failed
@@ -225,7 +229,9 @@ class Planner:
         if self._frames == "all":
             blank = frozenset(facts.blank or ())
             return [index for index in range(facts.frame_count) if index not in blank]
-        return () if targets is None else frames_to_use(targets, self._empty_frames)
+        if targets is None:
+            return ()
+        return frames_to_use(targets, self._empty_frames, self._beside)
 
     def _missing(self, facts: CaseFacts, targets: SourceTargets | None) -> list[int]:
         wanted = self._wanted(facts, targets)

@@ -31,6 +31,7 @@ from samonai.inference.trained import (
     trained_classes,
     trained_domain,
     trained_network,
+    trained_propagation,
 )
 from samonai.inference.volume import SPREADS, VolumeInferer, cleaning
 
@@ -77,4 +78,5 @@ __all__ = [
     "trained_classes",
     "trained_domain",
     "trained_network",
+    "trained_propagation",
 ]

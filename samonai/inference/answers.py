@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
+from samonai.errors import InputError
 from samonai.frame import Frame
 from samonai.inference.masks import Instance
 from samonai.prompts import FramePrompts
@@ -61,9 +62,39 @@ class FrameAnswer(NamedTuple):
     iou: torch.Tensor | None = None
 
 
+Answers = Callable[[Frame, FramePrompts], FrameAnswer]
+"""Gives what each network says to a frame's prompts."""
+
+
 class FrameObserver(Protocol):
     """Sees what every network said to a frame, before it is averaged and merged."""
 
     def observe(self, frame: Frame, prompts: FramePrompts, answer: FrameAnswer) -> None:
         """Take note of one prompted frame."""
         ...
+
+
+def observed(answers: Answers, observers: Sequence[FrameObserver]) -> Scores:
+    """Return the networks' average as scores, and let observers see what each network said."""
+
+    def scores(frame: Frame, prompts: FramePrompts) -> torch.Tensor:
+        said = answers(frame, prompts)
+        for observer in observers:
+            observer.observe(frame, prompts, said)
+        return said.scores.mean(0)
+
+    return scores
+
+
+def class_values(network: SamNetwork) -> tuple[int, ...]:
+    """Return the label value of each channel of a network's class logits, background's 0 first.
+
+    Raises:
+        InputError: The network has no semantic head.
+    """
+    if network.semantic_head is None:
+        raise InputError(
+            "without prompts a semantic head is needed, and this model has none; train with "
+            "--heads semantic or --heads both, or give prompts"
+        )
+    return network.semantic_head.values

@@ -4,6 +4,8 @@ The probability of a voxel is the sigmoid of the mean over the networks of logit
 that above one half it is inside, as in the label map. The uncertainty is the binary entropy of
 that probability in bits, for the prompt that is least sure of the voxel: 0 is sure, 1 is a coin's
 toss. Where no prompt was asked it is 0; where frames overlap, it is blended as their scores are.
+Where prompts were carried from slice to slice it is that of each slice's answer; of three planes a
+network's logit is its average over the planes, each cut off at 10. Clean-up in 3D comes after it.
 """
 
 import json
@@ -122,7 +124,8 @@ class Certainty:
             By class name: `label`, `voxels`, and over the predicted voxels the means
             `probability` and `uncertainty`; `predicted_iou`, the networks' own estimate, mean over
             prompts and networks; `agreement`, the mean Dice between pairs of networks. None where
-            nothing was predicted, or there is one network.
+            nothing was predicted, or there is one network; no IoU is predicted for three planes
+            together, nor by the semantic head.
         """
         return {
             classes.get(value, f"class_{value}"): {
@@ -198,8 +201,8 @@ class CertaintyWriter(Certainty):
         if not self._seen:
             # A map of zeros would say that all is certain.
             logger.warning(
-                "%s: no uncertainty is known of a prediction that was carried from frame to frame, "
-                "fused over planes, found object by object, or not asked for",
+                "%s: no uncertainty is known where nothing was asked, or objects were found one by "
+                "one",
                 name,
             )
             return

@@ -16,10 +16,10 @@ from samonai.geometry import FrameGeometry
 from samonai.prompts import FramePrompts
 from samonai.sampling import jitter_boxes
 
-REGIMES = ("slices", "volume", "clicks", "middle", "keyframes")
+REGIMES = ("slices", "volume", "clicks", "middle", "middle_click", "keyframes")
 """A box per frame and object; one box per class around the whole structure; one click per frame
-and object, at its interior centre; one box per class on its middle frame alone; or on its first,
-middle and last frame."""
+and object, at its interior centre; one box per class on its middle frame alone; one click there; or
+a box on its first, middle and last frame."""
 
 
 def prompts_from_label(
@@ -41,7 +41,8 @@ def prompts_from_label(
         regime: "slices" puts a box around each object on each frame; "volume" puts one box per
             class around the whole structure, on all its frames; "clicks" puts a click into each
             object on each frame; "middle" puts one box per class on the middle one of its frames,
-            and "keyframes" on the first, the middle and the last one.
+            "middle_click" one click into its largest component there, and "keyframes" boxes on
+            the first, the middle and the last one.
         box_jitter: Each side moves by up to this share of the box's width or height, drawn from
             the seed, the source and the frame; a structure's box is drawn once for all frames.
         min_area: Objects of fewer pixels get no prompt.
@@ -54,15 +55,15 @@ def prompts_from_label(
     """
     if regime not in REGIMES:
         raise InputError(f"prompts {regime!r} are not known; use one of {', '.join(REGIMES)}")
+    if regime == "clicks":
+        return _clicks(domain, source, min_area, components)
+    if regime == "middle_click":
+        return _of_middle_frames(_clicks(domain, source, min_area, "largest"))
     prompts: dict[int, FramePrompts] = {}
     sizes: dict[int, tuple[int, int]] = {}
     for index in range(domain.frame_count(source)):
         frame = domain.frame(source, index)
         if frame.label is None or not frame.label.any():
-            continue
-        if regime == "clicks":
-            if found := _interior_clicks(frame, min_area, components):
-                prompts[index] = found
             continue
         targets = build_targets(frame, min_area, components)
         if not len(targets.classes):
@@ -75,7 +76,7 @@ def prompts_from_label(
         return _around_structures(prompts, sizes, box_jitter, key)
     if regime in ("middle", "keyframes"):
         prompts = _on_few_frames(prompts, ends=regime == "keyframes")
-    if regime == "clicks" or not box_jitter:
+    if not box_jitter:
         return prompts
     return {
         index: replace(found, boxes=_jittered(found.boxes, box_jitter, sizes[index], (*key, index)))
@@ -110,6 +111,18 @@ class LabelPrompts:
         return asdict(self)
 
 
+def _clicks(domain: Domain, source: Any, min_area: int, components: str) -> dict[int, FramePrompts]:
+    """Put a click into each object of each frame."""
+    prompts: dict[int, FramePrompts] = {}
+    for index in range(domain.frame_count(source)):
+        frame = domain.frame(source, index)
+        if frame.label is None or not frame.label.any():
+            continue
+        if found := _interior_clicks(frame, min_area, components):
+            prompts[index] = found
+    return prompts
+
+
 def _interior_clicks(frame: Frame, min_area: int, components: str) -> FramePrompts | None:
     """Put a click into the interior centre of each object of a frame; None without objects."""
     numbers, classes, instances = object_map(frame, min_area, components)
@@ -128,6 +141,20 @@ def _grown(
     grown = boxes + np.array([-margin, -margin, margin, margin], np.float32)
     limits = np.array([size[1], size[0], size[1], size[0]], np.float32)
     return np.clip(grown, 0, limits).astype(np.float32) if margin else boxes
+
+
+def _of_middle_frames(prompts: dict[int, FramePrompts]) -> dict[int, FramePrompts]:
+    """Keep each class's prompts on the middle one of its frames."""
+    frames: dict[int, list[int]] = {}
+    for index, found in sorted(prompts.items()):
+        for value in np.unique(found.classes).tolist():
+            frames.setdefault(value, []).append(index)
+    middle = {value: indices[len(indices) // 2] for value, indices in frames.items()}
+    kept = {
+        index: found[np.flatnonzero([middle[value] == index for value in found.classes.tolist()])]
+        for index, found in prompts.items()
+    }
+    return {index: found for index, found in kept.items() if len(found)}
 
 
 def _on_few_frames(prompts: dict[int, FramePrompts], *, ends: bool) -> dict[int, FramePrompts]:

@@ -16,10 +16,10 @@ from samonai.domains.merging import label_from_scores
 from samonai.embeddings.encode import Embedder
 from samonai.embeddings.prefetch import prefetch
 from samonai.embeddings.store import EmbeddingStore
-from samonai.errors import InputError
 from samonai.frame import Frame
 from samonai.geometry import FrameGeometry
 from samonai.inference.answers import (
+    Answers,
     Automatic,
     CasePrompts,
     ClassLogits,
@@ -27,6 +27,8 @@ from samonai.inference.answers import (
     FrameAnswer,
     FrameObserver,
     Scores,
+    class_values,
+    observed,
 )
 from samonai.inference.baselines import box_scores
 from samonai.inference.masks import asked_of
@@ -124,16 +126,26 @@ class SourceInferer(Inferer):
         if isinstance(prompts, Automatic):
             return self._merge_automatic(inputs, networks, prompts, observers)
 
-        def scores(frame: Frame, frame_prompts: FramePrompts) -> torch.Tensor:
-            embedding = self.embed(inputs, frame, network)
-            if not observers:
-                return self.logits(networks, embedding, frame_prompts, frame.size)
-            answer = self.answer(networks, embedding, frame_prompts, frame.size)
-            for observer in observers:
-                observer.observe(frame, frame_prompts, answer)
-            return answer.scores.mean(0)
+        answers = self.answers(inputs, networks, each=bool(observers))
+        return self.merge(inputs, prompts, observed(answers, observers))
 
-        return self.merge(inputs, prompts, scores)
+    def answers(self, source: Any, networks: Sequence[SamNetwork], *, each: bool) -> Answers:
+        """Return what answers the prompts of a source's frames.
+
+        Args:
+            source: The source.
+            networks: One, or several on one encoder.
+            each: Answer for each network, else for their average alone, which is quicker.
+        """
+
+        def answer(frame: Frame, prompts: FramePrompts) -> FrameAnswer:
+            embedding = self.embed(source, frame, networks[0])
+            if each:
+                return self.answer(networks, embedding, prompts, frame.size)
+            logits = self.logits(networks, embedding, prompts, frame.size)[None]
+            return FrameAnswer(logits, logits)
+
+        return answer
 
     @torch.no_grad()
     def logits(
@@ -173,6 +185,14 @@ class SourceInferer(Inferer):
             prompts: N prompts on image 0.
         """
         return _mean([network.answer(embedding[None], prompts) for network in networks])
+
+    @torch.no_grad()
+    def each_low_res(
+        self, networks: Sequence[SamNetwork], embedding: torch.Tensor, prompts: Prompts
+    ) -> DecodeOutput:
+        """Return what each of K networks says, as `low_res` does with their number K in front."""
+        said = [network.answer(embedding[None], prompts) for network in networks]
+        return DecodeOutput(*(torch.stack(parts) for parts in zip(*said, strict=True)))
 
     def embed(self, source: Any, frame: Frame, network: SamNetwork) -> torch.Tensor:
         """Return float32 (C, h, w): a frame's embedding, from the store where it is there.
@@ -363,20 +383,6 @@ def _mean(said: Sequence[DecodeOutput]) -> DecodeOutput:
     if len(said) == 1:
         return said[0]
     return DecodeOutput(*(torch.stack(parts).mean(0) for parts in zip(*said, strict=True)))
-
-
-def class_values(network: SamNetwork) -> tuple[int, ...]:
-    """Return the label value of each channel of a network's class logits, background's 0 first.
-
-    Raises:
-        InputError: The network has no semantic head.
-    """
-    if network.semantic_head is None:
-        raise InputError(
-            "without prompts a semantic head is needed, and this model has none; train with "
-            "--heads semantic or --heads both, or give prompts"
-        )
-    return network.semantic_head.values
 
 
 def _asked_classes(

@@ -77,7 +77,9 @@ class Answer:
     """The mask of an object on a frame.
 
     Attributes:
-        low_res: float16 (1, h, w), logits in the low-res frame.
+        low_res: float16 (K, 1, h, w), logits in the low-res frame: of each network, or of their
+            average alone.
+        iou: float32 (K,), each network's own estimate of its mask's IoU.
         box: float32 (4,), xyxy in frame space, around the mask.
         value: Label value of the object.
         area: Pixels of the frame.
@@ -87,6 +89,7 @@ class Answer:
     """
 
     low_res: torch.Tensor
+    iou: torch.Tensor
     box: npt.NDArray[np.float32]
     value: int
     area: int
@@ -100,11 +103,14 @@ class FrameTracks:
     """The objects that were found on a frame, in the form that a merger takes.
 
     Attributes:
-        low_res: float16 (N, 1, h, w), logits in the low-res frame.
+        low_res: float16 (K, N, 1, h, w), logits in the low-res frame: of each network, or of
+            their average alone.
+        iou: float32 (K, N), each network's own estimate of its masks' IoU.
         prompts: The box around each mask, and its class.
     """
 
     low_res: torch.Tensor
+    iou: torch.Tensor
     prompts: FramePrompts
 
 
@@ -113,14 +119,16 @@ class Propagator:
 
     All objects of a frame are decoded together, so that a source is passed twice at most: up and
     down. Nothing but one frame's embedding and, of each object and frame, the low-res logits as
-    float16 is in memory (131 kB).
+    float16 is in memory (131 kB, as often as there are networks where each is kept).
 
     Args:
         frame: Cuts a frame of the source.
         embed: Returns a frame's embedding, float (C, h, w).
-        decode: Decodes prompts on an embedding, in model space.
+        decode: Decodes N prompts on an embedding, in model space, by each of K networks: logits
+            (K, N, 1, h, w), IoU (K, N, 1). Their average is what is carried on.
         long_side: Side of the model image.
         rule: How, and when to stop.
+        each: Keep what each network says, not their average alone.
     """
 
     def __init__(
@@ -130,10 +138,11 @@ class Propagator:
         decode: Decode,
         long_side: int,
         rule: Propagation,
+        each: bool = False,
     ) -> None:
         """Keep what passing a source needs."""
         self._frame, self._embed, self._decode = frame, embed, decode
-        self._long_side, self._rule = long_side, rule
+        self._long_side, self._rule, self._each = long_side, rule, each
 
     def __call__(self, seeds: Mapping[int, FramePrompts], count: int) -> dict[int, FrameTracks]:
         """Return what is found on each frame.
@@ -198,7 +207,7 @@ class Propagator:
         prompts = Prompts.from_boxes(geometry.boxes_to_model(np.clip(grown, 0, limits)))
         if self._rule.prompt == "box":
             return prompts
-        masks = torch.stack([each.low_res.float() for each in before])
+        masks = torch.stack([each.low_res.float().mean(0) for each in before])
         boxes_too = prompts.boxes if self._rule.prompt == "box+mask" else None
         return replace(prompts, boxes=boxes_too, mask_inputs=masks)
 
@@ -212,19 +221,22 @@ class Propagator:
         output = self._decode(embedding, prompts)
         answers: list[Answer | None] = []
         for row, value in enumerate(values.tolist()):
-            low_res = output.low_res_logits[row]
+            said, iou = output.low_res_logits[:, row], output.iou_predictions[:, row, 0]
+            low_res = said.mean(0)
             mask = (geometry.logits_to_frame(low_res[None])[0, 0] > 0).cpu().numpy()
             if frame.valid is not None:
                 mask &= frame.valid
-            if not mask.any() or float(output.iou_predictions[row, 0]) < self._rule.iou:
+            if not mask.any() or float(iou.mean()) < self._rule.iou:
                 answers.append(None)
                 continue
             rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
             box = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
             look = _look(embedding, low_res).cpu()
             area = int(np.count_nonzero(mask))
+            if not self._each:
+                said, iou = low_res[None], iou.mean(0, keepdim=True)
             answers.append(
-                Answer(low_res.half().cpu(), box, int(value), area, look, first_area=area)
+                Answer(said.half().cpu(), iou.cpu(), box, int(value), area, look, first_area=area)
             )
         return answers
 
@@ -250,7 +262,9 @@ def _look(embedding: torch.Tensor, low_res: torch.Tensor) -> torch.Tensor:
 def _together(answers: list[Answer]) -> FrameTracks:
     boxes = np.stack([each.box for each in answers]).astype(np.float32)
     values = np.array([each.value for each in answers], np.int64)
-    return FrameTracks(torch.stack([each.low_res for each in answers]), FramePrompts(boxes, values))
+    low_res = torch.stack([each.low_res for each in answers], 1)
+    iou = torch.stack([each.iou for each in answers], 1)
+    return FrameTracks(low_res, iou, FramePrompts(boxes, values))
 
 
 def seeds_of(prompts: Mapping[int, FramePrompts]) -> dict[int, FramePrompts]:

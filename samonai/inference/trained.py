@@ -13,7 +13,8 @@ from samonai.domains import get_domain
 from samonai.domains.base import Case, Domain, LabelFacts
 from samonai.errors import InputError
 from samonai.files import sha256_file
-from samonai.inference.ensemble import ensemble_decoders
+from samonai.inference.ensemble import ensemble_decoders, member_names
+from samonai.inference.propagate import Propagation
 from samonai.pseudonyms import known_as, pseudonym
 from samonai.sam.decoder_file import DecoderMetadata, read_decoder_metadata
 from samonai.sam.loading import load_sam
@@ -90,22 +91,59 @@ def trained_network(
     return network
 
 
+def trained_propagation(
+    decoder: Path | str | None, prompt: str = "auto", margin: float | None = None, **rule: Any
+) -> Propagation:
+    """Return how a decoder's masks prompt the next frame, which hangs on what it was trained with.
+
+    A decoder that was trained with prompts carried from the frames beside (`carried_probability`)
+    takes the mask's logits too; others have only seen boxes drawn around the object itself.
+
+    Args:
+        decoder: The decoder's file. None, or a file that is not there (yet): the model as it is.
+        prompt: See `Propagation`; "auto" for what the decoder knows.
+        margin: See `Propagation`; None for its default.
+        **rule: See `Propagation`.
+
+    Raises:
+        InputError: A value cannot be used.
+    """
+    carried = False
+    if prompt == "auto" and decoder is not None and Path(decoder).exists():
+        prompts = read_decoder_metadata(decoder).training.get("prompts", {})
+        carried = prompts.get("carried", 0.0) > 0
+    if prompt == "auto":
+        prompt = "box+mask" if carried else "box"
+    if margin is not None:
+        rule["margin"] = margin
+    return Propagation(prompt, **rule)
+
+
 def trained_classes(decoder: Path | str | None) -> dict[int, str]:
     """Return a decoder's classes, label value to name; none without a decoder."""
     classes = {} if decoder is None else read_decoder_metadata(decoder).classes
     return {int(value): name for value, name in classes.items()}
 
 
-def label_facts(decoder: Path | str | None, network: SamNetwork) -> LabelFacts:
+def label_facts(
+    decoder: Path | str | None,
+    network: SamNetwork,
+    members: Sequence[Path | str] | None = None,
+) -> LabelFacts:
     """Return what objects written from predictions say about classes and algorithm.
 
     Args:
         decoder: The decoder's file; None: the model as it is.
         network: The model.
+        members: The further decoders of an ensemble, which are named after their runs.
     """
     algorithm = {"model": network.name, "encoder_sha256": network.encoder_sha256[:16]}
-    if decoder is not None:
-        algorithm["decoder_sha256"] = sha256_file(decoder)[:16]
+    decoders = ensemble_decoders(decoder, members)
+    for number, path in enumerate(decoders, 1):
+        suffix = "" if number == 1 else f"_{number}"
+        algorithm[f"decoder_sha256{suffix}"] = sha256_file(path)[:16]
+    if len(decoders) > 1:
+        algorithm["members"] = ", ".join(member_names(decoders))
     return LabelFacts(trained_classes(decoder), algorithm)
 
 

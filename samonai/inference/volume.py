@@ -22,25 +22,18 @@ from samonai.embeddings.store import EmbeddingStore
 from samonai.errors import InputError
 from samonai.frame import Frame
 from samonai.geometry import FrameGeometry
-from samonai.inference.inferer import (
-    Automatic,
-    CasePrompts,
-    FrameObserver,
-    Scores,
-    SourceInferer,
-)
+from samonai.inference.answers import Answers, FrameAnswer, FrameObserver, Scores, observed
+from samonai.inference.inferer import Automatic, CasePrompts, SourceInferer
 from samonai.inference.interpolate import interpolate_boxes
+from samonai.inference.planes import fuse_planes
 from samonai.inference.propagate import FrameTracks, Propagation, Propagator, seeds_of
 from samonai.prompts import FramePrompts
 from samonai.sam.network import SamNetwork
 
-SPREADS = {"middle": "propagate", "keyframes": "interpolate"}
+SPREADS = {"middle": "propagate", "middle_click": "propagate", "keyframes": "interpolate"}
 """How the prompts of a regime of `prompts_from_label` reach the other frames; else "none"."""
 
 _KNOWN = ("none", "propagate", "interpolate")
-# Of a frame that was not asked, or said no more: beyond this no logit changes anything.
-_CERTAIN = 10.0
-
 Clean = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -53,8 +46,8 @@ class VolumeInferer(SourceInferer):
         precision: As there.
         prompts_at_once: As there.
         members: As there.
-        observers: As there; they see prompts that are decoded on their own frames in one plane,
-            and neither propagated nor fused ones.
+        observers: As there. Of propagated prompts they see what was carried to each frame; of
+            fused planes the average over the planes, a row per class.
         spread: "none": prompts are for their own frames; "propagate": each is carried to the
             frames on both sides, where a prompt that is the same on neighbouring frames counts
             once, in their middle; "interpolate": boxes of one object on several frames are
@@ -104,17 +97,19 @@ class VolumeInferer(SourceInferer):
         """Predict a source's label map; see `SourceInferer`."""
         network = getattr(network, "module", network)
         networks = [network] if alone else [network, *self.members]
+        observers = [] if alone else self.observers
+        each = bool(observers)
         if prompts is None or isinstance(prompts, Automatic):
             label = super().__call__(inputs, network, prompts, alone=alone)
         elif self.spread == "propagate":
-            tracks = self._tracks(inputs, networks, prompts)
+            tracks = self._tracks(inputs, networks, prompts, each=each)
             asked = {index: found.prompts for index, found in tracks.items()}
-            label = self._merged(inputs, networks, asked, _track_scores(tracks, network))
-        elif self.planes == 1:
-            label = super().__call__(inputs, network, prompts, alone=alone)
+            label = self._merged(
+                inputs, networks, asked, _track_answers(tracks, network), observers
+            )
         else:
-            answer = _decoder(self, inputs, networks)
-            label = self._merged(inputs, networks, self._asked(prompts), answer)
+            answers = self.answers(inputs, networks, each=each)
+            label = self._merged(inputs, networks, self._asked(prompts), answers, observers)
         return label if self.clean is None else cleaned(label, self.clean)
 
     def merge(self, source: Any, prompts: Mapping[int, FramePrompts], scores: Scores) -> Any:
@@ -129,54 +124,31 @@ class VolumeInferer(SourceInferer):
         source: Any,
         networks: list[SamNetwork],
         asked: Mapping[int, FramePrompts],
-        scores: Scores,
+        answers: Answers,
+        observers: Sequence[FrameObserver],
     ) -> Any:
         if self.planes == 1:
-            return SourceInferer.merge(self, source, asked, scores)
-        return self._fused(source, networks, asked, scores)
+            return SourceInferer.merge(self, source, asked, observed(answers, observers))
+        planes = self._plane_inferers()
+        return fuse_planes(source, self.domain, planes, networks, asked, answers, observers)
 
     def _tracks(
-        self, source: Any, networks: list[SamNetwork], prompts: Mapping[int, FramePrompts]
+        self,
+        source: Any,
+        networks: list[SamNetwork],
+        prompts: Mapping[int, FramePrompts],
+        *,
+        each: bool = False,
     ) -> dict[int, FrameTracks]:
         propagator = Propagator(
             lambda index: self.domain.frame(source, index),
             lambda frame: self.embed(source, frame, networks[0]),
-            lambda embedding, asked: self.low_res(networks, embedding, asked),
+            lambda embedding, asked: self.each_low_res(networks, embedding, asked),
             networks[0].long_side,
             self.propagation,
+            each,
         )
         return propagator(seeds_of(prompts), self.domain.frame_count(source))
-
-    def _fused(
-        self,
-        source: Any,
-        networks: list[SamNetwork],
-        asked: Mapping[int, FramePrompts],
-        scores: Scores,
-    ) -> npt.NDArray[np.int32]:
-        """Average each class's logits over the three planes, and take the highest."""
-        inferers = self._plane_inferers()
-        own = self.domain.axis  # type: ignore[attr-defined]
-        shape = source.data.shape
-        best = np.zeros(shape, np.float16)
-        label = np.zeros(shape, np.int32)
-        for value in sorted({int(v) for found in asked.values() for v in found.classes}):
-            of_class = {i: p for i, f in asked.items() if (p := _of_class(f, value)) is not None}
-            total = np.zeros(shape, np.float16)
-            for inferer in inferers:
-                axis = inferer.domain.axis  # type: ignore[attr-defined]
-                if axis == own:
-                    prompts, answer = of_class, _rows_of_class(scores, asked, value)
-                else:
-                    prompts = across(of_class, own, axis, shape)
-                    answer = _decoder(inferer, source, networks)
-                _add_plane(total, inferer.domain, source, prompts, answer)
-            mean = total / np.float16(len(inferers))
-            higher = mean > best
-            if source.valid is not None:
-                higher &= source.valid
-            best[higher], label[higher] = mean[higher], value
-        return label
 
     def _plane_inferers(self) -> list[SourceInferer]:
         if self._others is None:
@@ -188,46 +160,6 @@ class VolumeInferer(SourceInferer):
                 for axis in range(3)
             ]
         return self._others
-
-
-def across(
-    prompts: Mapping[int, FramePrompts], own: int, axis: int, shape: tuple[int, ...]
-) -> dict[int, FramePrompts]:
-    """Cut the boxes of one class on frames across one axis by the frames across another.
-
-    The boxes stand for slabs one voxel thick; a frame of the other plane gets the box around what
-    it cuts of them.
-
-    Args:
-        prompts: Boxes by frame index, xyxy on frames across `own`.
-        own: Array axis that these frames lie across.
-        axis: Array axis of the plane that is wanted.
-        shape: (I, J, K) of the volume.
-
-    Returns:
-        One box on each frame across `axis` that cuts a slab.
-    """
-    slabs = []
-    x, y = (a for a in range(3) if a != own)
-    for index, found in prompts.items():
-        for box in found.boxes[~np.isnan(found.boxes).any(1)]:
-            slab = np.zeros(6)
-            slab[[own, own + 3]] = index, index + 1
-            slab[[x, y, x + 3, y + 3]] = box
-            slabs.append(slab)
-    if not slabs:
-        return {}
-    value = next(iter(prompts.values())).classes[:1]
-    boxes = np.array(slabs)
-    wanted_x, wanted_y = (a for a in range(3) if a != axis)
-    cut: dict[int, FramePrompts] = {}
-    for index in range(shape[axis]):
-        here = boxes[(boxes[:, axis] < index + 1) & (boxes[:, axis + 3] > index)]
-        if len(here):
-            low = here[:, [wanted_x, wanted_y]].min(0)
-            high = here[:, [wanted_x + 3, wanted_y + 3]].max(0)
-            cut[index] = FramePrompts(np.concatenate([low, high])[None].astype(np.float32), value)
-    return cut
 
 
 def cleaning(
@@ -266,53 +198,11 @@ def cleaned(label: npt.NDArray[np.integer], clean: Clean) -> npt.NDArray[np.inte
     return result
 
 
-def _add_plane(
-    total: npt.NDArray[np.float16],
-    domain: Domain,
-    source: Any,
-    prompts: Mapping[int, FramePrompts],
-    answer: Scores,
-) -> None:
-    """Add one plane's logits of a class; a frame that is not asked says that it is not there."""
-    axis = domain.axis  # type: ignore[attr-defined]
-    for index in range(domain.frame_count(source)):
-        place: list[Any] = [slice(None)] * 3
-        place[axis] = index
-        target = total[tuple(place)].T  # frames are (rows, columns), that is (y, x)
-        if index not in prompts:
-            target -= np.float16(_CERTAIN)
-            continue
-        scores = answer(domain.frame(source, index), prompts[index])
-        target += scores.amax(0).clamp(-_CERTAIN, _CERTAIN).numpy().astype(np.float16)
-
-
-def _decoder(inferer: SourceInferer, source: Any, networks: list[SamNetwork]) -> Scores:
-    def scores(frame: Frame, prompts: FramePrompts) -> torch.Tensor:
-        embedding = inferer.embed(source, frame, networks[0])
-        return inferer.logits(networks, embedding, prompts, frame.size)
-
-    return scores
-
-
-def _track_scores(tracks: Mapping[int, FrameTracks], network: SamNetwork) -> Scores:
-    def scores(frame: Frame, _: FramePrompts) -> torch.Tensor:
+def _track_answers(tracks: Mapping[int, FrameTracks], network: SamNetwork) -> Answers:
+    def answer(frame: Frame, _: FramePrompts) -> FrameAnswer:
         geometry = FrameGeometry(frame.size, network.long_side)
-        return geometry.logits_to_frame(tracks[frame.location.index].low_res.float())[:, 0]
+        found = tracks[frame.location.index]
+        logits = torch.stack([geometry.logits_to_frame(one.float())[:, 0] for one in found.low_res])
+        return FrameAnswer(logits, logits, found.iou)
 
-    return scores
-
-
-def _of_class(prompts: FramePrompts, value: int) -> FramePrompts | None:
-    rows = np.flatnonzero(prompts.classes == value)
-    return prompts[rows] if len(rows) else None
-
-
-def _rows_of_class(scores: Scores, asked: Mapping[int, FramePrompts], value: int) -> Scores:
-    """Return scores of one class's rows, of what is scored for all classes together."""
-
-    def of_class(frame: Frame, _: FramePrompts) -> torch.Tensor:
-        whole = asked[frame.location.index]
-        rows = torch.from_numpy(np.flatnonzero(whole.classes == value))
-        return scores(frame, whole)[rows]
-
-    return of_class
+    return answer

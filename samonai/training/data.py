@@ -16,6 +16,12 @@ from samonai.geometry import FrameGeometry
 from samonai.prompts import Prompts, concatenate_prompts
 from samonai.sampling import PromptSampler
 from samonai.training.balance import BalancedDraw
+from samonai.training.carried import (
+    carried_objects,
+    carried_prompts,
+    frames_beside,
+    neighbours,
+)
 from samonai.training.frame_images import FrameImages
 from samonai.training.heads import PROMPTABLE, SEMANTIC, HeadTargets
 from samonai.training.losses import MaskTargets
@@ -130,8 +136,10 @@ class FrameDataset(Dataset[FrameSample]):
         self.epoch = 0
         self.heads, self.values = heads, (0, *classes)
         share = 0.0 if heads == PROMPTABLE else empty_frames
+        beside = frames_beside(sampler.carried, heads) if varies else 0
+        self.carries = beside > 0
         self.frames = [
-            (case, index) for case in cases for index in frames_to_use(case.targets, share)
+            (case, index) for case in cases for index in frames_to_use(case.targets, share, beside)
         ]
         found = {case.targets.key: case.targets.classes_by_frame() for case in cases}
         self.balance = None
@@ -157,15 +165,17 @@ class FrameDataset(Dataset[FrameSample]):
         case, index = self.frames[number]
         # A stream of its own: with and without views, a frame's prompts are drawn alike.
         chance = np.random.default_rng((self.seed, _VIEW_STREAM, self.epoch, number))
-        case = case.draw(index, chance)
+        drawn = case.draw(index, chance)
+        # What lies beside an empty frame may have left the view.
+        case = case if self.carries and not neighbours(drawn.targets, index) else drawn
         targets = case.targets.read(index)
-        prompts, masks, rows = self._prompts(targets, number)
+        prompts, masks, values = self._prompts(case.targets, targets, index, number)
         return FrameSample(
             torch.from_numpy(case.embeddings.read(index)),
             prompts,
             torch.from_numpy(masks),
             torch.from_numpy(targets.valid),
-            tuple((case.case_id, int(value)) for value in targets.classes[rows]),
+            tuple((case.case_id, int(value)) for value in values),
             (self.seed, _CLICK_STREAM, self.epoch, number),
             mix=self.mix.weight(chance),
             channels=None if self.heads == PROMPTABLE else self._channels(targets),
@@ -174,21 +184,42 @@ class FrameDataset(Dataset[FrameSample]):
         )
 
     def _prompts(
-        self, targets: FrameTargets, number: int
-    ) -> tuple[Prompts, npt.NDArray[np.bool_], npt.NDArray[np.intp]]:
-        """Return prompts, masks (N, 256, 256) and rows of the objects that are drawn."""
+        self, source: SourceTargets, targets: FrameTargets, index: int, number: int
+    ) -> tuple[Prompts, npt.NDArray[np.bool_], npt.NDArray[np.int32]]:
+        """Return prompts, masks (N, 256, 256) and label values of the objects that are drawn."""
         generator = np.random.default_rng((self.seed, _SAMPLE_STREAM, self.epoch, number))
-        rows = np.arange(0 if self.heads == SEMANTIC else len(targets))
-        if self.objects_per_frame is not None and len(rows) > self.objects_per_frame:
-            rows = np.sort(generator.choice(rows, self.objects_per_frame, replace=False))
+        # An empty frame is there to be asked for what has ended.
+        if self.carries and (not len(targets) or generator.random() < self.sampler.carried):
+            beside = neighbours(source, index)
+            if beside:
+                other = source.read(beside[int(generator.integers(len(beside)))])
+                return self._carried(targets, other, generator)
+        rows = self._drawn(0 if self.heads == SEMANTIC else len(targets), generator)
         masks = targets.components[None] == (rows + 1)[:, None, None].astype(np.uint16)
         if not len(rows):
-            return Prompts.from_boxes(np.zeros((0, 4))), masks, rows
+            return Prompts.from_boxes(np.zeros((0, 4))), masks, targets.classes[rows]
         height, width = FrameGeometry(targets.image_size).input_size
         prompts = self.sampler.sample(
             targets.boxes[rows], masks, (float(width), float(height)), generator
         )
-        return prompts, masks, rows
+        return prompts, masks, targets.classes[rows]
+
+    def _carried(
+        self, here: FrameTargets, beside: FrameTargets, generator: np.random.Generator
+    ) -> tuple[Prompts, npt.NDArray[np.bool_], npt.NDArray[np.int32]]:
+        """Return the same of objects that are asked for by what they are on the frame beside."""
+        found = carried_objects(here, beside)
+        rows = self._drawn(len(found.classes), generator)
+        found = found.only(rows)
+        prompts = carried_prompts(found, here.image_size, self.sampler, generator)
+        return prompts, found.masks, found.classes
+
+    def _drawn(self, count: int, generator: np.random.Generator) -> npt.NDArray[np.intp]:
+        """Return which of so many objects are drawn."""
+        rows = np.arange(count)
+        if self.objects_per_frame is not None and count > self.objects_per_frame:
+            rows = np.sort(generator.choice(rows, self.objects_per_frame, replace=False))
+        return rows
 
     def _channels(self, targets: FrameTargets) -> torch.Tensor:
         """Return uint8 (256, 256): the semantic head's channel of each pixel."""

@@ -17,6 +17,7 @@ from samonai.errors import InputError
 from samonai.sam.network import SamNetwork
 from samonai.sam.tuning import TrainParts
 from samonai.sampling import PromptSampler
+from samonai.training.carried import frames_beside
 from samonai.training.data import FrameDataset, StoredCase
 from samonai.training.frame_images import FrameImages, ImageCache
 from samonai.training.handlers import is_main_process
@@ -158,6 +159,7 @@ def prepare_training(
             augmented=split.train,
             precision=precision,
             empty_frames=0.0 if heads == PROMPTABLE else empty_frames,
+            beside=frames_beside(sampler.carried, heads),
             min_area=min_area,
             components=components,
             progress=is_main_process(),
