@@ -215,6 +215,7 @@ class _Predictor:
         self._parser = parser
         self._number = {case.case_id: number for number, case in enumerate(cases)}
         self._dataset: CaseDataset = parser.get_parsed_content("dataset")
+        parser.get_parsed_content("inferer")  # a setting that is wrong is no study's fault
         handlers = parser.get_parsed_content("handlers")
         self._writer = next(each for each in handlers if isinstance(each, LabelWriter))
 

@@ -156,9 +156,12 @@ def test_a_share_out_of_range_is_refused() -> None:
         PromptSampler(carried=1.5)
 
 
-@pytest.mark.parametrize(("carried", "prompt"), [(0.5, "box+mask"), (0.0, "box"), (None, "box")])
+@pytest.mark.parametrize(
+    ("carried", "expected"),
+    [(0.5, Propagation("box+mask", iou=0.6)), (0.0, Propagation()), (None, Propagation())],
+)
 def test_a_decoder_is_asked_as_it_was_trained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, carried: float | None, prompt: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, carried: float | None, expected: Propagation
 ) -> None:
     prompts = {} if carried is None else {"carried": carried}
     monkeypatch.setattr(
@@ -167,10 +170,11 @@ def test_a_decoder_is_asked_as_it_was_trained(
         lambda path: SimpleNamespace(training={"prompts": prompts}),
     )
     decoder = tmp_path / "decoder.safetensors"
-    assert trained.trained_propagation(decoder).prompt == "box"  # not there yet
+    assert trained.trained_propagation(decoder) == Propagation()  # not there yet
     decoder.touch()
-    assert trained.trained_propagation(decoder, iou=0.25) == Propagation(prompt, iou=0.25)
-    assert trained.trained_propagation(decoder, "mask", 0.1) == Propagation("mask", margin=0.1)
-    assert trained.trained_propagation(None).prompt == "box"
+    assert trained.trained_propagation(decoder) == expected
+    given = trained.trained_propagation(decoder, "mask", margin=0.1, iou=0.25, frames=2)
+    assert given == Propagation("mask", margin=0.1, iou=0.25, frames=2)
+    assert trained.trained_propagation(None) == Propagation()
     with pytest.raises(InputError, match="propagate_prompt='boxes'"):
         trained.trained_propagation(decoder, "boxes")

@@ -353,6 +353,24 @@ def test_objects_find_their_series_by_uid(tmp_path: Path, caplog: pytest.LogCapt
     assert "1 folders without a label are left out" in caplog.text
 
 
+def test_folders_of_labels_beside_their_scan_are_no_scans(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    study = tmp_path / "study"
+    _, volume = make_source(study / "image")
+    write_seg(study / "image", seg_masks(volume.shape), study / "mask" / "seg")
+    write_rtstruct(volume, {"liver": [(1, square(0.5, 2.5))]}, study / "contours" / "rt")
+    (case,) = MedicalDomain().find_cases(study)
+    assert case.image == study / "image"
+    assert "left out 2 folders that hold DICOM-SEG or RTSTRUCT objects only" in caplog.text
+    # A scan with its contours beside it stays; labels alone are told by whoever reads them.
+    write_rtstruct(volume, {"liver": [(1, square(0.5, 2.5))]}, study / "image" / "contours")
+    assert len(MedicalDomain().find_cases(study)) == 1
+    (study / "image").rename(tmp_path / "elsewhere")
+    label, _ = MedicalDomain().find_cases(study)
+    refused(lambda: MedicalDomain().read(label), "no DICOM images in it")
+
+
 def test_label_chooses_among_the_series_of_a_patient(tmp_path: Path) -> None:
     make_source(tmp_path / "study" / "a")
     _, wanted = make_source(tmp_path / "study" / "b")

@@ -225,6 +225,8 @@ def test_nothing_to_carry() -> None:
         ("iou", 1.5),
         ("similarity", -2),
         ("margin", -0.6),
+        ("margin", "wide"),
+        ("iou", "high"),
         ("frames", -1),
     ],
 )

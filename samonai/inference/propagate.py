@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -63,11 +63,16 @@ class Propagation:
                 raise InputError(
                     f"propagate_{name}={getattr(self, name):g}: expected a factor of 1 or more"
                 )
-        if not (self.margin > -0.5 and 0 <= self.iou <= 1 and -1 <= self.similarity <= 1):
-            raise InputError(
-                f"propagation {asdict(self)}: expected a margin above -0.5, an IoU from 0 to 1 and "
-                "a similarity from -1 to 1"
-            )
+        for name in ("margin", "iou"):  # settings whose default is no number
+            if not isinstance(getattr(self, name), int | float):
+                raise InputError(f"propagate_{name}={getattr(self, name)!r}: expected a number")
+        if self.margin <= -0.5:
+            raise InputError(f"propagate_margin={self.margin:g}: expected more than -0.5")
+        for name, lowest in (("iou", 0), ("similarity", -1)):
+            if not lowest <= getattr(self, name) <= 1:
+                raise InputError(
+                    f"propagate_{name}={getattr(self, name):g}: expected {lowest} to 1"
+                )
         if self.frames is not None and self.frames < 0:
             raise InputError(f"propagate_frames={self.frames}: expected 0 or more")
 

@@ -23,6 +23,8 @@ from samonai.sam.normalisation import Normalisation
 
 logger = logging.getLogger(__name__)
 
+_CARRIED_IOU = 0.6
+
 
 def trained_domain(decoder: Path | str | None, name: str = "medical", **settings: Any) -> Domain:
     """Build the domain that a decoder was trained with.
@@ -92,30 +94,40 @@ def trained_network(
 
 
 def trained_propagation(
-    decoder: Path | str | None, prompt: str = "auto", margin: float | None = None, **rule: Any
+    decoder: Path | str | None,
+    prompt: str = "auto",
+    margin: float | None = None,
+    iou: float | None = None,
+    **rule: Any,
 ) -> Propagation:
     """Return how a decoder's masks prompt the next frame, which hangs on what it was trained with.
 
     A decoder that was trained with prompts carried from the frames beside (`carried_probability`)
-    takes the mask's logits too; others have only seen boxes drawn around the object itself.
+    takes the mask's logits too, and its estimate of the IoU says where a structure ends; others
+    have only seen boxes drawn around the object itself.
 
     Args:
         decoder: The decoder's file. None, or a file that is not there (yet): the model as it is.
         prompt: See `Propagation`; "auto" for what the decoder knows.
         margin: See `Propagation`; None for its default.
+        iou: See `Propagation`; None for 0.6 where the decoder knows carried prompts, else its
+            default.
         **rule: See `Propagation`.
 
     Raises:
         InputError: A value cannot be used.
     """
     carried = False
-    if prompt == "auto" and decoder is not None and Path(decoder).exists():
+    if decoder is not None and Path(decoder).exists():
         prompts = read_decoder_metadata(decoder).training.get("prompts", {})
         carried = prompts.get("carried", 0.0) > 0
     if prompt == "auto":
         prompt = "box+mask" if carried else "box"
-    if margin is not None:
-        rule["margin"] = margin
+    if iou is None and carried:
+        iou = _CARRIED_IOU
+    for name, value in (("margin", margin), ("iou", iou)):
+        if value is not None:
+            rule[name] = value
     return Propagation(prompt, **rule)
 
 

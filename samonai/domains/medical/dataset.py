@@ -1,6 +1,7 @@
 """Find the cases of a data set: paired folders, a dataset.json, or a MONAI datalist."""
 
 import json
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -8,9 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from samonai.domains.base import Case
-from samonai.domains.medical.label_matching import label_objects, match_by_series
+from samonai.domains.medical.label_matching import (
+    holds_labels_only,
+    label_objects,
+    match_by_series,
+)
 from samonai.domains.medical.reader import ENDINGS, source_name, strip_ending
+from samonai.domains.medical.structures import holds_dicom
 from samonai.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 _CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
 _SHOWN = 3
@@ -86,13 +94,7 @@ def read_class_names(images: Path | str, labels: Path | str | None = None) -> di
 
 def is_dicom_file(path: Path) -> bool:
     """Say whether a file carries DICOM's preamble; a DICOMDIR is an index and no image."""
-    if path.name.upper() == "DICOMDIR":
-        return False
-    try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
+    return path.name.upper() != "DICOMDIR" and holds_dicom(path)
 
 
 def is_dicom(image: Path) -> bool:
@@ -133,7 +135,17 @@ def _dicom_folders(images: Path) -> list[Path]:
     """Return the folders that stand for one patient or series each, or the only image."""
     if images.is_file() or _holds_dicom_files(images):
         return [images]
-    return list(_volumes(images).values())
+    return list(_scans(images).values())
+
+
+def _scans(images: Path) -> dict[str, Path]:
+    """Return the volumes of a folder, without sub-folders of DICOM that hold no scan but labels."""
+    found = _volumes(images)
+    scans = {n: path for n, path in found.items() if path.is_file() or not holds_labels_only(path)}
+    if scans and len(scans) < len(found):
+        count = len(found) - len(scans)
+        logger.warning("left out %d folders that hold DICOM-SEG or RTSTRUCT objects only", count)
+    return scans or found  # whoever reads a label as a scan says what it is
 
 
 def _volumes(folder: Path, structures: bool = False) -> dict[str, Path]:
@@ -188,7 +200,7 @@ def _single_case(image: Path, label: Path | None) -> Case:
 
 
 def _folder_cases(images: Path, labels: Path | None, channel: int | None) -> list[Case]:
-    found = _volumes(images)
+    found = _scans(images)
     if not found:
         raise InputError(
             f"{images}: no volumes in it; expected {', '.join(ENDINGS)} files or folders of DICOM"

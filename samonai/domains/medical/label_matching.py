@@ -9,7 +9,12 @@ from pathlib import Path
 from samonai.domains.base import Case
 from samonai.domains.medical.labels import find_structures
 from samonai.domains.medical.reader import ENDINGS, source_name
-from samonai.domains.medical.structures import LabelObject, label_object, number_structures
+from samonai.domains.medical.structures import (
+    LabelObject,
+    holds_dicom,
+    label_object,
+    number_structures,
+)
 from samonai.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -24,6 +29,18 @@ def label_objects(labels: Path) -> list[LabelObject]:
     if any(path.name.lower().endswith(ENDINGS) for path in files):
         return []
     return [found for path in files if (found := label_object(path)) is not None]
+
+
+def holds_labels_only(folder: Path) -> bool:
+    """Say whether all DICOM files of a folder are DICOM-SEG and RTSTRUCT objects: it is no scan."""
+    labels = 0
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file() or not holds_dicom(path):
+            continue
+        if label_object(path) is None:
+            return False
+        labels += 1
+    return labels > 0
 
 
 def match_by_series(

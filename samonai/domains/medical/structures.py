@@ -43,6 +43,15 @@ class LabelObject:
     series: frozenset[str]
 
 
+def holds_dicom(path: Path) -> bool:
+    """Say whether a file carries DICOM's preamble; not so what cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
 def label_object(path: Path) -> LabelObject | None:
     """Return what a file says of itself if it is a DICOM-SEG or RTSTRUCT, else None."""
     import pydicom  # slow to import, like highdicom
@@ -50,9 +59,8 @@ def label_object(path: Path) -> LabelObject | None:
     from samonai.domains.medical import rtstruct_labels, seg_labels
     from samonai.domains.medical.dicom_files import quiet
 
-    with path.open("rb") as stream:
-        if stream.read(132)[128:] != b"DICM":
-            return None
+    if not holds_dicom(path):
+        return None
     with quiet():
         try:
             header = pydicom.dcmread(path, stop_before_pixels=True)
