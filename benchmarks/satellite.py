@@ -60,17 +60,17 @@ def offsets(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def large(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Return peak memory and time of predicting a large scene with boxes, or a grid of points."""
+    """Return peak memory and time of predicting a large scene."""
     folder.mkdir(parents=True, exist_ok=True)
     asked.input, roofs = write_scene(folder, asked.side, asked.places)
-    asked.boxes = None if asked.grid else roofs
-    if asked.grid:
+    asked.boxes = roofs if asked.prompts == "boxes" else None
+    if asked.prompts == "grid":
         asked.set = [*asked.set, "automatic=grid", "points_per_side=8"]
     began = time.monotonic()
     peak = _peak_bytes(_predict(asked, folder / "out"))
     return {
         "scene": f"{asked.side} x {asked.side} pixels, {asked.places}² tiles show something",
-        "prompts": "grid" if asked.grid else "boxes",
+        "prompts": asked.prompts,
         "peak_gb": round(peak / 1e9, 2),
         "seconds": round(time.monotonic() - began),
         "written": sorted(path.name for path in (folder / "out").iterdir()),
@@ -153,7 +153,12 @@ def _parser() -> argparse.ArgumentParser:
     wide = subjects.add_parser("large", help="peak memory and time of a large scene")
     wide.add_argument("--side", type=int, default=40_000)
     wide.add_argument("--places", type=int, default=4)
-    wide.add_argument("--grid", action="store_true", help="a grid of points instead of boxes")
+    wide.add_argument(
+        "--prompts",
+        default="boxes",
+        choices=("boxes", "grid", "none"),
+        help="grid: of points; none: a run's semantic head",
+    )
     for part in (moved, wide):
         part.add_argument("--run", type=Path, help="a run; none: micro as it is")
         part.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
