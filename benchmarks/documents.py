@@ -36,6 +36,7 @@ from samonai.domains.documents.query import answer_query
 from samonai.files import write_atomically
 from samonai.inference import ObjectFinding, SourceInferer, trained_domain
 from samonai.inference.inferer import Automatic
+from samonai.inference.instances import CLASSES
 
 _LENGTHS = {"word": 1, "phrase": 3}
 _WAYS = {
@@ -67,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     out: Path = options.out
     train, test = out / "train", out / "test"
     write_pages(train, options.pages, options.seed)
-    made = write_pages(test, options.held_out, options.seed + 1)
+    made = write_pages(test, options.held_out, options.seed + 1, name="held_out")
     console.print(f"{options.pages} pages to train on, {len(made)} held out")
     run = samonai.finetune(
         options.model,
@@ -129,7 +130,7 @@ def _query_rows(
                 for kind, length in _LENGTHS.items()
             }
             found = {
-                _WAYS[way]: inferer(source, run.network, Automatic(finding=ObjectFinding(way)))
+                _WAYS[way]: inferer(source, run.network, _automatic(way))
                 for way in options.automatic
             }
             found[_LABEL] = from_label(source, source.label)
@@ -137,6 +138,11 @@ def _query_rows(
             with write_atomically(path) as temporary:
                 temporary.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
         yield json.loads(path.read_text(encoding="utf-8"))
+
+
+def _automatic(way: str) -> Automatic:
+    """Ask for regions without prompts, in one way."""
+    return Automatic() if way == CLASSES else Automatic(finding=ObjectFinding(way))
 
 
 def draw_queries(

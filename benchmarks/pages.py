@@ -66,13 +66,14 @@ class MadePage:
     blocks: tuple[Block, ...]
 
 
-def write_pages(folder: Path, count: int, seed: int = 0) -> list[MadePage]:
+def write_pages(folder: Path, count: int, seed: int = 0, name: str = "document") -> list[MadePage]:
     """Write pages into a folder, unless they are there already.
 
     Args:
         folder: For `document_0000.pdf`, …, `labels.json` and `words.json`.
         count: Of pages.
         seed: Of all that is drawn.
+        name: What documents are called, which tells sets apart.
     """
     if (folder / WORDS).is_file():
         made = read_pages(folder)
@@ -84,7 +85,7 @@ def write_pages(folder: Path, count: int, seed: int = 0) -> list[MadePage]:
         number = len({page.file for page in made})
         rng = np.random.default_rng([seed, number])
         pages = min(int(rng.integers(1, _MOST_PAGES + 1)), count - len(made))
-        made += _write_document(folder / f"document_{number:04}.pdf", pages, rng)
+        made += _write_document(folder / f"{name}_{number:04}.pdf", pages, rng)
     _write_json(folder / LABELS, coco_of(made))
     # Last: it says that all is there.
     _write_json(folder / WORDS, [asdict(page) for page in made])
