@@ -332,7 +332,7 @@ def test_a_run_without_semantic_head_says_so(tmp_path: Path) -> None:
         predict("micro", _scan(tmp_path), None, tmp_path / "masks")
     assert not (tmp_path / "masks").exists()
     with pytest.raises(
-        InputError, match="use one of slices, volume, clicks, middle, keyframes, none"
+        InputError, match="use one of slices, volume, clicks, middle, middle_click, keyframes, none"
     ):
         evaluation_prompts("nothing")
 

@@ -87,9 +87,9 @@ def test_regions_are_refined_by_the_promptable_head(run: Run, pages: Path, tmp_p
         assert hit.region is not None
         assert hit.region.class_name in NAMES.values()
         assert 0 < hit.region.score <= 1
-    # The decoder's own estimate counts, and its masks are others than the head's.
-    masks = [{hit.region.rle["counts"] for hit in a.hits if hit.region} for a in (whole, refined)]
-    assert masks[0] != masks[1]
+    # The decoder's own estimate of its masks counts; plain blocks look the same to both heads.
+    scores = [{hit.region.score for hit in a.hits if hit.region} for a in (whole, refined)]
+    assert scores[0].isdisjoint(scores[1])
     # Of regions that overlap one stays: no pixel has two.
     assert sum(hit.region.mask.astype(int) for hit in refined.hits if hit.region).max() == 1
     with pytest.raises(InputError, match="automatic='lines': use one of classes, box"):
