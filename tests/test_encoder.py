@@ -121,6 +121,7 @@ def test_the_bias_is_built_for_few_heads_at_a_time(monkeypatch):
 
     budget = 5 * 289 * 289 * 4  # five of the global block's twelve images·heads
     monkeypatch.setattr(lean, "_BIAS_BYTES", budget)
+    monkeypatch.setattr(lean, "attention_form", lambda *of: lean.BIAS)
     monkeypatch.setattr(lean, "scaled_dot_product_attention", watched)
     assert error(encode_images(encoder, batch, "fp32"), stock(encoder, batch)) < 1e-5
     assert max(sizes) <= budget
@@ -133,18 +134,58 @@ def test_the_folded_form_equals_upstream_too(monkeypatch, grid, batch):
     batch_images = images(encoder, batch)
     asked = []
     monkeypatch.setattr(lean, "attention_form", lambda *of: asked.append(of) or lean.FOLDED)
-    monkeypatch.setattr(lean, "_attend_with_bias", None)
     expected = stock(encoder, batch_images)
     assert error(encode_images(encoder, batch_images, "fp32"), expected) < 1e-5
     assert error(encode_images(encoder, batch_images, "bf16"), expected) < 1e-2
     assert {length for *_, length in asked} == {196, grid * grid}
 
 
+@pytest.mark.parametrize("budget", [1, 3 * 289 * 17 * 4, 5 * 196 * 196 * 4, 1 << 21])
+def test_the_form_of_blocks_equals_upstream_whatever_a_block_holds(monkeypatch, budget):
+    encoder = vit(17)
+    batch = images(encoder, 3)
+    monkeypatch.setattr(lean, "_BLOCK_BYTES", budget)
+    monkeypatch.setattr(lean, "attention_form", lambda *of: lean.BLOCKS)
+    monkeypatch.setattr(lean, "scaled_dot_product_attention", None)
+    expected = stock(encoder, batch)
+    assert error(encode_images(encoder, batch, "fp32"), expected) < 1e-5
+    assert error(encode_images(encoder, batch, "bf16"), expected) < 1e-2
+
+
+def test_blocks_of_scores_stay_within_their_memory(monkeypatch):
+    encoder, sizes = vit(17), []
+    batch = images(encoder, 3)
+    softmax = torch.Tensor.softmax
+
+    def watched(scores, dim):
+        sizes.append(scores.numel() * scores.element_size())
+        return softmax(scores, dim)
+
+    budget = 3 * 289 * 17 * 4  # three rows of queries of the global block
+    monkeypatch.setattr(lean, "_BLOCK_BYTES", budget)
+    monkeypatch.setattr(lean, "attention_form", lambda *of: lean.BLOCKS)
+    monkeypatch.setattr(torch.Tensor, "softmax", watched)
+    encode_images(encoder, batch, "fp32")
+    assert max(sizes) == budget
+    assert 2 * 289 * 17 * 4 in sizes  # 17 rows are five times three, and two more
+
+
+def test_another_activation_is_called_as_it_is():
+    encoder = vit(9)
+    batch = images(encoder)
+    for block in encoder.blocks:
+        block.mlp.act = torch.nn.GELU(approximate="tanh")
+    encoder.blocks[0].mlp.act = torch.nn.ReLU()
+    assert error(encode_images(encoder, batch, "fp32"), stock(encoder, batch)) < 1e-5
+
+
 def test_the_form_is_chosen_by_device_dtype_and_length():
     cpu, cuda, half = torch.device("cpu"), torch.device("cuda"), torch.bfloat16
-    assert lean.attention_form(cpu, half, lean.GLOBAL_TOKENS) == lean.BIAS
+    assert lean.attention_form(cpu, half, lean.GLOBAL_TOKENS) == lean.BLOCKS
+    assert lean.attention_form(cpu, torch.float32, lean.GLOBAL_TOKENS) == lean.BIAS
+    assert lean.attention_form(cpu, torch.float32, lean.WINDOW_TOKENS) == lean.BLOCKS
     assert lean.attention_form(cuda, torch.float32, lean.GLOBAL_TOKENS) == lean.BIAS
-    assert lean.attention_form(cuda, half, 196) == lean.BIAS
+    assert lean.attention_form(cuda, half, lean.WINDOW_TOKENS) == lean.BIAS
     assert lean.attention_form(cuda, half, lean.GLOBAL_TOKENS) == lean.FOLDED
 
 

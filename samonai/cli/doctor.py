@@ -66,6 +66,7 @@ def _device() -> Iterator[str]:
     from samonai.sam.encoder import (
         ATTENTION_FORMS,
         GLOBAL_TOKENS,
+        WINDOW_TOKENS,
         attention_form,
         dtype_of,
         resolve_precision,
@@ -80,8 +81,9 @@ def _device() -> Iterator[str]:
     chosen = devices[0] if devices else torch.device("cpu")
     precision = resolve_precision("auto", chosen)
     yield f"used: {chosen}; the encoder computes in {precision}"
-    form = attention_form(chosen, dtype_of(precision), GLOBAL_TOKENS)
-    yield f"attention: torch's scaled_dot_product_attention; {ATTENTION_FORMS[form]}"
+    for among, length in (("the whole image", GLOBAL_TOKENS), ("windows", WINDOW_TOKENS)):
+        form = attention_form(chosen, dtype_of(precision), length)
+        yield f"attention in {among}: {ATTENTION_FORMS[form]}"
 
 
 def _models() -> Iterator[str]:

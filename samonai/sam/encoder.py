@@ -1,18 +1,20 @@
 """A leaner forward through segment-anything's image encoder: same modules, same weights.
 
 Upstream's attention writes the whole attention map of every head to memory, three times over: at
-1024 x 1024 pixels that is 768 MiB per copy in each global block of vit_b. Here attention goes
-through `scaled_dot_product_attention`, and the decomposed relative positions take one of two forms,
-see `attention_form`. Linear layers run on the tokens of the image only, never on the padding of the
+1024 x 1024 pixels that is 768 MiB per copy in each global block of vit_b. Here no more than a few
+MiB of it exist at once, and the decomposed relative positions take one of three forms, see
+`attention_form`. Linear layers run on the tokens of the image only, never on the padding of the
 attention windows. Nothing is cached between calls, so changed weights are seen at once; what could
 be, the tables of relative positions, takes a few thousandths of a forward.
 """
 
 import contextlib
+import math
 from collections.abc import Iterator
 
 import torch
 from segment_anything.modeling import ImageEncoderViT
+from segment_anything.modeling.common import MLPBlock
 from segment_anything.modeling.image_encoder import Attention, Block, get_rel_pos
 from torch import nn
 from torch.nn.functional import pad, scaled_dot_product_attention
@@ -23,10 +25,11 @@ from samonai.errors import InputError
 PRECISIONS = ("fp32", "bf16", "fp16", "auto")
 """What `encode_images` takes as `precision`."""
 
-BIAS, FOLDED = "bias", "folded"
+BIAS, FOLDED, BLOCKS = "bias", "folded", "blocks"
 ATTENTION_FORMS = {
-    BIAS: "relative positions as an additive bias, built for a few heads at a time",
-    FOLDED: "relative positions folded into wider queries and keys, no bias at all",
+    BIAS: "fused, relative positions as an additive bias, built for a few heads at a time",
+    FOLDED: "fused, relative positions folded into wider queries and keys, no bias at all",
+    BLOCKS: "plain products, scores in blocks that stay in a processor's cache",
 }
 """What `attention_form` returns, in words."""
 
@@ -35,9 +38,11 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # head at a time is no slower on a CPU and stays small beside the activations.
 _BIAS_BYTES = 1 << 26
 _BIAS_BYTES_CUDA = 1 << 28
-_WINDOW_TOKENS = 1024
-GLOBAL_TOKENS = 4096
-"""Tokens of a whole 1024 x 1024 image."""
+# Scores that exist at once in the form of blocks: 512 KiB to 4 MiB took the same time within 10 %.
+_BLOCK_BYTES = 1 << 21
+_SHORT = 1024
+GLOBAL_TOKENS, WINDOW_TOKENS = 4096, 196
+"""Tokens of a whole 1024 x 1024 image, and of a window of SAM's encoders."""
 
 
 def encode_images(
@@ -109,13 +114,17 @@ def dtype_of(precision: str) -> torch.dtype:
 def attention_form(device: torch.device, dtype: torch.dtype, length: int) -> str:
     """Return how the encoder brings relative positions into attention among `length` tokens.
 
-    A bias of every query and key is the fastest form on a CPU in any precision (folded took 1.3 to
-    1.9 times as long in a global block of vit_b), and for windows anywhere, since they are small.
-    A GPU's fused kernels take no such bias in half precision without reading it from memory, query
-    by key: there the whole image is attended in the folded form.
+    On a CPU plain products on blocks of scores take a third of the time of the fused kernel in
+    windows, and two thirds over the whole image in bf16, where that kernel stays far below the rate
+    of products; in fp32 it is the faster one. A GPU's fused kernels take no bias in half precision
+    without reading it from memory, query by key: there the whole image is attended in the folded
+    form, and windows, since they are small, with a bias.
     """
+    whole = length > _SHORT
+    if device.type == "cpu":
+        return BLOCKS if dtype is torch.bfloat16 or not whole else BIAS
     half = dtype in (torch.bfloat16, torch.float16)
-    return FOLDED if device.type == "cuda" and half and length > _WINDOW_TOKENS else BIAS
+    return FOLDED if device.type == "cuda" and half and whole else BIAS
 
 
 def _has_bf16_arithmetic(device: torch.device) -> bool:
@@ -156,9 +165,30 @@ def _encode_vit(
 
 def _run_block(block: Block, tokens: torch.Tensor) -> torch.Tensor:
     """Run one transformer block on (B, H, W, C) tokens; the residual path stays float32."""
-    tokens = tokens + _attend(block.attn, block.norm1(tokens), block.window_size)
-    result: torch.Tensor = tokens + block.mlp(block.norm2(tokens))
+    tokens = _add(tokens, _attend(block.attn, block.norm1(tokens), block.window_size))
+    return _add(tokens, _perceive(block.mlp, block.norm2(tokens)))
+
+
+def _perceive(mlp: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+    """Return the MLP's output; its activation works in place where nothing is trained.
+
+    A new tensor of the hidden layer's size costs more than the activation itself: the system hands
+    out its memory page by page.
+    """
+    if torch.is_grad_enabled() or not isinstance(mlp, MLPBlock) or not _is_exact_gelu(mlp.act):
+        result: torch.Tensor = mlp(tokens)
+    else:
+        result = mlp.lin2(torch.ops.aten.gelu_(mlp.lin1(tokens)))
     return result
+
+
+def _is_exact_gelu(activation: nn.Module) -> bool:
+    return type(activation) is nn.GELU and activation.approximate == "none"
+
+
+def _add(tokens: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
+    """Add to the residual path, in place where autograd does not need the tokens as they were."""
+    return tokens + change if torch.is_grad_enabled() else tokens.add_(change)
 
 
 def _attend(attention: Attention, tokens: torch.Tensor, window_size: int) -> torch.Tensor:
@@ -188,7 +218,8 @@ def _attend(attention: Attention, tokens: torch.Tensor, window_size: int) -> tor
     batch = qkv.shape[1:4]
     q, k, v = qkv.reshape(3, -1, side_h, side_w, qkv.shape[-1]).unbind(0)  # (B·windows·heads, …)
     out = _attend_in_chunks(attention, q, k, v)
-    out = out.view(*batch, heads, side_h, side_w, -1).permute(0, 1, 4, 2, 5, 3, 6)
+    out = out.unflatten(1, (side_h, side_w)).unflatten(0, (*batch, heads))
+    out = out.permute(0, 1, 4, 2, 5, 3, 6)
     out = out.reshape(batch[0], rows * side_h, columns * side_w, -1)[:, :height, :width]
     result: torch.Tensor = attention.proj(out)
     return result
@@ -211,11 +242,9 @@ def _attend_in_chunks(
     # (h_query, h_key, c) and (w_query, w_key, c), in the precision of the queries.
     table_h = get_rel_pos(height, height, attention.rel_pos_h).to(q.dtype)
     table_w = get_rel_pos(width, width, attention.rel_pos_w).to(q.dtype)
-    # The form with a bias writes into memory that autograd would look at.
-    form = attention_form(q.device, q.dtype, length)
-    folded = form == FOLDED or torch.is_grad_enabled()
-    attend = _attend_folded if folded else _attend_with_bias
-    return attend(q, k, v, table_h, table_w, scale)
+    # The other forms write into memory that autograd would look at.
+    form = FOLDED if torch.is_grad_enabled() else attention_form(q.device, q.dtype, length)
+    return _FORMS[form](q, k, v, table_h, table_w, scale)
 
 
 def _attend_with_bias(
@@ -272,3 +301,45 @@ def _attend_folded(
     values = pad(v.flatten(1, 2), (0, height + width))
     out = scaled_dot_product_attention(queries[None], keys[None], values[None], scale=1.0)
     return out[0][..., :channels]
+
+
+def _attend_in_blocks(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    table_h: torch.Tensor,
+    table_w: torch.Tensor,
+    scale: float,
+) -> torch.Tensor:
+    """Attend on blocks of scores, one after the other; see `_attend_in_chunks`.
+
+    A block is some rows of queries of some heads against all keys. It is laid out keys by queries:
+    a key's row and column have a term for each query, and adding them then runs along memory, over
+    all queries of the block, instead of over the few keys of one row.
+    """
+    count, height, width, _ = q.shape
+    length = height * width
+    along_h = torch.einsum("nhwc,hkc->nkhw", q, table_h).flatten(2)  # (count, h_key, queries)
+    along_w = torch.einsum("nhwc,wkc->nkhw", q, table_w).flatten(2)
+    keys, queries = (k * scale).flatten(1, 2), q.flatten(1, 2).mT
+    values = v.flatten(1, 2).mT.contiguous()  # a transposed one would be copied for every block
+    budget = _BLOCK_BYTES // (length * q.element_size())  # queries
+    rows = min(height, max(1, budget // width))
+    heads = max(1, budget // length)
+    memory = q.new_empty(min(heads, count) * length * rows * width)
+    out = torch.empty_like(values)
+    for first in range(0, count, heads):
+        some = slice(first, first + heads)
+        for row in range(0, height, rows):
+            part = slice(row * width, (row + rows) * width)
+            above, beside = along_h[some, :, None, part], along_w[some, None, :, part]
+            shape = (len(above), height, width, above.shape[-1])
+            scores = memory[: math.prod(shape)].view(shape)
+            torch.add(above, beside, out=scores)
+            block = scores.view(len(above), length, -1)
+            block.baddbmm_(keys[some], queries[some, :, part])
+            out[some, :, part] = torch.bmm(values[some], block.softmax(1))
+    return out.mT
+
+
+_FORMS = {BIAS: _attend_with_bias, FOLDED: _attend_folded, BLOCKS: _attend_in_blocks}
