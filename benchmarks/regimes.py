@@ -1,20 +1,22 @@
 """Train every regime on the same subjects and write the rows of docs/regimes.md.
 
 `python -m benchmarks.regimes --data FOLDER --out DIR [--only NAME …] [--cases N] [--epochs N]`
+`python -m benchmarks.regimes --data FOLDER --out DIR --only-times [--steps N] [--cases N]`
 
 FOLDER holds `manifest.csv` (columns task, use, image, ...) and `msd-hippocampus`; subjects marked
 `train` are trained on, those marked `val` are measured. All regimes share one store, the seed and
 the model. A regime that has its row already is skipped, and one that was interrupted goes on, so
 the same command can be given until all is there. Leaves `DIR/regimes.md` and a folder per regime.
+
+With `--only-times` nothing is trained to an end: all regimes take turns at a few steps each, so
+that the machine is the same for all, and `DIR/times.json` gets the median seconds of a step.
 """
 
 import argparse
 import csv
 import json
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from rich.console import Console
@@ -22,11 +24,15 @@ from rich.console import Console
 import samonai
 from benchmarks import markdown
 from benchmarks.regime_list import REGIMES, Regime, command
+from benchmarks.regime_times import opened_trainers, read_times, rounds_of, take_turns, write_times
 from samonai.bundles import EVALUATE, TRAIN, config_files, plain_settings, read_config
 from samonai.files import write_atomically
+from samonai.overrides import network_overrides, store_location
 
 _ROW = "row.json"
 _CLICKS = "1,3,5,9"
+_TURNS = 2
+_NEVER = 10**6
 _TASK, _FOLDER = "hippocampus", "msd-hippocampus"
 
 Split = dict[str, list[str]]
@@ -38,10 +44,22 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console(stderr=True)
     split = read_split(options.data, options.cases, options.held_out)
     console.print(f"{len(split['train'])} subjects to train on, {len(split['val'])} held out")
+    chosen = [r for r in REGIMES if not options.only or r.name in options.only]
+    if options.only_times:
+        time_steps(chosen, split, options, console)
+        write_tables(options.out)
+    else:
+        measure_all(chosen, split, options, console)
+    console.print(f"written to {options.out / 'regimes.md'}")
+    return 0
+
+
+def measure_all(
+    regimes: Sequence[Regime], split: Split, options: argparse.Namespace, console: Console
+) -> None:
+    """Train and measure each regime without a row, and write it."""
     known = plain_settings(read_config(config_files("medical", TRAIN, EVALUATE)))
-    for regime in REGIMES:
-        if options.only and regime.name not in options.only:
-            continue
+    for regime in regimes:
         if missing := sorted(set(regime.settings) - set(known)):
             console.print(f"{regime.name}: left out, the bundle has no setting {missing[0]}")
             continue
@@ -52,8 +70,33 @@ def main(arguments: list[str] | None = None) -> int:
             with write_atomically(path) as temporary:
                 temporary.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
         write_tables(options.out)
-    console.print(f"written to {options.out / 'regimes.md'}")
-    return 0
+
+
+def time_steps(
+    regimes: Sequence[Regime], split: Split, options: argparse.Namespace, console: Console
+) -> None:
+    """Time a step of each regime, trained as `measure` trains it, and keep the times."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    split_file = options.out / "split.json"
+    with write_atomically(split_file) as temporary:
+        temporary.write_text(json.dumps(split), encoding="utf-8")
+    images, labels = folders(options.data)
+    shared = {
+        **network_overrides(options.model, options.checkpoint),
+        "images": images,
+        "labels": labels,
+        "split": split_file,
+        "store": store_location(options.out / "store"),
+        # The end of a training, and what is measured there, never comes.
+        "epochs": _NEVER,
+    }
+    overrides = {
+        regime.name: {**shared, **trained_with(regime, options), "val_interval": _NEVER}
+        for regime in regimes
+    }
+    with opened_trainers(config_files("medical", TRAIN), overrides, console.print) as steppers:
+        seconds = take_turns(steppers, options.steps, _TURNS, console.print)
+    write_times(options.out, seconds)
 
 
 def read_split(data: Path, cases: int | None = None, held_out: int | None = None) -> Split:
@@ -66,10 +109,25 @@ def read_split(data: Path, cases: int | None = None, held_out: int | None = None
     return {"train": split["train"][:cases], "val": split["val"][:held_out]}
 
 
+def folders(data: Path) -> tuple[Path, Path]:
+    """Return the folders of images and labels."""
+    return data / _FOLDER / "imagesTr", data / _FOLDER / "labelsTr"
+
+
+def trained_with(regime: Regime, options: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings that a regime is trained with."""
+    return {
+        "learning_rate": options.learning_rate,
+        "amp": options.amp,
+        "val_interval": options.val_interval,
+        **regime.settings,
+    }
+
+
 def measure(regime: Regime, split: Split, options: argparse.Namespace) -> dict[str, Any]:
     """Train one regime and measure it on the held-out subjects; return its row."""
     folder: Path = options.out / regime.name
-    images, labels = (options.data / _FOLDER / name for name in ("imagesTr", "labelsTr"))
+    images, labels = folders(options.data)
     run = samonai.finetune(
         options.model,
         images,
@@ -80,12 +138,7 @@ def measure(regime: Regime, split: Split, options: argparse.Namespace) -> dict[s
         seed=0,
         checkpoint=options.checkpoint,
         store=options.out / "store",
-        **{
-            "learning_rate": options.learning_rate,
-            "amp": options.amp,
-            "val_interval": options.val_interval,
-            **regime.settings,
-        },
+        **trained_with(regime, options),
     )
 
     def evaluate(prompts: str, **settings: Any) -> dict[str, Any]:
@@ -106,7 +159,6 @@ def measure(regime: Regime, split: Split, options: argparse.Namespace) -> dict[s
         "group": regime.group,
         "command": command(regime),
         "trainable_parameters": run.metadata.training.get("trainable_parameters"),
-        "seconds_per_step": seconds_per_step(folder / "run" / "tensorboard"),
         "epochs": run.metadata.training["epochs_done"],
         "val_dice": run.metadata.metrics["val_dice"],
     }
@@ -130,20 +182,6 @@ def measure(regime: Regime, split: Split, options: argparse.Namespace) -> dict[s
     return row
 
 
-def seconds_per_step(tensorboard: Path) -> float | None:
-    """Return the median time from one training step to the next, from a run's event files."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    gaps: list[float] = []
-    for path in sorted(tensorboard.glob("events.*")):
-        events = EventAccumulator(str(path), size_guidance={"scalars": 0})
-        events.Reload()
-        for tag in events.Tags()["scalars"]:
-            times = [event.wall_time for event in events.Scalars(tag)]
-            gaps += [after - before for before, after in pairwise(times)]
-    return median(gaps) if gaps else None
-
-
 def write_tables(out: Path) -> None:
     """Write `regimes.md` from the rows that are there."""
     rows = [
@@ -151,12 +189,14 @@ def write_tables(out: Path) -> None:
         for regime in REGIMES
         if (out / regime.name / _ROW).is_file()
     ]
+    seconds = read_times(out)
+    tables = [regime_table(rows, seconds), click_table(rows), round_table(seconds)]
     with write_atomically(out / "regimes.md") as temporary:
-        temporary.write_text(f"{regime_table(rows)}\n\n{click_table(rows)}\n", encoding="utf-8")
+        temporary.write_text("\n\n".join(tables) + "\n", encoding="utf-8")
 
 
-def regime_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Lay out the regimes as Markdown."""
+def regime_table(rows: Sequence[dict[str, Any]], seconds: Mapping[str, float]) -> str:
+    """Lay out the regimes as Markdown, with the seconds of a step by name."""
     classes = list(dict.fromkeys(name for row in rows for name in row.get("box", {})))
     header = ["regime", "command", "trainable", "s/step"]
     header += [f"{prompt}, {name}" for prompt in ("box", "click") for name in classes]
@@ -173,13 +213,13 @@ def regime_table(rows: Sequence[dict[str, Any]]) -> str:
         automatic = " / ".join(
             markdown.number(value) for value in row.get("automatic", {}).values()
         )
-        count, seconds = row["trainable_parameters"], row["seconds_per_step"]
+        count, step = row["trainable_parameters"], seconds.get(row["regime"])
         lines.append(
             [
                 row["regime"],
                 f"`{row['command']}`",
                 "" if count is None else f"{count:,}",
-                "" if seconds is None else f"{seconds:.2f}",
+                "" if step is None else f"{step:.2f}",
                 *dice,
                 automatic,
             ]
@@ -200,6 +240,17 @@ def click_table(rows: Sequence[dict[str, Any]]) -> str:
     return markdown.table(["clicks", *counts], lines)
 
 
+def round_table(seconds: Mapping[str, float]) -> str:
+    """Lay out what a round costs where a step has several, as Markdown."""
+    lines = [
+        [regime.name, rounds, f"{step:.2f}", f"{step / rounds:.2f}"]
+        for regime in REGIMES
+        if (step := seconds.get(regime.name)) is not None
+        and ((rounds := rounds_of(regime.settings)) > 1 or regime is REGIMES[0])
+    ]
+    return markdown.table(["rounds", "number", "s/step", "s/round"], lines)
+
+
 def _dice(means: dict[str, Any], method: str) -> dict[str, float]:
     return {name: values["dice"][method] for name, values in means["per_class"].items()}
 
@@ -217,6 +268,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--val-interval", type=int, default=1, help="epochs from check to check")
     parser.add_argument("--amp", action="store_true", help="train in bfloat16 where that serves")
+    parser.add_argument("--only-times", action="store_true", help="time steps, train nothing")
+    parser.add_argument("--steps", type=int, default=8, help="steps that are timed")
     parser.add_argument("--model", default="micro")
     parser.add_argument("--checkpoint", type=Path, help="the model's weights, if not its own")
     return parser

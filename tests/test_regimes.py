@@ -4,15 +4,16 @@ import json
 from pathlib import Path
 
 import pytest
-from torch.utils.tensorboard import SummaryWriter
+from bundle_factory import write_scans
 
 from benchmarks.regime_list import REGIMES, command
+from benchmarks.regime_times import read_times, rounds_of, take_turns, write_times
 from benchmarks.regimes import (
     click_table,
     main,
     read_split,
     regime_table,
-    seconds_per_step,
+    round_table,
     write_tables,
 )
 from samonai.bundles import TRAIN, check_settings, config_files, plain_settings, read_config
@@ -58,13 +59,57 @@ def test_the_split_is_the_manifests(tmp_path: Path) -> None:
     assert read_split(tmp_path, cases=1) == {"train": ["a"], "val": ["b"]}
 
 
-def test_the_time_of_a_step_is_the_median_gap(tmp_path: Path) -> None:
-    writer = SummaryWriter(str(tmp_path))
-    for step, time in enumerate((0.0, 1.0, 3.0, 4.0, 60.0)):
-        writer.add_scalar("train_loss", 0.1, step, walltime=time)
-    writer.close()
-    assert seconds_per_step(tmp_path) == 1.5
-    assert seconds_per_step(tmp_path / "absent") is None
+def test_regimes_take_turns_and_the_first_step_of_a_turn_does_not_count() -> None:
+    asked: list[tuple[str, int]] = []
+
+    def stepper(name: str, seconds: float):
+        def steps(count: int) -> list[float]:
+            asked.append((name, count))
+            return [100.0, *(seconds + len(asked) for _ in range(count - 1))]
+
+        return steps
+
+    found = take_turns({"a": stepper("a", 0.0), "b": stepper("b", 10.0)}, 5, 2, lambda _: None)
+    assert asked == [("a", 4), ("b", 4), ("a", 3), ("b", 3)]
+    # Three steps in the first turn and two in the second.
+    assert found == {"a": 1.0, "b": 12.0}
+
+
+def test_times_add_up_over_calls(tmp_path: Path) -> None:
+    assert read_times(tmp_path) == {}
+    write_times(tmp_path, {"box": 0.25, "bce": 0.5})
+    write_times(tmp_path, {"bce": 0.75})
+    assert read_times(tmp_path) == {"box": 0.25, "bce": 0.75}
+    assert json.loads((tmp_path / "times.json").read_text())["threads"] >= 1
+
+
+def test_the_cost_of_a_round() -> None:
+    of_name = {regime.name: rounds_of(regime.settings) for regime in REGIMES}
+    # SAM's eleven: the first prompt, eight clicks, two without one.
+    assert of_name["iterative"] == 11
+    assert {n for n, rounds in of_name.items() if rounds > 1} == {
+        "iterative-3", "iterative", "iterative-multimask"
+    }  # fmt: skip
+    lines = round_table({"box": 0.25, "bce": 0.2, "iterative": 3.3}).splitlines()
+    assert lines[2:] == ["| box | 1 | 0.25 | 0.25 |", "| iterative | 11 | 3.30 | 0.30 |"]
+
+
+def test_steps_of_real_trainings_are_timed(tmp_path: Path) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    write_scans(data / "msd-hippocampus")
+    lines = ["task,use,image", *(f"hippocampus,train,scan_{n}.nii.gz" for n in (0, 1))]
+    (data / "manifest.csv").write_text("\n".join([*lines, "hippocampus,val,scan_2.nii.gz"]))
+    names = ["box", "iterative-3"]
+    arguments = ["--data", str(data), "--out", str(out), "--only-times", "--steps", "3"]
+    assert main([*arguments, "--only", *names]) == 0
+    seconds = read_times(out)
+    assert set(seconds) == set(names)
+    # Four decoder passes instead of one.
+    assert seconds["iterative-3"] > seconds["box"] > 0
+    # No run was left: neither a folder of it nor a row.
+    assert {path.name for path in out.iterdir()} == {
+        "store", "split.json", "times.json", "regimes.md"
+    }  # fmt: skip
 
 
 def row(name: str, **more) -> dict:
@@ -73,7 +118,6 @@ def row(name: str, **more) -> dict:
         "regime": name,
         "command": f"samonai train medical … --set x={name}",
         "trainable_parameters": 1234567,
-        "seconds_per_step": 0.251,
         "box": dice,
         "point": {"anterior": 0.25, "posterior": 0.375},
         **more,
@@ -89,11 +133,12 @@ CLICKS = {
 def test_the_tables_have_what_the_rows_have() -> None:
     before = {"box": {"anterior": 0.1}, "point": {"posterior": 0.2}}
     rows = [row("a", clicks=CLICKS, before=before), row("b", automatic={"anterior": 0.75})]
-    lines = regime_table(rows).splitlines()
+    lines = regime_table(rows, {"a": 0.251}).splitlines()
     assert lines[0].count("|") == lines[2].count("|") == lines[4].count("|") == 10
     assert "| 1,234,567 | 0.25 | 0.500 | 0.625 | 0.250 | 0.375 |" in lines[3]
     assert lines[2] == "| before fine-tuning |  |  |  | 0.100 |  |  | 0.200 |  |"
     assert lines[4].endswith("| 0.750 |")
+    assert "| 1,234,567 |  | 0.500 |" in lines[4], "what was not timed has no time"
     assert click_table(rows).splitlines()[2:] == [
         "| before fine-tuning | 0.150 | 0.100 |",
         "| a | 0.550 | 0.850 |",
