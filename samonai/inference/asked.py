@@ -13,14 +13,22 @@ from typing import Any
 
 from samonai.domains.base import Case, Domain
 from samonai.errors import InputError
+from samonai.inference.familiar import BOXES, CLICKS, Familiarity
 from samonai.inference.from_file import FilePrompts
-from samonai.inference.from_labels import REGIMES, LabelPrompts
+from samonai.inference.from_labels import CLICKED, REGIMES, LabelPrompts
 from samonai.inference.inferer import Automatic
 from samonai.inference.instances import CLASSES, GRID, ObjectFinding
 from samonai.sam.decoder_file import read_decoder_metadata
 
 NO_PROMPTS = "none"
 """The regime of an evaluation that measures the semantic head."""
+
+_ASKED_BY = {
+    "box": (BOXES,),
+    "points": (CLICKS,),
+    "box_and_points": (BOXES, CLICKS),
+    GRID: (CLICKS,),
+}
 
 _NO_BASELINES = (
     "none: without prompts there is no box to fill, and the model before fine-tuning has no "
@@ -86,7 +94,8 @@ def asked_prompts(
             )
         _check_not_finding(finding)
         _check_prompted(decoders)
-        return FilePrompts(boxes, classes, several=several, margin=margin)
+        familiar = Familiarity(decoders)
+        return FilePrompts(boxes, classes, several=several, margin=margin, familiar=familiar)
     found = _found_without_prompts(finding, decoders)
     if prompt is None:
         return NoPrompts(finding=found)
@@ -122,6 +131,7 @@ def evaluation_prompts(
         return NoPrompts(finding=_found_without_prompts(finding, decoders, known=bool(decoders)))
     _check_not_finding(finding)
     _check_prompted(decoders)
+    Familiarity(decoders).ask(CLICKS if regime in CLICKED else BOXES)
     return LabelPrompts(regime, **settings)
 
 
@@ -154,6 +164,9 @@ def _found_without_prompts(
             _check_automatic(decoders)
         return None
     _check_prompted(decoders)
+    familiar = Familiarity(decoders)
+    for kind in _ASKED_BY[finding.automatic]:
+        familiar.ask(kind)
     if finding.automatic != GRID:
         if known:
             _check_automatic(decoders)

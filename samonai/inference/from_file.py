@@ -6,6 +6,7 @@ from typing import Any
 
 from samonai.domains.base import Case, Domain
 from samonai.errors import InputError
+from samonai.inference.familiar import Familiarity
 from samonai.inference.from_labels import prompts_from_label
 from samonai.prompts import FramePrompts
 from samonai.pseudonyms import stands_for
@@ -23,6 +24,7 @@ class FilePrompts:
         class_names: Label value to name, for files that name classes.
         several: More than one case is asked about: a file must say which boxes are whose.
         margin: Boxes around a label map's components grow by so many pixels on each side.
+        familiar: Told what kinds of prompts are asked.
 
     Raises:
         InputError: There is no such file or folder.
@@ -35,6 +37,7 @@ class FilePrompts:
         *,
         several: bool = False,
         margin: float = 0.0,
+        familiar: Familiarity | None = None,
     ) -> None:
         """Keep what is needed for reading."""
         if path is None:
@@ -43,7 +46,7 @@ class FilePrompts:
         if not self.path.exists():
             raise InputError(f"{self.path}: no such file of boxes")
         self.class_names = dict(class_names or {})
-        self.several, self.margin = several, margin
+        self.several, self.margin, self.familiar = several, margin, familiar
 
     def __call__(self, domain: Domain, case: Case, source: Any) -> dict[int, FramePrompts]:
         """Return a case's prompts by frame index.
@@ -51,6 +54,12 @@ class FilePrompts:
         Raises:
             InputError: The file has none for this case, or they do not fit the source.
         """
+        prompts = self._read(domain, case, source)
+        if self.familiar is not None:
+            self.familiar.look_at(prompts)
+        return prompts
+
+    def _read(self, domain: Domain, case: Case, source: Any) -> dict[int, FramePrompts]:
         path, shared = self.path, self.several
         if path.is_dir():
             path, shared = _file_of(case, path), False

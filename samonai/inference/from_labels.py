@@ -21,6 +21,9 @@ REGIMES = ("slices", "volume", "clicks", "middle", "middle_click", "keyframes")
 and object, at its interior centre; one box per class on its middle frame alone; one click there; or
 a box on its first, middle and last frame."""
 
+CLICKED = ("clicks", "middle_click")
+"""The regimes that ask by clicks; the others ask by boxes."""
+
 
 def prompts_from_label(
     domain: Domain,

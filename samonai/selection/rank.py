@@ -175,11 +175,13 @@ def _observed(
 def _prompts(run: Run, boxes: Path | str | None, cases: int) -> Any:
     """Return what gives each case its prompts: a file, or the automatic head."""
     from samonai.inference import FilePrompts, trained_classes
+    from samonai.inference.familiar import Familiarity
     from samonai.inference.inferer import Automatic
 
     if boxes is not None:
-        classes = trained_classes(run.folder.decoder)
-        return FilePrompts(existing(boxes), classes, several=cases > 1)
+        decoder = run.folder.decoder
+        classes, familiar = trained_classes(decoder), Familiarity([decoder])
+        return FilePrompts(existing(boxes), classes, several=cases > 1, familiar=familiar)
     if run.network.semantic_head is None:
         raise InputError(
             f"{run.path} has no automatic head, so it needs prompts: give a folder of boxes or of "
