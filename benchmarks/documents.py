@@ -43,6 +43,8 @@ _WAYS = {
     "classes": "automatic head, pixels that touch",
     "box": "automatic head, refined by boxes",
     "points": "automatic head, split by points",
+    "proposed": "blocks of ink, asked one by one",
+    "box_and_proposed": "both: refined by boxes, and blocks",
 }
 _LABEL = "the page's own label"
 _METHODS = {"box": "the filled box", "zero_shot": "before", "finetuned": "after"}

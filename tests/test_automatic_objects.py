@@ -178,7 +178,7 @@ def test_a_model_as_it_is_answers_with_a_grid(tiny_network: "SamNetwork", tmp_pa
     assert [one.name for one in written] == names
     with pytest.raises(InputError, match="automatic=grid, which asks about points all over"):
         api.predict(tiny_network, path, None, tmp_path / "none", **asked)
-    with pytest.raises(InputError, match="use one of classes, box, points, box_and_points, grid"):
+    with pytest.raises(InputError, match="use one of classes, box, points, box_and_points, proposed"):
         api.predict(tiny_network, path, None, tmp_path / "none", automatic="dots", **asked)
     assert not (tmp_path / "none").exists()
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from samonai.domains import get_domain
 from samonai.errors import InputError
 from samonai.frame import Frame, FrameLocation
 from samonai.inference.inferer import SourceInferer
@@ -99,6 +100,27 @@ def finder(prompts: str, **options) -> InstanceFinder:
     return InstanceFinder(OneFrame(None), [Oracle()], prompts=prompts, **options)
 
 
+class Boxes:
+    """A domain that proposes boxes."""
+
+    name = "boxes"
+
+    def __init__(self, boxes: list[list[float]]) -> None:
+        self.boxes = boxes
+
+    def proposals(self, frame: Frame) -> np.ndarray:
+        return np.array(self.boxes, np.float32).reshape(-1, 4)
+
+
+def proposing(
+    prompts: str, boxes: list[list[float]] | None = None, **options: object
+) -> InstanceFinder:
+    """A finder whose domain proposes the cells' own boxes, or others."""
+    if boxes is None:
+        boxes = [list(one.box) for cell in CELLS if (one := make_instance(cell)) is not None]
+    return InstanceFinder(OneFrame(Boxes(boxes)), [Oracle()], prompts=prompts, **options)
+
+
 def pixels(found: list[Instance]) -> list[tuple[int, bytes]]:
     return sorted((one.value, one.on_frame(SIZE).tobytes()) for one in found)
 
@@ -133,6 +155,30 @@ class TestInstances:
 
     def test_a_component_between_the_points_gets_one_at_its_centre(self, frame):
         assert pixels(finder("points", points_per_side=2)(None, frame))[-1] == expected(3)[0]
+
+    def test_boxes_that_the_domain_proposes_split_what_touches(self, frame):
+        found = proposing("proposed")(None, frame)
+        assert sorted(one.value for one in found) == [3, 3, 3, 8]
+        for cell in CELLS:
+            most = max(found, key=lambda one: (one.on_frame(SIZE) & cell).sum())
+            mask = most.on_frame(SIZE)
+            assert (mask & cell).sum() > 0.95 * (mask | cell).sum()
+
+    def test_what_is_proposed_on_background_is_nothing(self, frame):
+        nothing = proposing("proposed", [[150, 10, 190, 90], [0, 230, 60, 256]])
+        assert nothing(None, frame) == []
+
+    def test_proposals_of_no_boxes_are_no_instances(self, frame):
+        assert proposing("proposed", [])(None, frame) == []
+        assert len(proposing("box_and_proposed", [])(None, frame)) == 3
+
+    def test_proposed_classes_are_the_wanted_ones(self, frame):
+        found = proposing("proposed", classes=(8,))(None, frame)
+        assert [one.value for one in found] == [8]
+
+    def test_a_domain_that_proposes_nothing_cannot_be_asked_to(self):
+        with pytest.raises(InputError, match="medical data propose no boxes"):
+            InstanceFinder(OneFrame(get_domain("medical")), [Oracle()], prompts="proposed")
 
     def test_only_the_classes_that_are_wanted(self, frame):
         assert pixels(finder("points", classes=(8,))(None, frame)) == expected(3)

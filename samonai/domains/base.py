@@ -291,3 +291,12 @@ class Answers(Protocol):
     def read_answers(self, paths: Sequence[Path]) -> list[Any]:
         """Read what predictions answered, from the files that were written."""
         ...
+
+
+@runtime_checkable
+class Proposes(Protocol):
+    """A domain that can say where objects may lie on a frame, without knowing what they are."""
+
+    def proposals(self, frame: Frame) -> npt.NDArray[np.float32]:
+        """Return float32 (N, 4): boxes worth asking about, xyxy in frame space."""
+        ...

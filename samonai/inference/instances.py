@@ -4,7 +4,9 @@ The semantic head says which class each pixel has, but not where one object ends
 begins. The promptable head of the same decoder knows objects, but not which to look for. So each
 component of the class map prompts the promptable head, with its box, with points spread over it,
 or with both; every answer is scored by the decoder's own IoU estimate times the mean probability of
-the class under the mask; and of answers that overlap the best is kept. A grid of points over the
+the class under the mask; and of answers that overlap the best is kept. Where the domain can tell
+objects apart without knowing what they are (`Proposes`), its boxes prompt the promptable head, and
+the semantic head says what each answer is, or that it is background. A grid of points over the
 whole frame is SAM's own automatic mask generator (arXiv:2304.02643, appendix B), for a model
 without semantic head.
 
@@ -22,6 +24,7 @@ import torch
 from scipy import ndimage
 
 from samonai.clicks import interior_pixel
+from samonai.domains.base import Proposes
 from samonai.errors import InputError
 from samonai.frame import Frame
 from samonai.geometry import FrameGeometry
@@ -32,7 +35,7 @@ from samonai.prompts import FramePrompts
 from samonai.sam.network import SamNetwork
 from samonai.sam.outputs import DecodeOutput
 
-PROMPT_KINDS = ("none", "box", "points", "box_and_points")
+PROMPT_KINDS = ("none", "box", "points", "box_and_points", "proposed", "box_and_proposed")
 
 CLASSES, GRID = "classes", "grid"
 """No objects one by one, but the class of each pixel; a grid of points."""
@@ -53,8 +56,8 @@ class ObjectFinding:
 
     Attributes:
         automatic: "classes" tells no objects apart; "box", "points" and "box_and_points" let the
-            semantic head prompt the promptable one, see `InstanceFinder`; "grid" asks about points
-            all over a frame, see `GridMasks`.
+            semantic head prompt the promptable one, "proposed" and "box_and_proposed" the domain,
+            see `InstanceFinder`; "grid" asks about points all over a frame, see `GridMasks`.
         points_per_side: Points along a frame's longer side.
         min_score: Objects with a lower score are dropped; None: 0, and 0.88 for a grid.
         grid_class: Label value of what a grid finds: it knows no classes.
@@ -113,7 +116,8 @@ class InstanceFinder:
         classes: Label values to find; None: all.
         prompts: What each component of the class map asks for: "box", its box, which refines it;
             "points", points on a grid within it, which split what touches; "box_and_points",
-            both; "none" takes the component as it is.
+            both; "none" takes the component as it is. "proposed" asks about the boxes that the
+            domain proposes instead, "box_and_proposed" about both.
         points_per_side: Points along the frame's longer side. A component between the points gets
             one at its interior centre.
         min_area: Components and masks of fewer pixels are dropped.
@@ -144,6 +148,11 @@ class InstanceFinder:
                 f"instances from {self.prompts!r} are not known; use one of "
                 f"{', '.join(PROMPT_KINDS)}"
             )
+        if "proposed" in self.prompts and not isinstance(self.inferer.domain, Proposes):
+            raise InputError(
+                f"automatic={self.prompts}: {self.inferer.domain.name} data propose no boxes; "
+                f"use box, points or box_and_points"
+            )
         if unknown := sorted(set(self.classes or ()) - set(known[1:])):
             raise InputError(f"the semantic head has no class {unknown[0]}, but {list(known[1:])}")
         _check_numbers(self.points_per_side, self.min_area)
@@ -153,21 +162,51 @@ class InstanceFinder:
         embedding = self.inferer.embed(source, frame, self.networks[0])
         said = [self.inferer.class_logits(n, embedding, frame) for n in self.networks]
         probabilities = torch.stack(said).mean(0).softmax(0).numpy()
-        values = class_values(self.networks[0])
         best = probabilities.argmax(0)
         if frame.valid is not None:
             best[~frame.valid] = 0
         found: list[Instance] = []
         most = _AT_ONCE
-        for channel, value in enumerate(values):
-            if channel and (self.classes is None or value in self.classes):
-                components = _components(best == channel, self.min_area)
-                for one in self._asked(components, embedding, frame):
-                    found.append(_with_class(one, value, probabilities[channel]))
-                    if len(found) > most:
-                        found = self._kept(found)
-                        most = len(found) + _AT_ONCE
+        for one in self._candidates(embedding, frame, probabilities, best):
+            found.append(one)
+            if len(found) > most:
+                found = self._kept(found)
+                most = len(found) + _AT_ONCE
         return self._kept(found)
+
+    def _candidates(
+        self,
+        embedding: torch.Tensor,
+        frame: Frame,
+        probabilities: npt.NDArray[np.float32],
+        best: npt.NDArray[np.int64],
+    ) -> Iterator[Instance]:
+        """Yield what may be an instance of a class, given the classes (K + 1, H, W) and (H, W)."""
+        values = class_values(self.networks[0])
+        wanted = [self.classes is None or value in self.classes for value in values]
+        if self.prompts != "proposed":
+            for channel, value in enumerate(values):
+                if channel and wanted[channel]:
+                    components = _components(best == channel, self.min_area)
+                    for one in self._asked(components, embedding, frame):
+                        yield _with_class(one, value, probabilities[channel])
+        if "proposed" in self.prompts:
+            for one in self._proposed(embedding, frame):
+                x0, y0, x1, y1 = one.box
+                means = probabilities[:, y0:y1, x0:x1][:, one.mask].mean(1)
+                channel = int(means.argmax())
+                if channel and wanted[channel]:
+                    yield _with_class(one, values[channel], probabilities[channel])
+
+    def _proposed(self, embedding: torch.Tensor, frame: Frame) -> Iterator[Instance]:
+        """Yield what the boxes that the domain proposes are answered."""
+        assert isinstance(self.inferer.domain, Proposes)
+        boxes = self.inferer.domain.proposals(frame)
+        if not len(boxes):
+            return
+        prompts = FramePrompts(boxes, np.zeros(len(boxes), np.int64))
+        for output in self.inferer.decode(self.networks, embedding, prompts, frame.size):
+            yield from _masks(output, frame, self.networks[0].long_side, self.min_area)
 
     def _kept(self, found: list[Instance]) -> list[Instance]:
         kept = [one for one in found if one.score >= self.min_score]

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from samonai.domains.base import Case, LabelFacts, LabelMaps, Merger
 from samonai.domains.documents import dataset, pdf, pictures
 from samonai.domains.documents.answer import Answer, read_answer
+from samonai.domains.documents.blocks import ink_blocks
 from samonai.domains.documents.labels import (
     ClassTable,
     check_classes,
@@ -207,6 +208,10 @@ class DocumentsDomain:
             valid=None if known is None else known[window.slices],
             instances=None if instances is None else instances[window.slices],
         )
+
+    def proposals(self, frame: Frame) -> npt.NDArray[np.float32]:
+        """Return boxes of ink that white space keeps apart, float32 (N, 4), xyxy."""
+        return ink_blocks(frame.image)
 
     def merger(self, source: Page) -> Merger:
         """Return what blends the pieces' scores and makes regions of them."""
