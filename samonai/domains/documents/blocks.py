@@ -77,13 +77,12 @@ def _outermost(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 def _ink(grey: npt.NDArray[np.float32], step: int) -> npt.NDArray[np.bool_]:
     """Return what is not paper, bool (H / step, W / step), from shades 0..255."""
-    ink = np.abs(grey - _paper(grey)) > _SHADES
+    ink: npt.NDArray[np.bool_] = np.abs(grey - _paper(grey)) > _SHADES
     if step == 1:
         return ink
     padded = np.pad(ink, [(0, -length % step) for length in ink.shape])
     height, width = (length // step for length in padded.shape)
-    whole: npt.NDArray[np.bool_] = padded.reshape(height, step, width, step).any((1, 3))
-    return whole
+    return padded.reshape(height, step, width, step).any((1, 3)).astype(bool)
 
 
 def _paper(grey: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
