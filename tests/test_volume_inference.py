@@ -7,7 +7,7 @@ import torch
 from samonai.domains.medical import MedicalDomain, Volume
 from samonai.errors import InputError
 from samonai.frame import Frame
-from samonai.inference import Certainty, VolumeInferer, cleaning, prompts_from_label
+from samonai.inference import Certainty, VolumeInferer, cleaning, planes, prompts_from_label
 from samonai.inference.inferer import FrameAnswer, SourceInferer, box_scores
 from samonai.inference.planes import across
 from samonai.inference.volume import cleaned
@@ -36,9 +36,10 @@ class Blobs:
     long_side = 1024
 
     def __init__(self, brighter: float = 0.0) -> None:
-        self.brighter = brighter
+        self.brighter, self.asked = brighter, 0
 
     def answer(self, embeddings: torch.Tensor, prompts: Prompts) -> DecodeOutput:
+        self.asked += 1
         rows, columns = torch.meshgrid(
             torch.arange(256) + 0.5, torch.arange(256) + 0.5, indexing="ij"
         )
@@ -90,6 +91,36 @@ def test_three_planes_average_the_logits_of_each(volume: Volume, network) -> Non
     assert (fused != expected).mean() < 0.01
     assert {1, 2} <= set(np.unique(fused))
     assert fused.dtype == np.int32
+
+
+@pytest.mark.parametrize("spread", ["none", "propagate"])
+def test_three_planes_ask_each_frame_once_for_all_classes(
+    volume: Volume, network, spread: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = prompts_from_label(DOMAIN, volume, regime="middle" if spread != "none" else "volume")
+    VolumeInferer(DOMAIN, spread=spread)(volume, network, prompts)
+    alone = network.asked
+    asked: list[tuple[int, int]] = []
+    embed = SourceInferer.embed
+
+    def counted(self: SourceInferer, source: object, frame: Frame, other: object) -> torch.Tensor:
+        asked.append((self.domain.axis, frame.location.index))
+        return embed(self, source, frame, other)
+
+    monkeypatch.setattr(SourceInferer, "embed", counted)
+    network.asked = 0
+    label = VolumeInferer(DOMAIN, spread=spread, planes=3)(volume, network, prompts)
+    assert label.any()
+    of_others = [place for place in asked if place[0] != DOMAIN.axis]
+    assert len(set(of_others)) == len(of_others) > 8
+    assert network.asked == alone + len(of_others)
+
+    monkeypatch.setattr(planes, "_ROOM", 1)  # a turn for each class
+    inferer = VolumeInferer(DOMAIN, spread=spread, planes=3)
+    np.testing.assert_array_equal(inferer(volume, network, prompts), label)
+    spy = Spy()
+    VolumeInferer(DOMAIN, spread=spread, planes=3, observers=[spy])(volume, network, prompts)
+    assert {1, 2} <= {int(value) for found, _ in spy.seen.values() for value in found.classes}
 
 
 def test_boxes_are_cut_by_the_other_planes(volume: Volume) -> None:

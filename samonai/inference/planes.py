@@ -8,7 +8,6 @@ import numpy.typing as npt
 import torch
 
 from samonai.domains.base import Domain
-from samonai.frame import Frame
 from samonai.inference.answers import Answers, FrameAnswer, FrameObserver
 from samonai.inference.inferer import SourceInferer
 from samonai.prompts import FramePrompts
@@ -16,6 +15,10 @@ from samonai.sam.network import SamNetwork
 
 # Of a frame that was not asked, or said no more: beyond this no logit changes anything.
 _CERTAIN = 10.0
+
+# Bytes of logits that are summed at a time. Classes beyond it wait for another turn, which encodes
+# what is not in the store anew.
+_ROOM = 2**30
 
 Half = npt.NDArray[np.float16]
 
@@ -31,7 +34,8 @@ def fuse_planes(
 ) -> npt.NDArray[np.int32]:
     """Average each class's logits over planes, and take the highest.
 
-    In memory are one float16 volume of logits, and with observers one more per class and network.
+    Each frame is encoded and decoded once for all classes whose logits fit into 1 GiB together: a
+    float16 volume per class, and with observers one more per class and network, which stays.
 
     Args:
         source: The volume.
@@ -39,35 +43,38 @@ def fuse_planes(
         planes: An inferer for each plane, that of `domain` among them.
         networks: Who is asked, on one encoder.
         asked: Prompts by frame index.
-        answers: Answers them; other planes are asked for what boxes cut out of them.
+        answers: Answers them, or those of some classes; other planes are asked for what boxes cut
+            out of them.
         observers: See the average over the planes of what each network said, a row per class, on
             the frames that were asked or have something.
 
     Returns:
         int32 (I, J, K), class per voxel.
     """
-    own = _axis(domain)
-    best, label = np.zeros(source.data.shape, np.float16), np.zeros(source.data.shape, np.int32)
+    shape = source.data.shape
+    best, label = np.zeros(shape, np.float16), np.zeros(shape, np.int32)
     kept: dict[int, Half] = {}
-    for value in sorted({int(v) for found in asked.values() for v in found.classes}):
-        of_class = {i: p for i, f in asked.items() if (p := _of_class(f, value)) is not None}
-        total = np.zeros(best.shape, np.float16)
-        each = np.zeros((len(networks) if observers else 0, *best.shape), np.float16)
+    seen = len(networks) if observers else 0
+    values = sorted({int(value) for found in asked.values() for value in found.classes})
+    at_once = max(1, _ROOM // (best.nbytes * (1 + seen)))
+    for start in range(0, len(values), at_once):
+        few = values[start : start + at_once]
+        total = np.zeros((len(few), 1 + seen, *shape), np.float16)
+        of_few = _of_classes(asked, few)
         for plane in planes:
-            axis = _axis(plane.domain)
-            if axis == own:
-                prompts, answer = of_class, _rows_of_class(answers, asked, value)
-            else:
-                prompts = across(of_class, own, axis, best.shape)
+            prompts, answer = of_few, answers
+            if _axis(plane.domain) != _axis(domain):
+                prompts = across(of_few, _axis(domain), _axis(plane.domain), shape)
                 answer = plane.answers(source, networks, each=bool(observers))
-            _add_plane(total, each, plane.domain, source, prompts, answer)
-        mean = total / np.float16(len(planes))
-        higher = mean > best
-        if source.valid is not None:
-            higher &= source.valid
-        best[higher], label[higher] = mean[higher], value
-        if observers:
-            kept[value] = (each / len(planes)).astype(np.float16)
+            _add_plane(total, few, plane.domain, source, prompts, answer)
+        total /= np.float16(len(planes))
+        for value, mean in zip(few, total, strict=True):
+            higher = mean[0] > best
+            if source.valid is not None:
+                higher &= source.valid
+            best[higher], label[higher] = mean[0][higher], value
+            if observers:
+                kept[value] = mean[1:]
     if kept:
         _show(observers, source, domain, asked, label, kept)
     return label
@@ -76,10 +83,10 @@ def fuse_planes(
 def across(
     prompts: Mapping[int, FramePrompts], own: int, axis: int, shape: tuple[int, ...]
 ) -> dict[int, FramePrompts]:
-    """Cut the boxes of one class on frames across one axis by the frames across another.
+    """Cut the boxes of each class on frames across one axis by the frames across another.
 
     The boxes stand for slabs one voxel thick; a frame of the other plane gets the box around what
-    it cuts of them.
+    it cuts of a class's slabs.
 
     Args:
         prompts: Boxes by frame index, xyxy on frames across `own`.
@@ -88,54 +95,62 @@ def across(
         shape: (I, J, K) of the volume.
 
     Returns:
-        One box on each frame across `axis` that cuts a slab.
+        On each frame across `axis` that cuts slabs, one box of each of their classes.
     """
-    slabs = []
+    slabs: dict[int, list[npt.NDArray[np.float64]]] = {}
     x, y = (a for a in range(3) if a != own)
     for index, found in prompts.items():
-        for box in found.boxes[~np.isnan(found.boxes).any(1)]:
+        for box, value in zip(found.boxes, found.classes.tolist(), strict=True):
+            if np.isnan(box).any():
+                continue
             slab = np.zeros(6)
             slab[[own, own + 3]] = index, index + 1
             slab[[x, y, x + 3, y + 3]] = box
-            slabs.append(slab)
-    if not slabs:
-        return {}
-    value = next(iter(prompts.values())).classes[:1]
-    boxes = np.array(slabs)
+            slabs.setdefault(value, []).append(slab)
     wanted_x, wanted_y = (a for a in range(3) if a != axis)
-    cut: dict[int, FramePrompts] = {}
-    for index in range(shape[axis]):
-        here = boxes[(boxes[:, axis] < index + 1) & (boxes[:, axis + 3] > index)]
-        if len(here):
-            low = here[:, [wanted_x, wanted_y]].min(0)
-            high = here[:, [wanted_x + 3, wanted_y + 3]].max(0)
-            cut[index] = FramePrompts(np.concatenate([low, high])[None].astype(np.float32), value)
-    return cut
+    cut: dict[int, dict[int, npt.NDArray[np.float64]]] = {}
+    for value, of_class in sorted(slabs.items()):
+        boxes = np.array(of_class)
+        for index in range(shape[axis]):
+            here = boxes[(boxes[:, axis] < index + 1) & (boxes[:, axis + 3] > index)]
+            if len(here):
+                low = here[:, [wanted_x, wanted_y]].min(0)
+                high = here[:, [wanted_x + 3, wanted_y + 3]].max(0)
+                cut.setdefault(index, {})[value] = np.concatenate([low, high])
+    return {
+        index: FramePrompts(np.array(list(found.values()), np.float32), np.array(list(found)))
+        for index, found in sorted(cut.items())
+    }
 
 
 def _add_plane(
     total: Half,
-    each: Half,
+    values: Sequence[int],
     domain: Domain,
     source: Any,
     prompts: Mapping[int, FramePrompts],
     answer: Answers,
 ) -> None:
-    """Add one plane's logits of a class to (I, J, K) on average, and to (K, I, J, K) of each.
+    """Add one plane's logits to (V, 1 + K, I, J, K): of V classes, the average and each network's.
 
-    A frame that is not asked says that the class is not there.
+    A frame that is not asked for a class says that the class is not there.
     """
     for index in range(domain.frame_count(source)):
-        place = _place(domain, index)
         # Frames are (rows, columns), that is (y, x).
-        targets = [total[place].T, *(one[place].T for one in each)]
-        if index not in prompts:
-            for target in targets:
-                target -= np.float16(_CERTAIN)
+        targets = total[(slice(None), slice(None), *_place(domain, index))].swapaxes(2, 3)
+        asked = prompts.get(index)
+        if asked is None:
+            targets -= np.float16(_CERTAIN)
             continue
-        said = answer(domain.frame(source, index), prompts[index]).scores
-        for target, scores in zip(targets, [said.mean(0), *said[: len(each)]], strict=True):
-            target += scores.amax(0).clamp(-_CERTAIN, _CERTAIN).numpy().astype(np.float16)
+        said = answer(domain.frame(source, index), asked).scores
+        each = torch.cat([said.mean(0, keepdim=True), said[: targets.shape[1] - 1]])
+        each = each.clamp(-_CERTAIN, _CERTAIN)
+        for target, value in zip(targets, values, strict=True):
+            rows = torch.from_numpy(np.flatnonzero(asked.classes == value))
+            if len(rows):
+                target += each[:, rows].amax(1).numpy().astype(np.float16)
+            else:
+                target -= np.float16(_CERTAIN)
 
 
 def _show(
@@ -174,26 +189,20 @@ def _place(domain: Domain, index: int) -> tuple[int | slice, ...]:
     return tuple(place)
 
 
-def _of_class(prompts: FramePrompts, value: int) -> FramePrompts | None:
-    rows = np.flatnonzero(prompts.classes == value)
-    return prompts[rows] if len(rows) else None
+def _of_classes(
+    prompts: Mapping[int, FramePrompts], values: Sequence[int]
+) -> dict[int, FramePrompts]:
+    """Keep the rows of some classes, and the frames that have any."""
+    chosen = {
+        index: found[np.flatnonzero(np.isin(found.classes, values))]
+        for index, found in prompts.items()
+    }
+    return {index: found for index, found in chosen.items() if len(found)}
 
 
 def _box_around(prompts: FramePrompts | None, value: int) -> npt.NDArray[np.float32]:
     """Return xyxy around a class's boxes; NaN where it has none, or was asked otherwise."""
-    of_class = None if prompts is None else _of_class(prompts, value)
-    if of_class is None:
+    if prompts is None or value not in prompts.classes:
         return np.full(4, np.nan, np.float32)
-    return np.concatenate([of_class.boxes[:, :2].min(0), of_class.boxes[:, 2:].max(0)])
-
-
-def _rows_of_class(answers: Answers, asked: Mapping[int, FramePrompts], value: int) -> Answers:
-    """Return what is answered to one class's rows, of what is answered to all classes together."""
-
-    def of_class(frame: Frame, _: FramePrompts) -> FrameAnswer:
-        whole = asked[frame.location.index]
-        rows = torch.from_numpy(np.flatnonzero(whole.classes == value))
-        said = answers(frame, whole)
-        return FrameAnswer(said.scores[:, rows], said.logits[:, rows])
-
-    return of_class
+    boxes = prompts.boxes[prompts.classes == value]
+    return np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)])

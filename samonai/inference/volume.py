@@ -199,10 +199,14 @@ def cleaned(label: npt.NDArray[np.integer], clean: Clean) -> npt.NDArray[np.inte
 
 
 def _track_answers(tracks: Mapping[int, FrameTracks], network: SamNetwork) -> Answers:
-    def answer(frame: Frame, _: FramePrompts) -> FrameAnswer:
+    """Return what was found on the way, of the classes that are asked for."""
+
+    def answer(frame: Frame, prompts: FramePrompts) -> FrameAnswer:
         geometry = FrameGeometry(frame.size, network.long_side)
         found = tracks[frame.location.index]
-        logits = torch.stack([geometry.logits_to_frame(one.float())[:, 0] for one in found.low_res])
-        return FrameAnswer(logits, logits, found.iou)
+        rows = torch.from_numpy(np.isin(found.prompts.classes, prompts.classes))
+        low_res = found.low_res[:, rows].float()
+        logits = torch.stack([geometry.logits_to_frame(one)[:, 0] for one in low_res])
+        return FrameAnswer(logits, logits, found.iou[:, rows])
 
     return answer
