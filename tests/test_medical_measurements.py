@@ -9,10 +9,10 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
-from dicom_factory import CANARY
-from dicom_outputs import FACTS, errors_of, make_label, make_source, tool
+from dicom_factory import CANARY, write_series
+from dicom_outputs import FACTS, completed, errors_of, make_label, make_source, tool
 
-from samonai.domains.medical import Volume
+from samonai.domains.medical import Volume, read_volume
 from samonai.domains.medical.measurements import measure
 from samonai.domains.medical.outputs import write_outputs
 from samonai.domains.medical.segments import segment_of
@@ -156,6 +156,22 @@ def test_a_report_on_one_segment(tmp_path: Path) -> None:
     assert referenced.referenced_sop_instance_uid == segmentation.SOPInstanceUID
     images = [item for item in referenced if "Source" in item.name.meaning]
     assert len(images) == len(np.unique(np.nonzero(label)[2]))
+
+
+def test_a_series_without_identifiers_is_measured_without_a_report(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def edit(dataset: pydicom.Dataset, number: int) -> None:
+        completed(dataset, number)
+        dataset.SOPClassUID = ""
+
+    volume = read_volume(write_series(tmp_path / "in", edit=edit).folder)
+    label, stem = make_label(volume.shape), tmp_path / "x"
+    written = write_outputs(volume, label, stem, ["nifti"], with_measurements=True)
+    endings = sorted(path.name.removeprefix("x") for path in written)
+    assert endings == [".measurements.csv", ".measurements.json", ".nii.gz"]
+    assert "no DICOM SR is written" in caplog.text
+    assert "SOPClassUID" in caplog.text
 
 
 def test_validators_find_no_error_in_the_report(tmp_path: Path) -> None:

@@ -6,9 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundle_factory import write_scans
+from dicom_factory import write_series
+from dicom_outputs import completed, make_label
 
 from samonai.domains.base import Case
-from samonai.domains.medical import MedicalDomain, Volume, write_label
+from samonai.domains.medical import MedicalDomain, Volume, read_volume, write_label
+from samonai.domains.medical.outputs import write_outputs
 from samonai.errors import InputError
 from samonai.inference import (
     FilePrompts,
@@ -163,6 +166,26 @@ def test_a_coarse_label_becomes_boxes_with_a_margin(scans: Path) -> None:
 def test_a_margin_ends_at_the_frame(scans: Path) -> None:
     prompts = prompts_of(scans, scans / "labelsTr" / "scan_0.nii.gz", margin=50)
     assert np.allclose(prompts[0].boxes, [[0, 0, 24, 20]] * 2)
+
+
+@pytest.mark.parametrize("form", ["structures", "object"])
+def test_a_folder_of_other_names_is_the_label_of_the_only_source(tmp_path: Path, form: str) -> None:
+    volume = read_volume(write_series(tmp_path / "scan", edit=completed).folder)
+    label, folder = make_label(volume.shape), tmp_path / "labels"
+    if form == "object":
+        write_outputs(volume, label, tmp_path / "labels" / "any", ["rtstruct"])
+    else:
+        for name, value in (("first", 1), ("other", 3)):
+            write_outputs(volume, np.where(label == value, 1, 0), folder / name, ["nifti"])
+    case = Case("scan", tmp_path / "scan")
+    prompts = FilePrompts(folder)(DOMAIN, case, volume)
+    assert set(prompts) == set(np.flatnonzero(label.any((0, 1))).tolist())
+    assert {int(v) for found in prompts.values() for v in found.classes} == {1, 2}
+    with pytest.raises(InputError, match=r"0 files are named scan"):
+        FilePrompts(folder, several=True)(DOMAIN, case, volume)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"0 files are named scan"):
+        FilePrompts(tmp_path / "empty")(DOMAIN, case, volume)
 
 
 def labelled(label: np.ndarray) -> Volume:

@@ -17,7 +17,8 @@ class FilePrompts:
 
     A file with one of the domain's `prompt_endings` (.json and .csv for scans) holds boxes, in
     the domain's own way; any other file is a label map on the source's grid, each component of
-    which gives a box per frame.
+    which gives a box per frame. Where one source is asked about, a folder without anything of its
+    name is its label: one file per structure, or label objects.
 
     Args:
         path: The file or folder.
@@ -62,7 +63,7 @@ class FilePrompts:
     def _read(self, domain: Domain, case: Case, source: Any) -> dict[int, FramePrompts]:
         path, shared = self.path, self.several
         if path.is_dir():
-            path, shared = _file_of(case, path), False
+            path, shared = _file_of(case, path, or_folder=not self.several), False
         if path.suffix.lower() in domain.prompt_endings:
             boxes = domain.read_boxes(
                 source, path, class_names=self.class_names, only_case=not shared
@@ -80,14 +81,16 @@ class FilePrompts:
         return prompts
 
 
-def _file_of(case: Case, folder: Path) -> Path:
-    """Return the file of a folder that is named like the case."""
+def _file_of(case: Case, folder: Path, *, or_folder: bool) -> Path:
+    """Return the file of a folder that is named like the case; or the folder, if it has others."""
     found = [
         path
         for path in sorted(folder.iterdir())
         if path.name.startswith(f"{case.case_id}.")
         or stands_for(path.stem.removesuffix(".nii"), case.case_id)
     ]
+    if or_folder and not found and any(path.is_file() for path in folder.iterdir()):
+        return folder
     if len(found) != 1:
         raise InputError(
             f"{folder}: {len(found)} files are named {case.case_id}.*; expected one of boxes "

@@ -104,7 +104,14 @@ class _Prediction:
         from samonai.domains.medical.dicom_sr import write_dicom_sr
         from samonai.domains.medical.rtstruct import write_rtstruct
 
-        source = read_source(self.volume, formats[0] if formats else "a DICOM SR")
+        try:
+            source = read_source(self.volume, formats[0] if formats else "a DICOM SR")
+        except InputError as error:
+            if formats:
+                raise
+            # Nobody asked for the report by name, and what was measured is in JSON and CSV.
+            logger.warning("no DICOM SR is written: %s", error)
+            return []
         if not self.segments:
             logger.warning("%s: nothing was found, so no DICOM object is written", self.stem.name)
             return []
