@@ -11,6 +11,7 @@ from tiny_scans import SHAPE, affine, ball, save, write_scans
 
 from samonai.cli import main
 from samonai.domains.medical.phantom import write_phantoms
+from samonai.overrides import output_folder
 
 
 @pytest.fixture
@@ -162,6 +163,24 @@ def test_a_box_outside_the_volume_or_empty_or_short(
 def test_no_file_of_boxes(scans: tuple[Path, Path], fails: Fails) -> None:
     line = fails(*predicting(scans[0] / "case_a.nii.gz", "nowhere.json"))
     assert "nowhere.json" in line
+
+
+def test_an_output_folder_that_cannot_be_made(
+    scans: tuple[Path, Path], fails: Fails, tmp_path: Path
+) -> None:
+    (tmp_path / "taken").write_text("a file")
+    line = fails(
+        *predicting(scans[0] / "case_a.nii.gz", "nowhere.json", "--out", "taken/new/masks")
+    )
+    assert "taken/new/masks: cannot be written to" in line
+
+
+def test_nothing_is_left_of_looking_whether_a_folder_can_be_written_to(tmp_path: Path) -> None:
+    assert output_folder(tmp_path / "new" / "masks") == tmp_path / "new" / "masks"
+    (tmp_path / "old").mkdir()
+    output_folder(tmp_path / "old")
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+    assert not any((tmp_path / "old").iterdir())
 
 
 def test_a_missing_checkpoint(scans: tuple[Path, Path], fails: Fails) -> None:
