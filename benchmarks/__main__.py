@@ -8,7 +8,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.status import Status
 
-from benchmarks import decoder, encoder, ensemble, scaling, store, training, volume
+from benchmarks import (
+    attention,
+    decoder,
+    encoder,
+    ensemble,
+    freed,
+    scaling,
+    store,
+    training,
+    volume,
+)
 from benchmarks.report import table_of, write_report
 from benchmarks.rows import Row
 from benchmarks.setting import QUICK, Setting
@@ -17,8 +27,10 @@ from benchmarks.timing import Progress
 SUBJECTS: dict[str, Callable[[Setting, Progress], list[Row]]] = {
     "training": training.measure,
     "encoder": encoder.measure,
+    "attention": attention.measure,
     "decoder": decoder.measure,
     "ensemble": ensemble.measure,
+    "freed": freed.measure,
     "store": store.measure,
     "scaling": scaling.measure,
     "volume": volume.measure,

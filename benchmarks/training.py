@@ -13,6 +13,7 @@ from benchmarks.steps import decoder_optimizer, decoder_step, upstream_step
 from benchmarks.store import filled_store
 from benchmarks.timing import Contestant, Progress, interleave
 from samonai.embeddings.store import SourceEmbeddings
+from samonai.memory import keep_freed_memory
 
 _STORED = "decoder step from the store"
 _REENCODED = "decoder step that encodes again"
@@ -23,6 +24,7 @@ _STORED_REPEATS = 5
 
 def measure(setting: Setting, progress: Progress) -> list[Row]:
     """Measure all three steps per image: forward, backward, AdamW; ours includes reading."""
+    keep_freed_memory()  # as a training does; the other steps gain by it too
     batches = 4
     frames = batches * setting.batch
     shape = network_of(random_sam(setting.model), setting.model).embedding_shape

@@ -7,6 +7,8 @@ from segment_anything.modeling import Sam
 
 from samonai.errors import InputError
 from samonai.prompts import NO_POINT, Prompts, concatenate_prompts
+from samonai.sam import network as network_module
+from samonai.sam.decoder import prompts_at_once
 from samonai.sam.network import SamNetwork
 from samonai.sam.prompt_embedding import embed_prompts
 
@@ -54,6 +56,24 @@ def ragged_batch() -> tuple[Prompts, list[dict]]:
     joined = concatenate_prompts(rows)
     index = torch.tensor([item["image"] for item in loop])
     return Prompts(index, *list(vars(joined).values())[1:]), loop
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 100])
+def test_prompts_that_are_decoded_a_few_at_a_time_come_in_order(monkeypatch, tiny_network, at_once):
+    embeddings = torch.randn(3, *tiny_network.embedding_shape)
+    prompts = concatenate_prompts([ragged_batch()[0]] * 3)
+    trained = tiny_network.decode(embeddings, prompts)  # with gradients, all of a kind at once
+    monkeypatch.setattr(network_module, "prompts_at_once", lambda shape: at_once)
+    with torch.no_grad():
+        found = tiny_network.decode(embeddings, prompts)
+    torch.testing.assert_close(found.low_res_logits, trained.low_res_logits.detach())
+    torch.testing.assert_close(found.iou_predictions, trained.iou_predictions.detach())
+
+
+def test_as_many_prompts_are_decoded_at_once_as_fit_into_32_mib():
+    assert prompts_at_once((256, 64, 64)) == 4  # SAM: 32 channels of 256 x 256 float32 are 8 MiB
+    assert prompts_at_once((128, 64, 64)) == 8
+    assert prompts_at_once((8192, 64, 64)) == 1
 
 
 @pytest.mark.parametrize("multimask", [False, True])

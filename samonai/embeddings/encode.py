@@ -23,6 +23,7 @@ from samonai.embeddings.store import EmbeddingStore, SourceEmbeddings, StoreSect
 from samonai.embeddings.targets import DEFAULT_MIN_AREA, check_components
 from samonai.errors import InputError
 from samonai.frame import Frame
+from samonai.memory import keep_freed_memory
 from samonai.sam.encoder import resolve_precision
 from samonai.sam.network import SamNetwork
 
@@ -99,7 +100,8 @@ def encode_cases(
 
     A case whose files have not changed since the last run, and whose frames are all there, is
     not opened. Stored frames are verified by their checksums; damaged ones are computed again.
-    Killing this loses at most the batch in hand.
+    Killing this loses at most the batch in hand. From here on the process keeps the memory that it
+    frees, see `keep_freed_memory`: encoding, and the training that follows it, gain by that.
 
     Args:
         network: The encoder, on its device.
@@ -123,6 +125,7 @@ def encode_cases(
     """
     _check_options(frames, empty_frames, batch_size, on_error)
     check_components(components)
+    keep_freed_memory()
     signature = embedding_signature(network, domain, precision)
     section = store.section(signature)
     planner = Planner(

@@ -244,7 +244,7 @@ def _attend_in_chunks(
     table_w = get_rel_pos(width, width, attention.rel_pos_w).to(q.dtype)
     # The other forms write into memory that autograd would look at.
     form = FOLDED if torch.is_grad_enabled() else attention_form(q.device, q.dtype, length)
-    return _FORMS[form](q, k, v, table_h, table_w, scale)
+    return ATTENTION[form](q, k, v, table_h, table_w, scale)
 
 
 def _attend_with_bias(
@@ -342,4 +342,5 @@ def _attend_in_blocks(
     return out.mT
 
 
-_FORMS = {BIAS: _attend_with_bias, FOLDED: _attend_folded, BLOCKS: _attend_in_blocks}
+ATTENTION = {BIAS: _attend_with_bias, FOLDED: _attend_folded, BLOCKS: _attend_in_blocks}
+"""What attends in each of `ATTENTION_FORMS`; see `_attend_in_chunks` for what it takes."""

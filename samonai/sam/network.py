@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 from samonai.errors import InputError
 from samonai.geometry import LOW_RES_STRIDE, FrameGeometry
 from samonai.prompts import Prompts
-from samonai.sam.decoder import decode_class_tokens, decode_tokens
+from samonai.sam.decoder import decode_class_tokens, decode_tokens, prompts_at_once
 from samonai.sam.encoder import encode_images
 from samonai.sam.encoder_state import ENCODER_IDENTITY, register_hooks
 from samonai.sam.normalisation import Normalisation
@@ -273,6 +273,9 @@ class SamNetwork(nn.Module):
         image_embeddings = image_embeddings.to(self.device, torch.float32)
         prompts = prompts.to(self.device)
         groups = prompts.kinds()
+        if self.device.type == "cpu" and not torch.is_grad_enabled():
+            size = prompts_at_once(self.embedding_shape)
+            groups = [part for rows in groups for part in rows.split(size)]
         count = self.mask_decoder.num_mask_tokens
         slots = range(count) if every_slot else range(1, count) if multimask_output else range(1)
         parts = [self._decode_kind(image_embeddings, prompts[rows], slots) for rows in groups]

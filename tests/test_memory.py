@@ -1,0 +1,51 @@
+"""Keeping freed memory: what the system sees of it, in processes of their own."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from samonai.memory import keep_freed_memory
+
+GLIBC = platform.libc_ver()[0] == "glibc"
+# Page faults of a hundred tensors of 64 MiB, after the first: one mapping each, or none at all.
+SCRIPT = """
+import resource, sys, torch
+from samonai.memory import keep_freed_memory
+kept = keep_freed_memory() if sys.argv[1] == "keep" else None
+torch.ones(1 << 24)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(100):
+    torch.ones(1 << 24)
+print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def run(how: str, **variables: str) -> tuple[str, int]:
+    known = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "LD_PRELOAD"))}
+    command = [sys.executable, "-c", SCRIPT, how]
+    done = subprocess.run(
+        command, env={**known, **variables}, capture_output=True, text=True, check=True
+    )
+    kept, faults = done.stdout.split()
+    return kept, int(faults)
+
+
+@pytest.mark.skipif(not GLIBC, reason="asks glibc's malloc, which this system does not have")
+def test_large_tensors_find_the_memory_of_the_ones_before():
+    kept, faults = run("keep")
+    assert kept == "True"
+    _, default = run("default")
+    assert faults * 20 < default
+
+
+@pytest.mark.skipif(not GLIBC, reason="asks glibc's malloc, which this system does not have")
+def test_what_the_user_chose_stays():
+    assert run("keep", MALLOC_TRIM_THRESHOLD_="100000")[0] == "False"
+
+
+def test_other_systems_are_left_alone(monkeypatch):
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
+    assert keep_freed_memory() is False
