@@ -16,6 +16,7 @@ from samonai.domains import Case, get_domain
 from samonai.errors import InputError
 from samonai.inference import ObjectFinding, SourceInferer, asked_prompts, evaluation_prompts
 from samonai.inference.inferer import Automatic
+from samonai.inference.instances import AUTOMATIC
 from samonai.prompts import NO_POINT, Prompts
 from samonai.sam.outputs import DecodeOutput
 
@@ -178,9 +179,20 @@ def test_a_model_as_it_is_answers_with_a_grid(tiny_network: "SamNetwork", tmp_pa
     assert [one.name for one in written] == names
     with pytest.raises(InputError, match="automatic=grid, which asks about points all over"):
         api.predict(tiny_network, path, None, tmp_path / "none", **asked)
-    with pytest.raises(InputError, match="use one of classes, box, points, box_and_points, proposed"):
+    with pytest.raises(
+        InputError, match="use one of classes, box, points, box_and_points, proposed"
+    ):
         api.predict(tiny_network, path, None, tmp_path / "none", automatic="dots", **asked)
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("automatic", AUTOMATIC)
+def test_every_way_can_be_asked_for(automatic: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = SimpleNamespace(heads=["promptable", "semantic"], classes={"1": "roof"}, training={})
+    for module in ("asked", "familiar"):
+        monkeypatch.setattr(f"samonai.inference.{module}.read_decoder_metadata", lambda _: both)
+    asked = evaluation_prompts("none", "decoder", finding=ObjectFinding(automatic))
+    assert asked.settings()["automatic"] == automatic
 
 
 def test_what_does_not_go_together_is_told(tmp_path: Path) -> None:

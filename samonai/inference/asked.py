@@ -27,6 +27,8 @@ _ASKED_BY = {
     "box": (BOXES,),
     "points": (CLICKS,),
     "box_and_points": (BOXES, CLICKS),
+    "proposed": (BOXES,),
+    "box_and_proposed": (BOXES,),
     GRID: (CLICKS,),
 }
 
