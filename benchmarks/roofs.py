@@ -74,8 +74,9 @@ def tables(run: Any, place: Place, cases: Any, out: Path, name: str) -> Iterator
     means = {method: {m: said["summary"][m].get(method) for m in _MEASURES} for method in columns}
     for automatic in _NONE:
         said = _measured(run, place, cases, out / automatic, "none", automatic=automatic)
-        columns[automatic] = f"no prompts, {automatic}"
-        means[automatic] = {m: said["summary"][m]["finetuned"] for m in _MEASURES}
+        # "box" is also how the filled box is called.
+        columns[f"none_{automatic}"] = f"no prompts, {automatic}"
+        means[f"none_{automatic}"] = {m: said["summary"][m]["finetuned"] for m in _MEASURES}
     yield f"| {name} | {' | '.join(columns.values())} |"
     yield "|---" * (len(columns) + 1) + "|"
     for measure, title in zip(_MEASURES, _TITLES, strict=True):

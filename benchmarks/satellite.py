@@ -1,11 +1,14 @@
 """Bars of rasters: no seams, and memory that a scene's size does not break.
 
     python -m benchmarks.satellite offsets --input scene.tif --boxes boxes.geojson [--run RUN]
+    python -m benchmarks.satellite moved --input scene.tif --boxes boxes.geojson [--run RUN]
     python -m benchmarks.satellite large [--side 40000] [--folder DIR]
 
 `offsets` predicts a scene with its tiles moved by several offsets and compares the class maps away
-from nodata. `large` writes a scene of which a few tiles show something, predicts it through the
-command in a process of its own, and reports the process's peak memory and time.
+from nodata. `moved` asks a model about the same objects in one tile and in that tile moved: no seam
+is there, so what differs is the model's. `large` writes a scene of which a few tiles show something,
+predicts it through the command in a process of its own, and reports the process's peak memory and
+time.
 """
 
 import argparse
@@ -14,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,15 @@ from typing import Any
 import numpy as np
 import rasterio
 from rasterio.windows import Window
+
+import samonai
+from samonai.domains import Case
+from samonai.domains.satellite import SatelliteDomain
+from samonai.domains.satellite.raster import Raster
+from samonai.domains.tiles import TileGrid
+from samonai.domains.tiles import Window as Part
+from samonai.inference.inferer import SourceInferer
+from samonai.run import Run
 
 REPOSITORY = Path(__file__).parents[1]
 TILE = 512
@@ -32,7 +45,8 @@ def main(arguments: list[str] | None = None) -> None:
     asked = _parser().parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="samonai-satellite-") as scratch:
         folder = asked.folder or Path(scratch)
-        found = large(asked, folder) if asked.subject == "large" else offsets(asked, folder)
+        subjects = {"large": large, "offsets": offsets, "moved": moved}
+        found = subjects[asked.subject](asked, folder)
     print(json.dumps(found, indent=1))  # noqa: T201
 
 
@@ -57,6 +71,51 @@ def offsets(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
             },
         }
     return {"scene": asked.input.name, "iou": pairs}
+
+
+def moved(asked: argparse.Namespace, _: Path) -> dict[str, Any]:
+    """Return the IoU of the masks of objects that a tile shows whole, before and after a move."""
+    network = Run(asked.run).network if asked.run else samonai.load_sam("micro")
+    domain = SatelliteDomain(**dict(setting.split("=", 1) for setting in asked.set))
+    raster = domain.read(Case(asked.input.stem, asked.input))
+    inferer = SourceInferer(domain)
+    tile, room = domain.grid(raster).tile, max(asked.shifts)
+    places = TileGrid((raster.size[0] - room, raster.size[1] - room), tile, (0, 0))
+    counts = {shift: np.zeros(3, np.int64) for shift in asked.shifts}
+    for place in map(places.window, range(len(places))):
+        answers = _answers(inferer, network, raster, place, asked.boxes)
+        for shift in asked.shifts:
+            other = replace(place, row=place.row + shift, column=place.column + shift)
+            shared = place.intersection(other)
+            assert shared is not None
+            for number, found in _answers(inferer, network, raster, other, asked.boxes).items():
+                # A box that a border cuts is another one.
+                if number in answers and np.allclose(answers[number][0], found[0], atol=0.1):
+                    one = answers[number][1][shared.within(place)]
+                    two = found[1][shared.within(other)]
+                    counts[shift] += (1, np.count_nonzero(one & two), np.count_nonzero(one | two))
+    return {
+        "scene": asked.input.name,
+        "moved by": {
+            shift: {"objects": objects, "iou": round(common / either, 4) if either else None}
+            for shift, (objects, common, either) in ((n, c.tolist()) for n, c in counts.items())
+        },
+    }
+
+
+def _answers(
+    inferer: SourceInferer, network: Any, raster: Raster, place: Part, boxes: Path
+) -> dict[int, tuple[Any, Any]]:
+    """Return box in the raster and mask of the objects on one tile, by their number."""
+    part = replace(raster, window=place)
+    prompts = inferer.domain.read_boxes(part, boxes, only_case=False).get(0)
+    if prompts is None:
+        return {}
+    frame = inferer.domain.frame(part, 0)
+    embedding = inferer.embed(part, frame, network)
+    logits = inferer.logits(network, embedding, prompts, frame.size).numpy()
+    placed = prompts.boxes + [place.column, place.row] * 2
+    return dict(zip(prompts.object_ids.tolist(), zip(placed, logits > 0, strict=True), strict=True))
 
 
 def large(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -146,10 +205,14 @@ def _iou(one: Any, other: Any) -> float | None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.satellite", description=__doc__)
     subjects = parser.add_subparsers(dest="subject", required=True)
-    moved = subjects.add_parser("offsets", help="agreement of predictions at several offsets")
-    moved.add_argument("--input", type=Path, required=True)
-    moved.add_argument("--boxes", type=Path, help="vector file; none: the run's semantic head")
-    moved.add_argument("--offsets", type=int, nargs="+", default=[0, 97, 211])
+    two = subjects.add_parser("offsets", help="agreement of predictions at several offsets")
+    two.add_argument("--input", type=Path, required=True)
+    two.add_argument("--boxes", type=Path, help="vector file; none: the run's semantic head")
+    two.add_argument("--offsets", type=int, nargs="+", default=[0, 97, 211])
+    alone = subjects.add_parser("moved", help="agreement of one tile and the tile moved")
+    alone.add_argument("--input", type=Path, required=True)
+    alone.add_argument("--boxes", type=Path, required=True, help="vector file")
+    alone.add_argument("--shifts", type=int, nargs="+", default=[1, 16, 128, 211])
     wide = subjects.add_parser("large", help="peak memory and time of a large scene")
     wide.add_argument("--side", type=int, default=40_000)
     wide.add_argument("--places", type=int, default=4)
@@ -159,7 +222,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=("boxes", "grid", "none"),
         help="grid: of points; none: a run's semantic head",
     )
-    for part in (moved, wide):
+    for part in (two, alone, wide):
         part.add_argument("--run", type=Path, help="a run; none: micro as it is")
         part.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
         part.add_argument("--folder", type=Path, help="keep the files here")
