@@ -6,9 +6,9 @@
 
 `offsets` predicts a scene with its tiles moved by several offsets and compares the class maps away
 from nodata. `moved` asks a model about the same objects in one tile and in that tile moved: no seam
-is there, so what differs is the model's. `large` writes a scene of which a few tiles show something,
-predicts it through the command in a process of its own, and reports the process's peak memory and
-time.
+is there, so what differs is the model's. `large` writes a scene of which a few tiles show
+something, predicts it through the command in a process of its own, and reports the process's peak
+memory and time.
 """
 
 import argparse
@@ -27,6 +27,7 @@ import rasterio
 from rasterio.windows import Window
 
 import samonai
+from samonai.bundles import INFERENCE, config_files, parse_settings, read_config
 from samonai.domains import Case
 from samonai.domains.satellite import SatelliteDomain
 from samonai.domains.satellite.raster import Raster
@@ -76,7 +77,8 @@ def offsets(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def moved(asked: argparse.Namespace, _: Path) -> dict[str, Any]:
     """Return the IoU of the masks of objects that a tile shows whole, before and after a move."""
     network = Run(asked.run).network if asked.run else samonai.load_sam("micro")
-    domain = SatelliteDomain(**dict(setting.split("=", 1) for setting in asked.set))
+    known = read_config(config_files("satellite", INFERENCE))
+    domain = SatelliteDomain(**parse_settings(asked.set, known))
     raster = domain.read(Case(asked.input.stem, asked.input))
     inferer = SourceInferer(domain)
     tile, room = domain.grid(raster).tile, max(asked.shifts)

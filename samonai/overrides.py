@@ -63,14 +63,18 @@ def boxes_file(boxes: Boxes, scratch: Path) -> Path:
     return path
 
 
-def existing(path: Path | str) -> Path:
+def existing(path: Path | str, elsewhere: bool = False) -> Path:
     """Return a path that is there.
 
+    Args:
+        path: The path.
+        elsewhere: It need not be a file of this machine; the domain says whether it may.
+
     Raises:
-        InputError: It is not.
+        InputError: It is not there.
     """
     path = Path(path).expanduser()
-    if not path.exists():
+    if not path.exists() and not elsewhere:
         raise InputError(f"{path}: no such file or folder")
     return path
 

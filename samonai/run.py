@@ -316,13 +316,14 @@ def predict(
     sure = uncertainty
     if sure is None:
         sure = len(runs) > 1 and isinstance(get_domain(runs[0].domain), WritesMaps)
-    plain = check_settings({**settings, "uncertainty": sure}, read_config(files))
+    config = read_config(files)
+    plain = check_settings({**settings, "uncertainty": sure}, config)
     network = (
         _networks(runs)
         if runs
         else network_overrides(cast("SamNetwork | str", run), checkpoint, sha256, device)
     )
-    source, out = existing(source), output_folder(out)
+    source, out = existing(source, "any_driver" in config), output_folder(out)
     before = _times(out)
     with (
         tempfile.TemporaryDirectory(prefix="samonai-") as scratch,

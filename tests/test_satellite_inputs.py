@@ -14,6 +14,7 @@ from tiny_rasters import PLACE, UTM, picture, write_features, write_raster
 
 from samonai.domains import Case, get_domain
 from samonai.domains.satellite import SatelliteDomain
+from samonai.domains.satellite.access import check_path
 from samonai.domains.tiles import Window
 from samonai.errors import InputError
 
@@ -259,3 +260,40 @@ def test_a_raster_reads_nothing_but_itself(scene: Path, tmp_path: Path) -> None:
     features.write_text("<OGRVRTDataSource></OGRVRTDataSource>")
     with pytest.raises(InputError, match="this is no geojson file"):
         read(scene, features)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"offset": "abc"}, {"offset": 1.5}, {"resolution": "fine"}, {"nodata": "none"},
+        {"lower": True}, {"point_radius": "2m"}, {"simplify": "a bit"}, {"any_driver": "no"},
+        {"instances": "False"}, {"right_angles": 1},
+    ],
+)  # fmt: skip
+def test_settings_of_another_type_are_named(wrong: dict[str, Any]) -> None:
+    (name,) = wrong
+    with pytest.raises(InputError, match=rf"^{name}=.*: expected (a|true) "):
+        SatelliteDomain(**wrong)
+
+
+def test_what_lies_elsewhere_is_opened_when_the_user_says_so(scene: Path, tmp_path: Path) -> None:
+    shutil.make_archive(str(tmp_path / "packed"), "zip", scene.parent)
+    inside = f"/vsizip/{tmp_path}/packed.zip/{scene.name}"
+    listed = tmp_path / "list.json"
+    listed.write_text(json.dumps([{"image": inside}]))
+    trusting = SatelliteDomain(tile=64, overlap=16, any_driver=True)
+    whole = SatelliteDomain(tile=64, overlap=16)
+    expected = whole.frame(whole.read(Case("s", scene)), 0).image
+    for images in (inside, listed):
+        (case,) = trusting.find_cases(images)
+        np.testing.assert_array_equal(trusting.frame(trusting.read(case), 0).image, expected)
+    with pytest.raises(InputError, match=r"only files on this machine.*any_driver=true"):
+        whole.find_cases(inside)
+    with pytest.raises(InputError, match=r"only files on this machine.*any_driver=true"):
+        whole.read(*whole.find_cases(listed))
+    # As `Path` writes it.
+    with pytest.raises(InputError, match=r"only files on this machine.*any_driver=true"):
+        whole.find_cases(Path("https://example.com/x.tif"))
+    assert check_path(Path("/vsicurl/https://example.com/x.tif"), True) == (
+        "/vsicurl/https://example.com/x.tif"
+    )

@@ -7,6 +7,7 @@ unless the user says that everything may be read.
 """
 
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,8 @@ _DRIVERS = {
     b"\xff\xd8\xff\xe1": "JPEG",
 }
 _LARGEST_SIDECAR = 32 << 20
+_SCHEME = re.compile(r"(?<![\w.])([a-z][a-z0-9+]+):/+(?=[^/])", re.IGNORECASE)
+_HANDLER = re.compile(r"(/vsi\w+/)([^/]+)")
 
 # What opens vector files by content could take these for something else.
 _VECTOR_STARTS = {
@@ -77,8 +80,8 @@ def check_path(path: Path | str, any_driver: bool = False) -> Path | str:
     """
     text = os.fspath(path)
     if any_driver:
-        return path
-    if "://" in text or "/vsi" in text or text.lstrip().startswith("<"):
+        return _with_slashes(text) if is_elsewhere(path) else path
+    if is_elsewhere(path):
         raise InputError(
             f"{text}: only files on this machine are read; --set any_driver=true lets GDAL read "
             f"the network and archives"
@@ -86,6 +89,21 @@ def check_path(path: Path | str, any_driver: bool = False) -> Path | str:
     if not Path(text).is_file():
         raise InputError(f"{text}: no such file")
     return Path(text)
+
+
+def is_elsewhere(path: Path | str) -> bool:
+    """Say whether a path names one of GDAL's network or archive handlers, or is a description."""
+    text = os.fspath(path)
+    return bool(_SCHEME.search(text)) or "/vsi" in text or text.lstrip().startswith("<")
+
+
+def _with_slashes(text: str) -> str:
+    """Return what GDAL takes for a handler or URL, of whose double slashes `Path` made one."""
+    text = _SCHEME.sub(r"\1://", text)
+    found = _HANDLER.match(text)
+    if found and (found[2].startswith("vsi") or Path("/", found[2]).exists()):
+        return f"{found[1]}/{text[found.end(1) :]}"
+    return text
 
 
 def check_vector(path: Path, any_driver: bool = False) -> None:

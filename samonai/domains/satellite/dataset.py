@@ -10,7 +10,12 @@ from typing import Any
 import shapely
 
 from samonai.domains.base import Case
-from samonai.domains.satellite.access import RASTER_ENDINGS, VECTOR_ENDINGS
+from samonai.domains.satellite.access import (
+    RASTER_ENDINGS,
+    VECTOR_ENDINGS,
+    check_path,
+    is_elsewhere,
+)
 from samonai.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -18,7 +23,9 @@ logger = logging.getLogger(__name__)
 _SHOWN = 3
 
 
-def find_cases(images: Path | str, labels: Path | str | None = None) -> list[Case]:
+def find_cases(
+    images: Path | str, labels: Path | str | None = None, any_driver: bool = False
+) -> list[Case]:
     """Pair rasters with their labels.
 
     Args:
@@ -27,6 +34,7 @@ def find_cases(images: Path | str, labels: Path | str | None = None) -> list[Cas
         labels: One vector file (or COCO annotations) for all rasters; one mask for one raster; or
             a folder with a file per raster, named like it, perhaps with more behind (`a.tif`:
             `a.geojson`, `a_mask.tif`). A folder with a single vector file stands for that file.
+        any_driver: One raster may be anything that GDAL opens: a URL, a part of an archive.
 
     Returns:
         The cases, sorted by id.
@@ -36,13 +44,16 @@ def find_cases(images: Path | str, labels: Path | str | None = None) -> list[Cas
     """
     images = Path(images)
     labels = None if labels is None else Path(labels)
-    for path in (images, labels):
+    elsewhere = is_elsewhere(images)
+    if elsewhere:
+        check_path(images, any_driver)
+    for path in (None if elsewhere else images, labels):
         if path is not None and not path.exists():
             raise InputError(f"{path}: no such file or folder")
     if images.suffix.lower() == ".json":
         cases = _listed(images)
     else:
-        rasters = [images] if images.is_file() else _rasters(images)
+        rasters = [images] if elsewhere or images.is_file() else _rasters(images)
         find = _label_finder(labels, rasters)
         cases = [Case(path.stem, path, find(path)) for path in rasters]
     seen: dict[str, Path] = {}
@@ -60,9 +71,12 @@ def is_vector(path: Path) -> bool:
     return path.suffix.lower() in VECTOR_ENDINGS
 
 
-def label_files(images: Path | str, labels: Path | str | None) -> list[Path]:
+def label_files(
+    images: Path | str, labels: Path | str | None, any_driver: bool = False
+) -> list[Path]:
     """Return the vector files of a data set, each once."""
-    found = {case.label for case in find_cases(images, labels) if case.label is not None}
+    cases = find_cases(images, labels, any_driver)
+    found = {case.label for case in cases if case.label is not None}
     return sorted(path for path in found if is_vector(path))
 
 
@@ -157,7 +171,9 @@ def _listed(path: Path) -> list[Case]:
         raise InputError(f'{path}: expected {{"training": [{{"image": PATH, "label": PATH}}, …]}}')
     cases = []
     for entry in entries:
-        image = path.parent / entry["image"]
+        image = Path(entry["image"])
+        if not is_elsewhere(entry["image"]):
+            image = path.parent / image
         label = entry.get("label")
         cases.append(Case(image.stem, image, None if label is None else path.parent / str(label)))
     if not cases:

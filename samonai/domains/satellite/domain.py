@@ -55,7 +55,7 @@ class SatelliteDomain(RasterSettings):
         Raises:
             InputError: Also when vector labels lie elsewhere than their rasters.
         """
-        cases = dataset.find_cases(images, labels)
+        cases = dataset.find_cases(images, labels, self.any_driver)
         rasters = (
             {case.case_id: self._raster(case) for case in cases}
             if (self.block is not None or any(case.label is not None for case in cases))
@@ -81,7 +81,7 @@ class SatelliteDomain(RasterSettings):
         if self.options.classes is not None:
             return dict(enumerate(self.options.classes, 1))
         names: dict[int, str] = {}
-        for path in dataset.label_files(images, labels):
+        for path in dataset.label_files(images, labels, self.any_driver):
             content = read_coco(path)
             if content is not None:
                 names |= coco_names(content)

@@ -10,6 +10,14 @@ from samonai.domains.satellite.scaling import Scaling, parse_ranges
 from samonai.domains.satellite.tiles import Length
 from samonai.errors import InputError
 
+# Prediction takes from the run what is not said, so its configuration has no defaults whose types
+# could be checked; and a text such as "no" would be true.
+_NUMBERS = (
+    *("resolution", "lower", "upper", "nodata", "point_radius", "simplify"),
+    "polygon_min_area",
+)
+_FLAGS = ("instances", "any_driver", "right_angles")
+
 
 class RasterSettings:
     """What is done to rasters and their labels.
@@ -67,12 +75,18 @@ class RasterSettings:
         right_angles: bool = False,
         polygon_min_area: float = 0.0,
     ) -> None:
+        given = locals()
+        for name in _NUMBERS:
+            _check(name, given[name], (int, float), "a number")
+        for name in _FLAGS:
+            _check(name, given[name], (bool,), "true or false")
+        _check("offset", offset, (int,), "a whole number of pixels")
         self.tile = Length.parse(tile, "tile")
         self.overlap = Length.parse(overlap, "overlap")
         self.block = None if block in (None, "") else Length.parse(block, "block")
         if resolution is not None and not resolution > 0:
             raise InputError(f"resolution={resolution!r}: expected metres per pixel above 0")
-        self.resolution, self.offset = resolution, int(offset)
+        self.resolution, self.offset = resolution, offset
         self.bands = None if bands in (None, "") else str(bands)
         self.scaling = Scaling(scaling, lower, upper, parse_ranges(ranges))
         self.nodata = nodata
@@ -113,3 +127,9 @@ class RasterSettings:
             "instances": self.instances,
             "any_driver": self.any_driver,
         }
+
+
+def _check(name: str, value: Any, kinds: tuple[type, ...], wanted: str) -> None:
+    right = isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
+    if not (right or value is None):
+        raise InputError(f"{name}={value!r}: expected {wanted}")
