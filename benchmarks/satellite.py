@@ -34,6 +34,7 @@ from samonai.domains.satellite.raster import Raster
 from samonai.domains.tiles import TileGrid
 from samonai.domains.tiles import Window as Part
 from samonai.inference.inferer import SourceInferer
+from samonai.prompts import FramePrompts
 from samonai.run import Run
 
 REPOSITORY = Path(__file__).parents[1]
@@ -95,7 +96,8 @@ def moved(asked: argparse.Namespace, _: Path) -> dict[str, Any]:
                 if number in answers and np.allclose(answers[number][0], found[0], atol=0.1):
                     one = answers[number][1][shared.within(place)]
                     two = found[1][shared.within(other)]
-                    counts[shift] += (1, np.count_nonzero(one & two), np.count_nonzero(one | two))
+                    common, either = np.count_nonzero(one & two), np.count_nonzero(one | two)
+                    counts[shift] += np.array([1, common, either])
     return {
         "scene": asked.input.name,
         "moved by": {
@@ -111,7 +113,7 @@ def _answers(
     """Return box in the raster and mask of the objects on one tile, by their number."""
     part = replace(raster, window=place)
     prompts = inferer.domain.read_boxes(part, boxes, only_case=False).get(0)
-    if prompts is None:
+    if not isinstance(prompts, FramePrompts) or prompts.object_ids is None:
         return {}
     frame = inferer.domain.frame(part, 0)
     embedding = inferer.embed(part, frame, network)

@@ -63,20 +63,22 @@ def boxes_file(boxes: Boxes, scratch: Path) -> Path:
     return path
 
 
-def existing(path: Path | str, elsewhere: bool = False) -> Path:
+def existing(path: Path | str) -> Path:
     """Return a path that is there.
 
-    Args:
-        path: The path.
-        elsewhere: It need not be a file of this machine; the domain says whether it may.
-
     Raises:
-        InputError: It is not there.
+        InputError: It is not.
     """
     path = Path(path).expanduser()
-    if not path.exists() and not elsewhere:
+    if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     return path
+
+
+def existing_or_elsewhere(path: Path | str) -> Path | str:
+    """Return a path that is there; else a text, which nobody makes absolute, for the domain."""
+    found = Path(path).expanduser()
+    return found if found.exists() else str(path)
 
 
 def output_folder(path: Path | str) -> Path:

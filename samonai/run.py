@@ -25,6 +25,7 @@ from samonai.overrides import (
     Boxes,
     boxes_file,
     existing,
+    existing_or_elsewhere,
     network_overrides,
     output_folder,
     shows_progress,
@@ -323,7 +324,9 @@ def predict(
         if runs
         else network_overrides(cast("SamNetwork | str", run), checkpoint, sha256, device)
     )
-    source, out = existing(source, "any_driver" in config), output_folder(out)
+    # Rasters may lie elsewhere than on this machine; their domain says whether they may.
+    find = existing_or_elsewhere if "any_driver" in config else existing
+    source, out = find(source), output_folder(out)
     before = _times(out)
     with (
         tempfile.TemporaryDirectory(prefix="samonai-") as scratch,

@@ -1,6 +1,7 @@
 """Rasters through the same doors as scans: train, evaluate, predict; prompts of vector files."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -116,6 +117,33 @@ def test_a_prediction_that_was_stopped_encodes_only_what_is_missing(
     api.predict(tiny_network, path, None, tmp_path / "out", **asked)
     tiles = len(SatelliteDomain(tile=48, overlap=16).grid(SatelliteDomain().read(Case("s", path))))
     assert sum(encoded) == tiles > 6
+
+
+def test_a_scene_elsewhere_is_predicted_when_the_user_says_so(
+    tiny_network: "SamNetwork", tmp_path: Path
+) -> None:
+    path = write_raster(tmp_path / "packed" / "scene.tif", picture(48, 48))
+    shutil.make_archive(str(tmp_path / "packed"), "zip", path.parent)
+    boxes = write_features(
+        tmp_path / "b.gpkg", [shapely.box(*(PLACE @ (5, 30)), *(PLACE @ (30, 5)))]
+    )
+    asked = {"domain": "satellite", "formats": ["instances"], "progress": False}
+    for name in (f"/vsizip/{tmp_path}/packed.zip/scene.tif", "https://127.0.0.1:1/scene.tif"):
+        with pytest.raises(InputError, match=r"only files on this machine .*any_driver=true"):
+            api.predict(tiny_network, Path(name), boxes, tmp_path / "none", **asked)
+    packed = Path(f"/vsizip/{tmp_path}/packed.zip/scene.tif")
+    (written,) = api.predict(
+        tiny_network, packed, boxes, tmp_path / "out", any_driver=True, **asked
+    )
+    (plain,) = api.predict(tiny_network, path, boxes, tmp_path / "plain", **asked)
+    with rasterio.open(written) as one, rasterio.open(plain) as other:
+        np.testing.assert_array_equal(one.read(1), other.read(1))
+    # A URL reaches GDAL as it was given.
+    with pytest.raises(InputError, match=r"^https://127\.0\.0\.1:1/scene\.tif: "):
+        api.predict(
+            tiny_network, Path("https://127.0.0.1:1/scene.tif"), boxes, tmp_path / "none",
+            any_driver=True, **asked,
+        )  # fmt: skip
 
 
 def test_tiles_at_two_offsets_give_one_answer(tmp_path: Path) -> None:
