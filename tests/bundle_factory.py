@@ -88,14 +88,16 @@ def write_data(bundle: Path, folder: Path) -> dict[str, str]:
 def run_command(log: Path, cwd: Path, *arguments: str, module: str = "monai.bundle") -> str:
     """Run `python -m monai.bundle ...` in a process of its own, from a folder of its own.
 
-    The process is forked: importing torch and MONAI once more takes longer than the whole run.
+    It comes from a server that has imported torch and MONAI and runs nothing: importing them once
+    more takes longer than the whole run, and a fork of the tests' own process, which has threads
+    by now, can wait forever for a lock that one of them held.
 
     Returns:
         What it wrote. An error in it fails the test with that text.
     """
-    process = multiprocessing.get_context("fork").Process(
-        target=_command, args=(log, cwd, module, arguments)
-    )
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "monai.bundle", "monai.engines", "samonai.training"])
+    process = context.Process(target=_command, args=(log, cwd, module, arguments))
     process.start()
     process.join(300)
     if process.is_alive():

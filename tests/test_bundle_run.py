@@ -17,8 +17,6 @@ from safetensors.torch import load_file, save_file
 
 from samonai.sam.decoder_file import read_decoder_metadata
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-
 
 @dataclass
 class Run:
