@@ -1,5 +1,6 @@
 """The time of a training step under each regime, all of them taking turns on the clock."""
 
+import gc
 import json
 import os
 import tempfile
@@ -98,13 +99,20 @@ def opened_trainers(
         steppers = {}
         for name, values in overrides.items():
             say(f"{name}: opening")
-            folder = Path(scratch) / name
-            folder.mkdir()
-            chosen = {**values, "output_dir": folder, "progress": False, "resume": False}
-            with opened_bundle(files, chosen) as workflow:
-                trainer = workflow.parser.get_parsed_content("train::trainer")
-            steppers[name] = Stepper(trainer)
-        yield steppers
+            steppers[name] = _open(files, values, Path(scratch) / name)
+        try:
+            yield steppers
+        finally:
+            # Interrupted for good: ignite logs an error of that, which is none.
+            steppers.clear()
+            gc.collect()
+
+
+def _open(files: Sequence[Path], overrides: Mapping[str, Any], folder: Path) -> Stepper:
+    folder.mkdir()
+    chosen = {**overrides, "output_dir": folder, "progress": False, "resume": False}
+    with opened_bundle(files, chosen) as workflow:
+        return Stepper(workflow.parser.get_parsed_content("train::trainer"))
 
 
 def read_times(out: Path) -> dict[str, float]:
