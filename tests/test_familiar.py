@@ -13,6 +13,7 @@ from samonai.domains import Case
 from samonai.domains.medical import MedicalDomain
 from samonai.inference import ObjectFinding, asked_prompts, evaluation_prompts
 from samonai.inference.familiar import Familiarity, trained_kinds
+from samonai.inference.instances import AUTOMATIC
 from samonai.sam.decoder_file import DecoderMetadata, save_decoder
 
 BOXES_ONLY = {"prompts": {"kinds": {"box": 1.0, "points": 0.0, "mask": 0.0}}, "click_rounds": 0}
@@ -91,12 +92,13 @@ def test_evaluations_say_what_is_new_to_the_decoder(decoder, caplog) -> None:
 
 
 def test_what_prompts_itself_is_asked_the_same_way(decoder, caplog) -> None:
-    boxes = decoder(BOXES_ONLY)
-    asked_prompts(None, None, boxes, finding=ObjectFinding("box"))
-    assert warnings(caplog) == []
-    for automatic in ("points", "box_and_points", "grid"):
-        asked_prompts(None, None, boxes, finding=ObjectFinding(automatic))
-        assert len(warnings(caplog)) == 1
+    boxes, points = decoder(BOXES_ONLY), decoder(POINTS_ONLY, "points")
+    strange = {boxes: {"points", "box_and_points", "grid"}}
+    strange[points] = set(AUTOMATIC) - {"classes", "points", "grid"}
+    for path, kinds in strange.items():
+        for automatic in AUTOMATIC:
+            asked_prompts(None, None, path, finding=ObjectFinding(automatic))
+            assert len(warnings(caplog)) == (automatic in kinds), automatic
     asked_prompts(None, None, None, finding=ObjectFinding("grid"))
     assert warnings(caplog) == []
 
