@@ -275,7 +275,7 @@ def _parser() -> argparse.ArgumentParser:
         "--automatic",
         nargs="+",
         choices=list(_WAYS),
-        default=["classes", "box"],
+        default=["classes", "box", "proposed"],
         help="how regions are found without prompts",
     )
     parser.add_argument("--learning-rate", type=float, default=1e-3)

@@ -101,6 +101,15 @@ def test_regions_are_refined_by_the_promptable_head(run: Run, pages: Path, tmp_p
     assert 0 <= metrics["average_precision"]["finetuned"]["map"] <= 1
 
 
+@pytest.mark.parametrize("automatic", ["proposed", "box_and_proposed"])
+def test_blocks_of_ink_are_asked_one_by_one(automatic: str, run: Run, pages: Path) -> None:
+    page = pages / "images" / "page_0.png"
+    found = run.predict(page, automatic=automatic, device="cpu", progress=False)
+    assert found.hits
+    assert all(hit.region.class_name in NAMES.values() for hit in found.hits if hit.region)
+    assert sum(hit.region.mask.astype(int) for hit in found.hits if hit.region).max() == 1
+
+
 @pytest.mark.parametrize("prompts", ["none", "slices"])
 def test_pages_are_measured_by_average_precision(
     prompts: str, run: Run, pages: Path, tmp_path: Path
