@@ -158,6 +158,23 @@ def test_the_same_call_goes_on_and_another_one_is_refused(
     assert len(EmbeddingStore(tmp_path / "runs" / "store", read_only=True).root) > 0
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"click_rounds": -1}, "click_rounds and mask_only_rounds are 0 or more"),
+        ({"click_rule": "luck"}, "luck"),
+        ({"loss_recipe": "nice"}, "loss 'nice' is not known"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_is_encoded(
+    tiny_network: "SamNetwork", tmp_path: Path, wrong: dict, message: str
+) -> None:
+    images, labels = write_scans(tmp_path)
+    with counting_frames() as counted, pytest.raises(InputError, match=message):
+        samonai.finetune(tiny_network, images, labels, out=tmp_path / "run", epochs=1, **wrong)
+    assert counted.encoded == 0
+
+
 def test_a_mistake_leaves_nothing(tiny_network: "SamNetwork", tmp_path: Path) -> None:
     images, labels = write_scans(tmp_path)
     out = tmp_path / "folds"
