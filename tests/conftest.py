@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from samonai.memory import SWITCH as MEMORY_SWITCH
+
 if TYPE_CHECKING:
     from samonai.sam.network import SamNetwork
 
@@ -24,6 +26,12 @@ def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", connect_locally)
+
+
+@pytest.fixture(autouse=True)
+def _memory_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have freed memory given back: a test process lives through many trainings."""
+    monkeypatch.setenv(MEMORY_SWITCH, "0")
 
 
 @pytest.fixture(autouse=True)
