@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 import shapely
 from affine import Affine
 from tiny_rasters import PLACE, UTM, picture, write_features, write_raster
@@ -15,6 +16,7 @@ from tiny_rasters import PLACE, UTM, picture, write_features, write_raster
 from samonai.domains import Case, get_domain
 from samonai.domains.satellite import SatelliteDomain
 from samonai.domains.satellite.access import check_path
+from samonai.domains.satellite.writer import write_raster as write_raster_of
 from samonai.domains.tiles import Window
 from samonai.errors import InputError
 
@@ -297,3 +299,18 @@ def test_what_lies_elsewhere_is_opened_when_the_user_says_so(scene: Path, tmp_pa
     assert check_path(Path("/vsicurl/https://example.com/x.tif"), True) == (
         "/vsicurl/https://example.com/x.tif"
     )
+
+
+@pytest.mark.parametrize("trusting", [True, False])
+def test_the_network_is_as_open_while_writing_as_the_user_says(
+    scene: Path, tmp_path: Path, trusting: bool
+) -> None:
+    source = SatelliteDomain(any_driver=trusting).read(Case("s", scene))
+    seen = []
+
+    def part(window: Window) -> np.ndarray:
+        seen.append(rasterio.env.getenv().get("CPL_VSIL_CURL_ALLOWED_FILENAME"))
+        return np.zeros((window.height, window.width), np.uint8)
+
+    write_raster_of(source, part, tmp_path / "out.tif", "uint8", None, cog=False)
+    assert seen == [None if trusting else "none"]

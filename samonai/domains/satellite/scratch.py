@@ -37,7 +37,8 @@ class ScratchRaster:
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self.size, self.done = size, 0
         self._path = folder / _FILE
-        with environment(), one_line(self._path):
+        # Our own file. To close the network for it would close it for rasters read meanwhile.
+        with environment(any_driver=True), one_line(self._path):
             self._dataset = rasterio.open(
                 self._path,
                 "w",
@@ -65,18 +66,18 @@ class ScratchRaster:
         """Write the next rows; what is 0 takes no space."""
         if values.any():
             window = FileWindow(strip.column, strip.row, strip.width, strip.height)
-            with environment(), one_line(self._path):
+            with environment(any_driver=True), one_line(self._path):
                 self._dataset.write(values, 1, window=window)
         self.done = strip.bottom
 
     def close(self) -> None:
         """Say that all is written; only then it can be read."""
-        with environment(), one_line(self._path):
+        with environment(any_driver=True), one_line(self._path):
             self._dataset.close()
 
     def read(self, part: Window) -> npt.NDArray[Any]:
         """Read a window, (H, W)."""
         window = FileWindow(part.column, part.row, part.width, part.height)
-        with environment(), rasterio.open(self._path) as dataset:
+        with environment(any_driver=True), rasterio.open(self._path) as dataset:
             values: npt.NDArray[Any] = dataset.read(1, window=window)
             return values

@@ -102,7 +102,7 @@ def write_raster(
     """Write one band on a raster's exact grid, rows of blocks at a time."""
     height, width = raster.size
     placed = {} if raster.geotransform is None else {"transform": raster.transform}
-    with write_atomically(path) as temporary, environment(), one_line(path):
+    with write_atomically(path) as temporary, environment(raster.any_driver), one_line(path):
         with rasterio.open(
             temporary,
             "w",
