@@ -196,6 +196,7 @@ def test_headers_with_nonsense_are_carried_over_without_it(tmp_path: Path) -> No
     def edit(dataset: pydicom.Dataset, number: int) -> None:
         completed(dataset, number)
         dataset.PatientSex, dataset.StudyDate = "UNKNOWN", "yesterday"
+        dataset.SpecificCharacterSet = ""
         del dataset.PatientBirthDate, dataset.SliceThickness, dataset.StudyID
 
     series = write_series(tmp_path / "in", edit=edit)

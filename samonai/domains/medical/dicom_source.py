@@ -152,6 +152,9 @@ def _complete(dataset: Dataset) -> None:
             setattr(dataset, keyword, "")
     if "Modality" not in dataset:
         dataset.Modality = "OT"
+    # There and empty is common, means the same as absent, and no enumerated value.
+    if not dataset.get("SpecificCharacterSet", "ISO_IR 6"):
+        del dataset.SpecificCharacterSet
 
 
 def _share_geometry(
