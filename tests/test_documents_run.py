@@ -16,6 +16,7 @@ from samonai import api
 from samonai.domains.base import LabelMaps
 from samonai.domains.documents.answer import Answer
 from samonai.errors import InputError
+from samonai.inference import suitable_finding, trained_domain
 from samonai.inference.measures import DetectionMeasure
 from samonai.run import Run
 from samonai.training.average_precision import average_precision, detected_objects
@@ -99,6 +100,22 @@ def test_regions_are_refined_by_the_promptable_head(run: Run, pages: Path, tmp_p
         prompts="none", automatic="box", progress=False, report=False,
     )  # fmt: skip
     assert 0 <= metrics["average_precision"]["finetuned"]["map"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("query", "way"),
+    [
+        (None, "classes"), ("Table", "classes"), ("class:text", "classes"),
+        ("net income", "proposed"), ("words:table", "proposed"), ("What is due?", "proposed"),
+    ],
+)  # fmt: skip
+def test_words_are_looked_for_in_regions_apart(query: str | None, way: str, run: Run) -> None:
+    decoder = run.folder.decoder
+    domain = trained_domain(decoder, "documents", query=query)
+    assert suitable_finding(None, domain, None, decoder) == way
+    assert suitable_finding("box", domain, None, decoder) == "box"
+    assert suitable_finding(None, domain, "boxes.json", decoder) == "classes"
+    assert suitable_finding(None, domain, None, None) == "classes"
 
 
 @pytest.mark.parametrize("automatic", ["proposed", "box_and_proposed"])

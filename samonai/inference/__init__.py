@@ -1,6 +1,12 @@
 """From embeddings and prompts to label maps on the source's grid."""
 
-from samonai.inference.asked import NoPrompts, asked_prompts, class_by_name, evaluation_prompts
+from samonai.inference.asked import (
+    NoPrompts,
+    asked_prompts,
+    class_by_name,
+    evaluation_prompts,
+    suitable_finding,
+)
 from samonai.inference.calibration import CalibrationMetrics
 from samonai.inference.cases import CaseDataset, case_loader, prepare_case
 from samonai.inference.certainty import Certainty, CertaintyWriter
@@ -75,6 +81,7 @@ __all__ = [
     "parse_counts",
     "prepare_case",
     "prompts_from_label",
+    "suitable_finding",
     "trained_classes",
     "trained_domain",
     "trained_network",

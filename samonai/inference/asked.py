@@ -137,6 +137,31 @@ def evaluation_prompts(
     return LabelPrompts(regime, **settings)
 
 
+def suitable_finding(
+    automatic: str | None,
+    domain: Domain,
+    boxes: Path | str | None,
+    decoder: Path | str | None,
+    members: Sequence[Path | str] | None = None,
+) -> str:
+    """Return how objects are found where nobody said how: as suits what the domain is asked.
+
+    Args:
+        automatic: What was said, which holds; None: what suits.
+        domain: A domain whose `suits` names a way, or one without.
+        boxes: Prompts, beside which nothing is looked for.
+        decoder: The decoder's file; ways that prompt need one whose both heads were trained.
+        members: The further decoders of an ensemble.
+    """
+    if automatic is not None:
+        return automatic
+    decoders = [] if decoder is None else [decoder, *(members or ())]
+    heads = [set(read_decoder_metadata(path).heads) for path in decoders]
+    both = bool(heads) and all({"promptable", "semantic"} <= known for known in heads)
+    wanted: str = getattr(domain, "suits", CLASSES)
+    return wanted if both and boxes is None else CLASSES
+
+
 def class_by_name(name: str, classes: Mapping[int, str]) -> int:
     """Return the label value of a class.
 

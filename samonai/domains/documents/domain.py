@@ -209,6 +209,20 @@ class DocumentsDomain:
             instances=None if instances is None else instances[window.slices],
         )
 
+    @property
+    def suits(self) -> str:
+        """Return how regions are found: apart where a query's words choose among them.
+
+        A class is all of its regions, whatever touches; words should have the paragraph that holds
+        them, and no more.
+        """
+        if self.query is None:
+            return "classes"
+        kind, asked = parse_query(self.query)
+        known = {name.casefold() for name in self.classes or ()}
+        of_class = kind == "class" or (kind is None and asked.casefold() in known)
+        return "classes" if of_class else "proposed"
+
     def proposals(self, frame: Frame) -> npt.NDArray[np.float32]:
         """Return boxes of ink that white space keeps apart, float32 (N, 4), xyxy."""
         return ink_blocks(frame.image)
