@@ -142,6 +142,15 @@ def test_a_low_predicted_iou_stops_a_track() -> None:
     assert max(tracks) == 20
 
 
+def test_the_prompted_frame_is_answered_however_unsure_the_decoder_is() -> None:
+    truth = ball()
+    oracle = Oracle(truth, iou=lambda index: -0.1 if index == 12 else 0.9)
+    tracks = oracle.run({12: boxes(box_of(truth[12]))}, iou=0.5)
+    assert {11, 12, 13} <= set(tracks)
+    unsure = Oracle(truth, iou=lambda _: 0.3)
+    assert set(unsure.run({12: boxes(box_of(truth[12]))}, iou=0.5)) == {12}
+
+
 def test_another_look_stops_a_track() -> None:
     truth = ball()
     oracle = Oracle(truth)

@@ -25,7 +25,8 @@ Decode = Callable[[torch.Tensor, Prompts], DecodeOutput]
 class Propagation:
     """How a mask prompts the next frame, and when that ends.
 
-    A track ends before the first frame on which one of these fails, or its mask is empty.
+    A track ends before the first frame on which one of these fails, or its mask is empty. None is
+    asked of the frame that was prompted: who draws a box there knows that something is in it.
 
     Attributes:
         prompt: See `PROMPTS`.
@@ -161,7 +162,7 @@ class Propagator:
         for index, prompts in sorted(seeds.items()):
             frame = self._frame(index)
             model = prompts.to_model(FrameGeometry(frame.size, self._long_side))
-            answers = self._answers(frame, model, prompts.classes)
+            answers = self._answers(frame, model, prompts.classes, lowest_iou=-np.inf)
             started[index] = [answer for answer in answers if answer is not None]
             found[index] += started[index]
         if started:
@@ -195,7 +196,8 @@ class Propagator:
         if not before:
             return []
         values = np.array([each.value for each in before], np.int64)
-        answers = self._answers(frame, self._prompts(frame, before), values)
+        prompts = self._prompts(frame, before)
+        answers = self._answers(frame, prompts, values, lowest_iou=self._rule.iou)
         return [
             replace(answer, passed=old.passed + 1, first_area=old.first_area)
             for old, answer in zip(before, answers, strict=True)
@@ -218,7 +220,12 @@ class Propagator:
 
     @torch.no_grad()
     def _answers(
-        self, frame: Frame, prompts: Prompts, values: npt.NDArray[np.int64]
+        self,
+        frame: Frame,
+        prompts: Prompts,
+        values: npt.NDArray[np.int64],
+        *,
+        lowest_iou: float,
     ) -> list[Answer | None]:
         """Decode prompts on a frame; None where the mask is empty or not believed."""
         geometry = FrameGeometry(frame.size, self._long_side)
@@ -231,7 +238,7 @@ class Propagator:
             mask = (geometry.logits_to_frame(low_res[None])[0, 0] > 0).cpu().numpy()
             if frame.valid is not None:
                 mask &= frame.valid
-            if not mask.any() or float(iou.mean()) < self._rule.iou:
+            if not mask.any() or float(iou.mean()) < lowest_iou:
                 answers.append(None)
                 continue
             rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
