@@ -1,17 +1,14 @@
 """Our forward through the encoder against the stock one: time, peak memory, error."""
 
 import contextlib
-import json
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import torch
 from segment_anything.modeling import Sam
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.apart import run_apart
 from benchmarks.rows import Row, speed_up
 from benchmarks.setting import Setting, random_images, random_sam
 from benchmarks.timing import Contestant, Progress, interleave
@@ -19,7 +16,6 @@ from samonai.sam.encoder import encode_images
 
 # The contract of the encoder: relative error against the stock forward in fp32.
 _BARS = {"fp32": 1e-5, "bf16": 1e-2}
-_REPOSITORY = Path(__file__).parents[1]
 
 
 def measure(setting: Setting, progress: Progress) -> list[Row]:
@@ -108,9 +104,7 @@ def _memory_row(model: str, precision: str, progress: Progress) -> Row:
     added = {}
     for whose in ("ours", "stock"):
         progress(f"{whose} {precision}: peak memory in a process of its own")
-        command = [sys.executable, "-m", "benchmarks.memory", model, whose, precision]
-        done = subprocess.run(command, cwd=_REPOSITORY, capture_output=True, text=True, check=True)
-        added[whose] = json.loads(done.stdout)["added_bytes"]
+        added[whose] = run_apart("memory", model, whose, precision)["added_bytes"]
     return Row(
         "encoder",
         f"{model} {precision}: less memory than stock",

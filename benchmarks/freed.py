@@ -1,17 +1,15 @@
 """What keeping freed memory is worth to a decoder step, in processes of their own."""
 
 import json
-import subprocess
 import sys
-from pathlib import Path
 
+from benchmarks.apart import run_apart
 from benchmarks.rows import Row, speed_up
 from benchmarks.setting import Setting, network_of, one_box_each, random_embeddings, random_sam
 from benchmarks.steps import decoder_optimizer, decoder_step
 from benchmarks.timing import Contestant, Progress, Timing, interleave
 from samonai.memory import keep_freed_memory
 
-_REPOSITORY = Path(__file__).parents[1]
 _KEPT, _GIVEN_BACK = "kept", "given back"
 
 
@@ -22,12 +20,8 @@ def measure(setting: Setting, progress: Progress) -> list[Row]:
     for turn in range(setting.rounds):
         for how, values in seconds.items():
             progress(f"freed memory {how}: round {turn + 1} of {setting.rounds}")
-            command = [sys.executable, "-m", "benchmarks.freed", how, setting.model]
-            command += [str(setting.batch), str(setting.short_rounds)]
-            done = subprocess.run(
-                command, cwd=_REPOSITORY, capture_output=True, text=True, check=True
-            )
-            found = json.loads(done.stdout)
+            sizes = (str(setting.batch), str(setting.short_rounds))
+            found = run_apart("freed", how, setting.model, *sizes)
             values.append(found["seconds_per_image"])
             peaks[how] = max(peaks[how], found["peak_bytes"])
     times = {how: Timing(tuple(values)) for how, values in seconds.items()}

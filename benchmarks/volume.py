@@ -1,7 +1,6 @@
 """Prediction of a whole volume: peak memory, what the encoder leaves over, and upstream's way."""
 
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from segment_anything import SamPredictor
 
+from benchmarks.apart import run_apart
 from benchmarks.memory import peak_bytes
 from benchmarks.rows import Row, speed_up
 from benchmarks.setting import SEED, Setting, network_of, random_sam
@@ -22,7 +22,6 @@ from samonai.prompts import FramePrompts
 from samonai.run import predict
 from samonai.sam.network import SamNetwork
 
-_REPOSITORY = Path(__file__).parents[1]
 _SIDE = 512
 _GIGABYTE = 1e9
 _FULL_SLICES = 600
@@ -106,11 +105,7 @@ def _write_volume(folder: Path, slices: int) -> Path:
 
 
 def _predict_apart(volume: Path, model: str, slices: int, prompted: int) -> dict[str, float]:
-    arguments = [str(volume), model, str(slices), str(prompted)]
-    command = [sys.executable, "-m", "benchmarks.volume", *arguments]
-    done = subprocess.run(command, cwd=_REPOSITORY, capture_output=True, text=True, check=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return run_apart("volume", str(volume), model, str(slices), str(prompted))
 
 
 def main() -> None:
