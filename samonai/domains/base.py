@@ -300,3 +300,13 @@ class Proposes(Protocol):
     def proposals(self, frame: Frame) -> npt.NDArray[np.float32]:
         """Return float32 (N, 4): boxes worth asking about, xyxy in frame space."""
         ...
+
+
+@runtime_checkable
+class Suits(Protocol):
+    """A domain that knows how objects are best found for what it is asked."""
+
+    @property
+    def suits(self) -> str:
+        """Return a way of finding, as `automatic` takes it."""
+        ...

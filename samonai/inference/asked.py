@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from samonai.domains.base import Case, Domain
+from samonai.domains.base import Case, Domain, Suits
 from samonai.errors import InputError
 from samonai.inference.familiar import BOXES, CLICKS, Familiarity
 from samonai.inference.from_file import FilePrompts
@@ -148,7 +148,7 @@ def suitable_finding(
 
     Args:
         automatic: What was said, which holds; None: what suits.
-        domain: A domain whose `suits` names a way, or one without.
+        domain: May know what `Suits` it.
         boxes: Prompts, beside which nothing is looked for.
         decoder: The decoder's file; ways that prompt need one whose both heads were trained.
         members: The further decoders of an ensemble.
@@ -158,7 +158,7 @@ def suitable_finding(
     decoders = [] if decoder is None else [decoder, *(members or ())]
     heads = [set(read_decoder_metadata(path).heads) for path in decoders]
     both = bool(heads) and all({"promptable", "semantic"} <= known for known in heads)
-    wanted: str = getattr(domain, "suits", CLASSES)
+    wanted = domain.suits if isinstance(domain, Suits) else CLASSES
     return wanted if both and boxes is None else CLASSES
 
 

@@ -68,14 +68,14 @@ def prompts_at_once(embedding_shape: tuple[int, int, int]) -> int:
     """Return how many prompts a CPU should decode at once where nothing is trained.
 
     Tensors beyond 32 MiB are mapped anew for each layer, which takes longer than the arithmetic on
-    them: 50 boxes on one frame of vit_b took 1.9 s in one go, and 1.2 s by fours.
+    them; see `samonai.memory`.
 
     Args:
         embedding_shape: (C, h, w) of an image embedding.
     """
     channels, height, width = embedding_shape
-    # The largest tensor of a prompt: an eighth of the channels on four times the grid, float32.
-    largest = (channels // 8) * (4 * height) * (4 * width) * 4
+    # The largest tensor of a prompt: an eighth of the channels, float32, upscaled twice.
+    largest = 4 * (channels // 8) * height * width * _UPSCALE**4
     return max(1, _BYTES_AT_ONCE // largest)
 
 

@@ -38,7 +38,7 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # head at a time is no slower on a CPU and stays small beside the activations.
 _BIAS_BYTES = 1 << 26
 _BIAS_BYTES_CUDA = 1 << 28
-# Scores that exist at once in the form of blocks: 512 KiB to 4 MiB took the same time within 10 %.
+# Scores that exist at once in the form of blocks: the fastest of 0.5 to 8 MiB.
 _BLOCK_BYTES = 1 << 21
 _SHORT = 1024
 GLOBAL_TOKENS, WINDOW_TOKENS = 4096, 196
@@ -114,11 +114,11 @@ def dtype_of(precision: str) -> torch.dtype:
 def attention_form(device: torch.device, dtype: torch.dtype, length: int) -> str:
     """Return how the encoder brings relative positions into attention among `length` tokens.
 
-    On a CPU plain products on blocks of scores take a third of the time of the fused kernel in
-    windows, and two thirds over the whole image in bf16, where that kernel stays far below the rate
-    of products; in fp32 it is the faster one. A GPU's fused kernels take no bias in half precision
-    without reading it from memory, query by key: there the whole image is attended in the folded
-    form, and windows, since they are small, with a bias.
+    On a CPU plain products on blocks of scores are faster than the fused kernel in windows, and in
+    bf16 over the whole image, where that kernel stays far below the rate of products; in fp32 it is
+    the faster one there (`python -m benchmarks --only attention`). A GPU's fused kernels take no
+    bias in half precision without reading it from memory, query by key: there the whole image is
+    attended in the folded form, and windows, since they are small, with a bias.
     """
     whole = length > _SHORT
     if device.type == "cpu":
