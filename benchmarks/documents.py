@@ -36,7 +36,6 @@ from samonai.domains.documents.query import answer_query
 from samonai.files import write_atomically
 from samonai.inference import ObjectFinding, SourceInferer, trained_domain
 from samonai.inference.inferer import Automatic
-from samonai.inference.instances import CLASSES
 
 _LENGTHS = {"word": 1, "phrase": 3}
 _WAYS = {
@@ -144,7 +143,7 @@ def _query_rows(
 
 def _automatic(way: str) -> Automatic:
     """Ask for regions without prompts, in one way."""
-    return Automatic() if way == CLASSES else Automatic(finding=ObjectFinding(way))
+    return Automatic(finding=ObjectFinding(way))
 
 
 def draw_queries(

@@ -18,7 +18,7 @@ from samonai.inference import ObjectFinding, SourceInferer, asked_prompts, evalu
 from samonai.inference.inferer import Automatic
 from samonai.inference.instances import AUTOMATIC
 from samonai.prompts import NO_POINT, Prompts
-from samonai.sam.outputs import DecodeOutput
+from samonai.sam.outputs import DecodeOutput, HeadsOutput
 
 if TYPE_CHECKING:
     from samonai.sam.network import SamNetwork
@@ -52,9 +52,9 @@ class ByColour:
     def __init__(self, heads: bool = False) -> None:
         self.semantic_head = SimpleNamespace(values=(0, 5)) if heads else None
 
-    def decode_classes(self, embedding: torch.Tensor) -> torch.Tensor:
+    def decode_frames(self, embedding: torch.Tensor) -> HeadsOutput:
         inside = self._low_res(embedding[0] > 10)
-        return torch.stack([-inside, inside])[None]
+        return HeadsOutput(None, torch.stack([-inside, inside])[None])
 
     def decode(
         self, embedding: torch.Tensor, prompts: Prompts, multimask_output: bool = False

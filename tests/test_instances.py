@@ -17,7 +17,7 @@ from samonai.inference.inferer import SourceInferer
 from samonai.inference.instances import GridMasks, InstanceFinder
 from samonai.inference.masks import Instance, make_instance, paint, suppress
 from samonai.prompts import NO_POINT, Prompts
-from samonai.sam.outputs import DecodeOutput
+from samonai.sam.outputs import DecodeOutput, HeadsOutput
 
 SIZE = (256, 192)
 
@@ -47,12 +47,12 @@ class Oracle:
         padded[: SIZE[0], : SIZE[1]] = mask
         return torch.where(torch.from_numpy(padded), 9.0, -9.0)
 
-    def decode_classes(self, embedding: torch.Tensor) -> torch.Tensor:
+    def decode_frames(self, embedding: torch.Tensor) -> HeadsOutput:
         maps = [np.zeros(SIZE, bool), *(np.zeros(SIZE, bool) for _ in (3, 8))]
         for cell, value in zip(CELLS, VALUES, strict=True):
             maps[(0, 3, 8).index(value)] |= cell
         maps[0] = ~(maps[1] | maps[2])
-        return torch.stack([self.low_res(one) for one in maps])[None]
+        return HeadsOutput(None, torch.stack([self.low_res(one) for one in maps])[None])
 
     def decode(
         self, embedding: torch.Tensor, prompts: Prompts, multimask_output: bool = False

@@ -30,6 +30,10 @@ def embeddings(tiny_network: SamNetwork) -> torch.Tensor:
     return torch.randn(2, *tiny_network.embedding_shape, generator=torch.Generator().manual_seed(1))
 
 
+def classes(network: SamNetwork, embeddings: torch.Tensor) -> torch.Tensor:
+    return network.decode_frames(embeddings).class_logits
+
+
 def by_stock_modules(network: SamNetwork, embedding: torch.Tensor) -> torch.Tensor:
     """Run the class tokens through upstream's transformer and upscaling, for one image."""
     decoder: MaskDecoder = network.mask_decoder
@@ -45,7 +49,7 @@ def by_stock_modules(network: SamNetwork, embedding: torch.Tensor) -> torch.Tens
 
 def test_equals_the_tokens_in_upstreams_modules_image_by_image(headed, embeddings):
     with torch.no_grad():
-        logits = headed.decode_classes(embeddings)
+        logits = classes(headed, embeddings)
         assert logits.shape == (2, 3, 256, 256)
         for image, embedding in enumerate(embeddings):
             expected = by_stock_modules(headed, embedding)
@@ -69,7 +73,7 @@ def test_one_pass_gives_both_answers(headed, embeddings):
         assert isinstance(both, HeadsOutput)
         expected = headed.decode(embeddings, prompts).low_res_logits
         assert torch.equal(both.prompted.low_res_logits, expected)
-        assert torch.equal(both.class_logits, headed.decode_classes(embeddings))
+        assert torch.equal(both.class_logits, classes(headed, embeddings))
     assert alone.prompted is None
     assert torch.equal(alone.class_logits, both.class_logits)
 
@@ -81,16 +85,19 @@ def test_the_state_carries_it_into_a_network_without(headed, embeddings):
     fresh.load_state_dict(state)
     assert fresh.semantic_head.values == (0, 2, 5)
     with torch.no_grad():
-        assert torch.equal(fresh.decode_classes(embeddings), headed.decode_classes(embeddings))
+        assert torch.equal(
+            classes(fresh, embeddings),
+            classes(headed, embeddings),
+        )
 
 
 def test_a_fork_has_a_head_of_its_own(headed, embeddings):
     fork = headed.fork()
     with torch.no_grad():
-        before = headed.decode_classes(embeddings)
+        before = classes(headed, embeddings)
         fork.semantic_head.class_tokens.weight.add_(1)
-        assert torch.equal(headed.decode_classes(embeddings), before)
-        assert not torch.equal(fork.decode_classes(embeddings), before)
+        assert torch.equal(classes(headed, embeddings), before)
+        assert not torch.equal(classes(fork, embeddings), before)
 
 
 def test_a_head_for_other_classes_is_refused(headed):
@@ -102,7 +109,7 @@ def test_a_head_for_other_classes_is_refused(headed):
 
 
 def test_gradients_reach_the_tokens_and_the_shared_decoder(headed, embeddings):
-    headed.train().decode_classes(embeddings).square().mean().backward()
+    classes(headed.train(), embeddings).square().mean().backward()
     assert headed.semantic_head.class_tokens.weight.grad.abs().max() > 0
     assert headed.mask_decoder.transformer.norm_final_attn.weight.grad.abs().max() > 0
     assert headed.mask_decoder.mask_tokens.weight.grad is None
@@ -117,7 +124,7 @@ def test_classes_that_no_head_can_have(tiny_network, classes):
 
 def test_without_a_head_there_is_one_line(tiny_network, embeddings):
     with pytest.raises(InputError, match="heads=both"):
-        tiny_network.decode_classes(embeddings)
+        tiny_network.decode_frames(embeddings)
 
 
 class Tiles:
@@ -172,7 +179,7 @@ def test_class_logits_come_back_to_the_frame(headed):
     embedding = torch.randn(*headed.embedding_shape, generator=torch.Generator().manual_seed(2))
     logits = SourceInferer(Tiles()).class_logits(headed, embedding, frame)
     with torch.no_grad():
-        low_res = headed.decode_classes(embedding[None])
+        low_res = classes(headed, embedding[None])
     expected = FrameGeometry((30, 50)).logits_to_frame(low_res)[0]
     torch.testing.assert_close(logits, expected)
 
@@ -195,4 +202,7 @@ def test_monais_saver_and_loader_carry_it(headed, embeddings, tmp_path):
     loader.attach(loading)
     loading.run([0], 1)
     with torch.no_grad():
-        assert torch.equal(fresh.decode_classes(embeddings), headed.decode_classes(embeddings))
+        assert torch.equal(
+            classes(fresh, embeddings),
+            classes(headed, embeddings),
+        )

@@ -4,13 +4,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from samonai.errors import InputError
 from samonai.frame import Frame
 from samonai.inference.masks import Instance
 from samonai.prompts import FramePrompts
-from samonai.sam.network import SamNetwork
+from samonai.sam.network import DecodeOutput, SamNetwork
 
 Scores = Callable[[Frame, FramePrompts], torch.Tensor]
 ClassLogits = Callable[[Frame], torch.Tensor]
@@ -23,8 +25,11 @@ class Finding(Protocol):
 
     def __call__(
         self, inferer: Any, networks: Sequence[SamNetwork], classes: tuple[int, ...] | None
-    ) -> FindObjects:
-        """Return what finds them, given the inferer, its networks and the classes wanted."""
+    ) -> FindObjects | None:
+        """Return what finds them, given the inferer, its networks and the classes wanted.
+
+        None where the class of each pixel is all that can be told.
+        """
         ...
 
 
@@ -39,6 +44,10 @@ class Automatic:
 
     classes: tuple[int, ...] | None = None
     finding: Finding | None = None
+
+    def find(self, inferer: Any, networks: Sequence[SamNetwork]) -> FindObjects | None:
+        """Return what finds objects one by one; None where the class of each pixel is all."""
+        return None if self.finding is None else self.finding(inferer, networks, self.classes)
 
 
 CasePrompts = Mapping[int, FramePrompts] | Automatic
@@ -98,3 +107,24 @@ def class_values(network: SamNetwork) -> tuple[int, ...]:
             "--heads semantic or --heads both, or give prompts"
         )
     return network.semantic_head.values
+
+
+def tells_borders(network: SamNetwork) -> bool:
+    """Return whether a network's semantic head says where objects end."""
+    return network.semantic_head is not None and network.semantic_head.borders
+
+
+def asked_classes(
+    values: Sequence[int], keep: Sequence[int] | None
+) -> tuple[npt.NDArray[np.bool_], FramePrompts]:
+    """Return which channels are asked for, and prompts without a box that stand for them."""
+    kept = np.array([value != 0 and (keep is None or value in keep) for value in values])
+    classes = np.array(values, np.int64)[kept]
+    return kept, FramePrompts(np.full((len(classes), 4), np.nan, np.float32), classes)
+
+
+def mean_output(said: Sequence[DecodeOutput]) -> DecodeOutput:
+    """Return what networks say to the same prompts on average."""
+    if len(said) == 1:
+        return said[0]
+    return DecodeOutput(*(torch.stack(parts).mean(0) for parts in zip(*said, strict=True)))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from samonai.domains.base import Case, Domain, Suits
+from samonai.domains.base import Case, Domain, ObjectMaps, Suits
 from samonai.errors import InputError
 from samonai.inference.familiar import BOXES, CLICKS, Familiarity
 from samonai.inference.from_file import FilePrompts
@@ -44,7 +44,7 @@ class NoPrompts:
 
     Attributes:
         classes: Label values that are kept; None keeps all.
-        finding: How objects are found one by one; None: the class of each pixel is all.
+        finding: How objects are found one by one; None: as the map of classes tells them.
     """
 
     classes: tuple[int, ...] | None = None
@@ -52,7 +52,10 @@ class NoPrompts:
 
     def __call__(self, domain: Domain, case: Case, source: Any) -> Automatic:
         """Return what every case is asked."""
-        return Automatic(self.classes, self.finding)
+        finding = self.finding or ObjectFinding()
+        if finding.automatic == CLASSES and not isinstance(domain, ObjectMaps):
+            return Automatic(self.classes)
+        return Automatic(self.classes, finding)
 
     def settings(self) -> dict[str, Any]:
         """Return the settings as JSON values, with what they mean for the baselines."""
@@ -185,11 +188,11 @@ def class_by_name(name: str, classes: Mapping[int, str]) -> int:
 def _found_without_prompts(
     finding: ObjectFinding | None, decoders: Sequence[Path | str], *, known: bool = True
 ) -> ObjectFinding | None:
-    """Check that decoders can find what is asked for; return how, or None for classes alone."""
+    """Check that decoders can find what is asked for; return how."""
     if finding is None or finding.automatic == CLASSES:
         if known:
             _check_automatic(decoders)
-        return None
+        return finding
     _check_prompted(decoders)
     familiar = Familiarity(decoders)
     for kind in _ASKED_BY[finding.automatic]:

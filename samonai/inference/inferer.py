@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from monai.inferers import Inferer
 
@@ -27,7 +26,9 @@ from samonai.inference.answers import (
     FrameAnswer,
     FrameObserver,
     Scores,
+    asked_classes,
     class_values,
+    mean_output,
     observed,
 )
 from samonai.inference.baselines import box_scores
@@ -58,12 +59,10 @@ __all__ = [
 class SourceInferer(Inferer):
     """Decodes the frames of a source, prompted or not, and merges them into one label map.
 
-    It is the only place where frames are decoded; what blends overlapping frames is the domain's
-    merger.
-
-    A few frames are in memory at a time, beside the source and its label map: memory stays flat in
-    the number of frames. The next ones are cut in a thread while one is encoded and decoded. With
-    members, each frame is encoded once, every network decodes it, and their logits are averaged.
+    It alone decodes frames; what blends overlapping ones is the domain's merger. A few frames are
+    in memory at a time, beside the source and its label map: memory stays flat in their number.
+    The next ones are cut in a thread while one is encoded and decoded. With members, each frame is
+    encoded once, every network decodes it, and their logits are averaged.
 
     Args:
         domain: Cuts frames and merges their labels.
@@ -121,9 +120,10 @@ class SourceInferer(Inferer):
         networks = [network] if alone else [network, *self.members]
         observers = [] if alone else self.observers
 
-        if isinstance(prompts, Automatic) and prompts.finding is not None:
-            return self.merge_objects(inputs, prompts.finding(self, networks, prompts.classes))
         if isinstance(prompts, Automatic):
+            find = prompts.find(self, networks)
+            if find is not None:
+                return self.merge_objects(inputs, find)
             return self._merge_automatic(inputs, networks, prompts, observers)
 
         answers = self.answers(inputs, networks, each=bool(observers))
@@ -184,7 +184,7 @@ class SourceInferer(Inferer):
             embedding: float (C, h, w).
             prompts: N prompts on image 0.
         """
-        return _mean([network.answer(embedding[None], prompts) for network in networks])
+        return mean_output([network.answer(embedding[None], prompts) for network in networks])
 
     @torch.no_grad()
     def each_low_res(
@@ -202,7 +202,6 @@ class SourceInferer(Inferer):
         """
         return self._embedder_of(network)(source, [frame])[0]
 
-    @torch.no_grad()
     def class_logits(
         self, network: SamNetwork, embedding: torch.Tensor, frame: Frame
     ) -> torch.Tensor:
@@ -219,9 +218,31 @@ class SourceInferer(Inferer):
         Raises:
             InputError: The network has no semantic head.
         """
-        low_res = network.decode_classes(embedding[None])[0]
-        geometry = FrameGeometry(frame.size, network.long_side)
-        return geometry.logits_to_frame(low_res[:, None].float())[:, 0].cpu()
+        return self.frame_classes([network], embedding, frame)[0]
+
+    @torch.no_grad()
+    def frame_classes(
+        self, networks: Sequence[SamNetwork], embedding: torch.Tensor, frame: Frame
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return what semantic heads say of a frame on average, in frame space, on the CPU.
+
+        Args:
+            networks: One, or several on one encoder.
+            embedding: The frame's.
+            frame: The frame.
+
+        Returns:
+            As `class_logits`; and float32 (H, W), the logit of being near an object's border, of
+            the networks that learned it, None where none did.
+        """
+        said = [network.decode_frames(embedding[None]) for network in networks]
+        borders = [one.border_logits for one in said if one.border_logits is not None]
+        low_res = torch.stack([one.class_logits[0] for one in said]).mean(0)
+        if borders:
+            low_res = torch.cat([low_res, torch.stack(borders).mean(0)])
+        geometry = FrameGeometry(frame.size, networks[0].long_side)
+        found = geometry.logits_to_frame(low_res[:, None].float())[:, 0].cpu()
+        return (found[:-1], found[-1]) if borders else (found, None)
 
     def merge_classes(
         self,
@@ -248,7 +269,7 @@ class SourceInferer(Inferer):
             What the domain's merger makes of it; for volumes the label map.
         """
         merger = self.domain.merger(source)
-        kept, asked = _asked_classes(values, keep)
+        kept, asked = asked_classes(values, keep)
         for frame in self._frames_with_something(source):
             found = logits(frame).numpy()
             merger.add(frame, found[kept] - found[~kept].max(0), asked)
@@ -296,7 +317,7 @@ class SourceInferer(Inferer):
     ) -> Any:
         """Average the networks' class logits, let observers see them, and merge."""
         values = class_values(networks[0])
-        kept, asked = _asked_classes(values, prompts.classes)
+        kept, asked = asked_classes(values, prompts.classes)
 
         def logits(frame: Frame) -> torch.Tensor:
             embedding = self.embed(source, frame, networks[0])
@@ -344,7 +365,7 @@ class SourceInferer(Inferer):
         """Yield low-res masks of a few prompts at a time, for who chooses before resizing them."""
         model = prompts.to_model(FrameGeometry(size, networks[0].long_side))
         for part in torch.arange(len(prompts)).split(self.prompts_at_once):
-            yield _mean(
+            yield mean_output(
                 [n.decode(embedding[None], model[part], multimask_output) for n in networks]
             )
 
@@ -377,18 +398,3 @@ class SourceInferer(Inferer):
             embedder = Embedder(network, self.domain, self.store, precision=self.precision)
             self._embedder = network.image_encoder, embedder
         return self._embedder[1]
-
-
-def _mean(said: Sequence[DecodeOutput]) -> DecodeOutput:
-    if len(said) == 1:
-        return said[0]
-    return DecodeOutput(*(torch.stack(parts).mean(0) for parts in zip(*said, strict=True)))
-
-
-def _asked_classes(
-    values: Sequence[int], keep: Sequence[int] | None
-) -> tuple[npt.NDArray[np.bool_], FramePrompts]:
-    """Return which channels are asked for, and prompts without a box that stand for them."""
-    kept = np.array([value != 0 and (keep is None or value in keep) for value in values])
-    classes = np.array(values, np.int64)[kept]
-    return kept, FramePrompts(np.full((len(classes), 4), np.nan, np.float32), classes)

@@ -1,14 +1,14 @@
 """Automatic masks: instances out of the semantic head, or out of a grid of points.
 
 The semantic head says which class each pixel has, but not where one object ends and the next
-begins. The promptable head of the same decoder knows objects, but not which to look for. So each
-component of the class map prompts the promptable head, with its box, with points spread over it,
-or with both; every answer is scored by the decoder's own IoU estimate times the mean probability of
-the class under the mask; and of answers that overlap the best is kept. Where the domain can tell
-objects apart without knowing what they are (`Proposes`), its boxes prompt the promptable head, and
-the semantic head says what each answer is, or that it is background. A grid of points over the
-whole frame is SAM's own automatic mask generator (arXiv:2304.02643, appendix B), for a model
-without semantic head.
+begins, unless it learned borders too, which part what touches (`inference.borders`). The promptable
+head of the same decoder knows objects, but not which to look for. So each part of the class map
+prompts the promptable head, with its box, with points spread over it, or with both; every answer is
+scored by the decoder's own IoU estimate times the mean probability of the class under the mask; and
+of answers that overlap the best is kept. Where the domain can tell objects apart without knowing
+what they are (`Proposes`), its boxes prompt the promptable head, and the semantic head says what
+each answer is, or that it is background. A grid of points over the whole frame is SAM's own
+automatic mask generator (arXiv:2304.02643, appendix B), for a model without semantic head.
 
 `ObjectFinding` is what commands ask with; the domain's merger joins what several frames show of an
 object. Nothing here knows what the objects are.
@@ -21,16 +21,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import ndimage
 
 from samonai.clicks import interior_pixel
 from samonai.domains.base import Proposes
 from samonai.errors import InputError
 from samonai.frame import Frame
 from samonai.geometry import FrameGeometry
-from samonai.inference.answers import FindObjects
+from samonai.inference.answers import FindObjects, tells_borders
+from samonai.inference.borders import components
 from samonai.inference.inferer import SourceInferer, class_values
-from samonai.inference.masks import Instance, make_instance, suppress
+from samonai.inference.masks import Instance, as_instances, make_instance, suppress
 from samonai.prompts import FramePrompts
 from samonai.sam.network import SamNetwork
 from samonai.sam.outputs import DecodeOutput
@@ -38,12 +38,11 @@ from samonai.sam.outputs import DecodeOutput
 PROMPT_KINDS = ("none", "box", "points", "box_and_points", "proposed", "box_and_proposed")
 
 CLASSES, GRID = "classes", "grid"
-"""No objects one by one, but the class of each pixel; a grid of points."""
+"""The map of classes as it is, parted by borders where the head learned them; a grid of points."""
 
 AUTOMATIC = (CLASSES, *PROMPT_KINDS[1:], GRID)
 """How objects are found without prompts."""
 
-_NEIGHBOURS = np.ones((3, 3), bool)
 _AT_ONCE = 256  # candidates in memory before those that overlap are left out
 
 Mask = tuple[npt.NDArray[np.bool_], float, torch.Tensor]
@@ -55,9 +54,10 @@ class ObjectFinding:
     """How objects are found where no prompts are given.
 
     Attributes:
-        automatic: "classes" tells no objects apart; "box", "points" and "box_and_points" let the
-            semantic head prompt the promptable one, "proposed" and "box_and_proposed" the domain,
-            see `InstanceFinder`; "grid" asks about points all over a frame, see `GridMasks`.
+        automatic: "classes" tells objects apart where the semantic head learned borders; "box",
+            "points" and "box_and_points" let the semantic head prompt the promptable one,
+            "proposed" and "box_and_proposed" the domain, see `InstanceFinder`; "grid" asks about
+            points all over a frame, see `GridMasks`.
         points_per_side: Points along a frame's longer side.
         min_score: Objects with a lower score are dropped; None: 0, and 0.88 for a grid.
         grid_class: Label value of what a grid finds: it knows no classes.
@@ -93,8 +93,11 @@ class ObjectFinding:
         inferer: SourceInferer,
         networks: Sequence[SamNetwork],
         classes: tuple[int, ...] | None = None,
-    ) -> FindObjects:
-        """Return what finds the objects of a frame; with several networks, by their average."""
+    ) -> FindObjects | None:
+        """Return what finds the objects of a frame; with several networks, by their average.
+
+        None where only the class of each pixel can be told.
+        """
         given: dict[str, Any] = {"points_per_side": self.points_per_side}
         if self.automatic == GRID:
             if self.min_score is not None:
@@ -102,7 +105,12 @@ class ObjectFinding:
             # A pixel of a label map belongs to one object: parts of a better whole are left out.
             return GridMasks(inferer, networks, value=self.grid_class, inside=0.8, **given)
         given["min_score"] = self.min_score or 0.0
-        return InstanceFinder(inferer, networks, classes, self.automatic, **given)
+        prompts = self.automatic
+        if prompts == CLASSES:
+            if not any(tells_borders(network) for network in networks):
+                return None
+            prompts = "none"
+        return InstanceFinder(inferer, networks, classes, prompts, **given)
 
 
 @dataclass(frozen=True)
@@ -116,7 +124,8 @@ class InstanceFinder:
         classes: Label values to find; None: all.
         prompts: What each component of the class map asks for: "box", its box, which refines it;
             "points", points on a grid within it, which split what touches; "box_and_points",
-            both; "none" takes the component as it is. "proposed" asks about the boxes that the
+            both; "none" takes the component as it is. Components are parted at borders where the
+            head learned them. "proposed" asks about the boxes that the
             domain proposes instead, "box_and_proposed" about both.
         points_per_side: Points along the frame's longer side. A component between the points gets
             one at its interior centre.
@@ -160,14 +169,15 @@ class InstanceFinder:
     def __call__(self, source: Any, frame: Frame) -> list[Instance]:
         """Return the instances on a frame of a source, best first."""
         embedding = self.inferer.embed(source, frame, self.networks[0])
-        said = [self.inferer.class_logits(n, embedding, frame) for n in self.networks]
-        probabilities = torch.stack(said).mean(0).softmax(0).numpy()
+        classes, borders = self.inferer.frame_classes(self.networks, embedding, frame)
+        probabilities = classes.softmax(0).numpy()
         best = probabilities.argmax(0)
         if frame.valid is not None:
             best[~frame.valid] = 0
+        near = None if borders is None else borders.sigmoid().numpy()
         found: list[Instance] = []
         most = _AT_ONCE
-        for one in self._candidates(embedding, frame, probabilities, best):
+        for one in self._candidates(embedding, frame, probabilities, best, near):
             found.append(one)
             if len(found) > most:
                 found = self._kept(found)
@@ -180,15 +190,25 @@ class InstanceFinder:
         frame: Frame,
         probabilities: npt.NDArray[np.float32],
         best: npt.NDArray[np.int64],
+        borders: npt.NDArray[np.float32] | None,
     ) -> Iterator[Instance]:
-        """Yield what may be an instance of a class, given the classes (K + 1, H, W) and (H, W)."""
+        """Yield what may be an instance of a class, given probabilities (K + 1, H, W).
+
+        Args:
+            embedding: The frame's.
+            frame: The frame.
+            probabilities: Of the classes.
+            best: (H, W), the likeliest channel.
+            borders: (H, W), probability of being near a border; None where none are told.
+        """
         values = class_values(self.networks[0])
         wanted = [self.classes is None or value in self.classes for value in values]
         if self.prompts != "proposed":
             for channel, value in enumerate(values):
                 if channel and wanted[channel]:
-                    components = _components(best == channel, self.min_area)
-                    for one in self._asked(components, embedding, frame):
+                    parts, _ = components(best == channel, borders)
+                    asked = as_instances(parts, self.min_area)
+                    for one in self._asked(asked, embedding, frame):
                         yield _with_class(one, value, probabilities[channel])
         if "proposed" in self.prompts:
             for one in self._proposed(embedding, frame):
@@ -319,18 +339,6 @@ def _with_class(one: Instance, value: int, probability: npt.NDArray[np.float32])
     x0, y0, x1, y1 = one.box
     mean = float(probability[y0:y1, x0:x1][one.mask].mean())
     return replace(one, value=value, probability=mean, score=one.iou * mean)
-
-
-def _components(mask: npt.NDArray[np.bool_], min_area: int) -> list[Instance]:
-    """Return the components of a mask (H, W), 8-connectivity."""
-    parts, _ = ndimage.label(mask, _NEIGHBOURS)
-    found = []
-    for part, (rows, columns) in enumerate(ndimage.find_objects(parts), 1):
-        crop = parts[rows, columns] == part
-        if np.count_nonzero(crop) >= min_area:
-            box = columns.start, rows.start, columns.stop, rows.stop
-            found.append(Instance(crop, box, 0, 1.0, 1.0, 1.0))
-    return found
 
 
 def _boxes(components: list[Instance]) -> FramePrompts:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy import ndimage
 
 from samonai.geometry import LOW_RES_STRIDE, FrameGeometry
 from samonai.prompts import UNKNOWN_ID, FramePrompts
@@ -103,6 +104,20 @@ def make_instance(
     crop = mask[y0:y1, x0:x1].copy()
     box = x0, y0, x1, y1
     return Instance(crop, box, value, iou * probability, iou, probability, low_res)
+
+
+def as_instances(numbers: npt.NDArray[np.integer], min_area: int) -> list[Instance]:
+    """Return the objects of a map (H, W) of numbers from 1 that have so many pixels or more."""
+    found = []
+    for number, window in enumerate(ndimage.find_objects(numbers), 1):
+        if window is None:
+            continue
+        crop = numbers[window] == number
+        if np.count_nonzero(crop) >= min_area:
+            rows, columns = window
+            box = columns.start, rows.start, columns.stop, rows.stop
+            found.append(Instance(crop, box, 0, 1.0, 1.0, 1.0))
+    return found
 
 
 def intersection(first: Instance, second: Instance) -> int:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from samonai.errors import InputError
-from samonai.sam.semantic import values_to_restore
+from samonai.sam.semantic import head_to_restore
 
 ENCODER_PREFIX = "image_encoder."
 ENCODER_IDENTITY = "encoder_identity"
@@ -53,8 +53,8 @@ def check_and_restore_encoder(
             )
         state[key] = value
     state.setdefault(prefix + ENCODER_IDENTITY, module.encoder_identity)
-    if (values := values_to_restore(module.semantic_head, state, prefix)) is not None:
-        module.add_semantic_head(values)
+    if (kind := head_to_restore(module.semantic_head, state, prefix)) is not None:
+        module.add_semantic_head(kind.values, borders=kind.borders)
 
 
 def register_hooks(network: nn.Module) -> None:

@@ -152,17 +152,20 @@ class SamNetwork(nn.Module):
             self.image_encoder, self.tuned_names = changed_encoder(stock, tensors)
         return self.train(self.training)
 
-    def add_semantic_head(self, classes: Sequence[int], seed: int = 0) -> Self:
+    def add_semantic_head(
+        self, classes: Sequence[int], seed: int = 0, *, borders: bool = False
+    ) -> Self:
         """Add a fresh head that labels a whole frame without a prompt; it replaces another.
 
         Args:
             classes: Label values of the K classes, above 0; background is added by itself.
             seed: Seed of what in it is random.
+            borders: Let it say where objects end, too.
 
         Raises:
             InputError: The classes cannot be those of a head.
         """
-        self.semantic_head = SemanticHead(self.mask_decoder, classes, seed)
+        self.semantic_head = SemanticHead(self.mask_decoder, classes, seed, borders)
         return self.train(self.training)
 
     def remove_semantic_head(self) -> Self:
@@ -296,15 +299,15 @@ class SamNetwork(nn.Module):
         output = self.decode(image_embeddings, prompts, every_slot=True)
         return choose_masks(output, prompts.row_is_ambiguous())
 
-    def decode_classes(self, image_embeddings: torch.Tensor) -> torch.Tensor:
+    def decode_frames(self, image_embeddings: torch.Tensor) -> HeadsOutput:
         """Let the semantic head label whole frames, without a prompt.
 
         Args:
             image_embeddings: float (B, C, h, w); float16 from a store is fine.
 
         Returns:
-            float (B, K + 1, 4h, 4w): logits of background and of the K classes, in the order of
-            `semantic_head.values`; their softmax are probabilities.
+            Logits of background and of the K classes, in the order of `semantic_head.values`, whose
+            softmax are probabilities; and of borders, where the head has them.
 
         Raises:
             InputError: The network has no semantic head.
@@ -319,13 +322,15 @@ class SamNetwork(nn.Module):
         image = image_embeddings.to(self.device, torch.float32).permute(0, 2, 3, 1).contiguous()
         with torch.autocast(self.device.type, enabled=False):
             position = self.prompt_encoder.get_dense_pe().flatten(2).transpose(1, 2)
-        return decode_class_tokens(
+        logits = decode_class_tokens(
             self.mask_decoder,
             image + self.prompt_encoder.no_mask_embed.weight,
             position,
-            self.semantic_head.class_tokens.weight,
-            list(self.semantic_head.hypernetworks),
+            *self.semantic_head.tokens(),
         )
+        if not self.semantic_head.borders:
+            return HeadsOutput(None, logits)
+        return HeadsOutput(None, logits[:, :-1], logits[:, -1])
 
     def forward(
         self,
@@ -357,7 +362,7 @@ class SamNetwork(nn.Module):
             prompted = None
             if prompts is not None:
                 prompted = self.decode(embeddings, prompts, every_slot=every_slot)
-            return HeadsOutput(prompted, self.decode_classes(embeddings))
+            return self.decode_frames(embeddings)._replace(prompted=prompted)
         if prompts is not None:
             return self.decode(embeddings, prompts, every_slot=every_slot)
         side = float(self.long_side)

@@ -28,11 +28,14 @@ class HeadsOutput(NamedTuple):
 
     Attributes:
         prompted: The answer to the prompts; None where none were given.
-        class_logits: float (B, K + 1, 256, 256), as `SamNetwork.decode_classes` returns them.
+        class_logits: float (B, K + 1, 256, 256), as `SamNetwork.decode_frames` orders them.
+        border_logits: float (B, 256, 256), above 0 near the border of an object; None where the
+            head does not say.
     """
 
     prompted: DecodeOutput | None
     class_logits: torch.Tensor
+    border_logits: torch.Tensor | None = None
 
 
 def choose_masks(output: DecodeOutput, ambiguous: torch.Tensor) -> DecodeOutput:

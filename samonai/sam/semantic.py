@@ -4,9 +4,13 @@ Where the mask decoder answers a prompt with the masks of one object, the head a
 the logits of every class and of background. It adds learned tokens and their hypernetworks; the
 transformer and the upscaling are the decoder's own, so that the head costs about 2 % of the
 decoder's parameters per class, and decodes a frame in the time of one prompt.
+
+One more token, where it is asked for, says where objects end: the logit of being near a border. It
+is no class: the softmax of the classes knows nothing of it.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from segment_anything.modeling import MaskDecoder
@@ -17,6 +21,7 @@ from samonai.errors import InputError
 
 HEAD_PREFIX = "semantic_head."
 VALUES_KEY = HEAD_PREFIX + "class_values"
+BORDER_KEY = HEAD_PREFIX + "border_token.weight"
 MAX_CLASSES = 254
 """A class map keeps one byte per pixel, and needs two values beside the classes'."""
 
@@ -31,17 +36,24 @@ class SemanticHead(nn.Module):
         class_tokens: The learned tokens, K + 1 of C channels; row 0 is background.
         hypernetworks: Per token, what makes of it the weights of the upscaled image's channels.
         class_values: int64 (K + 1,), label value of each channel; 0 is background.
+        border_token: The learned token of borders, one row; None where the head has none.
+        border_hypernetwork: Its hypernetwork.
     """
 
     class_values: torch.Tensor
+    border_token: nn.Embedding | None
+    border_hypernetwork: nn.Module | None
 
-    def __init__(self, decoder: MaskDecoder, values: Sequence[int], seed: int = 0) -> None:
+    def __init__(
+        self, decoder: MaskDecoder, values: Sequence[int], seed: int = 0, borders: bool = False
+    ) -> None:
         """Make a head for a decoder.
 
         Args:
             decoder: The decoder that the tokens run through.
             values: Label values of the K classes, above 0.
             seed: Seed of the random weights.
+            borders: Say where objects end, too.
 
         Raises:
             InputError: There is no class, one twice, one that is not above 0, or too many.
@@ -61,6 +73,11 @@ class SemanticHead(nn.Module):
                 MLP(channels, channels, first[-1].out_features, len(first))
                 for _ in range(len(values) + 1)
             )
+            # Last, so that the classes begin with the same weights with borders and without.
+            self.border_token = nn.Embedding(1, channels) if borders else None
+            self.border_hypernetwork = (
+                MLP(channels, channels, first[-1].out_features, len(first)) if borders else None
+            )
         self.register_buffer("class_values", torch.tensor([0, *values]))
         self.to(decoder.mask_tokens.weight.device)
 
@@ -69,11 +86,35 @@ class SemanticHead(nn.Module):
         """Return the label value of each channel, background's 0 first."""
         return tuple(self.class_values.tolist())
 
+    @property
+    def borders(self) -> bool:
+        """Return whether the head says where objects end."""
+        return self.border_token is not None
 
-def values_to_restore(
+    def tokens(self) -> tuple[torch.Tensor, list[nn.Module]]:
+        """Return all tokens, (K + 1, C), or (K + 2, C) with that of borders, and their networks."""
+        tokens, networks = self.class_tokens.weight, list(self.hypernetworks)
+        if self.border_token is None or self.border_hypernetwork is None:
+            return tokens, networks
+        return torch.cat([tokens, self.border_token.weight]), [*networks, self.border_hypernetwork]
+
+
+class HeadKind(NamedTuple):
+    """What a semantic head says.
+
+    Attributes:
+        values: Label values of its classes, without background's.
+        borders: Whether it says where objects end, too.
+    """
+
+    values: tuple[int, ...]
+    borders: bool
+
+
+def head_to_restore(
     head: SemanticHead | None, state: Mapping[str, torch.Tensor], prefix: str
-) -> tuple[int, ...] | None:
-    """Return the classes of the head that a network still needs to take on a state dict.
+) -> HeadKind | None:
+    """Return the head that a network still needs to take on a state dict.
 
     Args:
         head: The network's head, if it has one.
@@ -81,10 +122,11 @@ def values_to_restore(
         prefix: What stands before the names of the network's own tensors.
 
     Returns:
-        Label values without background's; None where no head has to be made.
+        What the head has to say; None where none has to be made.
 
     Raises:
-        InputError: The network has a head, and the state none or one for other classes.
+        InputError: The network has a head, and the state none, one for other classes, or only one
+            of them says where objects end.
     """
     stored = state.get(prefix + VALUES_KEY)
     if stored is None:
@@ -94,12 +136,17 @@ def values_to_restore(
                 "network without, or train with heads=semantic or heads=both"
             )
         return None
-    values = tuple(stored.tolist())
+    values, borders = tuple(stored.tolist()), prefix + BORDER_KEY in state
     if head is None:
-        return values[1:]
+        return HeadKind(values[1:], borders)
     if head.values != values:
         raise InputError(
             f"these weights have a semantic head for the classes {list(values[1:])}, the network "
             f"one for {list(head.values[1:])}"
+        )
+    if head.borders != borders:
+        raise InputError(
+            f"these weights were trained with borders={str(borders).lower()}, the network has a "
+            f"semantic head of borders={str(head.borders).lower()}"
         )
     return None

@@ -16,6 +16,7 @@ from samonai.geometry import FrameGeometry
 from samonai.prompts import Prompts, concatenate_prompts
 from samonai.sampling import PromptSampler
 from samonai.training.balance import BalancedDraw
+from samonai.training.borders import border_map
 from samonai.training.carried import (
     carried_objects,
     carried_prompts,
@@ -26,7 +27,7 @@ from samonai.training.frame_images import FrameImages
 from samonai.training.heads import PROMPTABLE, SEMANTIC, HeadTargets
 from samonai.training.losses import MaskTargets
 from samonai.training.mixing import EmbeddingMix, mix_with_next
-from samonai.training.semantic import IGNORED, ClassTargets
+from samonai.training.semantic import ClassTargets, channel_map
 
 # Names the streams of random numbers that hang on one seed, so that none repeats another.
 _ORDER_STREAM, _SAMPLE_STREAM, _CLICK_STREAM, _VIEW_STREAM = 0, 1, 2, 3
@@ -77,6 +78,7 @@ class FrameSample(NamedTuple):
             trained.
         values: Label value of each channel.
         case_id: The frame's case.
+        borders: bool (256, 256), see `ClassTargets`; None where they are not learned.
     """
 
     embedding: torch.Tensor
@@ -89,6 +91,7 @@ class FrameSample(NamedTuple):
     channels: torch.Tensor | None = None
     values: tuple[int, ...] = ()
     case_id: str = ""
+    borders: torch.Tensor | None = None
 
 
 class FrameDataset(Dataset[FrameSample]):
@@ -108,6 +111,7 @@ class FrameDataset(Dataset[FrameSample]):
         classes: Label values of the semantic head's classes.
         empty_frames: Share of the frames without objects that the semantic head gets to see.
         balance: (empty rate, class balance) of `BalancedDraw`; None shows each frame once.
+        borders: Whether the semantic head learns where objects end, too.
 
     Attributes:
         balance: Which frames an epoch shows; None: each once.
@@ -126,6 +130,7 @@ class FrameDataset(Dataset[FrameSample]):
         classes: Sequence[int] = (),
         empty_frames: float = 0.0,
         balance: tuple[float, float] | None = None,
+        borders: bool = False,
     ) -> None:
         """List the frames."""
         self.mix = mix or EmbeddingMix()
@@ -134,7 +139,7 @@ class FrameDataset(Dataset[FrameSample]):
         self.objects_per_frame = objects_per_frame
         self.varies = varies
         self.epoch = 0
-        self.heads, self.values = heads, (0, *classes)
+        self.heads, self.values, self.borders = heads, (0, *classes), borders
         share = 0.0 if heads == PROMPTABLE else empty_frames
         beside = frames_beside(sampler.carried, heads) if varies else 0
         self.carries = beside > 0
@@ -178,9 +183,10 @@ class FrameDataset(Dataset[FrameSample]):
             tuple((case.case_id, int(value)) for value in values),
             (self.seed, _CLICK_STREAM, self.epoch, number),
             mix=self.mix.weight(chance),
-            channels=None if self.heads == PROMPTABLE else self._channels(targets),
+            channels=None if self.heads == PROMPTABLE else channel_map(targets, self.values),
             values=self.values,
             case_id=case.case_id,
+            borders=torch.from_numpy(border_map(targets)) if self.borders else None,
         )
 
     def _prompts(
@@ -220,14 +226,6 @@ class FrameDataset(Dataset[FrameSample]):
         if self.objects_per_frame is not None and count > self.objects_per_frame:
             rows = np.sort(generator.choice(rows, self.objects_per_frame, replace=False))
         return rows
-
-    def _channels(self, targets: FrameTargets) -> torch.Tensor:
-        """Return uint8 (256, 256): the semantic head's channel of each pixel."""
-        values = targets.class_map()
-        channels = np.full(values.shape, IGNORED, np.uint8)
-        for channel, value in enumerate(self.values):
-            channels[values == value] = channel
-        return torch.from_numpy(channels)
 
 
 class EpochBatchSampler(Sampler[list[int]]):
@@ -307,7 +305,14 @@ def collate_frames(samples: Sequence[FrameSample]) -> dict[str, Any]:
     label: MaskTargets | HeadTargets = targets
     if channels:
         cases = tuple(sample.case_id for sample in samples)
-        label = HeadTargets(targets, ClassTargets(torch.stack(channels), samples[0].values, cases))
+        borders = [sample.borders for sample in samples if sample.borders is not None]
+        classes = ClassTargets(
+            torch.stack(channels),
+            samples[0].values,
+            cases,
+            torch.stack(borders) if borders else None,
+        )
+        label = HeadTargets(targets, classes)
     return {
         "image": mix_with_next(
             torch.stack([sample.embedding for sample in samples]), [s.mix for s in samples]
@@ -338,9 +343,7 @@ def prepare_batch(
     if isinstance(label, MaskTargets):
         assert masks is not None
         return image, masks, (), asked
-    classes = label.classes._replace(
-        channels=label.classes.channels.to(device, non_blocking=non_blocking)
-    )
+    classes = label.classes.to(device, non_blocking)
     return image, HeadTargets(masks, classes), (), {**asked, "classes": True}
 
 

@@ -50,7 +50,9 @@ class HeadsLoss(nn.Module):
             of_masks: torch.Tensor = self.of_masks(output, targets)
             return of_masks
         assert isinstance(output, HeadsOutput)
-        loss: torch.Tensor = self.of_classes(output.class_logits, targets.classes)
+        loss: torch.Tensor = self.of_classes(
+            output.class_logits, targets.classes, output.border_logits
+        )
         loss = self.semantic_weight * loss
         # A batch of frames without objects has no prompt.
         if output.prompted is not None and targets.masks is not None and len(targets.masks.masks):
@@ -84,29 +86,33 @@ def heads_loss(
     return HeadsLoss(of_masks, semantic_weight)
 
 
-def with_heads(network: SamNetwork, classes: Mapping[int, str], heads: str) -> SamNetwork:
+def with_heads(
+    network: SamNetwork, classes: Mapping[int, str], heads: str, borders: bool = False
+) -> SamNetwork:
     """Give a network the heads that a run trains, and freeze what only another head uses.
 
-    A semantic head for the same classes is trained on; another one is replaced. A run of the
-    promptable head drops it, since the transformer that it shares changes.
+    A semantic head for the same classes, with borders or without as asked for, is trained on;
+    another one is replaced. A run of the promptable head drops it, since the transformer that it
+    shares changes.
 
     Args:
         network: The network, its trainable parts chosen already.
         classes: Label value to name.
         heads: One of `HEADS`.
+        borders: Let the semantic head say where objects end, too.
 
     Returns:
         The same network.
 
     Raises:
-        InputError: The heads are not known.
+        InputError: The heads are not known, or have no borders.
     """
-    check_heads(heads)
+    check_heads(heads, borders)
     if heads == PROMPTABLE:
         return network.remove_semantic_head()
-    values = sorted(classes)
-    if network.semantic_head is None or network.semantic_head.values != (0, *values):
-        network.add_semantic_head(values)
+    values, head = sorted(classes), network.semantic_head
+    if head is None or (head.values, head.borders) != ((0, *values), borders):
+        network.add_semantic_head(values, borders=borders)
     if heads == SEMANTIC:
         decoder = network.mask_decoder
         for part in (
@@ -119,14 +125,19 @@ def with_heads(network: SamNetwork, classes: Mapping[int, str], heads: str) -> S
     return network
 
 
-def check_heads(heads: str) -> None:
-    """Check the name of the heads.
+def check_heads(heads: str, borders: bool = False) -> None:
+    """Check the name of the heads, and whether they can say where objects end.
 
     Raises:
-        InputError: It is not known.
+        InputError: It is not known, or borders are asked of the promptable head.
     """
     if heads not in HEADS:
         raise InputError(f"heads {heads!r} are not known; use one of {', '.join(HEADS)}")
+    if borders and heads == PROMPTABLE:
+        raise InputError(
+            "borders=true is for the semantic head, which is not trained; give --heads both or "
+            "--heads semantic, or leave it out"
+        )
 
 
 def trained_heads(heads: str) -> list[str]:

@@ -39,6 +39,7 @@ class TrainingData:
         classes: Label value to name, for all values that occur.
         encoded: What encoding did.
         heads: The heads that are trained.
+        borders: Whether the semantic head learns where objects end, too.
         frames: How frames are chosen where the semantic head is trained, as JSON values.
     """
 
@@ -48,6 +49,7 @@ class TrainingData:
     classes: dict[int, str]
     encoded: EncodeReport
     heads: str = PROMPTABLE
+    borders: bool = False
     frames: Mapping[str, float] = field(default_factory=dict)
 
     def provenance(self) -> dict[str, Any]:
@@ -58,6 +60,7 @@ class TrainingData:
             "classes": {str(value): name for value, name in self.classes.items()},
             "dropped_objects": self.encoded.dropped_objects,
             "heads": self.heads,
+            "borders": self.borders,
             **self.frames,
         }
 
@@ -82,6 +85,7 @@ def prepare_training(
     augmentation: Augmentation | None = None,
     mix: EmbeddingMix | None = None,
     heads: str = PROMPTABLE,
+    borders: bool = False,
     empty_frames: float = 1.0,
     empty_rate: float = 0.2,
     class_balance: float = 1.0,
@@ -109,6 +113,7 @@ def prepare_training(
         mix: How embeddings are mixed while training.
         heads: "promptable", "semantic" or "both". The semantic head learns from frames without
             objects too; what follows is for it.
+        borders: Learn where objects end, too, see `training.borders`.
         empty_frames: Share of the frames without objects that are encoded, trained on and
             validated on, evenly spaced in each case.
         empty_rate: Share of an epoch's frames that have no object, see `BalancedDraw`.
@@ -119,7 +124,7 @@ def prepare_training(
     Raises:
         InputError: The data cannot be used as they are.
     """
-    check_heads(heads)
+    check_heads(heads, borders)
     tunes_encoder = TrainParts.parse(parts).tunes_encoder
     if tunes_encoder and views > 1:
         raise InputError(f"views={views} are stored embeddings, which {parts} cannot use; set 1")
@@ -191,7 +196,7 @@ def prepare_training(
     if heads == PROMPTABLE:
         frames = {}
     else:
-        semantic["empty_frames"] = empty_frames
+        semantic |= {"empty_frames": empty_frames, "borders": borders}
     train = FrameDataset(
         _with_views(
             [case for case in stored if case.case_id not in held_out],
@@ -217,7 +222,7 @@ def prepare_training(
                 f"no {part} case has an object of {min_area} pixels or more; check the labels, or "
                 f"lower min_area"
             )
-    return TrainingData(train, val, split, classes, report, heads, frames)
+    return TrainingData(train, val, split, classes, report, heads, borders, frames)
 
 
 def _class_names(
