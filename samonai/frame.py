@@ -49,6 +49,12 @@ class Frame:
         return self.image.shape[0], self.image.shape[1]
 
     @property
+    def part(self) -> tuple[slice, slice]:
+        """Return the rows and columns of the source's plane that the frame shows."""
+        (row, column), (height, width) = self.location.origin, self.size
+        return slice(row, row + height), slice(column, column + width)
+
+    @property
     def is_blank(self) -> bool:
         """Return whether there is nothing to see: air, nodata, an empty page.
 

@@ -303,6 +303,26 @@ class Proposes(Protocol):
 
 
 @runtime_checkable
+class Focuses(Protocol):
+    """A domain whose frames may show a part of a source, which what is asked has a say in."""
+
+    def whole(self, source: Any) -> Any:
+        """Return a source whose frames show all of it: what prompts are given for."""
+        ...
+
+    def focus(
+        self, source: Any, prompts: Mapping[int, FramePrompts] | None
+    ) -> tuple[Any, dict[int, FramePrompts]]:
+        """Return a source whose frames show all that is asked, and the prompts on these frames.
+
+        Args:
+            source: As it was read.
+            prompts: By frame index, on the frames of the whole source; None: nothing in particular.
+        """
+        ...
+
+
+@runtime_checkable
 class Suits(Protocol):
     """A domain that knows how objects are best found for what it is asked."""
 

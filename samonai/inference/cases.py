@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from samonai.domains.base import Case, Domain
-from samonai.inference.inferer import CasePrompts
+from samonai.domains.base import Case, Domain, Focuses
+from samonai.inference.inferer import Automatic, CasePrompts
 
 PromptSource = Callable[[Domain, Case, Any], CasePrompts]
 
@@ -47,7 +47,13 @@ class CaseDataset(Dataset[CaseItem]):
         """Read one case."""
         case = self.cases[number]
         source = self.domain.read(case)
-        return CaseItem(case, source, self.prompts(self.domain, case, source))
+        if not isinstance(self.domain, Focuses):
+            return CaseItem(case, source, self.prompts(self.domain, case, source))
+        # Nobody who asks knows what frames will show.
+        asked = self.prompts(self.domain, case, self.domain.whole(source))
+        if isinstance(asked, Automatic):
+            return CaseItem(case, self.domain.focus(source, None)[0], asked)
+        return CaseItem(case, *self.domain.focus(source, asked))
 
 
 def case_loader(dataset: CaseDataset, rank: int = 0, world_size: int = 1) -> DataLoader[CaseItem]:

@@ -21,6 +21,8 @@ _CERTAIN = 10.0
 _ROOM = 2**30
 
 Half = npt.NDArray[np.float16]
+Corner = tuple[int, int]
+"""The (x, y) of a frame's first pixel in the volume's plane."""
 
 
 def fuse_planes(
@@ -64,7 +66,8 @@ def fuse_planes(
         for plane in planes:
             prompts, answer = of_few, answers
             if _axis(plane.domain) != _axis(domain):
-                prompts = across(of_few, _axis(domain), _axis(plane.domain), shape)
+                corners = _corner(domain, source), _corner(plane.domain, source)
+                prompts = across(of_few, _axis(domain), _axis(plane.domain), shape, corners)
                 answer = plane.answers(source, networks, each=bool(observers))
             _add_plane(total, few, plane.domain, source, prompts, answer)
         total /= np.float16(len(planes))
@@ -81,7 +84,11 @@ def fuse_planes(
 
 
 def across(
-    prompts: Mapping[int, FramePrompts], own: int, axis: int, shape: tuple[int, ...]
+    prompts: Mapping[int, FramePrompts],
+    own: int,
+    axis: int,
+    shape: tuple[int, ...],
+    corners: tuple[Corner, Corner] = ((0, 0), (0, 0)),
 ) -> dict[int, FramePrompts]:
     """Cut the boxes of each class on frames across one axis by the frames across another.
 
@@ -93,6 +100,7 @@ def across(
         own: Array axis that these frames lie across.
         axis: Array axis of the plane that is wanted.
         shape: (I, J, K) of the volume.
+        corners: Where in the volume's plane frames across `own` begin, and those across `axis`.
 
     Returns:
         On each frame across `axis` that cuts slabs, one box of each of their classes.
@@ -105,7 +113,7 @@ def across(
                 continue
             slab = np.zeros(6)
             slab[[own, own + 3]] = index, index + 1
-            slab[[x, y, x + 3, y + 3]] = box
+            slab[[x, y, x + 3, y + 3]] = box + np.tile(corners[0], 2)
             slabs.setdefault(value, []).append(slab)
     wanted_x, wanted_y = (a for a in range(3) if a != axis)
     cut: dict[int, dict[int, npt.NDArray[np.float64]]] = {}
@@ -116,7 +124,8 @@ def across(
             if len(here):
                 low = here[:, [wanted_x, wanted_y]].min(0)
                 high = here[:, [wanted_x + 3, wanted_y + 3]].max(0)
-                cut.setdefault(index, {})[value] = np.concatenate([low, high])
+                box = np.concatenate([low, high]) - np.tile(corners[1], 2)
+                cut.setdefault(index, {})[value] = box
     return {
         index: FramePrompts(np.array(list(found.values()), np.float32), np.array(list(found)))
         for index, found in sorted(cut.items())
@@ -142,7 +151,9 @@ def _add_plane(
         if asked is None:
             targets -= np.float16(_CERTAIN)
             continue
-        said = answer(domain.frame(source, index), asked).scores
+        frame = domain.frame(source, index)
+        targets = targets[(..., *frame.part)]  # what no frame shows is left at 0: nothing is there
+        said = answer(frame, asked).scores
         each = torch.cat([said.mean(0, keepdim=True), said[: targets.shape[1] - 1]])
         each = each.clamp(-_CERTAIN, _CERTAIN)
         for target, value in zip(targets, values, strict=True):
@@ -167,19 +178,22 @@ def _show(
         place = _place(domain, index)
         if index not in asked and not label[place].any():
             continue
-        rows = [kept[value][(slice(None), *place)].transpose(0, 2, 1) for value in values.tolist()]
+        frame = domain.frame(source, index)
+        planes = [kept[value][(slice(None), *place)] for value in values.tolist()]
+        rows = [plane.transpose(0, 2, 1)[(..., *frame.part)] for plane in planes]
         logits = torch.from_numpy(np.stack(rows, 1)).float()
         boxes = np.stack([_box_around(asked.get(index), value) for value in values.tolist()])
         for observer in observers:
-            observer.observe(
-                domain.frame(source, index),
-                FramePrompts(boxes, values),
-                FrameAnswer(logits, logits),
-            )
+            observer.observe(frame, FramePrompts(boxes, values), FrameAnswer(logits, logits))
 
 
 def _axis(domain: Domain) -> int:
     return int(domain.axis)  # type: ignore[attr-defined]
+
+
+def _corner(domain: Domain, source: Any) -> Corner:
+    row, column = domain.frame(source, 0).location.origin
+    return column, row
 
 
 def _place(domain: Domain, index: int) -> tuple[int | slice, ...]:

@@ -48,12 +48,14 @@ def trained_domain(decoder: Path | str | None, name: str = "medical", **settings
         named = {name: int(value) for value, name in metadata.classes.items()}
         given.setdefault("structures", named)
     domain = get_domain(name, **{**metadata.domain_settings, **given})
-    asked = domain.settings()
-    for key, trained in metadata.domain_settings.items():
-        if key not in domain.free_settings and asked[key] != trained:
+    asked, trained = domain.settings(), metadata.domain_settings
+    for key in [*trained, *(key for key in asked if key not in trained)]:
+        # What nobody said anything about is not there: runs from before a setting, and crops.
+        before, now = trained.get(key, "none"), asked.get(key, "none")
+        if key not in domain.free_settings and before != now:
             raise InputError(
-                f"{decoder} was trained with {key}={trained}, but {key}={asked[key]} is asked "
-                f"for; leave it out, or train again with it"
+                f"{decoder} was trained with {key}={before}, but {key}={now} is asked for; leave "
+                f"it out, or train again with it"
             )
     return domain
 

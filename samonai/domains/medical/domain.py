@@ -12,7 +12,13 @@ import numpy.typing as npt
 
 from samonai.domains.base import Case, LabelFacts, Merger
 from samonai.domains.label_map import parse_label_map
-from samonai.domains.medical.boxes import SliceBoxes, boxes_on_slices, read_boxes
+from samonai.domains.medical.boxes import boxes_on_slices, read_boxes
+from samonai.domains.medical.crop import (
+    Crop,
+    in_frames,
+    rows_and_columns,
+    warn_of_labels_outside,
+)
 from samonai.domains.medical.dataset import find_cases, is_dicom, read_class_names
 from samonai.domains.medical.intensity import Intensity, picture, plane
 from samonai.domains.medical.label_matching import with_structures
@@ -56,6 +62,9 @@ class MedicalDomain:
             ("liver,spleen" counts from 1, "liver:3,spleen:7" says them; a list or a mapping does
             too). By default all that occur in the data set, counted in alphabetical order.
         case_map: A CSV file that gets the name behind each pseudonym; None writes none.
+        crop: What slices show: "none" of it is left out, the "body", or what each "prompt" asks
+            for; see `crop`.
+        crop_margin: Millimetres that are kept around it.
     """
 
     name = "medical"
@@ -80,6 +89,8 @@ class MedicalDomain:
         suv: bool | None = None,
         structures: Mapping[str, int] | Sequence[str] | str | None = None,
         case_map: Path | str | None = None,
+        crop: str = "none",
+        crop_margin: float = 10.0,
     ) -> None:
         if axis not in (0, 1, 2):
             raise InputError(f"axis={axis!r}: expected 0, 1 or 2")
@@ -93,6 +104,7 @@ class MedicalDomain:
         # has its classes' names and values anyway.
         self.structures = parse_structures(structures)
         self.case_map = case_map
+        self.crop = Crop(crop, crop_margin)
 
     def settings(self) -> dict[str, Any]:
         """Return what rebuilds this domain: `MedicalDomain(**settings)`, as JSON values."""
@@ -105,6 +117,7 @@ class MedicalDomain:
             "time": self.reading.time,
             "allow_gaps": self.reading.allow_gaps,
             "suv": self.reading.suv,
+            **self.crop.settings(),
         }
 
     def find_cases(self, images: Path | str, labels: Path | str | None = None) -> list[Case]:
@@ -156,7 +169,12 @@ class MedicalDomain:
         return {value: name for name, value in classes} or read_class_names(images, labels)
 
     def fit(self, cases: Sequence[Case]) -> None:
-        """Measure nothing: every volume has its own range."""
+        """Measure nothing: every volume has its own range.
+
+        Raises:
+            InputError: Slices follow prompts, which a data set has not.
+        """
+        self.crop.check_without_prompts()
 
     def read(self, case: Case) -> Volume:
         """Read a case's volume, and its label when it has one.
@@ -170,11 +188,13 @@ class MedicalDomain:
             # No silent guess: which scans were taken for CT must be found in the log.
             chosen = self.intensity.chosen_window(volume)
             logger.info("%s: window=auto chose %s", case.case_id, chosen)
-        if case.label is None:
-            return volume
-        values = dict(case.classes) or self.structures
-        label = read_label(case.label, volume, self.label_map, self.prefer, values)
-        return replace(volume, label=label)
+        if case.label is not None:
+            values = dict(case.classes) or self.structures
+            label = read_label(case.label, volume, self.label_map, self.prefer, values)
+            volume = replace(volume, label=label)
+        cropped = self.crop.of_volume(volume, self.axis)
+        warn_of_labels_outside(cropped)
+        return cropped
 
     def with_label(self, source: Volume, label: npt.NDArray[np.integer] | Path | str) -> Volume:
         """Return a volume with another label map: an array (I, J, K), or a file's.
@@ -193,16 +213,41 @@ class MedicalDomain:
         *,
         class_names: Mapping[int, str] | None = None,
         only_case: bool = True,
-    ) -> Mapping[int, SliceBoxes | FramePrompts]:
+    ) -> Mapping[int, FramePrompts]:
         """Read a volume's boxes from a JSON or CSV file, by slice; see `boxes.read_boxes`.
 
         A JSON file may hold clicks too; see `points.read_points`.
         """
+        found: Mapping[int, FramePrompts]
         if holds_points(path):
             clicks = read_points(path, source, class_names=class_names, only_case=only_case)
-            return prompts_on_slices(clicks, self.axis, path)
-        boxes = read_boxes(path, source, class_names=class_names, only_case=only_case)
-        return boxes_on_slices(boxes, self.axis)
+            found = prompts_on_slices(clicks, self.axis, path)
+        else:
+            boxes = read_boxes(path, source, class_names=class_names, only_case=only_case)
+            on_slices = boxes_on_slices(boxes, self.axis)
+            found = {index: FramePrompts(*of_slice) for index, of_slice in on_slices.items()}
+        return in_frames(found, source, self.axis)
+
+    def whole(self, source: Volume) -> Volume:
+        """Return a volume whose slices show all of it."""
+        return source.with_crop(None)
+
+    def focus(
+        self, source: Volume, prompts: Mapping[int, FramePrompts] | None
+    ) -> tuple[Volume, dict[int, FramePrompts]]:
+        """Return a volume whose slices show what is asked, and the prompts on these.
+
+        Args:
+            source: As it was read.
+            prompts: By slice, in whole slices; None: nothing in particular is asked.
+
+        Raises:
+            InputError: Slices follow prompts, and there are none.
+        """
+        if prompts is None:
+            self.crop.check_without_prompts()
+            return source, {}
+        return self.crop.of_prompts(source, self.axis, prompts)
 
     def along(self, axis: int) -> "MedicalDomain":
         """Return this domain with slices cut across another array axis."""
@@ -222,16 +267,18 @@ class MedicalDomain:
             index: Slice number, 0 to `frame_count(source) - 1`.
 
         Returns:
-            The slice as (H, W): axis 2 gives rows j and columns i, never flipped.
+            The slice, or the part of it that the crop shows, as (H, W): axis 2 gives rows j and
+            columns i, never flipped.
         """
         self._check_index(source, index)
         ranges = self.intensity.ranges(source)
         label, valid = source.label, source.valid
+        part = rows_and_columns(source, self.axis)
         return Frame(
-            image=picture(source, self.axis, index, self.intensity, ranges),
-            location=FrameLocation(source.source_id, index),
-            label=None if label is None else plane(label, self.axis, index),
-            valid=None if valid is None else plane(valid, self.axis, index),
+            image=picture(source, self.axis, index, self.intensity, ranges, part),
+            location=FrameLocation(source.source_id, index, (part[0].start, part[1].start)),
+            label=None if label is None else plane(label, self.axis, index)[part],
+            valid=None if valid is None else plane(valid, self.axis, index)[part],
         )
 
     def merger(self, source: Volume) -> Merger:
@@ -275,9 +322,10 @@ class MedicalDomain:
         self, source: Volume, frames: Mapping[int, npt.NDArray[Any]], dtype: type[Any]
     ) -> npt.NDArray[Any]:
         merged = np.zeros(source.shape, dtype)
+        part = rows_and_columns(source, self.axis)
         for index, values in frames.items():
             self._check_index(source, index)
-            target = plane(merged, self.axis, index)
+            target = plane(merged, self.axis, index)[part]
             if values.shape != target.shape:
                 raise ValueError(
                     f"slice {index} of {source.source_id}: label {format_shape(values.shape)}, "

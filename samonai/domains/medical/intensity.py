@@ -149,9 +149,14 @@ def to_grey(values: FloatArray, limits: Range) -> npt.NDArray[np.uint8]:
 
 
 def picture(
-    volume: Volume, axis: int, index: int, intensity: Intensity, ranges: tuple[Range, Range, Range]
+    volume: Volume,
+    axis: int,
+    index: int,
+    intensity: Intensity,
+    ranges: tuple[Range, Range, Range],
+    part: tuple[slice, slice] = (slice(None), slice(None)),
 ) -> npt.NDArray[np.uint8]:
-    """Return one slice as uint8 (H, W, 3), RGB, frame space.
+    """Return one slice, or a part of it, as uint8 (H, W, 3), RGB, frame space.
 
     Args:
         volume: The scan.
@@ -159,6 +164,7 @@ def picture(
         index: Slice number along that axis.
         intensity: How values become grey.
         ranges: What `intensity.ranges(volume)` returned, measured once per volume.
+        part: Rows and columns.
     """
     if intensity.channels == "neighbours":
         last = volume.shape[axis] - 1
@@ -168,7 +174,7 @@ def picture(
     planes: dict[tuple[int, Range], npt.NDArray[np.uint8]] = {}
     for step, limits in zip(steps, ranges, strict=True):
         if (step, limits) not in planes:
-            planes[step, limits] = to_grey(plane(volume.data, axis, step), limits)
+            planes[step, limits] = to_grey(plane(volume.data, axis, step)[part], limits)
     return np.stack([planes[key] for key in zip(steps, ranges, strict=True)], axis=-1)
 
 

@@ -1,7 +1,7 @@
 """Volumes in memory: voxels, where they lie in the patient, and what writing back needs."""
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ _HASHED_AT_ONCE = 16
 
 FloatArray = npt.NDArray[np.float32]
 Affine = npt.NDArray[np.float64]
+Part = tuple[slice, slice, slice]
+"""A box of voxels, by slices with start and stop."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ class Volume:
         facts: What writing back onto the same grid needs.
         label: int32 (I, J, K), class per voxel, 0 is background; None when unlabelled.
         valid: bool (I, J, K), False on padding and on voxels that were not numbers; None: all.
+        crop: The part that slices show; None: all. Everything else here is of the whole volume.
     """
 
     data: FloatArray
@@ -133,6 +136,7 @@ class Volume:
     facts: FormatFacts = field(default_factory=lambda: FormatFacts("nifti"))
     label: npt.NDArray[np.int32] | None = None
     valid: npt.NDArray[np.bool_] | None = None
+    crop: Part | None = None
     _measured: dict[Any, Any] = field(default_factory=dict, repr=False, init=False)
 
     @property
@@ -146,11 +150,30 @@ class Volume:
         """Return the distance in mm between neighbouring voxels along each array axis."""
         return axis_spacing(self.affine)
 
+    @property
+    def part(self) -> Part:
+        """Return the part that slices show."""
+        i, j, k = (slice(0, size) for size in self.shape)
+        return (i, j, k) if self.crop is None else self.crop
+
+    def with_crop(self, part: Part | None) -> "Volume":
+        """Return this volume with slices that show a part of it, or all; nothing is copied."""
+        cropped = replace(self, crop=None)
+        # What was measured is of the whole volume, and stays true.
+        cropped._measured.update(self._measured)
+        if part is not None and part != cropped.part:
+            object.__setattr__(cropped, "crop", part)
+        return cropped
+
     def content_hash(self) -> str:
-        """Return the sha256 of voxels, valid mask and affine; the label does not enter."""
+        """Return the sha256 of voxels, valid mask, affine and crop; the label does not enter."""
         if "content" not in self._measured:
             self._measured["content"] = _hash_arrays(self.data, self.affine, self.valid)
-        return str(self._measured["content"])
+        whole = str(self._measured["content"])
+        if self.crop is None:
+            return whole
+        sides = [(side.start, side.stop) for side in self.crop]
+        return hashlib.sha256(f"{whole} cropped to {sides}".encode()).hexdigest()
 
     def label_hash(self) -> str | None:
         """Return the sha256 of the label map, or None when there is no label."""

@@ -1,0 +1,275 @@
+"""Slices cut from a part of the volume: around the body, or around what is asked.
+
+A crop is one box of voxels for the whole volume. Across the axis that slices are cut it is not
+limited, so every slice shows the same rows and columns, and `FrameLocation.origin` says which.
+Voxels are neither moved nor resampled: what lies in the crop lies where it lay, only larger in
+SAM's picture, and what is put back lands on the volume's own grid.
+
+"body" takes what is not air. In CT that is above -500 HU, half way from air (-1000) to water (0).
+Elsewhere it is above the threshold of least cross entropy (Li and Lee, Pattern Recognition 1993):
+about Otsu's in MR, and below it where few organs hold most of the signal, as in PET. Of its
+components those of 1 % of the largest one's size or more count: both legs and an arm beside
+the trunk, no speck of noise. "prompt" takes what boxes and clicks ask about, and context around it.
+"""
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from samonai.domains.medical.intensity import looks_like_ct
+from samonai.domains.medical.volume import Part, Volume, format_shape
+from samonai.errors import InputError
+from samonai.prompts import FramePrompts
+
+logger = logging.getLogger(__name__)
+
+NONE, BODY, PROMPT = "none", "body", "prompt"
+CROPS = (NONE, BODY, PROMPT)
+
+_AIR_HU = -500.0
+_SIDE = 128  # voxels along each axis that are looked at
+_SMALLEST = 0.01  # of the largest component
+_CONTEXT = 2.0  # sides of the crop, of those of what is asked
+_LEAST = 0.5  # of the slice's longer side, around clicks, which do not say how large a thing is
+
+Prompts = Mapping[int, FramePrompts]
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Which part of each slice is shown.
+
+    Attributes:
+        what: One of `CROPS`.
+        margin: Millimetres that are kept around it on each side, as far as the volume goes.
+
+    Raises:
+        InputError: One of them cannot be used.
+    """
+
+    what: str = NONE
+    margin: float = 10.0
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if self.what not in CROPS:
+            raise InputError(f"crop={self.what!r}: expected one of {', '.join(CROPS)}")
+        number = isinstance(self.margin, int | float) and not isinstance(self.margin, bool)
+        if not number or not math.isfinite(self.margin) or self.margin < 0:
+            raise InputError(f"crop_margin={self.margin!r}: expected millimetres, 0 or more")
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings as JSON values.
+
+        Where nothing is cropped there are none: stores and runs from before stay as good as new.
+        """
+        return {} if self.what == NONE else {"crop": self.what, "crop_margin": float(self.margin)}
+
+    def check_without_prompts(self) -> None:
+        """Refuse to follow prompts where there are none.
+
+        Raises:
+            InputError: The crop follows prompts.
+        """
+        if self.what == PROMPT:
+            raise InputError(
+                "crop=prompt follows the boxes or clicks that are asked, and there are none here; "
+                "use crop=body or crop=none"
+            )
+
+    def of_volume(self, volume: Volume, axis: int) -> Volume:
+        """Return a volume cropped as far as it can be before anything is asked."""
+        if self.what != BODY:
+            return volume
+        found = body_part(volume)
+        if found is None:
+            logger.warning("%s: crop=body found nothing but air; not cropped", volume.source_id)
+            return volume
+        sides = [
+            (0, size) if side == axis else _grown((part.start, part.stop), self._voxels(step), size)
+            for side, (part, step, size) in enumerate(
+                zip(found, volume.spacing, volume.shape, strict=True)
+            )
+        ]
+        cropped = volume.with_crop(_part(sides))
+        _say(cropped, axis, "crop=body keeps %s of %s voxels of each slice")
+        return cropped
+
+    def of_prompts(
+        self, volume: Volume, axis: int, prompts: Prompts
+    ) -> tuple[Volume, dict[int, FramePrompts]]:
+        """Return a volume whose crop holds all that is asked, and the prompts in its frames.
+
+        Args:
+            volume: As `of_volume` returned it.
+            axis: Array axis that slices are cut across.
+            prompts: By slice, in whole slices.
+        """
+        asked = _asked(prompts)
+        if asked is not None and self.what == PROMPT:
+            volume = volume.with_crop(self._around(volume, axis, asked, prompts))
+            _say(volume, axis, "crop=prompt keeps %s of %s voxels of each slice")
+        elif asked is not None and volume.crop is not None:
+            volume = _widened(volume, axis, asked)
+        return volume, in_frames(prompts, volume, axis)
+
+    def _around(self, volume: Volume, axis: int, asked: list[Span], prompts: Prompts) -> Part:
+        """Return a square around what is asked, as far as the slices go."""
+        plane = [side for side in range(3) if side != axis]
+        sizes = [volume.shape[side] for side in plane]
+        wanted = [0.0]
+        for (low, high), side in zip(asked, plane, strict=True):
+            room = 2 * self._voxels(volume.spacing[side])
+            wanted.append(max(high - low + room, _CONTEXT * (high - low)))
+        if any(np.isnan(found.boxes).any() for found in prompts.values()):
+            wanted.append(_LEAST * max(sizes))
+        # SAM's picture is square: what one side leaves free is context for nothing.
+        length = math.ceil(max(wanted))
+        sides: list[Span] = [(0, size) for size in volume.shape]
+        for (low, high), side, size in zip(asked, plane, sizes, strict=True):
+            start = min(max((low + high - length) // 2, 0), max(size - length, 0))
+            sides[side] = start, min(start + length, size)
+        return _part(sides)
+
+    def _voxels(self, spacing: float) -> int:
+        return math.ceil(self.margin / spacing)
+
+
+def body_part(volume: Volume) -> Part | None:
+    """Return the box around all that is not air, without margin; None where all is alike.
+
+    It is looked for on a grid of at most 128 voxels along each axis, and grown by a step of it: it
+    may be too large by that much, but not too small.
+    """
+    steps = [math.ceil(size / _SIDE) for size in volume.shape]
+    seen = tuple(slice(None, None, step) for step in steps)
+    solid = _solid(volume, seen)
+    numbers, count = ndimage.label(solid)
+    if not count:
+        return None
+    sizes = np.bincount(numbers.ravel(), minlength=count + 1)[1:]
+    large = np.flatnonzero(sizes >= _SMALLEST * sizes.max())
+    windows = ndimage.find_objects(numbers)
+    sides = []
+    for side, (step, size) in enumerate(zip(steps, volume.shape, strict=True)):
+        low = min(windows[number][side].start for number in large)
+        high = max(windows[number][side].stop for number in large)
+        sides.append(_grown((low * step, (high - 1) * step + 1), step - 1, size))
+    return _part(sides)
+
+
+def in_frames(prompts: Prompts, volume: Volume, axis: int) -> dict[int, FramePrompts]:
+    """Return prompts in whole slices as prompts in the frames that are cut from a volume."""
+    if volume.crop is None:
+        return dict(prompts)
+    x, y = (volume.crop[side].start for side in range(3) if side != axis)
+    return {index: _moved(found, -x, -y) for index, found in prompts.items()}
+
+
+def rows_and_columns(volume: Volume, axis: int) -> tuple[slice, slice]:
+    """Return what of a slice across an axis is shown."""
+    x, y = (part for side, part in enumerate(volume.part) if side != axis)
+    return y, x
+
+
+def warn_of_labels_outside(volume: Volume) -> None:
+    """Say how many labelled voxels the crop leaves out, where it leaves out any."""
+    if volume.label is None or volume.crop is None:
+        return
+    whole, kept = np.count_nonzero(volume.label), np.count_nonzero(volume.label[volume.crop])
+    if kept < whole:
+        logger.warning(
+            "%s: the crop leaves out %d of %d labelled voxels; nothing is learned of them; raise "
+            "crop_margin",
+            volume.source_id,
+            whole - kept,
+            whole,
+        )
+
+
+def _solid(volume: Volume, seen: tuple[slice, ...]) -> npt.NDArray[np.bool_]:
+    """Return bool, True where a voxel of the coarse grid is not air."""
+    values = volume.data[seen]
+    valid = None if volume.valid is None else volume.valid[seen]
+    known = values if valid is None else values[valid]
+    if not known.size or known.min() == known.max():
+        return np.zeros(values.shape, bool)
+    threshold = _AIR_HU if looks_like_ct(volume) else _least_entropy(known)
+    solid: npt.NDArray[np.bool_] = values > threshold
+    return solid if valid is None else solid & valid
+
+
+def _least_entropy(values: npt.NDArray[np.float32]) -> float:
+    from skimage.filters import threshold_li  # slow to import
+
+    # Not by the few voxels that lie far above all others, such as a catheter's.
+    low, high = np.percentile(values, [0.5, 99.5])
+    return float(threshold_li(values.clip(low, high)))
+
+
+def _asked(prompts: Prompts) -> list[Span] | None:
+    """Return the first and last columns and rows that boxes and clicks touch; None: none."""
+    found = [part for one in prompts.values() for part in _extents(one)]
+    if not found:
+        return None
+    extents = np.concatenate(found)
+    x0, y0 = np.floor(extents[:, :2].min(0)).astype(int).tolist()
+    x1, y1 = np.ceil(extents[:, 2:].max(0)).astype(int).tolist()
+    return [(x0, x1), (y0, y1)]
+
+
+def _extents(prompts: FramePrompts) -> list[npt.NDArray[np.float32]]:
+    """Return the boxes (n, 4) of a slice, and those of the pixels that are clicked."""
+    extents = [prompts.boxes[~np.isnan(prompts.boxes).any(1)]]
+    if prompts.point_coords is not None and prompts.point_labels is not None:
+        pixels = np.floor(prompts.point_coords[prompts.point_labels >= 0])
+        extents.append(np.concatenate([pixels, pixels + 1], 1))
+    return [part for part in extents if len(part)]
+
+
+def _widened(volume: Volume, axis: int, asked: list[Span]) -> Volume:
+    """Return a volume whose crop holds what it holds, and what is asked."""
+    plane = [side for side in range(3) if side != axis]
+    sides = [(part.start, part.stop) for part in volume.part]
+    for (low, high), side in zip(asked, plane, strict=True):
+        start, stop = sides[side]
+        sides[side] = max(min(start, low), 0), min(max(stop, high), volume.shape[side])
+    if _part(sides) == volume.crop:
+        return volume
+    wider = volume.with_crop(_part(sides))
+    _say(wider, axis, "the crop is widened to hold what is asked, %s of %s voxels of each slice")
+    return wider
+
+
+def _moved(prompts: FramePrompts, x: int, y: int) -> FramePrompts:
+    points = prompts.point_coords
+    return replace(
+        prompts,
+        boxes=prompts.boxes + np.array([x, y, x, y], np.float32),
+        point_coords=None if points is None else points + np.array([x, y], np.float32),
+    )
+
+
+def _grown(span: Span, by: int, size: int) -> Span:
+    return max(span[0] - by, 0), min(span[1] + by, size)
+
+
+def _part(sides: list[Span]) -> Part:
+    i, j, k = (slice(*side) for side in sides)
+    return i, j, k
+
+
+def _say(volume: Volume, axis: int, message: str) -> None:
+    shown = [part.stop - part.start for part in volume.part]
+    kept, whole = (
+        format_shape(tuple(size for side, size in enumerate(sizes) if side != axis))
+        for sizes in (shown, volume.shape)
+    )
+    logger.info(f"%s: {message}", volume.source_id, kept, whole)
