@@ -1,11 +1,14 @@
-"""Files that are either whole or absent: write beside, sync, then rename."""
+"""Files that are either whole or absent: write beside, sync, then rename; and finding files."""
 
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
+
+from samonai.errors import InputError
 
 _HASH_BLOCK_BYTES = 1 << 20
 
@@ -46,6 +49,92 @@ def sha256_file(path: Path | str) -> str:
         while block := file.read(_HASH_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+class Below(NamedTuple):
+    """What lies below a folder.
+
+    Attributes:
+        files: All files, sorted.
+        broken: Links that lead nowhere.
+        unreadable: Folders that cannot be read.
+    """
+
+    files: list[Path]
+    broken: list[Path]
+    unreadable: list[Path]
+
+
+def walk_below(folder: Path, *, hidden: bool = True) -> Below:
+    """List the files below a folder; links to other folders are followed.
+
+    Each folder is entered once and by its own name where it has one here, so that links in circles
+    end, and a link to what lies here anyway shows nothing twice. Links that lead up, to a folder
+    that holds this one, are not followed: they would bring in all that lies beside it.
+
+    Args:
+        folder: Where to look.
+        hidden: Also enter folders whose name begins with a dot.
+    """
+    found = Below([], [], [])
+    top = os.path.realpath(folder)
+    entered: set[tuple[int, int]] = set()
+    waiting = [str(folder)]
+    while waiting:
+        # A walk does not enter links; they wait until all that lies here has been seen.
+        for parent, folders, names in os.walk(
+            waiting.pop(0), onerror=lambda error: found.unreadable.append(Path(error.filename))
+        ):
+            status = os.stat(parent)
+            if (status.st_dev, status.st_ino) in entered:
+                folders.clear()
+                continue
+            entered.add((status.st_dev, status.st_ino))
+            folders[:] = sorted(name for name in folders if hidden or not name.startswith("."))
+            above = (top, os.path.realpath(parent))
+            for path in (os.path.join(parent, name) for name in folders):
+                if os.path.islink(path) and not _holds(os.path.realpath(path), above):
+                    waiting.append(path)
+            _sort_out(parent, names, found)
+    return Below(sorted(found.files), sorted(found.broken), sorted(found.unreadable))
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Return the files below a folder, sorted; see `walk_below`.
+
+    Raises:
+        InputError: A folder cannot be read.
+    """
+    found = walk_below(folder)
+    check_readable(found)
+    return found.files
+
+
+def check_readable(found: Below) -> None:
+    """Refuse what could not be looked at whole.
+
+    Raises:
+        InputError: A folder cannot be read.
+    """
+    if found.unreadable:
+        raise InputError(f"{found.unreadable[0]}: the folder cannot be read; check its permissions")
+
+
+def _sort_out(parent: str, names: Iterable[str], found: Below) -> None:
+    """Put what a folder holds besides folders where it belongs."""
+    if not os.access(parent, os.X_OK):
+        found.unreadable.append(Path(parent))
+        return
+    for path in (os.path.join(parent, name) for name in names):
+        if os.path.isfile(path):
+            found.files.append(Path(path))
+        elif os.path.islink(path) and not os.path.exists(path):
+            found.broken.append(Path(path))
+
+
+def _holds(folder: str, inner: Iterable[str]) -> bool:
+    """Say whether a folder holds any of others, or is one of them."""
+    return any(os.path.commonpath([folder, each]) == folder for each in inner)
 
 
 def _umask() -> int:

@@ -363,7 +363,8 @@ def _networks(runs: Sequence[Run]) -> dict[str, Any]:
 def _times(folder: Path) -> dict[Path, int]:
     if not folder.is_dir():
         return {}
-    return {path: path.stat().st_mtime_ns for path in folder.iterdir() if path.is_file()}
+    shown = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return {path: path.stat().st_mtime_ns for path in shown if path.is_file()}
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from samonai.domains.base import Case
 from samonai.errors import InputError
+from samonai.files import walk_below
 from samonai.manifest import DONE, FAILED, Manifest
 
 _LOCK_FILE = ".lock"
@@ -162,10 +163,13 @@ def without_paths(message: str, case: Case) -> str:
     if where not in message:
         return message
     if case.image.is_dir():
-        files = sorted(path for path in case.image.rglob("*") if path.is_file())
-        for number in range(len(files), 0, -1):  # IM10 before IM1
-            named = f"file {number} of {len(files)}"
-            message = message.replace(str(files[number - 1]), f"{case.case_id}, {named}")
+        found = walk_below(case.image)
+        for number in range(len(found.files), 0, -1):  # IM10 before IM1
+            named = f"file {number} of {len(found.files)}"
+            message = message.replace(str(found.files[number - 1]), f"{case.case_id}, {named}")
+        folders = {*found.unreadable, *(path.parent for path in found.files)} - {case.image}
+        for folder in sorted(folders, reverse=True):
+            message = message.replace(str(folder), f"{case.case_id}, a folder in it")
     return message.replace(where, case.case_id)
 
 

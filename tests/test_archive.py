@@ -23,6 +23,7 @@ from samonai.domains.base import Case
 from samonai.domains.medical import MedicalDomain
 from samonai.domains.medical.studies import find_studies
 from samonai.errors import InputError
+from samonai.inference.claims import CLAIMS_FILE
 from samonai.manifest import Manifest
 from samonai.pseudonyms import pseudonym
 from samonai.worklist import claimed, still_open, without_paths, work_through
@@ -67,7 +68,7 @@ def test_killed_twice_nothing_is_lost_and_nothing_done_twice(tmp_path: Path) -> 
     assert failed.keys() == broken.keys()
     assert all(reason and str(tmp_path) not in reason for reason in failed.values())
     assert CANARY not in (out / MANIFEST_FILE).read_text("utf-8")
-    written = {path.name for path in out.iterdir()} - {MANIFEST_FILE}
+    written = {path.name for path in out.iterdir()} - {MANIFEST_FILE, CLAIMS_FILE}
     assert written == {f"{case}.nii.gz" for case in ends if case not in broken}
     # Once more: nothing is left to do.
     before = (out / MANIFEST_FILE).read_bytes()

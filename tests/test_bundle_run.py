@@ -147,7 +147,7 @@ def test_inference_before_fine_tuning_takes_a_coarse_label(trained: Run) -> None
         output_dir=trained.elsewhere / "before",
         output_ending=".mha",
     )
-    written = sorted(path.name for path in (trained.elsewhere / "before").iterdir())
+    written = sorted(path.name for path in (trained.elsewhere / "before").glob("[!.]*"))
     assert written == ["scan_0.mha", "scan_1.mha", "scan_2.mha"]
 
 

@@ -1,6 +1,7 @@
 """DICOM series: order, geometry and values exact; whatever is not one whole volume is refused."""
 
 import logging
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,35 @@ def test_other_files_are_skipped_and_counted(
     (tmp_path / "notes.txt").write_text("hello " * 100)
     np.testing.assert_array_equal(read_volume(tmp_path).data, series.expected)
     assert "skipped 4 not DICOM" in caplog.text
+
+
+def test_links_are_followed_once_and_never_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    series = write_series(tmp_path / "elsewhere" / "slices")
+    folder = tmp_path / "archive" / "scan"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "inner" / "link").symlink_to(series.folder)
+    (folder / "again").symlink_to(folder / "inner")
+    (folder / "up").symlink_to(tmp_path / "archive")
+    (series.folder / "round").symlink_to(folder)
+    (series.folder / "back").symlink_to(tmp_path / "elsewhere")
+    (folder / "fetched").symlink_to(tmp_path / "nowhere")
+    write_series(tmp_path / "archive" / "other")
+    np.testing.assert_array_equal(read_volume(folder).data, series.expected)
+    assert "skipped 1 links that lead nowhere" in caplog.text
+    assert "copies" not in caplog.text
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_what_nobody_may_read_is_refused(tmp_path: Path, what: str) -> None:
+    write_series(tmp_path / "scan")
+    (tmp_path / "scan" / "inner").mkdir()
+    forbidden = tmp_path / "scan" / ("slice003" if what == "file" else "inner")
+    forbidden.chmod(0)
+    refused(tmp_path / "scan", str(forbidden), "check its permissions")
+    forbidden.chmod(0o700)
 
 
 def test_missing_slices_are_named_by_position(tmp_path: Path) -> None:

@@ -448,6 +448,35 @@ def test_pictures_of_a_series_are_stacked_by_their_numbers(tmp_path: Path) -> No
 def test_scan_without_positions_is_refused(tmp_path: Path) -> None:
     write_series(tmp_path, edit=lambda d, n: d.__delattr__("ImagePositionPatient"))
     refused(tmp_path, "no ImagePositionPatient")
+    (tmp_path / "one").mkdir()
+    (tmp_path / "slice003").rename(tmp_path / "one" / "slice")
+    refused(tmp_path / "one", "series ", "no ImagePositionPatient", "nothing says where")
+
+
+@pytest.mark.parametrize("position", [None, [0.0, 0.0, 0.0]])
+def test_frames_of_a_scan_without_positions_are_refused(
+    tmp_path: Path, position: list[float] | None
+) -> None:
+    # One position for all frames, as old multi-frame objects have it, places none of them.
+    frames = make_enhanced(stored_values(), range(6))
+    del frames.PerFrameFunctionalGroupsSequence, frames.SharedFunctionalGroupsSequence
+    if position is not None:
+        frames.ImagePositionPatient, frames.ImageOrientationPatient = position, list(AXIAL)
+    frames.Modality = "MR"
+    save(frames, tmp_path / "enhanced.dcm")
+    refused(tmp_path, f"series {frames.SeriesInstanceUID}", "its frames do not say where they lie")
+
+
+def test_screenshots_of_the_scanner_itself_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    series = write_series(tmp_path)
+    for number in range(3):  # a dose report, say: marked CT, and without a place
+        page = make_slice(np.full((9, 9), number, np.int16), (0, 0, 0), uid="4.5.6")
+        del page.ImagePositionPatient
+        save(page, tmp_path / f"page{number}")
+    np.testing.assert_array_equal(read_volume(tmp_path).data, series.expected)
+    assert "left out 3 images without a position" in caplog.text
 
 
 def test_colour_of_a_scanner_that_measures_is_refused(tmp_path: Path) -> None:

@@ -79,6 +79,7 @@ def test_legacy_enhanced_equals_single_frames(medical: Path) -> None:
         ("dcmqi/liver.dcm", "found 1 SEG"),
         ("ibsi-sts/dicom/STS_008/CT/mask", "found 1 RTSTRUCT"),
         ("pydicom/MR_truncated.dcm", "cut short"),
+        ("pydicom-data/emri_small.dcm", "no ImagePositionPatient .* its frames do not say"),
         ("pydicom/JPGExtended.dcm", "pylibjpeg-libjpeg"),
         ("pydicom/no_meta.dcm", "not a volume"),
         ("pydicom/dicomdirtests/77654033/CT2", "161 of 165 slices missing"),

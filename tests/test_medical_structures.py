@@ -84,6 +84,7 @@ def test_structures_are_numbered_alike_in_all_cases(folders: tuple[Path, Path]) 
         ("spleen,liver", {1: "spleen", 2: "liver"}),
         ({"liver": 7}, {7: "liver"}),
         ("liver:3,aorta:9", {3: "liver", 9: "aorta"}),
+        ("aorta:2,spleen:2,liver:1", {1: "liver", 2: "aorta // spleen"}),
     ],
 )
 def test_structures_are_chosen_and_numbered_as_asked(
@@ -101,6 +102,46 @@ def test_structures_that_do_not_occur_are_refused(folders: tuple[Path, Path]) ->
     refused(lambda: MedicalDomain(structures="livr").find_cases(*folders), "'livr'", "aorta, liver")
     refused(lambda: MedicalDomain(structures="a,a"), "expected distinct names")
     refused(lambda: MedicalDomain(structures="a:0"), "expected distinct names")
+    # A value that nobody wrote is no wish to join.
+    refused(lambda: MedicalDomain(structures="a,b:1"), "expected distinct names")
+
+
+@pytest.mark.parametrize("form", ["files", "seg", "rtstruct"])
+def test_structures_of_one_value_are_joined(
+    tmp_path: Path, form: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, volume = make_source(tmp_path / "images" / "x", shape=(6, 12, 10))
+    # Left and right overlap each other, the heart overlaps the left, and is smaller than it.
+    squares = {"left": (0.5, 5.5), "right": (4.5, 9.5), "heart": (1.5, 3.5)}
+    masks = {}
+    for name, (low, high) in squares.items():
+        masks[name] = np.zeros(volume.shape, np.uint8)
+        inside = slice(round(low + 0.5), round(high + 0.5))
+        masks[name][inside, inside, 1] = 1
+    labels = tmp_path / "labels"
+    if form == "files":
+        for name, mask in masks.items():
+            save_nifti(labels / "x" / f"{name}.nii.gz", mask, volume.affine)
+    elif form == "seg":
+        write_seg(tmp_path / "images" / "x", masks, labels / "seg.dcm")
+    else:
+        contours = {name: [(1, square(*sides))] for name, sides in squares.items()}
+        write_rtstruct(volume, contours, labels / "rt.dcm")
+    domain = MedicalDomain(structures="left:1,right:1,heart:2")
+    (case,) = domain.find_cases(tmp_path / "images", labels)
+    assert domain.class_names(tmp_path / "images", labels) == {1: "left // right", 2: "heart"}
+    both = masks["left"] | masks["right"]
+    np.testing.assert_array_equal(domain.read(case).label, np.where(masks["heart"], 2, both))
+    # Only what two classes claim is told: the heart's four voxels, not the lungs' one.
+    assert "4 voxels are in several structures" in caplog.text
+    # A run that knows the class by its joined name finds the parts again.
+    trained = MedicalDomain(structures={"left // right": 4, "heart": 2})
+    (case,) = trained.find_cases(tmp_path / "images", labels)
+    assert case.classes == (("heart", 2), ("left", 4), ("right", 4))
+    expected = np.where(masks["heart"], 2, 4 * both)
+    np.testing.assert_array_equal(trained.read(case).label, expected)
+    coarse = trained.with_label(volume, labels / "x" if form == "files" else next(labels.iterdir()))
+    np.testing.assert_array_equal(coarse.label, expected)
 
 
 def test_trained_classes_give_structures_their_values(

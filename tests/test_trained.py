@@ -163,6 +163,32 @@ def test_a_coarse_label_becomes_boxes_with_a_margin(scans: Path) -> None:
     assert np.allclose(prompts[0].boxes, [[1, 2, 12, 14], [12, 6, 22, 17]], atol=1e-3)
 
 
+def test_specks_of_a_coarse_label_are_not_asked_about(
+    scans: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    case = Case("scan_0", scans / "imagesTr" / "scan_0.nii.gz")
+    volume = DOMAIN.read(case)
+    label = np.zeros(volume.shape, np.int32)
+    label[2:8, 2:8, 0] = label[0, 10::2, 0] = label[20:23, 12:18, 0] = 1  # two objects in noise
+    label[10:12, 3, 0] = 2  # all there is of its class on the slice
+    label[5, 5, 1] = label[9, 9:11, 1] = 1
+    path = write_label(volume, label, scans / "coarse.nii.gz")
+    prompts = prompts_of(scans, path, specks=10)
+    assert prompts[0].classes.tolist() == [1, 1, 2]
+    assert sorted(map(tuple, prompts[0].boxes.tolist())) == [
+        (2, 2, 8, 8), (10, 3, 12, 4), (20, 12, 23, 18),
+    ]  # fmt: skip
+    assert prompts[1].boxes.tolist() == [[9, 9, 10, 11]]
+    dropped = len(range(10, 20, 2)) + 1
+    assert f"scan_0: {dropped} specks of fewer than 10 pixels" in caplog.text
+    whole = prompts_of(scans, path, components="whole")
+    assert [len(found) for found in whole.values()] == [2, 1]
+    with pytest.raises(InputError, match="label_min_area=0"):
+        FilePrompts(path, specks=0)
+    with pytest.raises(InputError, match="components 'all'"):
+        FilePrompts(path, components="all")
+
+
 def test_a_margin_ends_at_the_frame(scans: Path) -> None:
     prompts = prompts_of(scans, scans / "labelsTr" / "scan_0.nii.gz", margin=50)
     assert np.allclose(prompts[0].boxes, [[0, 0, 24, 20]] * 2)

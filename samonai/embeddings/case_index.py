@@ -11,6 +11,7 @@ import zarr
 from samonai.domains.base import Case
 from samonai.embeddings.chunks import get_node, require_group
 from samonai.embeddings.store import StoreSection, canonical_json, digest
+from samonai.files import walk_below
 
 _GROUP = "cases"
 
@@ -95,7 +96,7 @@ def _files(path: Path) -> Iterator[Path]:
     if not path.is_dir():
         yield path
         return
-    yield from sorted(file for file in path.rglob("*") if file.is_file())
+    yield from walk_below(path).files
 
 
 def _name(case: Case) -> str:

@@ -71,6 +71,8 @@ def asked_prompts(
     members: Sequence[Path | str] | None = None,
     several: bool = False,
     margin: float = 0.0,
+    specks: int = 1,
+    components: str = "each",
     finding: ObjectFinding | None = None,
 ) -> FilePrompts | NoPrompts:
     """Return what gives each case its prompts when predicting.
@@ -83,6 +85,8 @@ def asked_prompts(
         members: The further decoders of an ensemble.
         several: More than one case is asked about.
         margin: See `FilePrompts`.
+        specks: See `FilePrompts`.
+        components: See `FilePrompts`.
         finding: How objects are found without prompts; None: the class of each pixel is all.
 
     Raises:
@@ -99,8 +103,15 @@ def asked_prompts(
             )
         _check_not_finding(finding)
         _check_prompted(decoders)
-        familiar = Familiarity(decoders)
-        return FilePrompts(boxes, classes, several=several, margin=margin, familiar=familiar)
+        return FilePrompts(
+            boxes,
+            classes,
+            several=several,
+            margin=margin,
+            specks=specks,
+            components=components,
+            familiar=Familiarity(decoders),
+        )
     found = _found_without_prompts(finding, decoders)
     if prompt is None:
         return NoPrompts(finding=found)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from samonai.domains.base import Case, Domain
+from samonai.embeddings.targets import check_components
 from samonai.errors import InputError
 from samonai.inference.familiar import Familiarity
 from samonai.inference.from_labels import prompts_from_label
@@ -25,6 +26,8 @@ class FilePrompts:
         class_names: Label value to name, for files that name classes.
         several: More than one case is asked about: a file must say which boxes are whose.
         margin: Boxes around a label map's components grow by so many pixels on each side.
+        specks: Components of a label map with fewer pixels get no prompt, see `prompts_from_label`.
+        components: What of a scattered label map is asked about, see `embeddings.targets`.
         familiar: Told what kinds of prompts are asked.
 
     Raises:
@@ -38,6 +41,8 @@ class FilePrompts:
         *,
         several: bool = False,
         margin: float = 0.0,
+        specks: int = 1,
+        components: str = "each",
         familiar: Familiarity | None = None,
     ) -> None:
         """Keep what is needed for reading."""
@@ -47,7 +52,15 @@ class FilePrompts:
         if not self.path.exists():
             raise InputError(f"{self.path}: no such file of boxes")
         self.class_names = dict(class_names or {})
-        self.several, self.margin, self.familiar = several, margin, familiar
+        if specks < 1:
+            raise InputError(f"label_min_area={specks}: expected at least 1 pixel")
+        check_components(components)
+        self.several, self.familiar = several, familiar
+        self.policy: dict[str, Any] = {
+            "margin": margin,
+            "specks": specks,
+            "components": components,
+        }
 
     def __call__(self, domain: Domain, case: Case, source: Any) -> dict[int, FramePrompts]:
         """Return a case's prompts by frame index.
@@ -75,7 +88,7 @@ class FilePrompts:
         if shared:
             raise InputError(f"{path}: one label map for several cases; give a folder of them")
         labelled = domain.with_label(source, path)
-        prompts = prompts_from_label(domain, labelled, margin=self.margin)
+        prompts = prompts_from_label(domain, labelled, **self.policy)
         if not prompts:
             raise InputError(f"{path}: the label map is empty, so there is nothing to refine")
         return prompts

@@ -1,5 +1,6 @@
 """Prompts derived from a label map: a reference to measure with, or a coarse one to refine."""
 
+import logging
 import zlib
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -9,12 +10,14 @@ import numpy.typing as npt
 
 from samonai.clicks import interior_pixel
 from samonai.domains.base import Case, Domain
-from samonai.embeddings.targets import build_targets, object_map
+from samonai.embeddings.targets import FrameTargets, build_targets, object_map
 from samonai.errors import InputError
 from samonai.frame import Frame
 from samonai.geometry import FrameGeometry
 from samonai.prompts import FramePrompts
 from samonai.sampling import jitter_boxes
+
+logger = logging.getLogger(__name__)
 
 REGIMES = ("slices", "volume", "clicks", "middle", "middle_click", "keyframes")
 """A box per frame and object; one box per class around the whole structure; one click per frame
@@ -35,6 +38,7 @@ def prompts_from_label(
     seed: int = 0,
     margin: float = 0.0,
     components: str = "each",
+    specks: int = 1,
 ) -> dict[int, FramePrompts]:
     """Derive prompts from the label of a source.
 
@@ -52,6 +56,8 @@ def prompts_from_label(
         seed: Seed of the jitter.
         margin: Boxes grow by so many pixels on each side, as far as the frame goes.
         components: What of a scattered label is an object, see `embeddings.targets`.
+        specks: Objects of fewer pixels get no prompt, unless they are the largest of their class on
+            their frame; the log counts them.
 
     Raises:
         InputError: The regime is not known.
@@ -62,18 +68,7 @@ def prompts_from_label(
         return _clicks(domain, source, min_area, components)
     if regime == "middle_click":
         return _of_middle_frames(_clicks(domain, source, min_area, "largest"))
-    prompts: dict[int, FramePrompts] = {}
-    sizes: dict[int, tuple[int, int]] = {}
-    for index in range(domain.frame_count(source)):
-        frame = domain.frame(source, index)
-        if frame.label is None or not frame.label.any():
-            continue
-        targets = build_targets(frame, min_area, components)
-        if not len(targets.classes):
-            continue
-        boxes = _grown(FrameGeometry(frame.size).boxes_to_frame(targets.boxes), margin, frame.size)
-        prompts[index] = FramePrompts(boxes, targets.classes.astype(np.int64), targets.instances)
-        sizes[index] = frame.size
+    prompts, sizes = _boxes(domain, source, min_area, components, margin, specks)
     key = seed, zlib.crc32(source.source_id.encode())
     if regime == "volume":
         return _around_structures(prompts, sizes, box_jitter, key)
@@ -114,6 +109,33 @@ class LabelPrompts:
         return asdict(self)
 
 
+def _boxes(
+    domain: Domain, source: Any, min_area: int, components: str, margin: float, specks: int
+) -> tuple[dict[int, FramePrompts], dict[int, tuple[int, int]]]:
+    """Put a box around each object of each frame; return boxes and the size of frames by index."""
+    prompts: dict[int, FramePrompts] = {}
+    sizes: dict[int, tuple[int, int]] = {}
+    left_out = 0
+    for index in range(domain.frame_count(source)):
+        frame = domain.frame(source, index)
+        if frame.label is None or not frame.label.any():
+            continue
+        targets = build_targets(frame, min_area, components)
+        if not len(targets.classes):
+            continue
+        boxes = _grown(FrameGeometry(frame.size).boxes_to_frame(targets.boxes), margin, frame.size)
+        found = FramePrompts(boxes, targets.classes.astype(np.int64), targets.instances)
+        kept = _without_specks(targets, specks)
+        left_out += len(found) - len(kept)
+        prompts[index], sizes[index] = found[kept], frame.size
+    if left_out:
+        logger.warning(
+            "%s: %d specks of fewer than %d pixels in the label map are not asked about",
+            *(source.source_id, left_out, specks),
+        )
+    return prompts, sizes
+
+
 def _clicks(domain: Domain, source: Any, min_area: int, components: str) -> dict[int, FramePrompts]:
     """Put a click into each object of each frame."""
     prompts: dict[int, FramePrompts] = {}
@@ -136,6 +158,15 @@ def _interior_clicks(frame: Frame, min_area: int, components: str) -> FramePromp
     nowhere = np.full((len(classes), 4), np.nan, np.float32)
     labels = np.ones((len(classes), 1), np.int64)
     return FramePrompts(nowhere, classes, instances, np.ascontiguousarray(points), labels)
+
+
+def _without_specks(targets: FrameTargets, specks: int) -> npt.NDArray[np.int64]:
+    """Return the rows of objects of enough pixels, and of the largest of each class."""
+    kept = targets.areas >= specks
+    for value in np.unique(targets.classes[~kept]):
+        rows = np.flatnonzero(targets.classes == value)
+        kept[rows[targets.areas[rows].argmax()]] = True
+    return np.flatnonzero(kept)
 
 
 def _grown(

@@ -16,6 +16,7 @@ from samonai.domains.base import Domain, Exporter, LabelFacts
 from samonai.errors import InputError
 from samonai.inference.calibration import CalibrationMetrics
 from samonai.inference.cases import CaseItem
+from samonai.inference.claims import Claims
 from samonai.inference.inferer import Automatic, SourceInferer, box_scores
 from samonai.inference.measures import Measure, VolumeMeasure
 from samonai.sam.decoder_file import load_decoder
@@ -206,11 +207,21 @@ class LabelWriter:
         self.folder, self.domain, self.ending = Path(folder), domain, ending
         self.formats, self.measure, self.facts = tuple(formats), measure, facts
         self.written: list[Path] = []
+        self.claims = Claims(self.folder)
         _check_formats(domain, ending, self.formats, measure)
 
     def attach(self, engine: Engine) -> None:
         """Listen to the evaluator."""
+        engine.add_event_handler(Events.ITERATION_STARTED, self.started)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def started(self, engine: Engine) -> None:
+        """Make sure that nothing of another source is overwritten, before anything is computed.
+
+        Raises:
+            InputError: Files of the case's name are there and not of its source.
+        """
+        self.claims.claim(engine.state.batch.case)
 
     def __call__(self, engine: Engine) -> None:
         """Write the label map that was just predicted."""

@@ -17,6 +17,7 @@ from samonai.domains.medical.label_matching import (
 from samonai.domains.medical.reader import ENDINGS, source_name, strip_ending
 from samonai.domains.medical.structures import holds_dicom
 from samonai.errors import InputError
+from samonai.files import files_below
 
 logger = logging.getLogger(__name__)
 
@@ -156,7 +157,7 @@ def _volumes(folder: Path, structures: bool = False) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in _visible(folder):
         if path.is_dir() and not (
-            any(is_dicom_file(file) for file in _files(path))
+            any(is_dicom_file(file) for file in files_below(path))
             or (structures and any(_is_volume_name(file) for file in _visible(path)))
         ):
             continue
@@ -169,10 +170,6 @@ def _volumes(folder: Path, structures: bool = False) -> dict[str, Path]:
             )
         found[stem] = path
     return found
-
-
-def _files(folder: Path) -> Iterable[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.is_file())
 
 
 def _holds_dicom_files(folder: Path) -> bool:

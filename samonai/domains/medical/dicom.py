@@ -13,7 +13,7 @@ from samonai.domains.medical.dicom_grid import Grid, Plane, series_grid
 from samonai.domains.medical.dicom_pet import suv_factor
 from samonai.domains.medical.dicom_pixels import Values, check_pixels, decode, slice_values
 from samonai.domains.medical.dicom_slices import Slice, groups_by_position, sort_slices
-from samonai.domains.medical.dicom_stacks import Stack, choose_stack
+from samonai.domains.medical.dicom_stacks import Stack, check_positions, choose_stack
 from samonai.domains.medical.volume import (
     FormatFacts,
     RawVolume,
@@ -57,6 +57,7 @@ def _read(path: Path, options: ReadOptions) -> RawVolume:
     logged = f"series {stack.uid}"
     for header in stack.headers():
         check_pixels(header)
+    check_positions(stack)
     _warn_of_pictures(stack, logged)
     decoded = _Decoded()
     slices = _without_duplicates(stack, decoded, where)

@@ -20,6 +20,7 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import UID
 
 from samonai.errors import InputError
+from samonai.files import Below, check_readable, walk_below
 
 logger = logging.getLogger(__name__)
 
@@ -136,18 +137,19 @@ def find_headers(path: Path) -> list[Header]:
     """Read the headers of all scans in a file or folder.
 
     Args:
-        path: A DICOM file, or a folder searched through all its levels.
+        path: A DICOM file, or a folder searched through all its levels, links followed.
 
     Returns:
         One header per image file, in the order of paths. Other files are counted in the log.
 
     Raises:
-        InputError: When there is none, or one is damaged.
+        InputError: When there is none, or one is damaged or cannot be read.
     """
-    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file())
+    found = Below([path], [], []) if path.is_file() else walk_below(path)
+    check_readable(found)
     headers: list[Header] = []
-    skipped: Counter[str] = Counter()
-    for file in files:
+    skipped = Counter({"links that lead nowhere": len(found.broken)} if found.broken else {})
+    for file in found.files:
         header = None if file.name.upper() == "DICOMDIR" else read_header(file)
         if header is None:
             skipped["not DICOM"] += 1
@@ -167,10 +169,14 @@ def read_header(file: Path) -> Header | None:
     """Read one file's elements up to the pixels; None when it is not DICOM.
 
     Raises:
-        InputError: When the file is DICOM but damaged or without what decoding needs.
+        InputError: When the file cannot be read, or is DICOM but damaged or without what decoding
+            needs.
     """
-    with file.open("rb") as stream:
-        preamble = stream.read(132)[128:] == b"DICM"
+    try:
+        with file.open("rb") as stream:
+            preamble = stream.read(132)[128:] == b"DICM"
+    except PermissionError:
+        raise InputError(f"{file}: the file cannot be read; check its permissions") from None
     _refuse_deflate_bomb(file, preamble)
     try:
         dataset = pydicom.dcmread(file, stop_before_pixels=True, force=not preamble)

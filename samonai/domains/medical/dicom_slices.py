@@ -101,9 +101,14 @@ def slices_of(header: Header) -> list[Slice]:
 
 
 def is_placed(header: Header) -> bool:
-    """Say whether a file tells where it lies in the patient; projections and screenshots do not."""
+    """Say whether a file tells where its slices lie in the patient.
+
+    Projections and screenshots do not, nor do several frames with one position.
+    """
     if "PerFrameFunctionalGroupsSequence" in header.dataset:
         return True
+    if header.number("NumberOfFrames", 1) != 1:
+        return False
     return bool(header.value("ImagePositionPatient") and header.value("ImageOrientationPatient"))
 
 

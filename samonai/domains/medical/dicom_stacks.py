@@ -33,8 +33,10 @@ _SPLITTING_KEYWORDS = (
     "AcquisitionTime",
     "ContentTime",
 )
-# Without positions these are scans whose geometry was lost; all else are pictures by themselves.
+# Without positions these are scans whose geometry was lost; all else are pictures by themselves,
+# and so is a single image of a gamma camera.
 _SCANNERS = frozenset({"CT", "MR", "PT", "NM"})
+_PROJECTS = "NM"
 _LISTED = 12
 
 
@@ -96,6 +98,33 @@ def choose_stack(
     if len(chosen) == 1:
         return next(iter(chosen.values()))
     raise InputError(f"{path}: {_what_is_there(named, series, bool(chosen))}")
+
+
+def check_positions(stack: Stack) -> None:
+    """Refuse a stack whose slices do not say where they lie, though what made them measures it.
+
+    Asked of the stack that is to be read: a screenshot beside a scan is left out.
+
+    Raises:
+        InputError: A scanner's slices have no positions, or pictures no order.
+    """
+    if stack.placed:
+        return
+    several = len(stack.slices) > 1
+    where = f"{stack.first.path}: series {stack.uid}"
+    modality = stack.first.text("Modality")
+    if modality in _SCANNERS and (several or modality != _PROJECTS):
+        what = "its frames do not say" if stack.slices[0].frame is not None else "nothing says"
+        raise InputError(
+            f"{where}: no ImagePositionPatient and ImageOrientationPatient, so {what} where they "
+            "lie in the body; export the series again"
+        )
+    numbers = _instance_numbers(stack.slices)
+    if stack.slices[0].frame is None and len(set(numbers)) < len(numbers):
+        raise InputError(
+            f"{where}: pictures without ImagePositionPatient whose InstanceNumber does not tell "
+            "their order; export the series again"
+        )
 
 
 def _what_is_there(named: dict[str, Stack], series: str | None, several: bool) -> str:
@@ -202,15 +231,16 @@ def _as_pictures(slices: list[Slice]) -> list[Slice]:
     """Stack pictures without a position in the order of their numbers."""
     if slices[0].frame is not None or len(slices) == 1:
         return slices
-    header = slices[0].header
-    numbers = [each.header.number("InstanceNumber", -1) for each in slices]
-    if header.text("Modality") in _SCANNERS or len(set(numbers)) < len(numbers):
-        raise InputError(f"{header.path}: no ImagePositionPatient; export the series again")
+    numbers = _instance_numbers(slices)
     ordered = sorted(zip(numbers, slices, strict=True), key=lambda pair: pair[0])
     return [
         replace(each, position=np.array([0.0, 0.0, float(number)]))
         for number, (_, each) in enumerate(ordered)
     ]
+
+
+def _instance_numbers(slices: list[Slice]) -> list[int]:
+    return [each.header.number("InstanceNumber", -1) for each in slices]
 
 
 def _placed_stacks(stacks: list[Stack]) -> list[Stack]:

@@ -26,7 +26,7 @@ from samonai.domains.medical.labels import read_label
 from samonai.domains.medical.outputs import FORMATS, write_outputs
 from samonai.domains.medical.points import holds_points, prompts_on_slices, read_points
 from samonai.domains.medical.reader import read_raw, read_volume
-from samonai.domains.medical.structures import parse_structures
+from samonai.domains.medical.structures import class_names_of, parse_structures
 from samonai.domains.medical.volume import ReadOptions, Volume, format_shape
 from samonai.domains.medical.writer import default_ending, write_label, write_values
 from samonai.domains.merging import FrameMaps, FrameMerger
@@ -59,8 +59,9 @@ class MedicalDomain:
         suv: PET in SUV by body weight: True demands it, False leaves the stored unit, None
             converts where the headers allow it.
         structures: For labels that are named structures: which to take, and their label values
-            ("liver,spleen" counts from 1, "liver:3,spleen:7" says them; a list or a mapping does
-            too). By default all that occur in the data set, counted in alphabetical order.
+            ("liver,spleen" counts from 1, "liver:3,spleen:7" says them, and one value for several
+            joins them; a list or a mapping does too). By default all that occur in the data set,
+            counted in alphabetical order.
         case_map: A CSV file that gets the name behind each pseudonym; None writes none.
         crop: What slices show: "none" of it is left out, the "body", or what each "prompt" asks
             for; see `crop`.
@@ -166,7 +167,7 @@ class MedicalDomain:
     ) -> dict[int, str] | None:
         """Return the names that structures have, or that a dataset.json gives, or None."""
         classes = next((case.classes for case in self.find_cases(images, labels)), ())
-        return {value: name for name, value in classes} or read_class_names(images, labels)
+        return class_names_of(dict(classes)) or read_class_names(images, labels)
 
     def fit(self, cases: Sequence[Case]) -> None:
         """Measure nothing: every volume has its own range.

@@ -16,6 +16,7 @@ from samonai.domains.medical.structures import (
     number_structures,
 )
 from samonai.errors import InputError
+from samonai.files import files_below
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ def label_objects(labels: Path) -> list[LabelObject]:
     if labels.is_file():
         found = None if labels.name.lower().endswith(ENDINGS) else label_object(labels)
         return [] if found is None else [found]
-    files = [path for path in sorted(labels.rglob("*")) if path.is_file()]
+    files = files_below(labels)
     if any(path.name.lower().endswith(ENDINGS) for path in files):
         return []
     return [found for path in files if (found := label_object(path)) is not None]
@@ -34,8 +35,8 @@ def label_objects(labels: Path) -> list[LabelObject]:
 def holds_labels_only(folder: Path) -> bool:
     """Say whether all DICOM files of a folder are DICOM-SEG and RTSTRUCT objects: it is no scan."""
     labels = 0
-    for path in sorted(folder.rglob("*")):
-        if not path.is_file() or not holds_dicom(path):
+    for path in files_below(folder):
+        if not holds_dicom(path):
             continue
         if label_object(path) is None:
             return False
@@ -120,7 +121,7 @@ def _series_of(path: Path) -> set[str]:
 
     uids: set[str] = set()
     with quiet():
-        for file in [path] if path.is_file() else sorted(path.rglob("*")):
+        for file in [path] if path.is_file() else files_below(path):
             try:
                 header = pydicom.dcmread(file, specific_tags=["SeriesInstanceUID", "Rows"])
             except Exception:  # reading the case says what is wrong with the file

@@ -16,6 +16,7 @@ from samonai.domains.medical.structures import (
     label_object,
     number_structures,
     object_masks,
+    with_parts,
 )
 from samonai.domains.medical.volume import (
     RawVolume,
@@ -26,6 +27,7 @@ from samonai.domains.medical.volume import (
     same_grid,
 )
 from samonai.errors import InputError
+from samonai.files import files_below
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +61,7 @@ def read_label(
     found = find_structures(path)
     if found:
         names = [name for name, _ in found]
-        values = dict(structures) if structures else number_structures(names, {})
+        values = with_parts(structures, names) if structures else number_structures(names, {})
         label = combine(_masks(found, reference, prefer), values, reference.shape, str(path))
         if not label.any():
             logger.warning("%s: none of the structures is there", reference.source_id)
@@ -84,7 +86,7 @@ def find_structures(path: Path) -> list[tuple[str, Path | LabelObject]]:
     volumes = [each for each in files if each.name.lower().endswith(ENDINGS)]
     if volumes:
         return [(strip_ending(each.name), each) for each in volumes]
-    objects = (label_object(each) for each in sorted(path.rglob("*")) if each.is_file())
+    objects = (label_object(each) for each in files_below(path))
     return [(name, found) for found in objects if found is not None for name in found.names]
 
 

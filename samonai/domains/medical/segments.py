@@ -9,13 +9,15 @@ import colorsys
 import csv
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from samonai.domains.medical.structures import JOINED
 
 Colour = tuple[int, int, int]
 
@@ -106,7 +108,13 @@ def segment_of(value: int, name: str | None = None) -> Segment:
 
 
 def segment_code(name: str) -> SegmentCode:
-    """Return the code of a structure's name; case, spaces and the side's place do not matter."""
+    """Return the code of a structure's name; case, spaces and the side's place do not matter.
+
+    Several structures of one type that are one class (both lungs) have its code, without a side.
+    """
+    parts = {segment_code(part) for part in name.split(JOINED)} if JOINED in name else set()
+    if len({(part.category, part.type) for part in parts}) == 1:
+        return replace(parts.pop(), side=None)
     words = [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word]
     table = _table()
     if (found := table.get("_".join(words))) is not None:

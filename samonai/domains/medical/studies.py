@@ -4,6 +4,7 @@ Only headers are read, and what cannot be read becomes a case all the same: read
 """
 
 import hashlib
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +17,9 @@ from samonai.domains.medical.dataset import is_dicom_file
 from samonai.domains.medical.dicom_files import not_a_scan, quiet, read_header
 from samonai.domains.medical.reader import ENDINGS, strip_ending
 from samonai.errors import InputError
+from samonai.files import walk_below
+
+logger = logging.getLogger(__name__)
 
 # Files with these endings are taken for DICOM even when their content is not.
 _DICOM_ENDINGS = frozenset({"", ".dcm", ".dicom", ".ima"})
@@ -61,7 +65,8 @@ def find_studies(root: Path | str) -> tuple[list[Case], dict[str, str]]:
     """List the scans of an archive.
 
     Args:
-        root: A folder searched through all its levels; links to folders are not followed.
+        root: A folder searched through all its levels; links to other folders are followed, each
+            folder once.
 
     Returns:
         One case per volume file and per DICOM series, sorted by id, and what was left out: id to
@@ -74,10 +79,12 @@ def find_studies(root: Path | str) -> tuple[list[Case], dict[str, str]]:
     root = Path(root)
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; an archive is a folder of studies")
-    volumes, dicom = _files(root)
+    volumes, dicom, unreadable = _files(root)
     series = _series_of(dicom)
     shared = Counter(found.folder for found in series)
     cases = [Case(_name(strip_ending(_id(path, root))), path) for path in volumes]
+    # Reading these says that they cannot be read.
+    cases += [Case(_name(_id(path, root)), path) for path in unreadable]
     left_out: dict[str, str] = {}
     for found in series:
         name = _name(_id(found.folder, root))
@@ -92,20 +99,27 @@ def find_studies(root: Path | str) -> tuple[list[Case], dict[str, str]]:
     return sorted(_unique(cases, root), key=lambda case: case.case_id), left_out
 
 
-def _files(root: Path) -> tuple[list[Path], list[Path]]:
-    """Return the volume files of an archive, and those that are or may be DICOM."""
+def _files(root: Path) -> tuple[list[Path], list[Path], list[Path]]:
+    """Return volume files, those that are or may be DICOM, and folders that cannot be read."""
     volumes, dicom = [], []
-    for folder, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(folder, name)
-            if name.startswith(".") or name.upper() == "DICOMDIR":
-                continue
-            if name.lower().endswith(ENDINGS):
-                volumes.append(path)
-            elif path.suffix.lower() in _DICOM_ENDINGS or is_dicom_file(path):
-                dicom.append(path)
-    return volumes, dicom
+    found = walk_below(root, hidden=False)
+    if found.broken:
+        logger.warning("left out %d links that lead nowhere", len(found.broken))
+    for path in found.files:
+        if path.name.startswith(".") or path.name.upper() == "DICOMDIR":
+            continue
+        if path.name.lower().endswith(ENDINGS):
+            volumes.append(path)
+        elif path.suffix.lower() in _DICOM_ENDINGS or _may_be_dicom(path):
+            dicom.append(path)
+    return volumes, dicom, found.unreadable
+
+
+def _may_be_dicom(path: Path) -> bool:
+    try:
+        return is_dicom_file(path)
+    except InputError:  # reading it says why it cannot be read
+        return True
 
 
 def _series_of(files: list[Path]) -> list[_Series]:
