@@ -5,10 +5,10 @@
     python -m benchmarks.satellite large [--side 40000] [--folder DIR]
 
 `offsets` predicts a scene with its tiles moved by several offsets and compares the class maps away
-from nodata. `moved` asks a model about the same objects in one tile and in that tile moved: no seam
-is there, so what differs is the model's. `large` writes a scene of which a few tiles show
-something, predicts it through the command in a process of its own, and reports the process's peak
-memory and time.
+from nodata, with each other and with labels. `moved` asks a model about the same objects in one
+tile and in that tile moved: no seam is there, so what differs is the model's. `large` writes a
+scene of which a few tiles show something, predicts it through the command in a process of its own,
+and reports the process's peak memory and time.
 """
 
 import argparse
@@ -72,7 +72,15 @@ def offsets(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 for value in np.unique(one[known & (one > 0)]).tolist()
             },
         }
-    return {"scene": asked.input.name, "iou": pairs}
+    found = {"scene": asked.input.name, "iou": pairs}
+    if asked.labels:
+        source = SatelliteDomain().read(Case(asked.input.stem, asked.input, asked.labels))
+        true = source.label > 0
+        found["iou with labels"] = {
+            offset: _iou(read[read != nodata] > 0, true[read != nodata])
+            for offset, (read, nodata) in maps.items()
+        }
+    return found
 
 
 def moved(asked: argparse.Namespace, _: Path) -> dict[str, Any]:
@@ -212,6 +220,7 @@ def _parser() -> argparse.ArgumentParser:
     two = subjects.add_parser("offsets", help="agreement of predictions at several offsets")
     two.add_argument("--input", type=Path, required=True)
     two.add_argument("--boxes", type=Path, help="vector file; none: the run's semantic head")
+    two.add_argument("--labels", type=Path, help="vector file or mask to measure both against")
     two.add_argument("--offsets", type=int, nargs="+", default=[0, 97, 211])
     alone = subjects.add_parser("moved", help="agreement of one tile and the tile moved")
     alone.add_argument("--input", type=Path, required=True)

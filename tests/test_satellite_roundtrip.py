@@ -36,6 +36,7 @@ def test_labels_come_back_exactly(data: st.DataObject) -> None:
     tile = data.draw(st.integers(24, 48), "tile")
     overlap = data.draw(st.integers(0, tile // 2), "overlap")
     offset = data.draw(st.integers(0, 40), "offset")
+    fitted = data.draw(st.booleans(), "scale of a training set")  # fills small rasters up
     crs, transform = PLACES[data.draw(st.sampled_from(sorted(PLACES)), "place")]
     seed = data.draw(st.integers(0, 99), "seed")
     rng = np.random.default_rng(seed)
@@ -48,7 +49,7 @@ def test_labels_come_back_exactly(data: st.DataObject) -> None:
             Path(folder) / "scene.tif", image, crs=crs, transform=transform, nodata=0
         )
         mask = write_raster(Path(folder) / "m.tif", label[None], crs=crs, transform=transform)
-        domain = SatelliteDomain(tile=tile, overlap=overlap, offset=offset)
+        domain = SatelliteDomain(tile=tile, overlap=overlap, offset=offset, fitted=fitted)
         source = domain.read(Case("scene", path, mask))
         frames = [domain.frame(source, index) for index in range(domain.frame_count(source))]
 

@@ -42,6 +42,7 @@ def test_train_evaluate_and_predict(tiny_network: "SamNetwork", tmp_path: Path) 
 
     assert run.metadata.domain == "satellite"
     assert run.metadata.domain_settings["tile"] == "32px"
+    assert run.metadata.domain_settings["resolution"] == 0.0156  # 32 pixels of 0.5 m are 1024
     assert len(run.metadata.training["val_cases"]) == 1
     assert {"iou", "boundary_f1", "instance_f1"} <= set(metrics["summary"])
     assert metrics["cases"][0]["reference_objects"] == 2

@@ -37,6 +37,11 @@ class Window:
         """Return what cuts the window out of an array of the whole."""
         return slice(self.row, self.bottom), slice(self.column, self.right)
 
+    @property
+    def shown(self) -> tuple[slice, slice]:
+        """Return what cuts the window out of a frame that begins where it begins."""
+        return slice(self.height), slice(self.width)
+
     def within(self, outer: "Window") -> tuple[slice, slice]:
         """Return what cuts the window out of an array of `outer`, which holds it."""
         row, column = self.row - outer.row, self.column - outer.column

@@ -19,9 +19,10 @@ from samonai.domains.satellite.merger import TileMaps, TileMerger
 from samonai.domains.satellite.prediction import RasterPrediction
 from samonai.domains.satellite.prompts import read_prompts
 from samonai.domains.satellite.raster import Raster, read_raster, sample_raster
+from samonai.domains.satellite.scale import filled_up
 from samonai.domains.satellite.scratch import ScratchRaster
 from samonai.domains.satellite.settings import RasterSettings
-from samonai.domains.satellite.tiles import Length, blocks
+from samonai.domains.satellite.tiles import blocks
 from samonai.domains.satellite.writer import (
     DEFAULT_FORMATS,
     FORMATS,
@@ -29,10 +30,9 @@ from samonai.domains.satellite.writer import (
     write_label,
     write_map,
 )
-from samonai.domains.tiles import TileGrid, Window
+from samonai.domains.tiles import Window
 from samonai.errors import InputError
 from samonai.frame import Frame, FrameLocation
-from samonai.geometry import LONG_SIDE
 from samonai.prompts import FramePrompts
 
 logger = logging.getLogger(__name__)
@@ -90,8 +90,9 @@ class SatelliteDomain(RasterSettings):
     def fit(self, cases: Sequence[Case]) -> None:
         """Measure over the training set what is the same for all its rasters, and keep it.
 
-        These are the range of values, where rasters share one, and the names of the classes,
-        where the labels hold names. What the settings say already stays.
+        These are the range of values, where rasters share one, the scale at which they are seen,
+        and the names of the classes, where the labels hold names. What the settings say already
+        stays.
         """
         if self.scaling.ranges is None and self.scaling.mode in ("auto", "set"):
             files = dict.fromkeys(case.image for case in cases)
@@ -107,6 +108,7 @@ class SatelliteDomain(RasterSettings):
                 ranges = joined.percentiles(self.scaling.lower, self.scaling.upper)
                 self.scaling = replace(self.scaling, ranges=ranges)
                 logger.info("values %s become black to white", ranges)
+        self.fit_scale([self._part(self._raster(case), case) for case in cases])
         field = self.options.class_field
         if field is not None and self.options.classes is None:
             paths = {case.label for case in cases if case.label is not None}
@@ -126,8 +128,7 @@ class SatelliteDomain(RasterSettings):
         raster = replace(raster, source_id=case.case_id)
         if case.label is not None:
             raster = self.with_label(raster, case.label)
-        if case.part is not None:
-            raster = replace(raster, window=self._blocks(raster)[case.part])
+        raster = self._part(raster, case)
         self.grid(raster)
         return raster
 
@@ -148,16 +149,6 @@ class SatelliteDomain(RasterSettings):
         if label.shape != source.size:
             raise ValueError(f"label {label.shape} for a raster of {source.size} pixels")
         return replace(source, labels=labels.ArrayLabels(source.window, label))
-
-    def grid(self, source: Raster) -> TileGrid:
-        """Return the tiles of a raster."""
-        if self.resolution is not None:
-            length = Length(self.resolution * LONG_SIDE, "m")
-            tile = length.pixels(source.ground, "resolution")
-        else:
-            tile = self.tile.pixels(source.ground, "tile")
-        overlap = self.overlap.pixels(source.ground, "overlap")
-        return TileGrid(source.size, tile, overlap, (self.offset, self.offset))
 
     def maps(self, source: Raster, prediction: Any = None) -> LabelMaps:
         """Return a prediction, or the raster's own label, as whole arrays."""
@@ -181,28 +172,35 @@ class SatelliteDomain(RasterSettings):
         """Cut one tile, its label and valid mask with it.
 
         Returns:
-            The tile as (H, W), in the file's own pixels; black where nothing is valid.
+            The tile as (H, W), in the file's own pixels; black where nothing is valid. Below and
+            at the right of a raster that is smaller than a tile, nothing is, see `scale`.
         """
-        part = self.grid(source).window(index)
+        grid = self.grid(source)
+        part = grid.window(index)
         values, valid = source.read(part)
         image = source.picture(values)
         image[~valid] = 0
         read = source.read_label(part)
         if read is not None and read.known is not None:
             valid = valid & read.known
+        size = self.frame_size(grid, part)
+        valid = filled_up(valid, size)
+        label, instances = (None, None) if read is None else (read.label, read.instances)
         return Frame(
-            image=image,
+            image=filled_up(image, size),
             location=FrameLocation(source.source_id, index, (part.row, part.column)),
-            label=None if read is None else read.label,
+            label=None if label is None else filled_up(label, size),
             valid=None if valid.all() else valid,
-            instances=None if read is None else read.instances,
+            instances=None if instances is None else filled_up(instances, size),
         )
 
     def merge(
         self, source: Raster, frame_labels: Mapping[int, npt.NDArray[np.integer]]
     ) -> npt.NDArray[np.integer]:
         """Put tiles' labels back on the raster's grid; where they overlap, the heaviest counts."""
-        return self.grid(source).merge(frame_labels, source.source_id)
+        grid = self.grid(source)
+        parts = {n: label[grid.window(n).shown] for n, label in frame_labels.items()}
+        return grid.merge(parts, source.source_id)
 
     def merger(self, source: Raster) -> Merger:
         """Return what blends the tiles' scores and joins objects across their borders."""
@@ -287,6 +285,11 @@ class SatelliteDomain(RasterSettings):
             nodata=self.nodata,
             any_driver=self.any_driver,
         )
+
+    def _part(self, raster: Raster, case: Case) -> Raster:
+        if case.part is None:
+            return raster
+        return replace(raster, window=self._blocks(raster)[case.part])
 
     def _blocks(self, raster: Raster) -> dict[str, Window]:
         assert self.block is not None

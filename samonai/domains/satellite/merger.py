@@ -44,7 +44,10 @@ class TileMerger:
     ) -> None:
         """Take the scores of one tile."""
         tile = frame.location.index
-        self._flush(self._grid.window(tile).row)
+        window = self._grid.window(tile)
+        self._flush(window.row)
+        # A frame may be larger than its tile, see `scale`.
+        scores = scores[:, *window.shown]
         if prompts.object_ids is None:
             if self._layers is None:
                 self._layers = ClassLayers(self._grid)
@@ -81,7 +84,9 @@ class TileMaps:
     def add(self, frame: Frame, values: npt.NDArray[np.float32]) -> None:
         """Take the values of one tile."""
         tile = frame.location.index
-        self._flush(self._grid.window(tile).row)
+        window = self._grid.window(tile)
+        self._flush(window.row)
+        values = values[window.shown]
         self._layers.add(tile, values[None], np.ones(1, np.int64))
 
     def finish(self) -> ScratchRaster:

@@ -1,14 +1,21 @@
 """Settings of the satellite domain: what is done to rasters and labels, as JSON values."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from samonai.domains.label_map import parse_label_map
 from samonai.domains.satellite.features import FeatureOptions
 from samonai.domains.satellite.polygons import PolygonOptions
+from samonai.domains.satellite.raster import Raster
+from samonai.domains.satellite.scale import frame_size, set_scale, tile_near
 from samonai.domains.satellite.scaling import Scaling, parse_ranges
 from samonai.domains.satellite.tiles import Length
+from samonai.domains.tiles import TileGrid, Window
 from samonai.errors import InputError
+from samonai.geometry import LONG_SIDE
+
+logger = logging.getLogger(__name__)
 
 # Prediction takes from the run what is not said, so its configuration has no defaults whose types
 # could be checked; and a text such as "no" would be true.
@@ -16,7 +23,7 @@ _NUMBERS = (
     *("resolution", "lower", "upper", "nodata", "point_radius", "simplify"),
     "polygon_min_area",
 )
-_FLAGS = ("instances", "any_driver", "right_angles")
+_FLAGS = ("instances", "any_driver", "fitted", "right_angles")
 
 
 class RasterSettings:
@@ -25,8 +32,9 @@ class RasterSettings:
     Args:
         tile: Side of a tile: pixels ("512") or metres on the ground ("200m").
         resolution: Metres on the ground per pixel of the model's 1024 pixel image; replaces
-            `tile`, so that rasters of several resolutions are seen at one.
-        overlap: What neighbouring tiles share, in pixels or metres.
+            `tile`, so that all rasters are seen at one scale, small ones too. `fit` measures it
+            where it is not said.
+        overlap: What neighbouring tiles share, in pixels, metres, or as a share of a tile.
         offset: Rows and columns that the inner tiles are moved by, in pixels.
         block: Each raster becomes several cases of about this size (pixels or metres), so that
             parts of one scene can be held out; None: a raster is a case.
@@ -44,6 +52,8 @@ class RasterSettings:
         label_map: Stored mask value to class: "255:1".
         instances: Whether each vector feature is an object of its own; else touching ones join.
         any_driver: Let GDAL read all its formats, the network and other files included.
+        fitted: `tile` and `resolution` say the same of a training set, so that the first stands
+            for the second where a raster has no CRS.
         simplify: See `PolygonOptions`, as for the next two; these change no pixel and are no
             part of `settings`.
         right_angles: See `PolygonOptions`.
@@ -54,7 +64,7 @@ class RasterSettings:
         self,
         tile: str | int = "512",
         resolution: float | None = None,
-        overlap: str | int = "128",
+        overlap: str | int = "25%",
         offset: int = 0,
         block: str | int | None = None,
         bands: str | None = None,
@@ -71,6 +81,7 @@ class RasterSettings:
         label_map: Mapping[Any, Any] | str | None = None,
         instances: bool = True,
         any_driver: bool = False,
+        fitted: bool = False,
         simplify: float = 0.0,
         right_angles: bool = False,
         polygon_min_area: float = 0.0,
@@ -82,11 +93,11 @@ class RasterSettings:
             _check(name, given[name], (bool,), "true or false")
         _check("offset", offset, (int,), "a whole number of pixels")
         self.tile = Length.parse(tile, "tile")
-        self.overlap = Length.parse(overlap, "overlap")
+        self.overlap = Length.parse(overlap, "overlap", share=True)
         self.block = None if block in (None, "") else Length.parse(block, "block")
         if resolution is not None and not resolution > 0:
             raise InputError(f"resolution={resolution!r}: expected metres per pixel above 0")
-        self.resolution, self.offset = resolution, offset
+        self.resolution, self.offset, self.fitted = resolution, offset, fitted
         self.bands = None if bands in (None, "") else str(bands)
         self.scaling = Scaling(scaling, lower, upper, parse_ranges(ranges))
         self.nodata = nodata
@@ -107,11 +118,11 @@ class RasterSettings:
         """Return what rebuilds this domain: `SatelliteDomain(**settings)`, as JSON values."""
         options, ranges = self.options, self.scaling.ranges
         return {
-            "tile": f"{self.tile.value:g}{self.tile.unit}",
+            "tile": str(self.tile),
             "resolution": self.resolution,
-            "overlap": f"{self.overlap.value:g}{self.overlap.unit}",
+            "overlap": str(self.overlap),
             "offset": self.offset,
-            "block": None if self.block is None else f"{self.block.value:g}{self.block.unit}",
+            "block": None if self.block is None else str(self.block),
             "bands": self.bands,
             "scaling": self.scaling.mode,
             "lower": self.scaling.lower,
@@ -126,7 +137,39 @@ class RasterSettings:
             "label_map": {str(stored): wanted for stored, wanted in self.label_map.items()},
             "instances": self.instances,
             "any_driver": self.any_driver,
+            "fitted": self.fitted,
         }
+
+    def grid(self, source: Raster) -> TileGrid:
+        """Return the tiles of a raster."""
+        if self.resolution is not None and (source.ground is not None or not self.fitted):
+            length = Length(self.resolution * LONG_SIDE, "m")
+            tile = length.pixels(source.ground, "resolution")
+        else:
+            tile = self.tile.pixels(source.ground, "tile")
+        if self._keeps_scale:
+            tile = tile_near(tile, source.size)
+        overlap = self.overlap.pixels(source.ground, "overlap", tile)
+        return TileGrid(source.size, tile, overlap, (self.offset, self.offset))
+
+    def frame_size(self, grid: TileGrid, part: Window) -> tuple[int, int]:
+        """Return the (H, W) of the frame that shows a tile, at least the tile's own."""
+        return frame_size(grid, part) if self._keeps_scale else (part.height, part.width)
+
+    def fit_scale(self, sources: Sequence[Raster]) -> None:
+        """Keep at which scale most tiles of a training set are seen."""
+        if self.fitted or not sources:
+            return
+        grids = [self.grid(source) for source in sources]
+        side, self.resolution = set_scale(sources, grids, self.resolution)
+        if self.tile.unit == "px":
+            self.tile, self.fitted = Length(side, "px"), True
+        if self.resolution is not None:
+            logger.info("a pixel of the model is %g m on the ground", self.resolution)
+
+    @property
+    def _keeps_scale(self) -> bool:
+        return self.fitted or self.resolution is not None
 
 
 def _check(name: str, value: Any, kinds: tuple[type, ...], wanted: str) -> None:

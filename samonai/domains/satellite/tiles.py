@@ -7,45 +7,65 @@ from dataclasses import dataclass
 from samonai.domains.tiles import Window
 from samonai.errors import InputError
 
-_LENGTH = re.compile(r"^\s*(?P<value>\d+(?:\.\d+)?)\s*(?P<unit>m|px)?\s*$")
+_LENGTH = re.compile(r"^\s*(?P<value>\d+(?:\.\d+)?)\s*(?P<unit>m|px|%)?\s*$")
 
 
 @dataclass(frozen=True)
 class Length:
-    """A length on the ground or in pixels.
+    """A length on the ground, in pixels, or a share of another one.
 
     Attributes:
         value: How many.
-        unit: "m" for metres on the ground, "px" for pixels.
+        unit: "m" for metres on the ground, "px" for pixels, "%" for a share.
     """
 
     value: float
     unit: str
 
     @classmethod
-    def parse(cls, text: str | float, name: str) -> "Length":
-        """Read "200m", "512px" or "512" (pixels).
+    def parse(cls, text: str | float, name: str, share: bool = False) -> "Length":
+        """Read "200m", "512px", "512" (pixels), or "25%".
+
+        Args:
+            text: What was typed.
+            name: The setting, for the message.
+            share: Whether it may be a share.
 
         Raises:
             InputError: The text is nothing of these.
         """
         found = _LENGTH.match(f"{text:g}" if isinstance(text, float) else str(text))
-        if found is None:
-            raise InputError(f"{name}={text!r}: expected pixels such as 512 or metres such as 200m")
+        if found is None or (found["unit"] == "%" and not share):
+            raise InputError(
+                f"{name}={text!r}: expected pixels such as 512 or metres such as 200m"
+                + (", or a share such as 25%" if share else "")
+            )
         return cls(float(found["value"]), found["unit"] or "px")
 
-    def pixels(self, ground: tuple[float, float] | None, name: str) -> tuple[int, int]:
+    def __str__(self) -> str:
+        """Return what `parse` reads."""
+        return f"{self.value:g}{self.unit}"
+
+    def pixels(
+        self,
+        ground: tuple[float, float] | None,
+        name: str,
+        whole: tuple[int, int] = (0, 0),
+    ) -> tuple[int, int]:
         """Return the length in whole pixels along rows and columns.
 
         Args:
             ground: Metres per pixel (down, across); None where the raster does not tell.
             name: The setting, for the message.
+            whole: What a share is of, in pixels.
 
         Raises:
             InputError: Metres are asked for, and the raster does not tell.
         """
         if self.unit == "px":
             return round(self.value), round(self.value)
+        if self.unit == "%":
+            return round(self.value / 100 * whole[0]), round(self.value / 100 * whole[1])
         if ground is None:
             raise InputError(
                 f"{name}={self.value:g}m: the raster has no CRS that gives metres; give pixels"
