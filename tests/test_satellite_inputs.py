@@ -122,6 +122,14 @@ def test_coco_polygons_and_run_lengths(scene: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.label, expected)
     assert SatelliteDomain().class_names(scene, path) == {3: "roof", 5: "pool"}
 
+    # Detections have boxes only: they prompt, and are no labels.
+    content["annotations"] = [{"image_id": 7, "category_id": 5, "bbox": [4, 6, 20, 10]}]
+    path.write_text(json.dumps(content))
+    domain = SatelliteDomain()
+    (prompts,) = domain.read_boxes(domain.read(Case("scene", scene)), path).values()
+    assert (prompts.boxes.tolist(), prompts.classes.tolist()) == ([[4, 6, 24, 16]], [5])
+    refused(scene, path, r"^\S+coco\.json has an annotation of scene\.tif without an outline")
+
 
 def test_values_are_scaled_over_the_set_and_kept(tmp_path: Path) -> None:
     for number, top in enumerate((1000, 3000)):

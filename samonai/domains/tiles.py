@@ -93,7 +93,7 @@ class TileGrid:
         """Check that tiles make progress.
 
         Raises:
-            InputError: A tile is too small or too large, or the overlap takes half of it or more.
+            InputError: A tile is too small or too large, or the overlap takes nearly all of it.
         """
         for side, overlap in zip(self.tile, self.overlap, strict=True):
             if not 16 <= side <= LARGEST_TILE:
@@ -101,9 +101,9 @@ class TileGrid:
                     f"tile: {side} pixels; expected 16 to {LARGEST_TILE}. Choose another tile or "
                     f"resolution, or resample the image"
                 )
-            if not 0 <= overlap <= side // 2:
+            if not 0 <= overlap <= side - side // 8:
                 raise InputError(
-                    f"overlap: {overlap} pixels of a tile's {side}; expected at most half of it"
+                    f"overlap: {overlap} pixels of a tile's {side}; expected at most seven eighths"
                 )
 
     @cached_property

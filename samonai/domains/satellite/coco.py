@@ -28,13 +28,16 @@ def read_coco(path: Path) -> dict[str, Any] | None:
     return content if found else None
 
 
-def coco_features(content: dict[str, Any], path: Path, raster: Raster) -> Found:
+def coco_features(
+    content: dict[str, Any], path: Path, raster: Raster, *, boxes: bool = False
+) -> Found:
     """Return the annotations of a raster, whose file name the images are found by.
 
     Args:
         content: What the file holds.
         path: The file, for messages.
         raster: The raster; segmentations are in its pixels.
+        boxes: Whether a box will do where an annotation has no outline.
 
     Returns:
         shapely geometries (N,) in pixels of the file, and int64 (N,) label values.
@@ -43,12 +46,14 @@ def coco_features(content: dict[str, Any], path: Path, raster: Raster) -> Found:
         InputError: The file does not name the raster, or something in it cannot be read.
     """
     try:
-        return _features(content, path, raster)
+        return _features(content, path, raster, boxes)
+    except InputError:
+        raise
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise InputError(f"{path}: these COCO annotations cannot be read: {error!r}") from error
 
 
-def _features(content: dict[str, Any], path: Path, raster: Raster) -> Found:
+def _features(content: dict[str, Any], path: Path, raster: Raster, boxes: bool) -> Found:
     images = [
         image
         for image in content["images"]
@@ -64,7 +69,16 @@ def _features(content: dict[str, Any], path: Path, raster: Raster) -> Found:
         value = int(annotation["category_id"])
         if value < 1 or (known and value not in known):
             raise InputError(f"{path}: category {value} is not known, or not above 0")
-        geometry = _geometry(annotation["segmentation"], raster.file_size)
+        if outline := annotation.get("segmentation"):
+            geometry = _geometry(outline, raster.file_size)
+        elif boxes:
+            x, y, width, height = map(float, annotation["bbox"])
+            geometry = shapely.box(x, y, x + width, y + height)
+        else:
+            raise InputError(
+                f"{path} has an annotation of {raster.path.name} without an outline; boxes can "
+                f"prompt (--boxes), but are no labels"
+            )
         if not geometry.is_empty:
             geometries.append(geometry)
             classes.append(value)
