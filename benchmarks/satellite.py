@@ -72,10 +72,10 @@ def offsets(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 for value in np.unique(one[known & (one > 0)]).tolist()
             },
         }
-    found = {"scene": asked.input.name, "iou": pairs}
+    found: dict[str, Any] = {"scene": asked.input.name, "iou": pairs}
     if asked.labels:
-        source = SatelliteDomain().read(Case(asked.input.stem, asked.input, asked.labels))
-        true = source.label > 0
+        domain = SatelliteDomain()
+        true = domain.maps(domain.read(Case(asked.input.stem, asked.input, asked.labels))).label > 0
         found["iou with labels"] = {
             offset: _iou(read[read != nodata] > 0, true[read != nodata])
             for offset, (read, nodata) in maps.items()
