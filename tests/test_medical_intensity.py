@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from samonai.domains.medical.intensity import CT_WINDOWS, Intensity, picture, to_grey
+from samonai.domains.medical.quantiles import quantiles
 from samonai.domains.medical.volume import FormatFacts, Volume
 from samonai.errors import InputError
 
@@ -98,3 +101,34 @@ def test_three_windows() -> None:
 def test_three_windows_need_hounsfield_units() -> None:
     with pytest.raises(InputError, match="needs Hounsfield units"):
         cut(make_volume(np.arange(27).reshape(3, 3, 3)), Intensity(channels="windows"))
+
+
+@settings(deadline=None)
+@given(
+    shape=st.tuples(*[st.integers(1, 9)] * 3),
+    kind=st.sampled_from(["whole", "negative", "wide", "real", "constant"]),
+    order=st.sampled_from("CF"),
+    shares=st.tuples(st.floats(0, 50), st.floats(50, 100)),
+    seed=st.integers(0, 99),
+)
+def test_percentiles_equal_numpys(shape, kind, order, shares, seed) -> None:
+    generator = np.random.default_rng(seed)
+    values = {
+        "whole": generator.integers(0, 40, shape),
+        "negative": generator.integers(-1024, 3072, shape),
+        "wide": generator.integers(-(2**22), 2**22, shape),  # too many to count
+        "real": generator.normal(0, 100, shape),
+        "constant": np.full(shape, -7),
+    }[kind].astype(np.float32, order=order)
+    expected = np.percentile(values.astype(np.float64), shares)
+    np.testing.assert_allclose(quantiles(values, *shares), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_percentiles_of_more_values_than_are_counted_at_once(monkeypatch) -> None:
+    monkeypatch.setattr("samonai.domains.medical.quantiles._AT_ONCE", 7)
+    values = np.random.default_rng(0).integers(-50, 50, (5, 4, 3)).astype(np.float32)
+    np.testing.assert_allclose(quantiles(values, 10, 90), np.percentile(values, [10, 90]))
+    values[-1, -1, -1] += 0.5  # found in the last part only
+    np.testing.assert_allclose(
+        quantiles(values, 10, 90), np.percentile(values, [10, 90]), rtol=1e-6
+    )

@@ -41,7 +41,9 @@ class FrameMerger:
             earlier = self._best[1] >= best
             label = np.where(earlier, self._labels[index], label)
             best = np.maximum(best, self._best[1])
-        self._labels[index], self._best = label, (index, best)
+        # All frames wait for the last one, in as few bytes as their classes need.
+        smallest = np.min_scalar_type(int(label.max()))
+        self._labels[index], self._best = label.astype(smallest), (index, best)
 
     def finish(self) -> npt.NDArray[np.integer]:
         """Return the label map on the source's grid."""

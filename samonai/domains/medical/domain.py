@@ -296,9 +296,10 @@ class MedicalDomain:
             frame_labels: Slice number to integer (H, W); slices not given are background.
 
         Returns:
-            int32 (I, J, K), class per voxel.
+            integer (I, J, K), class per voxel, in the dtype that the slices' labels have.
         """
-        return self._merged(source, frame_labels, np.int32)
+        dtype = np.result_type(np.uint8, *(label.dtype for label in frame_labels.values()))
+        return self._merged(source, frame_labels, dtype)
 
     def map_merger(self, source: Volume) -> FrameMaps:
         """Return what puts slices' values on the volume's grid, float32 (I, J, K)."""
@@ -320,7 +321,7 @@ class MedicalDomain:
         return write_values(source, values, _with_ending(source, Path(path)))
 
     def _merged(
-        self, source: Volume, frames: Mapping[int, npt.NDArray[Any]], dtype: type[Any]
+        self, source: Volume, frames: Mapping[int, npt.NDArray[Any]], dtype: npt.DTypeLike
     ) -> npt.NDArray[Any]:
         merged = np.zeros(source.shape, dtype)
         part = rows_and_columns(source, self.axis)

@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
+from samonai.domains.medical.quantiles import quantiles
 from samonai.errors import InputError
 
 # Two grids are one when their affines' entries agree to a micrometre-scale tolerance and no
@@ -195,8 +196,7 @@ class Volume:
         key = ("quantiles", lower, upper)
         if key not in self._measured:
             values = self.data if self.valid is None else self.data[self.valid]
-            low, high = np.percentile(values, [lower, upper])
-            self._measured[key] = (float(low), float(high))
+            self._measured[key] = quantiles(values, lower, upper)
         low, high = self._measured[key]
         return low, high
 

@@ -126,4 +126,5 @@ def _smallest(label: npt.NDArray[np.integer], path: Path) -> npt.NDArray[np.inte
     lowest, highest = int(label.min()), int(label.max())
     if lowest < 0 or highest > np.iinfo(np.uint16).max:
         raise InputError(f"{path}: classes {lowest} to {highest}; expected 0 to 65535")
-    return label.astype(np.uint8 if highest <= np.iinfo(np.uint8).max else np.uint16)
+    smallest = np.uint8 if highest <= np.iinfo(np.uint8).max else np.uint16
+    return label.astype(smallest, copy=False)
