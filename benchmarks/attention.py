@@ -7,7 +7,7 @@ import torch
 from benchmarks.rows import Row, speed_up
 from benchmarks.setting import SEED, Setting
 from benchmarks.timing import Contestant, Progress, interleave
-from samonai.sam.encoder import ATTENTION, attention_form
+from samonai.sam.attention import ATTENTION, attention_form
 
 _CHANNELS, _HEADS = 64, {"vit_b": 12, "micro": 1}
 _SIDES = {"whole image": 64, "windows": 14}

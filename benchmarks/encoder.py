@@ -16,17 +16,18 @@ from samonai.sam.encoder import encode_images
 
 # The contract of the encoder: relative error against the stock forward in fp32.
 _BARS = {"fp32": 1e-5, "bf16": 1e-2}
+_INT8, _INT8_BAR = "int8", 3e-2
 
 
 def measure(setting: Setting, progress: Progress) -> list[Row]:
-    """Measure time, error and peak memory in fp32 and bf16."""
+    """Measure time, error and peak memory in fp32 and bf16; time and error in int8."""
     sam, image = random_sam(setting.model), random_images(1)
     counter = FlopCounterMode(display=False)
     with counter:
         truth = encode("stock", "fp32", sam, image)
     full = setting.model != "micro"  # the bars are stated for SAM's own encoders
     rows = []
-    for precision, bar in _BARS.items():
+    for precision, bar in (_BARS | {_INT8: _INT8_BAR}).items():
         ours = encode("ours", precision, sam, image)
         error = float((ours - truth).norm() / truth.norm())
         rows.append(
@@ -43,6 +44,7 @@ def measure(setting: Setting, progress: Progress) -> list[Row]:
         for precision in _BARS
         for whose in ("ours", "stock")
     }
+    contestants["ours int8"] = Contestant(partial(encode, "ours", _INT8, sam, image))
     products = {precision: matrix_product(precision) for precision in _BARS}
     contestants |= {f"product {p}": Contestant(run, repeats=5) for p, (run, _) in products.items()}
     times = interleave(contestants, rounds=setting.rounds, warm_up=False, progress=progress)
@@ -78,6 +80,15 @@ def measure(setting: Setting, progress: Progress) -> list[Row]:
             at_least=2.8 if full else None,
         )
     )
+    rows += [
+        speed_up(
+            "encoder",
+            f"{setting.model} int8: faster than {other}",
+            ours=times["ours int8"],
+            theirs=times[other],
+        )
+        for other in ("stock fp32", "ours fp32", "ours bf16")
+    ]
     return rows
 
 

@@ -257,6 +257,7 @@ def test_wrong_use_of_the_options(scans: tuple[Path, Path], fails: Fails) -> Non
         *training(scans, "--split", "s.json", "--val-fraction", 0.5)
     )
     assert "between 0 and 1" in fails(*training(scans, "--val-fraction", 2))
+    assert "unknown precision 'fp64'" in fails(*training(scans, "--precision", "fp64"))
     assert "--run" in fails(
         "predict", "medical", "--input", scans[0], "--boxes", "b.json", "--out", "masks"
     )

@@ -1,6 +1,7 @@
 """The lean encoder against segment-anything's own forward, on random weights."""
 
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,10 +12,16 @@ from samonai.domains.medical import MedicalDomain
 from samonai.embeddings import build_targets
 from samonai.errors import InputError
 from samonai.prompts import Prompts
-from samonai.sam import encoder as lean
+from samonai.sam import attention as lean
+from samonai.sam import encoder as encoding
 from samonai.sam import load_sam
 from samonai.sam.encoder import encode_images, resolve_precision
 from samonai.sam.micro import build_micro
+
+int8 = pytest.mark.skipif(
+    torch.backends.quantized.engine not in ("x86", "onednn", "fbgemm"),
+    reason="torch has no kernels for int8 on this CPU",
+)
 
 
 def vit(grid: int, *, width: int = 32, heads: int = 4, rel_pos: bool = True) -> ImageEncoderViT:
@@ -222,10 +229,97 @@ def test_auto_takes_bf16_where_the_cpu_computes_in_it(monkeypatch, capabilities,
     assert resolve_precision("fp32", torch.device("cpu")) == "fp32"
 
 
+@int8
+@pytest.mark.parametrize("grid", [9, 17])
+def test_int8_is_near_upstream_and_each_image_stands_for_itself(grid):
+    encoder = vit(grid, width=64)
+    batch = images(encoder, 2)
+    batch[1] *= 5  # another scale of activations
+    found = encode_images(encoder, batch, "int8")
+    assert 1e-4 < error(found, stock(encoder, batch)) < 5e-2
+    alone = torch.cat([encode_images(encoder, one, "int8") for one in batch.split(1)])
+    assert torch.equal(found, alone)
+
+
+@int8
+def test_int8_packs_weights_again_when_they_have_changed():
+    encoder = vit(9)
+    batch = images(encoder)
+    before = encode_images(encoder, batch, "int8")
+    with torch.no_grad():
+        encoder.blocks[0].mlp.lin1.weight.mul_(-1)
+        encoder.blocks[1].attn.qkv.bias.add_(1)
+    after = encode_images(encoder, batch, "int8")
+    assert error(after, before) > 0.1
+    assert error(after, stock(encoder, batch)) < 5e-2
+
+
+@int8
+@pytest.mark.parametrize(("capabilities", "rest"), [({"avx512_bf16": True}, "bf16"), ({}, "fp32")])
+def test_int8_says_what_else_is_computed_in(monkeypatch, capabilities, rest):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    resolved = resolve_precision("int8", torch.device("cpu"))
+    assert resolved == f"int8_{rest}"
+    assert resolve_precision(resolved, torch.device("cpu")) == resolved
+    encoder = vit(9, width=64)  # without wide sums too
+    assert error(
+        encode_images(encoder, images(encoder), "int8"), stock(encoder, images(encoder))
+    ) < (0.1)
+
+
+def test_int8_is_refused_where_it_cannot_be(monkeypatch):
+    with pytest.raises(InputError, match="int8 is for CPUs; use auto, bf16 or fp16 on cuda"):
+        resolve_precision("int8", torch.device("cuda"))
+    monkeypatch.setattr(type(torch.backends.quantized), "engine", "qnnpack")
+    with pytest.raises(InputError, match="has no kernels for it on this CPU"):
+        resolve_precision("int8", torch.device("cpu"))
+
+
+@int8
+def test_int8_is_refused_for_trained_and_for_other_encoders():
+    encoder = vit(9)
+    encoder.blocks[-1].requires_grad_(True)
+    with pytest.raises(InputError, match="computes no gradient"):
+        encode_images(encoder, images(encoder), "int8")
+    with pytest.raises(InputError, match="for SAM's own encoders"):
+        encode_images(nn.Conv2d(3, 4, 16, 16), torch.randn(1, 3, 32, 32), "int8")
+
+
+def test_compiled_blocks_are_asked_for_and_equal(monkeypatch):
+    """Traced whole, without breaks; the code generator itself takes minutes and is not called."""
+    traced = []
+
+    def traces(graph, inputs):
+        traced.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(encoding._run_block, fullgraph=True, dynamic=False, backend=traces)
+    monkeypatch.setattr(encoding, "_compiled", lambda: compiled)
+    encoder = vit(17)
+    batch = images(encoder)
+    encode_images(encoder, batch, "fp32")
+    assert not traced
+    monkeypatch.setenv(encoding.COMPILE_SWITCH, "1")
+    assert error(encode_images(encoder, batch, "fp32"), stock(encoder, batch)) < 1e-5
+    assert len(traced) == 2  # one for windows, one for the whole image
+
+
+def test_a_compiler_that_fails_is_one_line(monkeypatch):
+    def fails(graph, inputs):
+        raise OSError("no C++ compiler\nand a page of advice")
+
+    compiled = torch.compile(encoding._run_block, backend=fails)
+    monkeypatch.setattr(encoding, "_compiled", lambda: compiled)
+    monkeypatch.setenv(encoding.COMPILE_SWITCH, "1")
+    encoder = vit(9)
+    with pytest.raises(InputError, match=r"cannot compile the encoder here.*unset SAMONAI_COMPILE"):
+        encode_images(encoder, images(encoder), "fp32")
+
+
 def test_unknown_precisions_and_wrong_shapes_are_one_line():
     encoder = vit(9)
-    with pytest.raises(InputError, match=r"unknown precision 'int8': use one of fp32, bf16"):
-        encode_images(encoder, images(encoder), "int8")
+    with pytest.raises(InputError, match=r"unknown precision 'int4': use one of fp32, bf16"):
+        encode_images(encoder, images(encoder), "int4")
     with pytest.raises(InputError, match=r"shape \(B, 3, 144, 144\), got \(1, 3, 144, 100\)"):
         encode_images(encoder, images(encoder)[..., :100])
 
@@ -248,6 +342,15 @@ def test_encoders_of_other_classes_are_called_as_they_are():
 
 def test_masks_on_bf16_embeddings_are_those_on_fp32_ones_on_real_scans(shared_data):
     """The official decoder's masks, from boxes around the labels, on slices of real MR scans."""
+    assert min(mask_dice(shared_data, "bf16")) >= 0.99
+
+
+def test_masks_on_int8_embeddings_are_nearly_those_on_fp32_ones_on_real_scans(shared_data):
+    assert min(mask_dice(shared_data, "int8")) >= 0.98
+
+
+def mask_dice(shared_data: Path, precision: str) -> list[torch.Tensor]:
+    """Return how masks agree with those from fp32 embeddings, object by object."""
     network = load_sam("micro", device="cpu")
     folder = shared_data / "medical" / "msd-hippocampus"
     domain = MedicalDomain()
@@ -262,9 +365,9 @@ def test_masks_on_bf16_embeddings_are_those_on_fp32_ones_on_real_scans(shared_da
             network.decode(
                 network.encode(image, precision), Prompts.from_boxes(boxes)
             ).low_res_logits.gt(0)
-            for precision in ("fp32", "bf16")
+            for precision in ("fp32", precision)
         ]
         assert masks[0].any()
         dice += [2 * (a & b).sum() / (a.sum() + b.sum()) for a, b in zip(*masks, strict=True)]
     assert len(dice) >= 4
-    assert min(dice) >= 0.99
+    return dice

@@ -63,14 +63,14 @@ def _version(name: str) -> str | None:
 def _device() -> Iterator[str]:
     import torch
 
-    from samonai.sam.encoder import (
+    from samonai.sam.attention import (
         ATTENTION_FORMS,
+        FOLDED,
         GLOBAL_TOKENS,
         WINDOW_TOKENS,
         attention_form,
-        dtype_of,
-        resolve_precision,
     )
+    from samonai.sam.encoder import COMPILE_SWITCH, compiles, dtype_of, resolve_precision
 
     devices = [torch.device("cuda", n) for n in range(torch.cuda.device_count())]
     for device in devices:
@@ -82,8 +82,10 @@ def _device() -> Iterator[str]:
     precision = resolve_precision("auto", chosen)
     yield f"used: {chosen}; the encoder computes in {precision}"
     for among, length in (("the whole image", GLOBAL_TOKENS), ("windows", WINDOW_TOKENS)):
-        form = attention_form(chosen, dtype_of(precision), length)
+        dtype = dtype_of(precision)
+        form = FOLDED if compiles() else attention_form(chosen, dtype, length)
         yield f"attention in {among}: {ATTENTION_FORMS[form]}"
+    yield f"compiled: {'yes' if compiles() else 'no'} ({COMPILE_SWITCH}=1 compiles the encoder)"
 
 
 def _models() -> Iterator[str]:

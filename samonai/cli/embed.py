@@ -34,6 +34,7 @@ def embed(
     checkpoint: options.Checkpoint = None,
     sha256: options.Sha256 = None,
     device: options.Device = None,
+    precision: options.Precision = None,
     dtype: Annotated[
         str | None,
         typer.Option(help="What a new store keeps: float16, or int8 in half the bytes."),
@@ -55,6 +56,7 @@ def embed(
     config = read_config(config_files(domain, TRAIN))
     settings = parse_settings(set_ or [], config, options.HAVE_OPTIONS)
     settings |= options.dicom_settings(config, allow_gaps, case_map)
+    settings |= options.precision_settings(precision)
     if heads is not None:
         settings["heads"] = heads
     if dtype is not None:

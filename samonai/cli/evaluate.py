@@ -55,6 +55,7 @@ def evaluate(
     seed: options.Seed = 0,
     checkpoint: options.Checkpoint = None,
     device: options.Device = None,
+    precision: options.Precision = None,
     report: Annotated[bool, typer.Option(help="Draw overlays and write index.html.")] = True,
     allow_gaps: options.AllowGaps = False,
     case_map: options.CaseMap = None,
@@ -77,6 +78,7 @@ def evaluate(
     config = read_config(config_files(domain, TRAIN, EVALUATE))
     settings = parse_settings(set_ or [], config, options.HAVE_OPTIONS)
     settings |= options.dicom_settings(config, allow_gaps, case_map)
+    settings |= options.precision_settings(precision)
     settings |= options.plane_settings(config, planes)
     metrics = api.evaluate(
         open_runs(run, checkpoint=checkpoint, device=device),

@@ -129,6 +129,13 @@ Store = Annotated[
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda or cuda:N; by default a GPU when there is one.")
 ]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        help="What the encoder computes in: fp32, bf16, fp16, int8 (CPUs), or auto (the default): "
+        "bf16 where the device has it."
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Every random choice hangs on it.")]
 ValFraction = Annotated[
     float | None, typer.Option(help="Share of the cases held out; 0.2 without a split.")
@@ -146,6 +153,11 @@ Set = Annotated[
         "--set", metavar="KEY=VALUE", help="Any other setting: `samonai bundle show` lists them."
     ),
 ]
+
+
+def precision_settings(precision: str | None) -> dict[str, Any]:
+    """Return the setting of the encoder's precision where it was given."""
+    return {} if precision is None else {"precision": precision}
 
 
 def plane_settings(config: Mapping[str, Any], planes: int) -> dict[str, Any]:

@@ -92,6 +92,7 @@ def predict(
     retry_failed: options.RetryFailed = False,
     store: options.Store = None,
     device: options.Device = None,
+    precision: options.Precision = None,
     allow_gaps: options.AllowGaps = False,
     case_map: options.CaseMap = None,
     set_: options.Set = None,
@@ -109,6 +110,7 @@ def predict(
     config = read_config(config_files(domain, INFERENCE))
     settings = parse_settings(set_ or [], config, options.HAVE_OPTIONS)
     settings |= options.dicom_settings(config, allow_gaps, case_map)
+    settings |= options.precision_settings(precision)
     settings |= options.plane_settings(config, planes)
     if propagate:
         settings["spread"] = "propagate"

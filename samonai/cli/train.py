@@ -54,6 +54,7 @@ def train(
     seed: options.Seed = 0,
     store: options.Store = None,
     device: options.Device = None,
+    precision: options.Precision = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start the run over.")] = False,
     allow_gaps: options.AllowGaps = False,
     case_map: options.CaseMap = None,
@@ -75,6 +76,7 @@ def train(
     config = read_config(config_files(domain, TRAIN))
     settings = parse_settings(set_ or [], config, options.HAVE_OPTIONS)
     settings |= options.dicom_settings(config, allow_gaps, case_map)
+    settings |= options.precision_settings(precision)
     if heads is not None:
         settings["heads"] = heads
     fraction = 0.2 if val_fraction is None else val_fraction
