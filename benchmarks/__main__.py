@@ -26,6 +26,7 @@ from benchmarks.timing import Progress
 
 SUBJECTS: dict[str, Callable[[Setting, Progress], list[Row]]] = {
     "training": training.measure,
+    "training_vit_h": training.measure_huge,
     "encoder": encoder.measure,
     "attention": attention.measure,
     "decoder": decoder.measure,

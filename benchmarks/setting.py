@@ -31,7 +31,8 @@ class Setting:
         scaling_rounds: Turns for these.
         scaling_prompts: Numbers of boxes whose growth is measured.
         volume_slices: Slices of the predicted volume.
-        volume_prompted: How many of them have a box: each costs an encoding.
+        volume_prompted: How many of them have a box: each costs an encoding. And the slices of a
+            smaller volume of which all have one.
         volume_memory_prompted: The same for the micro model.
     """
 
@@ -45,7 +46,7 @@ class Setting:
     scaling_rounds: int = 1
     scaling_prompts: tuple[int, ...] = (8, 16, 32, 64)
     volume_slices: int = 600
-    volume_prompted: int = 8
+    volume_prompted: int = 12
     volume_memory_prompted: int = 600
 
 

@@ -29,35 +29,45 @@ _FULL_SLICES = 600
 
 def measure(setting: Setting, progress: Progress) -> list[Row]:
     """Predict a volume in processes of their own, and single slices against `SamPredictor`."""
-    slices = setting.volume_slices
+    slices, prompted = setting.volume_slices, setting.volume_prompted
     full = slices >= _FULL_SLICES  # a quick run only shows that the measurement works
-    with tempfile.TemporaryDirectory() as folder:
-        volume = _write_volume(Path(folder), slices)
-        progress(f"micro, {slices} slices: prediction in a process of its own")
-        light = _predict_apart(volume, "micro", slices, setting.volume_memory_prompted)
-        progress(f"{setting.model}, {slices} slices: prediction in a process of its own")
-        heavy = _predict_apart(volume, setting.model, slices, setting.volume_prompted)
-    size = f"{_SIDE} x {_SIDE} x {slices}"
+    light = _predict_apart("micro", slices, setting.volume_memory_prompted, progress)
+    # All of a volume's slices: what is outside the encoder grows with them as the encoding does.
+    whole = _predict_apart(setting.model, prompted, prompted, progress)
+    part = _predict_apart(setting.model, slices, prompted, progress)
     return [
         Row(
             "volume",
-            f"micro, {size}, {setting.volume_memory_prompted} slices prompted: peak memory",
+            f"micro, {_size(slices)}, {setting.volume_memory_prompted} slices prompted: peak "
+            f"memory",
             light["peak_bytes"] / _GIGABYTE,
             "GB",
             at_most=2.5 if full else None,
             details=light,
         ),
-        Row(
-            "volume",
-            f"{setting.model}, {size}, {setting.volume_prompted} slices prompted: time outside "
-            f"the encoder",
-            1 - heavy["encoder_seconds"] / heavy["seconds"],
-            "of all",
-            at_most=0.1 if full and setting.model != "micro" else None,
-            details=heavy,
+        _outside_row(
+            f"{setting.model}, {_size(prompted)}, all slices prompted",
+            whole,
+            0.1 if full and setting.model != "micro" else None,
         ),
+        _outside_row(f"{setting.model}, {_size(slices)}, {prompted} slices prompted", part, None),
         _slice_row(setting, progress),
     ]
+
+
+def _size(slices: int) -> str:
+    return f"{_SIDE} x {_SIDE} x {slices}"
+
+
+def _outside_row(what: str, found: dict[str, float], at_most: float | None) -> Row:
+    return Row(
+        "volume",
+        f"{what}: time outside the encoder, reading and writing included",
+        1 - found["encoder_seconds"] / found["seconds"],
+        "of all",
+        at_most=at_most,
+        details=found,
+    )
 
 
 @torch.no_grad()
@@ -104,8 +114,11 @@ def _write_volume(folder: Path, slices: int) -> Path:
     return path
 
 
-def _predict_apart(volume: Path, model: str, slices: int, prompted: int) -> dict[str, float]:
-    return run_apart("volume", str(volume), model, str(slices), str(prompted))
+def _predict_apart(model: str, slices: int, prompted: int, progress: Progress) -> dict[str, float]:
+    progress(f"{model}, {slices} slices: prediction in a process of its own")
+    with tempfile.TemporaryDirectory() as folder:
+        volume = _write_volume(Path(folder), slices)
+        return run_apart("volume", str(volume), model, str(slices), str(prompted))
 
 
 def main() -> None:
