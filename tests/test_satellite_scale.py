@@ -68,6 +68,13 @@ def test_a_raster_smaller_than_a_tile_is_not_enlarged(tmp_path: Path) -> None:
     assert SatelliteDomain().frame(source, 0).size == (20, 31)
 
 
+def test_runs_from_before_are_still_read() -> None:
+    """And their stores are not: small rasters were enlarged then."""
+    assert "fitted" not in SatelliteDomain().settings()
+    assert "fitted" in SatelliteDomain.free_settings
+    assert SatelliteDomain(resolution=0.1).settings()["fitted"] is False
+
+
 def test_a_raster_hardly_larger_than_a_tile_is_one(tmp_path: Path) -> None:
     domain = fitted(tmp_path / "chips")
     path = write_raster(tmp_path / "s.tif", picture(CHIP + 2, CHIP - 2))

@@ -46,7 +46,7 @@ class SatelliteDomain(RasterSettings):
     formats = FORMATS
     free_settings = frozenset(
         {"class_field", "classes", "line_width", "point_radius", "label_crs", "label_map"}
-        | {"any_driver", "nodata", "block", "instances", "offset", "overlap"}
+        | {"any_driver", "nodata", "block", "instances", "offset", "overlap", "fitted"}
     )
 
     def find_cases(self, images: Path | str, labels: Path | str | None = None) -> list[Case]:

@@ -137,7 +137,8 @@ class RasterSettings:
             "label_map": {str(stored): wanted for stored, wanted in self.label_map.items()},
             "instances": self.instances,
             "any_driver": self.any_driver,
-            "fitted": self.fitted,
+            # Nor do older runs say it, whose rasters were enlarged.
+            **({"fitted": self.fitted} if self._keeps_scale else {}),
         }
 
     def grid(self, source: Raster) -> TileGrid:
