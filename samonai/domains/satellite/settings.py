@@ -137,7 +137,7 @@ class RasterSettings:
             "label_map": {str(stored): wanted for stored, wanted in self.label_map.items()},
             "instances": self.instances,
             "any_driver": self.any_driver,
-            # Nor do older runs say it, whose rasters were enlarged.
+            # Older runs do not say it; where a scale is kept, their stores are not to be used.
             **({"fitted": self.fitted} if self._keeps_scale else {}),
         }
 
