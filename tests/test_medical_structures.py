@@ -155,6 +155,14 @@ def test_trained_classes_give_structures_their_values(
     assert domain.class_names(*folders) == {2: "liver", 5: "spleen"}
     coarse = domain.with_label(domain.read(Case("a", folders[0] / "a.nii.gz")), folders[1] / "a")
     np.testing.assert_array_equal(coarse.label == 5, block(i=slice(8, 10)) == 1)
+    # Another tool calls them otherwise: that is no empty label.
+    (folders[1] / "a" / "liver.nii.gz").rename(folders[1] / "a" / "Leber.nii.gz")
+    (folders[1] / "a" / "spleen.nii.gz").unlink()
+    image = domain.read(Case("a", folders[0] / "a.nii.gz"))
+    words = ("'Leber'", "'spleen', 'liver'", "--set structures='Leber:5'")
+    refused(lambda: domain.with_label(image, folders[1] / "a"), *words)
+    renamed = trained_domain("decoder.safetensors", structures="Leber:2")
+    np.testing.assert_array_equal(renamed.with_label(image, folders[1] / "a").label, 2 * block())
 
 
 def test_several_values_in_a_structures_file_are_refused(folders: tuple[Path, Path]) -> None:

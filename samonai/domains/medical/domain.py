@@ -22,7 +22,7 @@ from samonai.domains.medical.crop import (
 from samonai.domains.medical.dataset import find_cases, is_dicom, read_class_names
 from samonai.domains.medical.intensity import Intensity, picture, plane
 from samonai.domains.medical.label_matching import with_structures
-from samonai.domains.medical.labels import read_label
+from samonai.domains.medical.labels import check_structures, read_label
 from samonai.domains.medical.outputs import FORMATS, write_outputs
 from samonai.domains.medical.points import holds_points, prompts_on_slices, read_points
 from samonai.domains.medical.reader import read_raw, read_volume
@@ -201,9 +201,11 @@ class MedicalDomain:
         """Return a volume with another label map: an array (I, J, K), or a file's.
 
         Raises:
-            InputError: The file cannot be used; see `read_label`.
+            InputError: The file cannot be used; see `read_label`; or none of its structures is
+                asked for.
         """
         if isinstance(label, Path | str):
+            check_structures(Path(label), self.structures)
             label = read_label(label, source, self.label_map, self.prefer, self.structures)
         return replace(source, label=label.astype(np.int32))
 

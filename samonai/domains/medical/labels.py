@@ -75,6 +75,22 @@ def read_label(
     return label
 
 
+def check_structures(path: Path, wanted: Mapping[str, int]) -> None:
+    """Refuse a label whose structures are all called otherwise than those wanted.
+
+    Raises:
+        InputError: They are; the message says how to tell which is which.
+    """
+    names = [name for name, _ in find_structures(path)]
+    if names and wanted and not set(with_parts(wanted, names)).intersection(names):
+        shown = ", ".join(repr(name)[:60] for name in names[:5])
+        known = ", ".join(repr(name)[:60] for name in list(wanted)[:5])
+        raise InputError(
+            f"{path}: its structures ({shown}) are none of the classes known here ({known}); say "
+            f"which is which: --set structures='{names[0]:.60}:{next(iter(wanted.values()))}'"
+        )
+
+
 def find_structures(path: Path) -> list[tuple[str, Path | LabelObject]]:
     """Return the structures of a label by name, and where each is; none for a plain label map."""
     if path.is_file():
