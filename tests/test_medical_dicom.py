@@ -23,9 +23,14 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
     MPEG2MPML,
+    ComprehensiveSRStorage,
+    CTImageStorage,
     DeflatedExplicitVRLittleEndian,
+    GrayscaleSoftcopyPresentationStateStorage,
     ImplicitVRLittleEndian,
     RLELossless,
+    RTDoseStorage,
+    RTStructureSetStorage,
     SegmentationStorage,
     generate_uid,
 )
@@ -278,6 +283,7 @@ def test_slopes_per_slice_are_exact(tmp_path: Path) -> None:
         ("RescaleSlope", 0, "RescaleSlope"),
         ("RescaleIntercept", "inf", "RescaleIntercept"),
         ("ImagePositionPatient", ["0", "nan", "0"], "ImagePositionPatient"),
+        ("ImageOrientationPatient", ["1", "0", "0", "0", "nan", "0"], "ImageOrientationPatient"),
         ("ImageOrientationPatient", [1, 0, 0, 0, 2, 0], "right angles"),
         ("ImageOrientationPatient", [1, 0, 0, 0.7, 0.714, 0], "right angles"),
         ("PixelSpacing", ["nan", "1"], "PixelSpacing"),
@@ -307,14 +313,31 @@ def test_padding_is_masked(tmp_path: Path, written: int) -> None:
     assert volume.data.min() == volume.data[volume.valid].min() >= -1024
 
 
-@pytest.mark.parametrize("modality", ["CT", "DX"])
+def test_a_range_of_padding_is_masked(tmp_path: Path) -> None:
+    stored = stored_values()
+    stored[:, 0, 0], stored[:, 0, 1], stored[:, 0, 2] = -2000, -1990, -1989
+
+    def edit(dataset: Dataset, number: int) -> None:
+        dataset.add_new("PixelPaddingValue", "SS", -2000)
+        dataset.add_new("PixelPaddingRangeLimit", "SS", -1990)
+
+    write_series(tmp_path, stored, edit=edit)
+    volume = read_volume(tmp_path)
+    assert volume.valid is not None
+    assert volume.valid[:, 0, 0].tolist() == [False, False, True, True]
+    assert volume.minimum() == -1989 - 1024
+    assert volume.quantiles(0, 100)[0] == -1989 - 1024
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR", "CR", "DX", "MG", "US"])
 def test_monochrome1_is_inverted_for_projections_only(tmp_path: Path, modality: str) -> None:
     stored = stored_values()[0].astype(np.uint16)
     image = make_slice(stored, (0, 0, 0))
     image.PhotometricInterpretation, image.Modality = "MONOCHROME1", modality
     image.BitsStored, image.HighBit, image.RescaleIntercept = 12, 11, 0
     save(image, tmp_path / "one.dcm")
-    expected = 4095 - stored.astype(int) if modality == "DX" else stored
+    inverted = modality not in ("CT", "MR")
+    expected = 4095 - stored.astype(int) if inverted else stored
     np.testing.assert_array_equal(read_volume(tmp_path / "one.dcm").data[..., 0].T, expected)
 
 
@@ -398,11 +421,24 @@ def test_deflated_file_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("single", [True, False])
-def test_segmentation_as_input_is_refused(tmp_path: Path, single: bool) -> None:
+@pytest.mark.parametrize(
+    ("kind", "modality", "word"),
+    [
+        (SegmentationStorage, "SEG", "SEG"),
+        (ComprehensiveSRStorage, "SR", "SR"),
+        (RTStructureSetStorage, "RTSTRUCT", "RTSTRUCT"),
+        (RTDoseStorage, "RTDOSE", "RTDOSE"),
+        (GrayscaleSoftcopyPresentationStateStorage, "PR", "PR"),
+        (SegmentationStorage, "OT", "SEG or registration"),
+    ],
+)
+def test_segmentation_as_input_is_refused(
+    tmp_path: Path, single: bool, kind: str, modality: str, word: str
+) -> None:
     image = make_slice(np.zeros((4, 4), np.uint8), (0, 0, 0))
-    image.SOPClassUID, image.Modality = SegmentationStorage, "SEG"
+    image.SOPClassUID, image.Modality = kind, modality
     save(image, tmp_path / "mask.dcm")
-    refused(tmp_path / "mask.dcm" if single else tmp_path, "found 1 SEG")
+    refused(tmp_path / "mask.dcm" if single else tmp_path, f"found 1 {word}")
 
 
 def test_colour_is_refused(tmp_path: Path) -> None:
@@ -424,11 +460,16 @@ def test_folder_without_dicom_is_refused(tmp_path: Path) -> None:
     refused(tmp_path, "no DICOM images", "found nothing")
 
 
-def test_file_without_preamble_is_read(tmp_path: Path) -> None:
+def test_file_without_preamble_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     series = write_series(tmp_path)
     for path in list(tmp_path.iterdir()):
         path.write_bytes(path.read_bytes()[132:])
     np.testing.assert_array_equal(read_volume(tmp_path).data, series.expected)
+    assert "DICOM without its preamble" in caplog.text
+    for path in list(tmp_path.iterdir()):
+        whole = path.read_bytes()
+        path.write_bytes(whole.replace(CTImageStorage.encode(), b"1.2.840.10008.5.1.4.1.1.999", 1))
+    refused(tmp_path, "no DICOM images in it", "6 not DICOM")
 
 
 def test_nonsense_values_are_not_repeated(tmp_path: Path) -> None:

@@ -148,6 +148,19 @@ def test_uneven_slices_are_interpolated_when_gaps_are_allowed(tmp_path: Path) ->
     np.testing.assert_allclose(volume.data[0, 0, 3], expected[3], atol=1e-3)
 
 
+def test_nothing_is_interpolated_across_a_wide_gap(tmp_path: Path) -> None:
+    places = [0.0, 2.5, 5.0, 7.5, 7.5 + 1.85 * 2.5, 7.5 + 2.85 * 2.5]
+
+    def edit(dataset: Dataset, number: int) -> None:
+        dataset.ImagePositionPatient[2] = -30 + places[number]
+
+    write_series(tmp_path, edit=edit)
+    volume = read_volume(tmp_path, allow_gaps=True)
+    assert volume.valid is not None
+    masked = ~volume.valid.any(axis=(0, 1))
+    assert masked.tolist() == [False, False, False, False, True, False, False]
+
+
 def test_more_missing_than_there_is_refused(tmp_path: Path) -> None:
     write_series(tmp_path, stored_values((9, 5, 4)), skip=[2, 3, 4, 5, 6])
     refused(tmp_path, "5 of 9 slices missing, more than are there", allow_gaps=True)
@@ -192,8 +205,9 @@ def _write_volumes(folder: Path, facts: list[dict[str, Any]]) -> list[np.ndarray
         [{"EchoTime": t} for t in (80.0, 9.0, 20.0)],
         [{"TriggerTime": t} for t in (300.0, 0.0, 150.0)],
         [{"AcquisitionTime": t} for t in ("110300", "110100", "110200")],
+        [{"DiffusionGradientOrientation": d} for d in ([1, 0, 0], [0, 0, 1], [0, 1, 0])],
     ],
-    ids=["diffusion", "echoes", "cardiac", "times"],
+    ids=["diffusion", "echoes", "cardiac", "times", "directions"],
 )
 def test_volumes_of_a_series_are_counted_in_their_order(
     tmp_path: Path, facts: list[dict[str, Any]]
