@@ -39,7 +39,7 @@ def test_two_patients_scans_of_one_name(tmp_path: Path, form: str) -> None:
     assert written == out / f"{case}.nii.gz"
     before = written.read_bytes()
     for formats in ([], ["nrrd"]):
-        with pytest.raises(InputError, match="choose another folder") as caught:
+        with pytest.raises(InputError, match="another input of this name") as caught:
             predict("micro", inputs[1], asked, out, formats=formats)
         assert "\n" not in str(caught.value)
     assert written.read_bytes() == before
@@ -52,7 +52,9 @@ def test_two_patients_scans_of_one_name(tmp_path: Path, form: str) -> None:
 def test_a_file_that_no_prediction_wrote_stays(tmp_path: Path) -> None:
     save(tmp_path / "scan.nii.gz", ball(1)[0][:, :, :2], affine(1))
     before = (tmp_path / "scan.nii.gz").read_bytes()
-    with pytest.raises(InputError, match=r"scan\.nii\.gz is there already"):
+    with pytest.raises(
+        InputError, match=r"scan\.nii\.gz is there already, and no prediction wrote it"
+    ):
         predict("micro", tmp_path / "scan.nii.gz", boxes(tmp_path), tmp_path)
     assert (tmp_path / "scan.nii.gz").read_bytes() == before
 

@@ -48,9 +48,12 @@ class Claims:
         if source == known:
             return
         if there := self._files_of(case.case_id):
+            why = (
+                "no prediction wrote it" if known is None else "it is of another input of this name"
+            )
             raise InputError(
-                f"{there[0]} is there already and is no prediction of this {case.case_id}; choose "
-                f"another folder (--out), so that nothing is overwritten"
+                f"{there[0]} is there already, and {why}; choose another folder (--out), so that "
+                f"nothing is overwritten"
             )
         record = json.dumps({"case": case.case_id, "source": source}, ensure_ascii=False) + "\n"
         if self._torn:
