@@ -2,6 +2,7 @@
 
 import subprocess
 from pathlib import Path
+from typing import ClassVar
 
 import nibabel as nib
 import numpy as np
@@ -148,7 +149,8 @@ def test_trained_classes_give_structures_their_values(
     folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Metadata:
-        domain, domain_settings, classes = "medical", {}, {"5": "spleen", "2": "liver"}
+        domain, domain_settings = "medical", MedicalDomain().settings()
+        classes: ClassVar[dict[str, str]] = {"5": "spleen", "2": "liver"}
 
     monkeypatch.setattr("samonai.inference.trained.read_decoder_metadata", lambda _: Metadata)
     domain = trained_domain("decoder.safetensors")
