@@ -21,7 +21,7 @@ from samonai.bundles import (
     run_bundle,
 )
 from samonai.domains import Case, Domain, get_domain
-from samonai.files import write_atomically
+from samonai.files import no_empty_folders, write_atomically
 from samonai.overrides import existing, network_overrides, shows_progress, store_location
 from samonai.pseudonyms import known_as
 from samonai.run import Run, evaluate, predict
@@ -127,7 +127,10 @@ def finetune(
         "split": dict(split) if isinstance(split, Mapping) else file_fingerprint(split),
         "store": None if store is None else store_location(store),
     }
-    with folder.claimed(record, overwrite=overwrite) as unfinished:
+    with (
+        no_empty_folders(folder.path, record["store"]),
+        folder.claimed(record, overwrite=overwrite) as unfinished,
+    ):
         if isinstance(split, Mapping):
             split_file = folder.path / "split.json"
             with write_atomically(split_file) as temporary:
@@ -183,10 +186,11 @@ def embed(
     Raises:
         InputError: Something that was given cannot be used.
     """
-    reader, encode = embedder(sam, store, domain, checkpoint, sha256, device, dtype, **settings)
-    cases = reader.find_cases(existing(images), labels)
-    reader.fit(cases)
-    return encode(reader, cases, True)
+    with no_empty_folders(store_location(store)):
+        reader, encode = embedder(sam, store, domain, checkpoint, sha256, device, dtype, **settings)
+        cases = reader.find_cases(existing(images), labels)
+        reader.fit(cases)
+        return encode(reader, cases, True)
 
 
 def embedder(

@@ -2,9 +2,10 @@
 
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,6 +41,28 @@ def write_atomically(path: Path | str) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def no_empty_folders(*paths: Path | str | None) -> Iterator[None]:
+    """Take back the folders that a failed block made and put nothing into, and those above them.
+
+    Args:
+        *paths: Folders that the block may make. The `zarr.json` files with which a store begins
+            are nothing; None and URLs are no folders.
+    """
+    folders = [Path(path) for path in paths if path is not None and "://" not in str(path)]
+    made = [[part for part in (path, *path.parents) if not part.exists()] for path in folders]
+    try:
+        yield
+    except BaseException:
+        for new in filter(None, made):
+            if not any(file.is_file() and file.name != "zarr.json" for file in new[0].rglob("*")):
+                shutil.rmtree(new[0], ignore_errors=True)
+            for part in new[1:]:
+                with suppress(OSError):  # something else is in it
+                    part.rmdir()
+        raise
 
 
 def sha256_file(path: Path | str) -> str:

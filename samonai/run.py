@@ -21,6 +21,7 @@ from samonai.bundles import (
 from samonai.domains import get_domain
 from samonai.domains.base import Answers, WritesMaps
 from samonai.errors import InputError
+from samonai.files import no_empty_folders
 from samonai.overrides import (
     Boxes,
     boxes_file,
@@ -250,7 +251,7 @@ def evaluate(
         "store": run.folder.store(),
         "progress": shows_progress(progress),
     }
-    with _nothing_left_of_a_mistake(out):
+    with no_empty_folders(out), _nothing_left_of_a_mistake(out):
         run_bundle(files, overrides)
     metrics: dict[str, Any] = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     return metrics
@@ -330,6 +331,7 @@ def predict(
     before = _times(out)
     with (
         tempfile.TemporaryDirectory(prefix="samonai-") as scratch,
+        no_empty_folders(out, None if store is None else store_location(store)),
         _nothing_left_of_a_mistake(out),
     ):
         overrides = {

@@ -300,3 +300,19 @@ def test_bundles_that_are_not_there(fails: Fails, scans: tuple[Path, Path]) -> N
 def test_checkpoints_that_are_not_there(fails: Fails) -> None:
     assert "did you mean 'vit_h'" in fails("checkpoints", "verify", "vit_hh")
     assert "download vit_b" in fails("checkpoints", "verify", "vit_b")
+
+
+def test_a_store_that_is_not_filled_is_not_left(
+    scans: tuple[Path, Path], fails: Fails, tmp_path: Path
+) -> None:
+    (scans[1] / "case_a.nii.gz").write_bytes(b"no scan")
+    elsewhere = tmp_path / "new" / "store"
+    fails(*training(scans, "--store", elsewhere))
+    assert not elsewhere.parent.exists()
+    fails("train", "medical", "--images", scans[0], "--labels", scans[1], "--out", "deep/er/run")
+    assert not (tmp_path / "deep").exists()
+    fails("embed", "medical", "--images", scans[0], "--labels", scans[1], "--store", elsewhere)
+    assert not elsewhere.parent.exists()
+    boxes = boxes_file(tmp_path, [0.0, 0.0, 0.0, 9999.0, 1.0, 1.0])
+    fails(*predicting(tmp_path / "boxes.json", boxes, "--store", elsewhere))
+    assert not elsewhere.parent.exists()

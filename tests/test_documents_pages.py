@@ -16,7 +16,7 @@ from samonai.domains import Case
 from samonai.domains.documents import DocumentsDomain
 from samonai.domains.documents import pictures as pictures_module
 from samonai.errors import InputError
-from samonai.prompts import FramePrompts
+from samonai.prompts import UNKNOWN_ID, FramePrompts
 
 
 @given(data=st.data())
@@ -89,6 +89,22 @@ def test_objects_of_several_pieces_are_one_region() -> None:
         np.testing.assert_array_equal(prediction.instances == number, truth[number - 1])
     np.testing.assert_allclose(prediction.scores, 1 / (1 + np.exp(-3)), rtol=1e-5)
     assert [region.box for region in prediction.regions()] == [(5, 10, 25, 200), (25, 10, 50, 200)]
+
+
+def test_specks_are_regions_where_they_were_asked_for_only() -> None:
+    page = _page(np.zeros((200, 150, 3), np.uint8))  # a speck has less than three pixels
+    scores = np.full((2, 200, 150), -3.0, np.float32)
+    scores[0, 10:60, 5:90], scores[1, 100, 70:72] = 3.0, 3.0
+    boxes = np.full((2, 4), np.nan, np.float32)
+    for ids, count in (([UNKNOWN_ID] * 2, 1), ([4, 2], 2)):
+        domain = DocumentsDomain()
+        merger = domain.merger(page)
+        merger.add(
+            domain.frame(page, 0), scores, FramePrompts(boxes, np.ones(2, int), np.array(ids))
+        )
+        regions = merger.finish().regions()
+        assert len(regions) == count
+        assert [region.asked for region in regions] == ([None] if count == 1 else [4, 2])
 
 
 @pytest.mark.parametrize("kind", ["cmyk", "16 bit", "1 bit", "transparent", "palette"])
@@ -188,8 +204,10 @@ def test_a_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(InputError, match="60 x 100 pixels"):
         DocumentsDomain().read(Case("bomb", path))
     text_pdf(tmp_path / "poster.pdf")
-    with pytest.raises(InputError, match=r"124\d x 1754"):
+    monkeypatch.setattr(pictures_module, "LARGEST_PICTURE", 300_000)
+    with pytest.raises(InputError, match=r"124\d x 1754 .*; dpi=55 fits"):
         DocumentsDomain().read(Case("poster", tmp_path / "poster.pdf"))
+    assert DocumentsDomain(dpi=55).read(Case("poster", tmp_path / "poster.pdf")).size == (644, 455)
 
 
 def test_encrypted_pdfs_are_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Train, measure and predict on tiny pages, by the functions that the command line calls."""
 
 import json
+import math
 import multiprocessing
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch.distributed as dist
 from bundle_factory import write_pages
+from document_factory import text_pdf
 
 from samonai import api
 from samonai.domains.base import LabelMaps
@@ -23,6 +25,7 @@ from samonai.training.average_precision import average_precision, detected_objec
 from samonai.training.handlers import gather_rows
 
 NAMES = {1: "text", 2: "table"}
+BOTH = "box_and_proposed"
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +62,32 @@ def test_a_page_answers_classes_and_boxes(run: Run, pages: Path) -> None:
     asked = run.predict(page, prompt=boxes, device="cpu", progress=False)
     assert {hit.region.class_name for hit in asked.hits if hit.region} <= {"text", "table"}
     assert asked.hits
-    assert asked.query is None
+    assert (asked.query, asked.kind) == (None, "prompts")
+    assert {hit.how for hit in asked.hits} == {"prompted"}
+    # Which prompt asked for what: the second box lies below the first.
+    by_prompt = {hit.prompt: hit.box for hit in asked.hits}
+    assert set(by_prompt) <= {1, 2}
+    assert len(by_prompt) == len(asked.hits)
+    found = run.predict(page, prompt="class:table", device="cpu", progress=False)
+    assert {hit.prompt for hit in found.hits} <= {None}
+
+
+def test_a_pdf_is_drawn_at_any_resolution(run: Run, tmp_path: Path) -> None:
+    text_pdf(tmp_path / "report.pdf")
+    boxes = {"boxes": [[60, 60, 535, 92], [305, 120, 535, 200]], "classes": ["text", "text"]}
+    said = {}
+    for dpi in (72, 144):
+        scaled = {**boxes, "boxes": [[x * dpi / 72 for x in box] for box in boxes["boxes"]]}
+        answer = run.predict(
+            tmp_path / "report.pdf", prompt=scaled, dpi=dpi, device="cpu", progress=False
+        )
+        assert answer.dpi == (dpi, dpi)
+        assert answer.size == tuple(math.ceil(side * dpi / 72) for side in answer.points)
+        said[dpi] = {hit.prompt: np.array(hit.box) * 72 / dpi for hit in answer.hits}
+    assert said[72].keys() == said[144].keys()
+    for prompt, box in said[72].items():
+        # The model sees the same page; its pixels are 842 / 1024 points.
+        np.testing.assert_allclose(box, said[144][prompt], atol=6)
 
 
 def test_files_are_written_or_refused_in_one_line(run: Run, pages: Path, tmp_path: Path) -> None:
@@ -80,7 +108,7 @@ def test_files_are_written_or_refused_in_one_line(run: Run, pages: Path, tmp_pat
 
 def test_regions_are_refined_by_the_promptable_head(run: Run, pages: Path, tmp_path: Path) -> None:
     page = pages / "images" / "page_0.png"
-    whole = run.predict(page, device="cpu", progress=False)
+    whole = run.predict(page, automatic="classes", device="cpu", progress=False)
     refined = run.predict(page, automatic="box", device="cpu", progress=False)
     assert whole.hits
     assert refined.hits
@@ -105,7 +133,7 @@ def test_regions_are_refined_by_the_promptable_head(run: Run, pages: Path, tmp_p
 @pytest.mark.parametrize(
     ("query", "way"),
     [
-        (None, "classes"), ("Table", "classes"), ("class:text", "classes"),
+        (None, BOTH), ("Table", BOTH), ("class:text", BOTH),
         ("net income", "proposed"), ("words:table", "proposed"), ("What is due?", "proposed"),
     ],
 )  # fmt: skip

@@ -40,6 +40,7 @@ class Oracle:
 
     long_side, multimask, embedding_shape = 1024, False, (1, 1, 1)
     semantic_head = SimpleNamespace(values=(0, 3, 8))
+    object_names = None
     image_encoder = None
 
     def low_res(self, mask: np.ndarray) -> torch.Tensor:

@@ -6,9 +6,10 @@ head of the same decoder knows objects, but not which to look for. So each part 
 prompts the promptable head, with its box, with points spread over it, or with both; every answer is
 scored by the decoder's own IoU estimate times the mean probability of the class under the mask; and
 of answers that overlap the best is kept. Where the domain can tell objects apart without knowing
-what they are (`Proposes`), its boxes prompt the promptable head, and the semantic head says what
-each answer is, or that it is background. A grid of points over the whole frame is SAM's own
-automatic mask generator (arXiv:2304.02643, appendix B), for a model without semantic head.
+what they are (`Proposes`), its boxes prompt the promptable head, and what names objects, or else
+the semantic head, says what each answer is, or that it is none (`inference.naming`). A grid of
+points over the whole frame is SAM's own automatic mask generator (arXiv:2304.02643, appendix B),
+for a model without semantic head.
 
 `ObjectFinding` is what commands ask with; the domain's merger joins what several frames show of an
 object. Nothing here knows what the objects are.
@@ -31,6 +32,7 @@ from samonai.inference.answers import FindObjects, tells_borders
 from samonai.inference.borders import components
 from samonai.inference.inferer import SourceInferer, class_values
 from samonai.inference.masks import Instance, as_instances, make_instance, suppress
+from samonai.inference.naming import channel_shares
 from samonai.prompts import FramePrompts
 from samonai.sam.network import SamNetwork
 from samonai.sam.outputs import DecodeOutput
@@ -212,11 +214,10 @@ class InstanceFinder:
                         yield _with_class(one, value, probabilities[channel])
         if "proposed" in self.prompts:
             for one in self._proposed(embedding, frame):
-                x0, y0, x1, y1 = one.box
-                means = probabilities[:, y0:y1, x0:x1][:, one.mask].mean(1)
-                channel = int(means.argmax())
+                named = channel_shares(self.networks, one, embedding, probabilities)
+                channel = int(named.argmax())
                 if channel and wanted[channel]:
-                    yield _with_class(one, values[channel], probabilities[channel])
+                    yield one.called(values[channel], float(named[channel]))
 
     def _proposed(self, embedding: torch.Tensor, frame: Frame) -> Iterator[Instance]:
         """Yield what the boxes that the domain proposes are answered."""
@@ -337,8 +338,7 @@ def _masks(output: DecodeOutput, frame: Frame, long_side: int, min_area: int) ->
 def _with_class(one: Instance, value: int, probability: npt.NDArray[np.float32]) -> Instance:
     """Return an instance of a class, given the class's probability (H, W) on the frame."""
     x0, y0, x1, y1 = one.box
-    mean = float(probability[y0:y1, x0:x1][one.mask].mean())
-    return replace(one, value=value, probability=mean, score=one.iou * mean)
+    return one.called(value, float(probability[y0:y1, x0:x1][one.mask].mean()))
 
 
 def _boxes(components: list[Instance]) -> FramePrompts:

@@ -1,7 +1,7 @@
 """Instances of one frame: masks with a class and a score, and suppressing those that overlap."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,11 @@ class Instance:
     def area(self) -> int:
         """Return the number of pixels."""
         return int(self.mask.sum())
+
+    def called(self, value: int, probability: float) -> "Instance":
+        """Return it as one of a class, given how likely that is."""
+        score = self.iou * probability
+        return replace(self, value=value, probability=probability, score=score)
 
     def on_frame(self, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
         """Return the mask as bool (H, W) on a frame of that size."""

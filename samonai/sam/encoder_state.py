@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from samonai.errors import InputError
+from samonai.sam.naming import names_in_state
 from samonai.sam.semantic import head_to_restore
 
 ENCODER_PREFIX = "image_encoder."
@@ -29,7 +30,7 @@ def check_and_restore_encoder(
     """Complete a state without encoder by the network's own, once the identities agree.
 
     What the network has tuned of its encoder may differ. A network without semantic head gets the
-    one that the state has.
+    one that the state has, and every network its names of objects.
 
     Raises:
         InputError: The state belongs to another encoder.
@@ -55,6 +56,8 @@ def check_and_restore_encoder(
     state.setdefault(prefix + ENCODER_IDENTITY, module.encoder_identity)
     if (kind := head_to_restore(module.semantic_head, state, prefix)) is not None:
         module.add_semantic_head(kind.values, borders=kind.borders)
+    names = names_in_state(state, prefix)
+    module.object_names = None if names is None else names.to(module.device)
 
 
 def register_hooks(network: nn.Module) -> None:

@@ -17,6 +17,7 @@ from samonai.prompts import Prompts
 from samonai.sam.decoder import decode_class_tokens, decode_tokens, prompts_at_once
 from samonai.sam.encoder import encode_images
 from samonai.sam.encoder_state import ENCODER_IDENTITY, register_hooks
+from samonai.sam.naming import ObjectNames
 from samonai.sam.normalisation import Normalisation
 from samonai.sam.outputs import DecodeOutput, HeadsOutput, choose_masks
 from samonai.sam.prompt_embedding import embed_prompts
@@ -33,9 +34,8 @@ class SamNetwork(nn.Module):
     """A Segment Anything model whose encoder is frozen and whose decoder can be trained.
 
     The modules are segment-anything's own. The encoder always stays in `eval()` and without
-    gradient. `state_dict()` leaves it out, and `load_state_dict()` accepts a state without it, so
-    that whatever saves this network saves 16 MB; instead of the encoder the state carries its
-    sha256, and loading it beside another encoder is an error.
+    gradient. `state_dict()` leaves it out, and `load_state_dict()` accepts a state without it: what
+    saves this network saves 16 MB, with the encoder's sha256. Beside another it does not load.
 
     Attributes:
         name: Name of the model, such as "vit_b" or "micro".
@@ -47,12 +47,14 @@ class SamNetwork(nn.Module):
         checkpointing: Compute the encoder's activations again where their gradient is needed.
         semantic_head: What answers without a prompt; None unless `add_semantic_head` was called
             or weights that have one were loaded.
+        object_names: What names found objects; None unless training fitted it.
         multimask: Whether `answer` gives a single point the best of its three readings, as
             segment-anything's authors advise; not for decoders that were trained otherwise.
     """
 
     encoder_identity: torch.Tensor
     semantic_head: SemanticHead | None
+    object_names: ObjectNames | None
     tuned_names: frozenset[str]
 
     def __init__(
@@ -70,15 +72,13 @@ class SamNetwork(nn.Module):
         self.image_encoder = sam.image_encoder
         self.prompt_encoder = sam.prompt_encoder
         self.mask_decoder = sam.mask_decoder
-        self.semantic_head = None
+        self.semantic_head, self.object_names = None, None
         self.name = name
         self.normalisation = normalisation
         self.stock_sha256 = encoder_sha256
-        # In a list, so that it is no part of the network twice.
-        self._stock_encoder = [sam.image_encoder]
+        self._stock_encoder = [sam.image_encoder]  # in a list: no part of the network twice
         self.tuned_names = frozenset()
-        self.checkpointing = True
-        self.multimask = True
+        self.checkpointing = self.multimask = True
         identity = torch.frombuffer(bytearray(bytes.fromhex(encoder_sha256)), dtype=torch.uint8)
         self.register_buffer(ENCODER_IDENTITY, identity)
         register_hooks(self)
@@ -182,7 +182,7 @@ class SamNetwork(nn.Module):
             normalisation=self.normalisation,
             encoder_sha256=self.stock_sha256,
         ).to(self.device)
-        fork.semantic_head = deepcopy(self.semantic_head)
+        fork.semantic_head, fork.object_names = deepcopy((self.semantic_head, self.object_names))
         fork._stock_encoder, fork.tuned_names = self._stock_encoder, self.tuned_names
         fork.multimask = self.multimask
         return fork

@@ -17,6 +17,7 @@ from samonai.sam.network import SamNetwork
 from samonai.sampling import PromptSampler
 from samonai.training.handlers import BEST_FILE, HISTORY_JSON, is_main_process
 from samonai.training.heads import trained_heads
+from samonai.training.naming import learn_names
 from samonai.training.parameters import trainable_parameters
 from samonai.training.prepare import TrainingData
 
@@ -52,6 +53,7 @@ def export_best(
         return path
     plain = cast(SamNetwork, getattr(network, "module", network))
     plain.load_state_dict(torch.load(folder / BEST_FILE, map_location="cpu", weights_only=True))
+    plain.object_names = learn_names(plain, domain, data)
     history = json.loads((folder / HISTORY_JSON).read_text())
     validated = [row for row in history if row["val_dice"] is not None]
     best: dict[str, Any] = max(validated, key=lambda row: row["val_dice"], default={})

@@ -15,6 +15,7 @@
 | `hits[].box`         | [x0, y0, x1, y1] around the words, or around the region                  |
 | `hits[].boxes`       | One per line of the words                                                |
 | `hits[].region`      | The region that holds them, or null where none does                      |
+| `hits[].prompt`      | Number of the box, points or polygon that asked for it, from 1; or null  |
 | `region.number`      | Its place in the page's reading order, from 1                            |
 | `region.class`       | Name of its class; `region.label` is its value in label maps             |
 | `region.score`       | Mean probability of its pixels                                           |
@@ -31,7 +32,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from samonai.domains.documents.coco import decode_rle, encode_rle
+from samonai.domains.documents.coco import decode_rle
 from samonai.domains.documents.page import Page
 from samonai.domains.documents.prediction import Region
 from samonai.domains.documents.words import Box
@@ -63,7 +64,7 @@ class AnsweredRegion:
             score=round(region.score, 4),
             box=region.box,
             text=region.text,
-            rle=encode_rle(region.mask),
+            rle=region.rle,
         )
 
     @property
@@ -89,6 +90,7 @@ class Hit:
     box: Box
     boxes: tuple[Box, ...]
     region: AnsweredRegion | None
+    prompt: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -99,6 +101,7 @@ class Hit:
             "box": [round(value, 2) for value in self.box],
             "boxes": [[round(value, 2) for value in box] for box in self.boxes],
             "region": None if self.region is None else self.region.to_json(),
+            "prompt": self.prompt,
         }
 
 
@@ -200,4 +203,5 @@ def _hit(content: dict[str, Any]) -> Hit:
         box=tuple(content["box"]),
         boxes=tuple(tuple(box) for box in content["boxes"]),
         region=region,
+        prompt=content.get("prompt"),
     )

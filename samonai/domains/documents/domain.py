@@ -66,7 +66,10 @@ class DocumentsDomain:
     name = "documents"
     prompt_endings: tuple[str, ...] = PROMPT_ENDINGS
     formats = FORMATS
-    free_settings = frozenset({"classes", "rename", "pages", "missing_images", "overlap", "ocr"})
+    # Whatever a PDF is drawn at, the model sees it in its own pixels.
+    free_settings = frozenset(
+        {"dpi", "classes", "rename", "pages", "missing_images", "overlap", "ocr"}
+    )
 
     def __init__(
         self,
@@ -211,17 +214,17 @@ class DocumentsDomain:
 
     @property
     def suits(self) -> str:
-        """Return how regions are found: apart where a query's words choose among them.
+        """Return how regions are found: always apart, by blocks of ink where words are asked for.
 
-        A class is all of its regions, whatever touches; words should have the paragraph that holds
-        them, and no more.
+        Words stand on pages, where blocks of ink are regions. Whether a class, or everything, is
+        asked of a page or of a photograph is not known, so both are tried.
         """
         if self.query is None:
-            return "classes"
+            return "box_and_proposed"
         kind, asked = parse_query(self.query)
         known = {name.casefold() for name in self.classes or ()}
         of_class = kind == "class" or (kind is None and asked.casefold() in known)
-        return "classes" if of_class else "proposed"
+        return "box_and_proposed" if of_class else "proposed"
 
     def proposals(self, frame: Frame) -> npt.NDArray[np.float32]:
         """Return boxes of ink that white space keeps apart, float32 (N, 4), xyxy."""

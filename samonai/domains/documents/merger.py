@@ -1,21 +1,24 @@
 """Merges the pieces of a page: logits blended where they overlap, then one region per object."""
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
 from samonai.domains.documents.page import Page
-from samonai.domains.documents.prediction import PagePrediction, from_label, numbered
+from samonai.domains.documents.prediction import SPECK, PagePrediction, from_label, numbered
 from samonai.domains.layers import ClassLayers
 from samonai.domains.objects import ObjectLayers, ObjectTable
 from samonai.domains.tiles import TileGrid, Window
 from samonai.frame import Frame
-from samonai.prompts import FramePrompts
+from samonai.prompts import UNKNOWN_ID, FramePrompts
 
 
 class PageMerger:
     """Takes the pieces of a page in order; see `Merger`.
 
     Prompts without object ids stand for layers of their class, prompts with one for an object.
+    Specks that nobody asked for are no regions.
 
     Args:
         page: The page.
@@ -31,6 +34,7 @@ class PageMerger:
         self._done = 0
         self._table = ObjectTable()
         self._objects = ObjectLayers(grid, self._table)
+        self._asked: list[int] = []
 
     def add(
         self,
@@ -46,6 +50,8 @@ class PageMerger:
             self._take(self._grid.window(piece).row)
             self._layers.add(piece, scores, prompts.classes)
         else:
+            ids = prompts.object_ids.tolist()
+            self._asked += [number for number in ids if number not in self._asked]
             self._objects.add(piece, scores, prompts, confidence)
 
     def finish(self) -> PagePrediction:
@@ -56,12 +62,18 @@ class PageMerger:
         whole, best = self._objects.take(Window(0, 0, *self._page.size))
         roots = self._table.roots()
         kept = np.unique(roots[1:])
+        # The table numbers objects as they come, and what was found unasked has no number.
+        asked = [] if UNKNOWN_ID in self._asked else self._asked
+        if not asked:
+            sizes = np.bincount(roots[whole].ravel(), minlength=len(roots))
+            kept = kept[sizes[kept] >= SPECK * whole.size]
         places = np.zeros(len(roots), np.int32)
         places[kept] = np.arange(1, len(kept) + 1)
         values = np.array(self._table.values, np.int32)
         label, instances = values[whole], places[roots][whole]
         said = self._table.confidences()[kept]
-        return numbered(self._page, label, instances, values[kept].tolist(), best, said)
+        found = numbered(self._page, label, instances, values[kept].tolist(), best, said)
+        return replace(found, asked=tuple(asked[number - 1] for number in kept) if asked else ())
 
     def _take(self, until: int) -> None:
         """Keep the rows above `until`, of which no later piece knows anything."""

@@ -66,7 +66,7 @@ def read_pdf_page(path: Path, number: int, dpi: float) -> PdfPage:
             width, height = page.get_size()
             scale = dpi / POINTS_PER_INCH
             size = math.ceil(height * scale), math.ceil(width * scale)
-            check_size(path, size)
+            check_size(path, size, dpi)
             bitmap = page.render(scale=scale, rev_byteorder=True, fill_color=(255, 255, 255, 255))
             image = np.array(bitmap.to_numpy()[..., :3], np.uint8)
             return PdfPage(image, (height, width), tuple(_words(page, image.shape[:2])))

@@ -1,5 +1,6 @@
 """Pictures through Pillow: upright, RGB, 8 bit, on white; several pages of a TIFF one by one."""
 
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -102,17 +103,25 @@ def upright(pixels: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
     return pixels[:: -1 if down else 1, :: -1 if across else 1].copy()
 
 
-def check_size(path: Path, size: tuple[int, int]) -> None:
+def check_size(path: Path, size: tuple[int, int], dpi: float | None = None) -> None:
     """Refuse what would not fit into memory, before it is unpacked.
+
+    Args:
+        path: The file.
+        size: (H, W) in pixels.
+        dpi: What it would be drawn at; None where the file says its size in pixels.
 
     Raises:
         InputError: It has too many pixels, or none.
     """
     height, width = size
     if height * width > LARGEST_PICTURE:
+        lower = "Is it a decompression bomb? Otherwise lower its resolution"
+        if dpi is not None:
+            most = math.floor(dpi * math.sqrt(LARGEST_PICTURE / (height * width)))
+            lower = f"Drawn at {dpi:g} dpi it is too large; dpi={most} fits"
         raise InputError(
-            f"{path}: {width} x {height} pixels; at most {LARGEST_PICTURE} can be read. Is it a "
-            f"decompression bomb? Otherwise lower its resolution"
+            f"{path}: {width} x {height} pixels; at most {LARGEST_PICTURE} can be read. {lower}"
         )
     if height < 1 or width < 1:
         raise InputError(f"{path}: an empty picture of {width} x {height} pixels")

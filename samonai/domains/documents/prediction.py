@@ -3,17 +3,19 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from samonai.domains.documents.coco import encode_rle
 from samonai.domains.documents.page import Page
 from samonai.domains.documents.reading_order import reading_order
 from samonai.domains.documents.words import Box, Word, text_of, words_in
 
 _EVERY_NEIGHBOUR = np.ones((3, 3), bool)
-_SPECK = 1e-4
+SPECK = 1e-4
 """Of a page's pixels: what is smaller is no region."""
 
 
@@ -29,6 +31,7 @@ class Region:
         box: xyxy in pixels of the page, upper ends exclusive.
         mask: bool (H, W), on the page.
         words: What it reads.
+        asked: Number of the prompt that asked for it, from 1; None: it was found unasked.
     """
 
     number: int
@@ -38,11 +41,17 @@ class Region:
     box: Box
     mask: npt.NDArray[np.bool_]
     words: tuple[Word, ...] = ()
+    asked: int | None = None
 
     @property
     def text(self) -> str:
         """Return its words as lines."""
         return text_of(self.words)
+
+    @cached_property
+    def rle(self) -> dict[str, Any]:
+        """Return its mask as COCO's compressed run lengths; every query that finds it asks."""
+        return encode_rle(self.mask)
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,7 @@ class PagePrediction:
         classes: int64 (N,), label value of region n + 1.
         scores: float64 (N,), 0..1: how sure the engine was of it, where it said so; else the mean
             probability of its pixels.
+        asked: Number of the prompt that asked for region n + 1; empty: nobody asked.
     """
 
     page: Page
@@ -64,6 +74,7 @@ class PagePrediction:
     instances: npt.NDArray[np.int32]
     classes: npt.NDArray[np.int64]
     scores: npt.NDArray[np.float64]
+    asked: tuple[int, ...] = ()
 
     def regions(
         self, names: Mapping[int, str] | None = None, *, with_text: bool = False
@@ -74,7 +85,12 @@ class PagePrediction:
             names: Label value to class name.
             with_text: Give each the words whose middle lies in it.
         """
-        names = names or {}
+        asked = tuple((names or {}).items()), with_text
+        if asked not in self._known:
+            self._known[asked] = self._regions(names or {}, with_text)
+        return list(self._known[asked])
+
+    def _regions(self, names: Mapping[int, str], with_text: bool) -> list[Region]:
         words = self.page.text if with_text else ()
         regions = []
         for place, (number, box, mask) in enumerate(self._placed, 1):
@@ -88,9 +104,15 @@ class PagePrediction:
                     box=box,
                     mask=mask,
                     words=tuple(words_in(words, mask)),
+                    asked=self.asked[number - 1] if self.asked else None,
                 )
             )
         return regions
+
+    @cached_property
+    def _known(self) -> dict[Any, list[Region]]:
+        """Keep the regions as they were asked for; every query asks."""
+        return {}
 
     @cached_property
     def _placed(self) -> list[tuple[int, Box, npt.NDArray[np.bool_]]]:
@@ -116,7 +138,7 @@ def from_label(
     """
     instances = np.zeros(label.shape, np.int32)
     classes: list[int] = []
-    speck = _SPECK * label.size
+    speck = SPECK * label.size
     for value in np.unique(label[label > 0]).tolist():
         parts, count = ndimage.label(label == value, _EVERY_NEIGHBOUR)
         sizes = np.bincount(parts.ravel(), minlength=count + 1)

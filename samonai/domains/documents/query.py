@@ -81,9 +81,10 @@ def answer_query(
 
 
 def answer_all(prediction: PagePrediction, names: Mapping[int, str], with_text: bool) -> Answer:
-    """Return all regions of a page in reading order."""
+    """Return all regions of a page in reading order; where prompts asked for them, say which."""
     regions = prediction.regions(names, with_text=with_text)
-    return answer(prediction.page, None, "regions", [_whole(r, "region") for r in regions])
+    kind, how = ("prompts", "prompted") if prediction.asked else ("regions", "region")
+    return answer(prediction.page, None, kind, [_whole(r, how) for r in regions])
 
 
 def region_of(words: Sequence[Word], regions: Sequence[Region]) -> Region | None:
@@ -133,7 +134,7 @@ def _whole(region: Region, how: str, score: float | None = None) -> Hit:
     """Return a whole region as a hit."""
     rated = region.score if score is None else score
     answered = AnsweredRegion.of(region)
-    return Hit(region.text, how, rated, region.box, (region.box,), answered)
+    return Hit(region.text, how, rated, region.box, (region.box,), answered, region.asked)
 
 
 def _pixels(mask: npt.NDArray[np.bool_], word: Word) -> int:

@@ -1,0 +1,129 @@
+"""What found objects are called: features, the fit, and how a network and a run carry it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.pages import LABELS, write_pages
+from samonai import api
+from samonai.run import Run
+from samonai.sam.naming import ObjectNames, object_features
+from samonai.sam.network import SamNetwork
+from samonai.training.naming import fit_names
+
+
+def test_features_say_how_the_embedding_is_spread_under_a_mask() -> None:
+    embedding = torch.zeros(2, 64, 64)
+    embedding[0, :, ::2] = 2.0  # mean 1, deviation 1
+    embedding[1] = 3.0
+    masks = torch.zeros(2, 256, 256, dtype=torch.bool)
+    masks[0, 0:8, 0:64] = True
+    masks[1, 100:164, 20:28] = True
+    masks[1, 100:132, 20:28] = False  # no part of the box any more
+    masks[1, 120, 20] = True
+    features = object_features(embedding, masks)
+    assert features.shape == (2, 8)
+    torch.testing.assert_close(features[0, :4], torch.tensor([1.0, 3.0, 1.0, 0.0]))
+    shape = torch.tensor([8.0, 64.0, 1 / 8, 1.0]).log()
+    torch.testing.assert_close(features[0, 4:], shape)
+    filled = (32 * 8 + 1) / (44 * 8)
+    shape = torch.tensor([44.0, 8.0, 44 / 8, filled]).log()
+    torch.testing.assert_close(features[1, 4:], shape)
+
+
+def test_the_fit_tells_rare_classes_and_what_is_none() -> None:
+    rng = torch.Generator().manual_seed(0)
+    channels = torch.tensor([0] * 40 + [1] * 200 + [2] * 12)
+    centres = torch.tensor([[0.0, 0.0, 0.0], [4.0, 0.0, 0.0], [4.0, 3.0, 0.0]])
+    features = centres[channels] * 10 + 5 + torch.randn(252, 3, generator=rng)
+    names = fit_names(features, channels, (0, 3, 7, 9))
+    assert names.values.tolist() == [0, 3, 7, 9]
+    said = names(features)
+    torch.testing.assert_close(said.sum(1), torch.ones(252))
+    assert (said.argmax(1) == channels).float().mean() > 0.99
+    # Of a class that no example has nothing is known, so nothing is called so.
+    assert said[:, 3].max() < 1e-6
+    again = fit_names(features, channels, (0, 3, 7, 9))
+    assert torch.equal(names.weight, again.weight)
+
+
+def some_names(features: int) -> ObjectNames:
+    rng = torch.Generator().manual_seed(3)
+    return ObjectNames(
+        values=torch.tensor([0, 2, 5]),
+        mean=torch.randn(features, generator=rng),
+        scale=torch.ones(features),
+        weight=torch.randn(3, features, generator=rng),
+        bias=torch.zeros(3),
+    )
+
+
+def test_a_network_carries_names_in_its_state_and_its_forks(tiny_network: SamNetwork) -> None:
+    count = 2 * tiny_network.embedding_shape[0] + 4
+    named = tiny_network.fork().add_semantic_head([2, 5])
+    named.object_names = some_names(count)
+    features = torch.randn(4, count)
+    loaded = tiny_network.fork()
+    loaded.load_state_dict(named.state_dict())
+    assert torch.equal(loaded.object_names(features), named.object_names(features))
+    assert torch.equal(named.fork().object_names(features), named.object_names(features))
+    # Names belong to their decoder: another one's state takes them away.
+    state = tiny_network.fork().add_semantic_head([2, 5]).state_dict()
+    loaded.load_state_dict(state)
+    assert loaded.object_names is None
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    write_pages(folder, 5, seed=2)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(pages: Path) -> Run:
+    return api.finetune(
+        "micro",
+        pages,
+        pages / LABELS,
+        domain="documents",
+        out=pages / "run",
+        epochs=1,
+        device="cpu",
+        progress=False,
+        learning_rate=0.001,
+        val_fraction=0.3,
+        dpi=50,
+    )
+
+
+def test_a_run_on_pages_names_blocks_that_its_semantic_head_cannot(run: Run, pages: Path) -> None:
+    """One epoch teaches the semantic head next to nothing; the names are fitted all the same."""
+    names = run.network.object_names
+    assert names is not None
+    assert names.values.tolist() == [0, *map(int, run.metadata.classes)]
+    trained = run.metadata.training["train_cases"][0]
+    part = trained.rpartition("@")[2] if "@" in trained else "1"
+    path = pages / f"{trained.rpartition('@')[0] or trained}.pdf"
+    answer = run.predict(path, automatic="proposed", pages=part, device="cpu", progress=False)
+    found = [hit.region for hit in answer.hits if hit.region is not None]
+    labels = json.loads((pages / LABELS).read_text())
+    image = next(
+        i for i in labels["images"] if (i["file_name"], i["page_no"]) == (path.name, int(part))
+    )
+    scale = answer.size[0] / image["height"]
+    right = 0
+    of_page = [a for a in labels["annotations"] if a["image_id"] == image["id"]]
+    for annotation in of_page:
+        x, y, width, height = np.array(annotation["bbox"]) * scale
+        inside = [
+            region
+            for region in found
+            if x - 3 < np.mean(region.box[::2]) < x + width + 3
+            and y - 3 < np.mean(region.box[1::2]) < y + height + 3
+        ]
+        right += any(region.label == annotation["category_id"] for region in inside)
+    assert right >= 0.5 * len(of_page)
