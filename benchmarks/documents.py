@@ -11,7 +11,8 @@ Queries are words and phrases of the page, looked up in its text layer, and read
 picture. Found: some hit lies in a true region that has them. Right: of all true regions, the one
 that a hit's words lie in is the one that the region that came back has the largest IoU with. The
 regions are those that the model finds without prompts, in each way of `--automatic`; and, as the
-most that can be reached, the page's own label.
+most that can be reached, the page's own label. Names of classes are asked for too, see
+`page_classes`.
 """
 
 import argparse
@@ -27,9 +28,10 @@ from rich.console import Console
 
 import samonai
 from benchmarks import markdown
+from benchmarks.page_classes import KIND, class_rows, class_table, overlaps
 from benchmarks.pages import DPI, LABELS, MadePage, write_pages
 from samonai.domains.base import Case
-from samonai.domains.documents.answer import AnsweredRegion, Hit
+from samonai.domains.documents.answer import Hit
 from samonai.domains.documents.ocr import read_words
 from samonai.domains.documents.prediction import PagePrediction, from_label
 from samonai.domains.documents.query import answer_query
@@ -96,7 +98,8 @@ def main(arguments: list[str] | None = None) -> int:
         metrics[_WAYS[way]] = _evaluate(run, test, out / way, prompts="none", automatic=way)
     rows = list(_query_rows(run, test, made, options))
     with write_atomically(out / "documents.md") as temporary:
-        temporary.write_text(f"{region_table(metrics)}\n\n{query_table(rows)}\n", encoding="utf-8")
+        tables = [region_table(metrics), query_table(rows), class_table(rows)]
+        temporary.write_text("\n\n".join(tables) + "\n", encoding="utf-8")
     console.print(f"written to {out / 'documents.md'}")
     return 0
 
@@ -136,6 +139,7 @@ def _query_rows(
             }
             found[_LABEL] = from_label(source, source.label)
             row = dict(_ask(found, page, asked, names, with_ocr=number < options.ocr_pages))
+            row |= class_rows(found, page, names)
             with write_atomically(path) as temporary:
                 temporary.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
         yield json.loads(path.read_text(encoding="utf-8"))
@@ -212,17 +216,6 @@ def block_at(page: MadePage, hit: Hit) -> int | None:
     return None
 
 
-def overlaps(page: MadePage, region: AnsweredRegion) -> np.ndarray[Any, Any]:
-    """Return the IoU of a region with every true one."""
-    mask = region.mask
-    area, found = int(mask.sum()), []
-    for block in page.blocks:
-        x0, y0, x1, y1 = map(int, block.box)
-        shared = int(mask[y0:y1, x0:x1].sum())
-        found.append(shared / (area + (x1 - x0) * (y1 - y0) - shared))
-    return np.array(found)
-
-
 def region_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     """Lay out what the evaluations say of the held-out pages' regions as Markdown."""
     lines = []
@@ -247,6 +240,7 @@ def region_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
 def query_table(rows: Sequence[Mapping[str, Mapping[str, float]]]) -> str:
     """Lay out what queries found on all pages as Markdown."""
     totals: dict[str, Counter[str]] = {}
+    rows = [{k: v for k, v in row.items() if not k.startswith(f"{KIND}|")} for row in rows]
     pages: Counter[str] = Counter(key for row in rows for key in row)
     for row in rows:
         for key, counts in row.items():
@@ -274,7 +268,7 @@ def _parser() -> argparse.ArgumentParser:
         "--automatic",
         nargs="+",
         choices=list(_WAYS),
-        default=["classes", "box", "proposed"],
+        default=["classes", "proposed", "box_and_proposed"],
         help="how regions are found without prompts",
     )
     parser.add_argument("--learning-rate", type=float, default=1e-3)

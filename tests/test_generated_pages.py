@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import documents as benchmark
+from benchmarks import page_classes
 from benchmarks.page_blocks import CLASSES
 from benchmarks.pages import LABELS, MadePage, read_pages, write_pages
 from samonai.domains.documents import DocumentsDomain, Page
@@ -124,8 +125,27 @@ def test_a_hit_without_a_region_is_found_and_not_right(
     mask = np.zeros(page.size, bool)
     mask[int(box[1]) : int(box[3]), int(box[0]) : int(box[2])] = True
     region = AnsweredRegion(1, "title", 2, 1.0, box, "", encode_rle(mask))
-    assert benchmark.overlaps(made, region)[0] == 1.0
+    assert page_classes.overlaps(made, region)[0] == 1.0
     assert benchmark.block_at(made, Hit("", "exact", 1.0, box, (box,), None)) == 0
+
+
+def test_classes_are_answered_by_all_their_regions(pages: list[tuple[MadePage, Page]]) -> None:
+    names = dict(enumerate(CLASSES, 1))
+    asked = []
+    for made, page in pages:
+        assert page.label is not None
+        nothing = from_label(page, np.zeros(page.size, np.int32))
+        asked.append(dict(page_classes.class_rows({"x": nothing}, made, names)))
+        texts = [block for block in made.blocks if block.name == "text"]
+        counts = page_classes.count_class(nothing, made, "text", names)
+        assert (counts["regions"], counts["found"], counts["hits"]) == (len(texts), 0, 0)
+        # Boxes around ink do not touch, so that each block is a region of its label.
+        counts = page_classes.count_class(from_label(page, page.label), made, "text", names)
+        assert counts["found"] == counts["right"] == counts["hits"] == len(texts)
+        assert counts["iou"] > 0.95 * len(texts)
+    table = page_classes.class_table(asked)
+    assert len(table.splitlines()) == 2 + len(CLASSES)
+    assert "| text | x |" in table
 
 
 def test_tables_say_what_was_counted() -> None:

@@ -106,11 +106,11 @@ def fit_names(
         optimizer.zero_grad()
         said = cross_entropy(x @ weight.T + bias, channels, reduction="none") * weights[channels]
         total = said.mean() + _PENALTY / (2 * len(x)) * weight.square().sum()
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         return total
 
     with torch.enable_grad():
-        optimizer.step(loss)  # type: ignore[no-untyped-call]
+        optimizer.step(loss)
     return ObjectNames(
         values=torch.tensor(values),
         mean=mean,
