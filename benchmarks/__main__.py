@@ -11,6 +11,7 @@ from rich.status import Status
 from benchmarks import (
     attention,
     decoder,
+    embedding,
     encoder,
     ensemble,
     freed,
@@ -35,6 +36,7 @@ SUBJECTS: dict[str, Callable[[Setting, Progress], list[Row]]] = {
     "store": store.measure,
     "scaling": scaling.measure,
     "volume": volume.measure,
+    "embedding": embedding.measure,
 }
 
 

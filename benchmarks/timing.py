@@ -1,9 +1,15 @@
 """Contestants take turns on the clock."""
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
+
+import torch
+
+from samonai.sam.network import SamNetwork
 
 Progress = Callable[[str], None]
 
@@ -63,3 +69,23 @@ def _clock(run: Callable[[], object]) -> float:
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
+
+
+@contextlib.contextmanager
+def timed_encoder() -> Iterator[list[float]]:
+    """Give a list whose only number grows by the seconds that any network spends encoding."""
+    inside, encode = [0.0], SamNetwork.encode
+
+    def timed(self: SamNetwork, *arguments: Any, **options: Any) -> torch.Tensor:
+        start = time.perf_counter()
+        try:
+            return encode(self, *arguments, **options)
+        finally:
+            inside[0] += time.perf_counter() - start
+
+    # On the class: prediction works on forks of the network.
+    SamNetwork.encode = timed  # type: ignore[method-assign]
+    try:
+        yield inside
+    finally:
+        SamNetwork.encode = encode  # type: ignore[method-assign]

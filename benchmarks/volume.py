@@ -16,11 +16,10 @@ from benchmarks.apart import run_apart
 from benchmarks.memory import peak_bytes
 from benchmarks.rows import Row, speed_up
 from benchmarks.setting import SEED, Setting, network_of, random_sam
-from benchmarks.timing import Contestant, Progress, interleave
+from benchmarks.timing import Contestant, Progress, interleave, timed_encoder
 from samonai.geometry import FrameGeometry
 from samonai.prompts import FramePrompts
 from samonai.run import predict
-from samonai.sam.network import SamNetwork
 
 _SIDE = 512
 _GIGABYTE = 1e9
@@ -107,7 +106,8 @@ def _slices(count: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return generator.integers(0, 255, (count, _SIDE, _SIDE), np.uint8)
 
 
-def _write_volume(folder: Path, slices: int) -> Path:
+def write_volume(folder: Path, slices: int) -> Path:
+    """Write a volume of random values, 512 x 512 in the plane, and return its file."""
     path = folder / "volume.nii"
     data = _slices(slices).transpose(1, 2, 0).astype(np.int16)
     nib.save(nib.Nifti1Image(data, np.diag([0.8, 0.8, 1.0, 1.0])), path)
@@ -117,7 +117,7 @@ def _write_volume(folder: Path, slices: int) -> Path:
 def _predict_apart(model: str, slices: int, prompted: int, progress: Progress) -> dict[str, float]:
     progress(f"{model}, {slices} slices: prediction in a process of its own")
     with tempfile.TemporaryDirectory() as folder:
-        volume = _write_volume(Path(folder), slices)
+        volume = write_volume(Path(folder), slices)
         return run_apart("volume", str(volume), model, str(slices), str(prompted))
 
 
@@ -125,20 +125,9 @@ def main() -> None:
     """Predict, and print the seconds, those within the encoder, and the process's peak memory."""
     volume, model, slices, prompted = sys.argv[1:]
     network = network_of(random_sam(model), model)
-    inside = [0.0]
-    encode = SamNetwork.encode
-
-    def timed(self: SamNetwork, *arguments: Any, **options: Any) -> torch.Tensor:
-        start = time.perf_counter()
-        embeddings = encode(self, *arguments, **options)
-        inside[0] += time.perf_counter() - start
-        return embeddings
-
-    # On the class: prediction works on forks of the network.
-    SamNetwork.encode = timed  # type: ignore[method-assign]
     first = (int(slices) - int(prompted)) // 2
     box = [100, 120, first, 380, 400, first + int(prompted)]
-    with tempfile.TemporaryDirectory() as out:
+    with tempfile.TemporaryDirectory() as out, timed_encoder() as inside:
         start = time.perf_counter()
         predict(network, Path(volume), [box], Path(out), progress=False)
         seconds = time.perf_counter() - start

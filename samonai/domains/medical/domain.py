@@ -325,7 +325,9 @@ class MedicalDomain:
     def _merged(
         self, source: Volume, frames: Mapping[int, npt.NDArray[Any]], dtype: npt.DTypeLike
     ) -> npt.NDArray[Any]:
-        merged = np.zeros(source.shape, dtype)
+        # Slices lie densely, as files hold them: what no frame touches takes no memory, and whoever
+        # goes through the slices later does not jump.
+        merged = np.zeros(source.shape, dtype, order="F")
         part = rows_and_columns(source, self.axis)
         for index, values in frames.items():
             self._check_index(source, index)
