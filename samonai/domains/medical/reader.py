@@ -51,8 +51,9 @@ def read_volume(
     # A series of 600 slices need not be held twice.
     data = raw.array.astype(np.float32, copy=not raw.array.flags.writeable)
     valid = raw.valid
-    finite = np.isfinite(data)
-    if not finite.all():
+    # What is not a number shows in the ends; looking at each voxel takes ten times as long.
+    if not np.isfinite([data.min(), data.max()]).all():
+        finite = np.isfinite(data)
         if not finite.any():
             raise InputError(f"{path}: every voxel is NaN or infinite; export it again")
         logger.warning("%s: %d voxels are not numbers; masked", logged, (~finite).sum())
