@@ -1,11 +1,14 @@
 """Train on the roofs of one city, measure on its held-out edge and on other places.
 
-`python -m benchmarks.roofs --data FOLDER --out DIR [--epochs N] [--only SET …] [--boxes-only]`
+`python -m benchmarks.roofs --data FOLDER --out DIR [--epochs N] [--only SET …] [--boxes-only]
+[--set KEY=VALUE …] [--automatic WAY …]`
 
 FOLDER holds `fair-banepa`, `fair-kampala` and `nrcan-gdl`. Of Banepa's chips the easternmost column
 is held out; the other places are never trained on. One run with both heads answers everything:
 boxes with 5 % jitter beside the filled box and the model before, and no prompts at all, where an
 object is what touches in the class map, or what the decoder answers to the map's boxes and points.
+`--set` trains otherwise, such as `--set borders=true`, and `--automatic` names what is measured
+without prompts; a run of the semantic head alone (`--set heads=semantic`) is asked with no boxes.
 What has been trained and measured is not done again. Prints the tables of `docs/satellite.md`.
 """
 
@@ -16,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import samonai
+from samonai.bundles import TRAIN, config_files, parse_settings, read_config
 
 _HELD_OUT = "OAM-386693"
 _NONE = ("classes", "box", "points")
@@ -24,6 +28,7 @@ _TITLES = ("IoU", "F1 of pixels", "boundary F1 (1 m)", "F1 of objects")
 _METHODS = {"box": "filled box", "zero_shot": "before", "finetuned": "after"}
 # A chip fills a tile: the run keeps 0.066 m per pixel of the model, and sees the other places so.
 _SETTINGS: dict[str, Any] = {
+    "heads": "both",
     "batch_size": 2,
     "learning_rate": 0.0003,
     "val_interval": 2,
@@ -55,14 +60,15 @@ def main(arguments: list[str] | None = None) -> None:
     chips = sorted(path.stem for path in images.glob("*.tif"))
     held_out = [name for name in chips if name.startswith(_HELD_OUT)]
     split = {"train": [name for name in chips if name not in held_out], "val": held_out}
+    chosen = parse_settings(asked.set, read_config(config_files("satellite", TRAIN)))
     run = samonai.finetune(
-        asked.model, images, labels, domain="satellite", out=asked.out / "run", heads="both",
-        epochs=asked.epochs, split=split, **_SETTINGS,
+        asked.model, images, labels, domain="satellite", out=asked.out / "run", split=split,
+        epochs=asked.epochs, store=asked.store, **{**_SETTINGS, **chosen},
     )  # fmt: skip
     for name, place in found.items():
         if not asked.only or name in asked.only:
             cases = held_out if name == "Banepa" else "all"
-            ways = () if asked.boxes_only else _NONE
+            ways = () if asked.boxes_only else asked.automatic or _NONE
             for line in tables(run, place, cases, asked.out / name.lower(), name, ways):
                 print(line)  # noqa: T201
 
@@ -71,9 +77,12 @@ def tables(
     run: Any, place: Place, cases: Any, out: Path, name: str, ways: Sequence[str] = _NONE
 ) -> Iterator[str]:
     """Measure a place with boxes and in ways without prompts; yield lines of Markdown."""
-    said = _measured(run, place, cases, out / "boxes", "slices")
-    columns = dict(_METHODS)
-    means = {method: {m: said["summary"][m].get(method) for m in _MEASURES} for method in columns}
+    columns: dict[str, str] = {}
+    means: dict[str, dict[str, float | None]] = {}
+    if "promptable" in run.metadata.heads:
+        said = _measured(run, place, cases, out / "boxes", "slices")
+        columns = dict(_METHODS)
+        means = {way: {m: said["summary"][m].get(way) for m in _MEASURES} for way in columns}
     for automatic in ways:
         said = _measured(run, place, cases, out / automatic, "none", automatic=automatic)
         # "box" is also how the filled box is called.
@@ -106,6 +115,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--model", default="micro")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--automatic", action="append", help="a way; may be repeated")
+    parser.add_argument("--store", type=Path, help="embeddings that are there already")
     parser.add_argument("--only", action="append", help="a place; may be repeated")
     parser.add_argument("--boxes-only", action="store_true", help="leave out what has no prompts")
     return parser
