@@ -27,7 +27,7 @@ from samonai.clicks import interior_pixel
 from samonai.domains.base import Proposes
 from samonai.errors import InputError
 from samonai.frame import Frame
-from samonai.geometry import FrameGeometry
+from samonai.geometry import LOW_RES_STRIDE, FrameGeometry
 from samonai.inference.answers import FindObjects, tells_borders
 from samonai.inference.borders import components
 from samonai.inference.inferer import SourceInferer, class_values
@@ -205,10 +205,11 @@ class InstanceFinder:
         """
         values = class_values(self.networks[0])
         wanted = [self.classes is None or value in self.classes for value in values]
+        unit = LOW_RES_STRIDE * max(frame.size) / self.networks[0].long_side
         if self.prompts != "proposed":
             for channel, value in enumerate(values):
                 if channel and wanted[channel]:
-                    parts, _ = components(best == channel, borders)
+                    parts = components(best == channel, borders, unit)
                     asked = as_instances(parts, self.min_area)
                     for one in self._asked(asked, embedding, frame):
                         yield _with_class(one, value, probabilities[channel])
