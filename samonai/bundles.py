@@ -290,7 +290,11 @@ def one_line_errors() -> Iterator[None]:
             if isinstance(cause, InputError):
                 raise cause from None
             if isinstance(cause, OSError) and cause.errno in _SYSTEM_ERRORS:
-                raise InputError(f"{cause.filename or 'a file'}: {cause.strerror}") from error
+                # Writing into an open file does not say which.
+                where = f"{cause.filename}: " if cause.filename else "cannot write results: "
+                full = "; make room and give the same command again"
+                hint = full if cause.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+                raise InputError(f"{where}{cause.strerror}{hint}") from error
         raise
 
 

@@ -143,7 +143,9 @@ def test_a_users_mistake_comes_out_of_monais_wrapping(bundle: Path) -> None:
 
 
 def test_a_full_disk_is_told_in_one_line(bundle: Path) -> None:
-    with pytest.raises(InputError, match="disk: No space left"):
+    with pytest.raises(
+        InputError, match="disk: No space left; make room and give the same command again"
+    ):
         run_bundle(config_files(bundle, "train.json", "full.json"), {})
 
 

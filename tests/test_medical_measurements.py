@@ -102,6 +102,7 @@ def test_files_beside_the_prediction(tmp_path: Path) -> None:
     assert [row["name"] for row in rows] == ["liver", "spleen"]
     assert float(rows[0]["volume_ml"]) == liver["volume_ml"]
     assert rows[1]["centroid_x_mm"] == ""
+    assert {row["intensity_unit"] for row in rows} == {"HU"}
 
 
 def test_nothing_found_is_said_where_no_object_can_say_it(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def write_measurements(
         text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
     with write_atomically(paths[1]) as temporary:
-        _write_table(stem.name, measured, temporary)
+        _write_table(stem.name, measured, intensity_unit(volume), temporary)
     return paths
 
 
@@ -171,7 +171,7 @@ def _centre(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
     return np.array([float(np.average(np.arange(len(n)), weights=n)) for n in counts])
 
 
-def _write_table(case: str, measured: Sequence[Measurement], path: Path) -> None:
+def _write_table(case: str, measured: Sequence[Measurement], unit: str | None, path: Path) -> None:
     columns = {
         **{f"extent_{axis}_mm": ("extents_mm", n) for n, axis in enumerate("ijk")},
         **{name: ("box_voxels", n) for n, name in enumerate(("i0", "j0", "k0", "i1", "j1", "k1"))},
@@ -179,10 +179,11 @@ def _write_table(case: str, measured: Sequence[Measurement], path: Path) -> None
     }
     plain = ("value", "name", "empty", "voxels", "volume_ml", "mean", "sd", "touches_border")
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["case", *plain, *columns])
+        writer = csv.DictWriter(file, ["case", *plain, "intensity_unit", *columns])
         writer.writeheader()
         for each in measured:
-            row: dict[str, Any] = {"case": case, **{key: getattr(each, key) for key in plain}}
+            row: dict[str, Any] = {"case": case, "intensity_unit": unit}
+            row |= {key: getattr(each, key) for key in plain}
             for name, (key, number) in columns.items():
                 values = getattr(each, key)
                 row[name] = None if values is None else values[number]
