@@ -70,6 +70,15 @@ def test_a_contradicting_setting_is_refused(decoder, setting, said) -> None:
         trained_domain(decoder, **setting)
 
 
+def test_a_crop_to_the_prompt_is_allowed_and_said_and_one_to_the_body_is_not(decoder, caplog):
+    assert trained_domain(decoder, crop="prompt").settings()["crop"] == "prompt"
+    assert caplog.text.count("was trained with crop=none; crop=prompt shows it") == 1
+    with pytest.raises(InputError, match="crop=none, but crop=body is asked for"):
+        trained_domain(decoder, crop="body")
+    with pytest.raises(InputError, match="window=percentile, but window=lung is asked for"):
+        trained_domain(decoder, crop="prompt", window="lung")
+
+
 def test_how_labels_are_stored_may_differ(decoder: Path) -> None:
     assert trained_domain(decoder, label_map="255:1").settings()["label_map"] == {"255": 1}
 

@@ -52,10 +52,19 @@ def trained_domain(decoder: Path | str | None, name: str = "medical", **settings
     for key in [*trained, *(key for key in asked if key not in trained)]:
         # What nobody said anything about is not there: runs from before a setting, and crops.
         before, now = trained.get(key, "none"), asked.get(key, "none")
-        if key not in domain.free_settings and before != now:
+        if key in domain.free_settings or before == now:
+            continue
+        # Training has no prompts to crop to: no contradiction, but another scale.
+        if asked.get("crop") != "prompt" or not key.startswith("crop"):
             raise InputError(
                 f"{decoder} was trained with {key}={before}, but {key}={now} is asked for; leave "
                 f"it out, or train again with it"
+            )
+        if key == "crop":
+            logger.warning(
+                "%s was trained with crop=%s; crop=prompt shows it everything larger",
+                decoder,
+                before,
             )
     return domain
 
