@@ -30,7 +30,6 @@ FOR_OTHERS = {
     "pylibjpeg-openjpeg",
     "python-gdcm",
     "pyyaml",
-    "scikit-image",
     "tensorboard",
     "torchvision",
 }
