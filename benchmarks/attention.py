@@ -7,7 +7,7 @@ import torch
 from benchmarks.rows import Row, speed_up
 from benchmarks.setting import SEED, Setting
 from benchmarks.timing import Contestant, Progress, interleave
-from samonai.sam.attention import ATTENTION, attention_form
+from samonai.sam.attention import ATTENTION, Grids, attention_form
 
 _CHANNELS, _HEADS = 64, {"vit_b": 12, "micro": 1}
 _SIDES = {"whole image": 64, "windows": 14}
@@ -22,11 +22,9 @@ def measure(setting: Setting, progress: Progress) -> list[Row]:
     for place, side in _SIDES.items():
         count = _HEADS[setting.model] * (_WINDOWS if place == "windows" else 1)
         for precision, dtype in _PRECISIONS.items():
-            q, k, v, above, beside = _random_parts(count, side, dtype)
+            grids = _random_grids(count, side, dtype)
             contestants = {
-                form: Contestant(
-                    partial(attend, q, k, v, above, beside, _CHANNELS**-0.5), repeats=3
-                )
+                form: Contestant(partial(attend, grids), repeats=3)
                 for form, attend in ATTENTION.items()
             }
             times = interleave(contestants, rounds=setting.rounds, warm_up=True, progress=progress)
@@ -44,9 +42,12 @@ def measure(setting: Setting, progress: Progress) -> list[Row]:
     return rows
 
 
-def _random_parts(count: int, side: int, dtype: torch.dtype) -> list[torch.Tensor]:
-    """Return queries, keys, values (N, h, w, c) and both tables of positions (h, h, c)."""
+def _random_grids(count: int, side: int, dtype: torch.dtype) -> Grids:
     generator = torch.Generator().manual_seed(SEED)
-    grids = [torch.randn(count, side, side, _CHANNELS, generator=generator) for _ in range(3)]
-    tables = [torch.randn(side, side, _CHANNELS, generator=generator) * 0.1 for _ in range(2)]
-    return [part.to(dtype) for part in (*grids, *tables)]
+    q, k, v = (
+        torch.randn(count, side, side, _CHANNELS, generator=generator).to(dtype) for _ in range(3)
+    )
+    above, beside = (
+        (torch.randn(side, side, _CHANNELS, generator=generator) * 0.1).to(dtype) for _ in range(2)
+    )
+    return Grids(q, k, v, above, beside, _CHANNELS**-0.5)

@@ -6,6 +6,7 @@ MiB of it exist at once. `attention_form` says which form is used where.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from segment_anything.modeling.image_encoder import Attention, get_rel_pos
@@ -28,6 +29,26 @@ _BLOCK_BYTES = 1 << 21
 _SHORT = 1024
 GLOBAL_TOKENS, WINDOW_TOKENS = 4096, 196
 """Tokens of a whole 1024 x 1024 image, and of a window of SAM's encoders."""
+
+
+class Grids(NamedTuple):
+    """What each form of attention takes: N grids of tokens, each attended within itself.
+
+    Attributes:
+        q: float (N, h, w, c), queries.
+        k: float (N, h, w, c), keys.
+        v: float (N, h, w, c), values.
+        table_h: float (h_query, h_key, c), relative positions along rows.
+        table_w: float (w_query, w_key, c), along columns.
+        scale: What scores are multiplied by.
+    """
+
+    q: torch.Tensor
+    k: torch.Tensor
+    v: torch.Tensor
+    table_h: torch.Tensor
+    table_w: torch.Tensor
+    scale: float
 
 
 def attention_form(device: torch.device, dtype: torch.dtype, length: int) -> str:
@@ -69,18 +90,12 @@ def attend_within_grids(
         form = FOLDED
     else:
         form = attention_form(q.device, q.dtype, length)
-    return ATTENTION[form](q, k, v, table_h, table_w, scale)
+    return ATTENTION[form](Grids(q, k, v, table_h, table_w, scale))
 
 
-def _attend_with_bias(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    table_h: torch.Tensor,
-    table_w: torch.Tensor,
-    scale: float,
-) -> torch.Tensor:
+def _attend_with_bias(grids: Grids) -> torch.Tensor:
     """Attend with the relative positions as a bias (chunk, h·w, h·w); see `attend_within_grids`."""
+    q, k, v, table_h, table_w, scale = grids
     count, height, width, _ = q.shape
     length = height * width
     budget = _BIAS_BYTES_CUDA if q.is_cuda else _BIAS_BYTES
@@ -101,20 +116,14 @@ def _attend_with_bias(
     return out
 
 
-def _attend_folded(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    table_h: torch.Tensor,
-    table_w: torch.Tensor,
-    scale: float,
-) -> torch.Tensor:
+def _attend_folded(grids: Grids) -> torch.Tensor:
     """Attend on queries that carry their own relative positions; see `attend_within_grids`.
 
     A query's term for a key's row, and that for its column, are h + w numbers. They become channels
     of the query, and a key's row and column, written as ones among zeros, those of the key: their
     product is the bias. Values are padded to the same width, which fused kernels ask for.
     """
+    q, k, v, table_h, table_w, scale = grids
     count, height, width, channels = q.shape
     along_h = torch.einsum("nhwc,hkc->nhwk", q, table_h)
     along_w = torch.einsum("nhwc,wkc->nhwk", q, table_w)
@@ -128,20 +137,14 @@ def _attend_folded(
     return out[0][..., :channels]
 
 
-def _attend_in_blocks(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    table_h: torch.Tensor,
-    table_w: torch.Tensor,
-    scale: float,
-) -> torch.Tensor:
+def _attend_in_blocks(grids: Grids) -> torch.Tensor:
     """Attend on blocks of scores, one after the other; see `attend_within_grids`.
 
     A block is some rows of queries of some heads against all keys. It is laid out keys by queries:
     a key's row and column have a term for each query, and adding them then runs along memory, over
     all queries of the block, instead of over the few keys of one row.
     """
+    q, k, v, table_h, table_w, scale = grids
     count, height, width, _ = q.shape
     length = height * width
     along_h = torch.einsum("nhwc,hkc->nkhw", q, table_h).flatten(2)  # (count, h_key, queries)
@@ -168,4 +171,4 @@ def _attend_in_blocks(
 
 
 ATTENTION = {BIAS: _attend_with_bias, FOLDED: _attend_folded, BLOCKS: _attend_in_blocks}
-"""What attends in each of `ATTENTION_FORMS`; see `attend_within_grids` for what it takes."""
+"""What attends in each of `ATTENTION_FORMS`."""
