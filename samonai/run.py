@@ -19,7 +19,7 @@ from samonai.bundles import (
     run_bundle,
 )
 from samonai.domains import get_domain
-from samonai.domains.base import Answers, WritesMaps
+from samonai.domains.base import Answers, ReadsElsewhere, WritesMaps
 from samonai.errors import InputError
 from samonai.files import no_empty_folders
 from samonai.overrides import (
@@ -314,19 +314,18 @@ def predict(
         InputError: Something that was given cannot be used.
     """
     runs = open_runs(run) if isinstance(run, Run | list | tuple) else []
-    files = config_files(runs[0].domain if runs else domain, INFERENCE)
+    name = runs[0].domain if runs else domain
+    files = config_files(name, INFERENCE)
     sure = uncertainty
     if sure is None:
-        sure = len(runs) > 1 and isinstance(get_domain(runs[0].domain), WritesMaps)
-    config = read_config(files)
-    plain = check_settings({**settings, "uncertainty": sure}, config)
+        sure = len(runs) > 1 and isinstance(get_domain(name), WritesMaps)
+    plain = check_settings({**settings, "uncertainty": sure}, read_config(files))
     network = (
         _networks(runs)
         if runs
         else network_overrides(cast("SamNetwork | str", run), checkpoint, sha256, device)
     )
-    # Rasters may lie elsewhere than on this machine; their domain says whether they may.
-    find = existing_or_elsewhere if "any_driver" in config else existing
+    find = existing_or_elsewhere if isinstance(get_domain(name), ReadsElsewhere) else existing
     source, out = find(source), output_folder(out)
     before = _times(out)
     with (

@@ -330,3 +330,10 @@ class Suits(Protocol):
     def suits(self) -> str:
         """Return a way of finding, as `automatic` takes it."""
         ...
+
+
+@runtime_checkable
+class ReadsElsewhere(Protocol):
+    """A domain whose inputs need not be files on this machine; reading says which it takes."""
+
+    reads_elsewhere: bool

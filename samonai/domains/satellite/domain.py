@@ -44,6 +44,7 @@ class SatelliteDomain(RasterSettings):
     name = "satellite"
     prompt_endings: tuple[str, ...] = VECTOR_ENDINGS
     formats = FORMATS
+    reads_elsewhere = True  # with any_driver
     free_settings = frozenset(
         {"class_field", "classes", "line_width", "point_radius", "label_crs", "label_map"}
         | {"any_driver", "nodata", "block", "instances", "offset", "overlap", "fitted"}
