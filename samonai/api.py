@@ -43,9 +43,7 @@ logger = logging.getLogger(__name__)
 
 # How and where a run computes, which does not change what comes out of it; and what is recorded
 # apart from the settings.
-_NOT_RECORDED = {"progress", "resume", "workers", "rank", "world_size", "bundle_root"} | {
-    "checkpoint", "sha256", "split", "case_map",
-}  # fmt: skip
+_NOT_RECORDED = {"progress", "resume", "workers", "checkpoint", "sha256", "split", "case_map"}
 
 
 def finetune(

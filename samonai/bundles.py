@@ -20,11 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from samonai.errors import InputError
+from samonai.ranges import check_range
 
 TRAIN, EVALUATE, INFERENCE = "train.json", "evaluate.json", "inference.json"
 
 _EVALUATED = ("$", "@", "%")
 """What makes MONAI treat a text as an expression, a reference or a macro."""
+
+_NOT_SET = {"bundle_root", "rank", "world_size"}
+"""Plain entries that are no settings: the process, or its launcher, says them."""
 
 _SYSTEM_ERRORS = {errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.ENOSPC, errno.EPERM, errno.EROFS}
 
@@ -131,6 +135,7 @@ def plain_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         key: value
         for key, value in config.items()
         if not key.startswith("_")
+        and key not in _NOT_SET
         and (value is None or isinstance(value, bool | int | float | str))
         and not is_evaluated(value)
     }
@@ -174,7 +179,8 @@ def check_settings(settings: Mapping[str, Any], config: Mapping[str, Any]) -> di
         The settings, with their values as the configuration has them.
 
     Raises:
-        InputError: A key is not known, a value is of another type, or MONAI would evaluate it.
+        InputError: A key is not known, a value is of another type or out of its range, or MONAI
+            would evaluate it.
     """
     known = plain_settings(config)
     for key in settings:
@@ -351,8 +357,10 @@ def _checked(key: str, value: Any, default: Any) -> Any:
         raise InputError(
             f"setting {key}: a value must not begin with $, @ or %, which MONAI would evaluate"
         )
-    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        check_range(key, value)
+        if isinstance(default, float):
+            return float(value)
     if default is not None and value is not None and type(value) is not type(default):
         wanted = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
         raise InputError(

@@ -110,8 +110,14 @@ def output_folder(path: Path | str) -> Path:
 
 
 def store_location(store: Path | str) -> str:
-    """Return a store's URL, or its folder as an absolute path."""
+    """Return a store's URL, or its folder as an absolute path.
+
+    Raises:
+        InputError: The text is empty, as a variable is that nobody set.
+    """
     text = str(store)
+    if not text:
+        raise InputError("the store has an empty name; give a folder")
     return text if "://" in text else str(Path(text).expanduser().absolute())
 
 

@@ -314,12 +314,19 @@ def predict(
         InputError: Something that was given cannot be used.
     """
     runs = open_runs(run) if isinstance(run, Run | list | tuple) else []
+    if runs and sha256 is not None:
+        raise InputError(
+            "sha256 is of a model's weights, which a run knows by itself; leave it out"
+        )
     name = runs[0].domain if runs else domain
     files = config_files(name, INFERENCE)
+    config = read_config(files)
+    if series is not None and "series" not in config:
+        raise InputError("series is for DICOM, which is medical data")
     sure = uncertainty
     if sure is None:
         sure = len(runs) > 1 and isinstance(get_domain(name), WritesMaps)
-    plain = check_settings({**settings, "uncertainty": sure}, read_config(files))
+    plain = check_settings({**settings, "uncertainty": sure}, config)
     network = (
         _networks(runs)
         if runs

@@ -150,6 +150,7 @@ def test_archive_options_used_wrongly(
     argv = predicting(archive, tmp_path / "out")
     argv.remove("--archive")
     assert "go with --archive" in refused(capsys, *argv, "--retry-failed")
+    assert "go with --archive" in refused(capsys, *argv, "--readers", 3)
     assert "readers=0" in refused(capsys, *predicting(archive, tmp_path / "out", "--readers", 0))
     nowhere = predicting(archive, tmp_path / "out")
     nowhere[nowhere.index("--input") + 1] = tmp_path / "nowhere"

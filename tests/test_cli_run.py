@@ -179,3 +179,12 @@ def test_killed_and_started_again_it_ends_with_the_same_weights(job: Job, tmp_pa
 
 def test_labels_are_balls() -> None:
     assert all(ball(seed)[1].any(axis=(0, 1)).all() for seed in range(3))
+
+
+def test_a_hash_beside_a_run_is_refused(
+    job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ("--input", job.images / "case_a.nii.gz", "--boxes", job.labels, "--sha256", "abc")
+    argv = ("predict", "medical", "--run", job.run, *given, "--out", tmp_path / "masks")
+    assert main([str(part) for part in argv]) == 2
+    assert "a run knows by itself" in capsys.readouterr().err

@@ -240,6 +240,19 @@ def test_what_monai_would_evaluate_is_refused(
         ("box_jitter=3.0", "box_jitter"),
         ("label_map=a:b", "label_map"),
         ("precision=fp64", "fp64"),
+        ("learning_rate=0", "learning_rate: expected above 0, got 0"),
+        ("learning_rate=-1e-3", "expected above 0"),
+        ("weight_decay=-1", "0 or more"),
+        ("warmup_fraction=1.5", "0 or more and at most 1"),
+        ("empty_rate=1", "0 or more and below 1"),
+        ("gradient_clip=0", "above 0"),
+        ("batch_size=0", "1 or more"),
+        ("patience=-1", "1 or more"),
+        ("val_interval=0", "1 or more"),
+        ("workers=-1", "0 or more"),
+        ("objects_per_frame=0", "1 or more"),
+        ("learning_rate=1e999", "got inf"),
+        ("world_size=7", "unknown setting 'world_size'"),
     ],
 )
 def test_wrong_values_of_settings(
@@ -261,6 +274,23 @@ def test_wrong_use_of_the_options(scans: tuple[Path, Path], fails: Fails) -> Non
     assert "--run" in fails(
         "predict", "medical", "--input", scans[0], "--boxes", "b.json", "--out", "masks"
     )
+
+
+@pytest.mark.parametrize(
+    ("more", "wanted"),
+    [
+        (("--ending", ".png"), "ending '.png' is not known; use .nii.gz"),
+        (("--ending", "nii"), "ending 'nii' is not known"),
+        (("--series", "1.2.3"), "series 1.2.3 is chosen in a folder of DICOM"),
+        (("--store", ""), "the store has an empty name"),
+        (("--readers", "3"), "--readers, --limit, --dry-run and --retry-failed go with --archive"),
+    ],
+)
+def test_what_predict_would_leave_out_or_guess_is_refused(
+    scans: tuple[Path, Path], fails: Fails, tmp_path: Path, more: tuple[str, str], wanted: str
+) -> None:
+    boxes = boxes_file(tmp_path, [2, 2, 1, 9, 9, 3])
+    assert wanted in fails(*predicting(scans[0] / "case_a.nii.gz", boxes, *more))
 
 
 def test_split_files(scans: tuple[Path, Path], fails: Fails, tmp_path: Path) -> None:

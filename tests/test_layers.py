@@ -13,7 +13,7 @@ LONGEST_MODULE = 400
 
 # Lowest first; a name stands for the module or the package and all that is in it.
 LAYERS = (
-    ("errors", "files", "frame", "memory", "pseudonyms"),
+    ("errors", "files", "frame", "memory", "pseudonyms", "ranges"),
     ("clicks", "coarse_masks", "geometry", "prompts", "sampling"),
     ("sam", "domains"),
     ("embeddings", "transforms"),

@@ -64,6 +64,12 @@ def network(monkeypatch: pytest.MonkeyPatch) -> Blobs:
     return Blobs()
 
 
+@pytest.mark.parametrize("settings", [{"planes": 3}, {"spread": "propagate"}])
+def test_what_needs_prompts_is_refused_without(volume: Volume, network, settings) -> None:
+    with pytest.raises(InputError, match=f"{next(iter(settings))}=.* goes with boxes or clicks"):
+        VolumeInferer(DOMAIN, **settings)(volume, network)
+
+
 def test_three_planes_average_the_logits_of_each(volume: Volume, network) -> None:
     prompts = prompts_from_label(DOMAIN, volume, regime="volume")
     fused = VolumeInferer(DOMAIN, planes=3)(volume, network, prompts)

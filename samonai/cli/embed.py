@@ -25,7 +25,7 @@ def embed(
     out: Annotated[
         Path | None, typer.Option(help="With --archive: the folder for the manifest.")
     ] = None,
-    readers: options.Readers = 2,
+    readers: options.Readers = None,
     limit: options.Limit = None,
     dry_run: options.DryRun = False,
     retry_failed: options.RetryFailed = False,

@@ -115,7 +115,10 @@ Archive = Annotated[
     ),
 ]
 Readers = Annotated[
-    int, typer.Option(help="With --archive: studies read at once; each is held in memory.")
+    int | None,
+    typer.Option(
+        help="With --archive: studies read at once, by default 2; each is held in memory."
+    ),
 ]
 Limit = Annotated[int | None, typer.Option(help="With --archive: work on so many studies at most.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="With --archive: list what would be done.")]
@@ -191,12 +194,14 @@ def dicom_settings(
 
 
 def archive_settings(
-    archive: bool, readers: int, limit: int | None, dry_run: bool, retry_failed: bool
+    archive: bool, readers: int | None, limit: int | None, dry_run: bool, retry_failed: bool
 ) -> dict[str, Any]:
     """Return how to go through an archive; refuse it where there is none."""
-    given = {"readers": readers, "limit": limit, "dry_run": dry_run, "retry_failed": retry_failed}
-    if not archive and (dry_run or retry_failed or limit is not None):
-        raise InputError("--limit, --dry-run and --retry-failed go with --archive")
+    given: dict[str, Any] = {"limit": limit, "dry_run": dry_run, "retry_failed": retry_failed}
+    if readers is not None:
+        given["readers"] = readers
+    if not archive and (dry_run or retry_failed or limit is not None or readers is not None):
+        raise InputError("--readers, --limit, --dry-run and --retry-failed go with --archive")
     return given
 
 

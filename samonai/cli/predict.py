@@ -86,7 +86,7 @@ def predict(
     ] = False,
     planes: options.Planes = 1,
     archive: options.Archive = False,
-    readers: options.Readers = 2,
+    readers: options.Readers = None,
     limit: options.Limit = None,
     dry_run: options.DryRun = False,
     retry_failed: options.RetryFailed = False,

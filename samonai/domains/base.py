@@ -259,6 +259,13 @@ class Exporter(Protocol):
         ...
 
 
+@runtime_checkable
+class ChoosesEnding(Protocol):
+    """A domain whose `write` takes the ending of a path for the format that is wanted."""
+
+    endings: tuple[str, ...]
+
+
 class MapMerger(Protocol):
     """Takes values of a source's frames in order, and puts them on the source's grid."""
 

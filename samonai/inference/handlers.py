@@ -12,7 +12,7 @@ from monai.utils import CommonKeys
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
-from samonai.domains.base import Domain, Exporter, LabelFacts
+from samonai.domains.base import ChoosesEnding, Domain, Exporter, LabelFacts
 from samonai.errors import InputError
 from samonai.inference.calibration import CalibrationMetrics
 from samonai.inference.cases import CaseItem
@@ -191,7 +191,7 @@ class LabelWriter:
         facts: Names of the classes and what made the label maps, for formats that say so.
 
     Raises:
-        InputError: The domain does not write the formats, or both they and an ending are given.
+        InputError: The domain does not write the formats or the ending, or both are given.
     """
 
     def __init__(
@@ -208,6 +208,7 @@ class LabelWriter:
         self.formats, self.measure, self.facts = tuple(formats), measure, facts
         self.written: list[Path] = []
         self.claims = Claims(self.folder)
+        _check_ending(domain, ending)
         _check_formats(domain, ending, self.formats, measure)
 
     def attach(self, engine: Engine) -> None:
@@ -240,6 +241,15 @@ class LabelWriter:
                 source, label, stem, self.formats, measure=self.measure, facts=self.facts
             )
         return [self.domain.write(source, label, stem.with_name(case_id + self.ending))]
+
+
+def _check_ending(domain: Domain, ending: str) -> None:
+    if not ending:
+        return
+    if not isinstance(domain, ChoosesEnding):
+        raise InputError(f"ending {ending}: the {domain.name} domain has one only; leave it out")
+    if ending not in domain.endings:
+        raise InputError(f"ending {ending!r} is not known; use {', '.join(domain.endings)}")
 
 
 def _check_formats(domain: Domain, ending: str, formats: Sequence[str], measure: bool) -> None:

@@ -258,9 +258,14 @@ def input_cases(domain: Domain, path: Path | str, series: str | None = None) -> 
         domain: Finds them.
         path: One source, or a folder of them.
         series: The DICOM series to take where `path` holds several; makes `path` one case.
+
+    Raises:
+        InputError: A series is given for what is no folder.
     """
     path = Path(path)
     if series is not None:
+        if not path.is_dir():
+            raise InputError(f"series {series} is chosen in a folder of DICOM, and {path} is none")
         return [Case(pseudonym(path.resolve().name), path, None, series)]
     return domain.find_cases(path)
 

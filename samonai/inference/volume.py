@@ -100,6 +100,7 @@ class VolumeInferer(SourceInferer):
         observers = [] if alone else self.observers
         each = bool(observers)
         if prompts is None or isinstance(prompts, Automatic):
+            self._refuse_without_prompts()
             label = super().__call__(inputs, network, prompts, alone=alone)
         elif self.spread == "propagate":
             tracks = self._tracks(inputs, networks, prompts, each=each)
@@ -118,6 +119,12 @@ class VolumeInferer(SourceInferer):
 
     def _asked(self, prompts: Mapping[int, FramePrompts]) -> Mapping[int, FramePrompts]:
         return interpolate_boxes(prompts) if self.spread == "interpolate" else prompts
+
+    def _refuse_without_prompts(self) -> None:
+        """Refuse what is done with boxes and clicks only, rather than leave it out in silence."""
+        for name, value, usual in (("spread", self.spread, "none"), ("planes", self.planes, 1)):
+            if value != usual:
+                raise InputError(f"{name}={value} goes with boxes or clicks; give these, or not it")
 
     def _merged(
         self,

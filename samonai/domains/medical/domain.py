@@ -28,7 +28,12 @@ from samonai.domains.medical.points import holds_points, prompts_on_slices, read
 from samonai.domains.medical.reader import read_raw, read_volume
 from samonai.domains.medical.structures import class_names_of, parse_structures
 from samonai.domains.medical.volume import ReadOptions, Volume, format_shape
-from samonai.domains.medical.writer import default_ending, write_label, write_values
+from samonai.domains.medical.writer import (
+    WRITTEN_ENDINGS,
+    default_ending,
+    write_label,
+    write_values,
+)
 from samonai.domains.merging import FrameMaps, FrameMerger
 from samonai.errors import InputError
 from samonai.frame import Frame, FrameLocation
@@ -71,6 +76,7 @@ class MedicalDomain:
     name = "medical"
     prompt_endings: tuple[str, ...] = (".json", ".csv")
     formats = FORMATS
+    endings = WRITTEN_ENDINGS
     free_settings = frozenset({"label_map", "prefer", "channel", "time", "allow_gaps"})
 
     def __init__(

@@ -14,7 +14,7 @@ from samonai.domains.medical.segments import Segment
 from samonai.domains.medical.volume import Volume, format_shape
 from samonai.errors import InputError
 
-_WRITTEN = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha")
+WRITTEN_ENDINGS = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha")
 
 
 def write_label(
@@ -74,8 +74,8 @@ def _write(
     ending = next((known for known in ENDINGS if path.name.lower().endswith(known)), None)
     if ending is None:
         path, ending = path.with_name(path.name + ".nii.gz"), ".nii.gz"
-    if ending not in _WRITTEN:
-        raise InputError(f"{path}: cannot write {ending}; use one of {', '.join(_WRITTEN)}")
+    if ending not in WRITTEN_ENDINGS:
+        raise InputError(f"{path}: cannot write {ending}; use one of {', '.join(WRITTEN_ENDINGS)}")
     if ending.startswith(".nii"):
         write_nifti(array, volume.affine, volume.facts, path)
     else:

@@ -1,0 +1,81 @@
+"""What numbers settings may have, for those that nothing checks before a model is loaded.
+
+A setting that a class of its own takes, such as the prompts' `box_jitter`, is checked there.
+"""
+
+import math
+from dataclasses import dataclass
+
+from samonai.errors import InputError
+
+
+@dataclass(frozen=True)
+class Range:
+    """From which number on, and up to which.
+
+    Attributes:
+        low: The lowest number.
+        high: The highest number.
+        above: Whether `low` itself is too low.
+        below: Whether `high` itself is too high.
+    """
+
+    low: float = 0.0
+    high: float = math.inf
+    above: bool = False
+    below: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        """Say whether a number lies in it; NaN does not."""
+        inside = self.low <= value <= self.high
+        ends = (self.above and value == self.low) or (self.below and value == self.high)
+        return inside and not ends
+
+    def __str__(self) -> str:
+        """Return it in words, such as "0 or more" or "above 0 and below 1"."""
+        low = f"above {self.low:g}" if self.above else f"{self.low:g} or more"
+        if self.high == math.inf:
+            return low
+        return f"{low} and {'below' if self.below else 'at most'} {self.high:g}"
+
+
+_POSITIVE, _COUNT, _FROM_1 = Range(above=True), Range(), Range(low=1)
+_SHARE = Range(high=1)
+
+RANGES = {
+    "learning_rate": _POSITIVE,
+    "weight_decay": _COUNT,
+    "warmup_fraction": _SHARE,
+    "gradient_clip": _POSITIVE,
+    "epochs": _FROM_1,
+    "batch_size": _FROM_1,
+    "objects_per_frame": _FROM_1,
+    "min_area": _FROM_1,
+    "eval_min_area": _FROM_1,
+    "patience": _FROM_1,
+    "val_interval": _FROM_1,
+    "workers": _COUNT,
+    "views": _FROM_1,
+    "lora_rank": _FROM_1,
+    "seed": Range(high=2**32, below=True),
+    "iou_weight": _COUNT,
+    "semantic_weight": _POSITIVE,
+    "empty_frames": _SHARE,
+    "empty_rate": Range(high=1, below=True),
+    "class_balance": _SHARE,
+    "surface_tolerance_mm": _COUNT,
+    "boundary_tolerance": _COUNT,
+}
+"""Setting to its range: where torch or numpy would fail after minutes, or nothing be learned."""
+
+
+def check_range(key: str, value: float) -> None:
+    """Refuse a number that a setting cannot have.
+
+    Raises:
+        InputError: It is out of its range, infinite or not a number.
+    """
+    if not math.isfinite(value):
+        raise InputError(f"setting {key}: expected a number, got {value}")
+    if key in RANGES and value not in RANGES[key]:
+        raise InputError(f"setting {key}: expected {RANGES[key]}, got {value:g}")
