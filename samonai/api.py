@@ -26,6 +26,7 @@ from samonai.overrides import existing, network_overrides, shows_progress, store
 from samonai.pseudonyms import known_as
 from samonai.run import Run, evaluate, predict
 from samonai.run_folder import (
+    CURVE_FILE,
     HISTORY_FILE,
     STORE_FOLDER,
     RunFolder,
@@ -147,7 +148,9 @@ def finetune(
             run_bundle(files, overrides)
         else:
             logger.info("%s is complete; nothing is left to train", folder.path)
-        _draw_history(folder)
+        curve = folder.path / CURVE_FILE
+        if unfinished or not curve.exists():
+            _draw_history(folder.path / HISTORY_FILE, curve)
     return Run(folder.path, sam=None if isinstance(sam, str) else sam, device=device)
 
 
@@ -275,7 +278,7 @@ def domain_of(name: str, config: Mapping[str, Any], settings: Mapping[str, Any])
     return get_domain(name, **asked)
 
 
-def _draw_history(folder: RunFolder) -> None:
+def _draw_history(history: Path, curve: Path) -> None:
     from samonai.report.plots import learning_curve
 
-    learning_curve(folder.path / HISTORY_FILE, folder.path / "learning_curve.png")
+    learning_curve(history, curve)

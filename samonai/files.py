@@ -165,3 +165,15 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+@contextmanager
+def nothing_left_of_a_mistake(out: Path) -> Iterator[None]:
+    """Remove the folder that a refused call made; one that was there before stays."""
+    existed = out.exists()
+    try:
+        yield
+    except InputError:
+        if not existed:
+            shutil.rmtree(out, ignore_errors=True)
+        raise

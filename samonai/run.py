@@ -1,10 +1,8 @@
 """A fine-tuned decoder on disk: load it, measure it, predict with it."""
 
 import json
-import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -21,7 +19,7 @@ from samonai.bundles import (
 from samonai.domains import get_domain
 from samonai.domains.base import Answers, ReadsElsewhere, WritesMaps
 from samonai.errors import InputError
-from samonai.files import no_empty_folders
+from samonai.files import no_empty_folders, nothing_left_of_a_mistake
 from samonai.overrides import (
     Boxes,
     boxes_file,
@@ -164,11 +162,24 @@ Runs = Run | Path | str | Sequence[Run | Path | str]
 """A run or several: as they are, or by their folders, or by the folder of their folds."""
 
 
-def open_runs(runs: Runs, *, checkpoint: Path | str | None = None, device: Any = None) -> list[Run]:
+def open_runs(
+    runs: Runs,
+    *,
+    checkpoint: Path | str | None = None,
+    device: Any = None,
+    domain: str | None = None,
+) -> list[Run]:
     """Open runs; a folder of folds or of seeds stands for all of its runs.
 
+    Args:
+        runs: Themselves or their folders.
+        checkpoint: See `Run`, as for the device.
+        device: See `Run`.
+        domain: The kind of data that they must be for; None: any.
+
     Raises:
-        InputError: A folder holds no run, one is not finished, or they cannot be averaged.
+        InputError: A folder holds no run, one is not finished or of another kind of data, or they
+            cannot be averaged.
     """
     opened: list[Run] = []
     for run in [runs] if isinstance(runs, Run | Path | str) else runs:
@@ -179,6 +190,9 @@ def open_runs(runs: Runs, *, checkpoint: Path | str | None = None, device: Any =
         opened += [Run(folder, checkpoint=checkpoint, device=device) for folder in folders]
     if not opened:
         raise InputError("no run was given")
+    for run in opened:
+        if domain not in (None, run.domain):
+            raise InputError(f"{run.path} is a run on {run.domain} data, not on {domain}")
     if len(opened) > 1:
         from samonai.inference import check_members
 
@@ -251,7 +265,7 @@ def evaluate(
         "store": run.folder.store(),
         "progress": shows_progress(progress),
     }
-    with no_empty_folders(out), _nothing_left_of_a_mistake(out):
+    with no_empty_folders(out), nothing_left_of_a_mistake(out):
         run_bundle(files, overrides)
     metrics: dict[str, Any] = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     return metrics
@@ -323,6 +337,8 @@ def predict(
     config = read_config(files)
     if series is not None and "series" not in config:
         raise InputError("series is for DICOM, which is medical data")
+    if prompt is not None and not prompt.strip():
+        raise InputError("the prompt is empty; leave it out to ask for all")
     sure = uncertainty
     if sure is None:
         sure = len(runs) > 1 and isinstance(get_domain(name), WritesMaps)
@@ -338,7 +354,7 @@ def predict(
     with (
         tempfile.TemporaryDirectory(prefix="samonai-") as scratch,
         no_empty_folders(out, None if store is None else store_location(store)),
-        _nothing_left_of_a_mistake(out),
+        nothing_left_of_a_mistake(out),
     ):
         overrides = {
             **plain,
@@ -373,15 +389,3 @@ def _times(folder: Path) -> dict[Path, int]:
         return {}
     shown = (path for path in folder.iterdir() if not path.name.startswith("."))
     return {path: path.stat().st_mtime_ns for path in shown if path.is_file()}
-
-
-@contextmanager
-def _nothing_left_of_a_mistake(out: Path) -> Iterator[None]:
-    """Remove the folder that a failed call made; one that was there before stays."""
-    existed = out.exists()
-    try:
-        yield
-    except InputError:
-        if not existed:
-            shutil.rmtree(out, ignore_errors=True)
-        raise

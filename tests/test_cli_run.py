@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -179,6 +180,46 @@ def test_killed_and_started_again_it_ends_with_the_same_weights(job: Job, tmp_pa
 
 def test_labels_are_balls() -> None:
     assert all(ball(seed)[1].any(axis=(0, 1)).all() for seed in range(3))
+
+
+@pytest.mark.parametrize("verb", ["predict", "evaluate", "rank", "calibrate"])
+def test_a_run_on_other_data_is_refused(
+    job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    images = "--input" if verb == "predict" else "--images"
+    argv = [verb, "satellite", "--run", str(job.run), images, str(job.images)]
+    out = [] if verb == "calibrate" else ["--out", str(tmp_path / "out")]
+    assert main([*argv, *out]) == 2
+    assert "is a run on medical data, not on satellite" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_half_deleted_is_gone_on_with_or_named(
+    job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(job.run, copy)
+    (copy / "history.json").unlink()
+    samonai(*job.training(copy))
+    (copy / "learning_curve.png").unlink()
+    assert main(job.training(copy)) == 2
+    assert "history.json cannot be read" in capsys.readouterr().err
+    (copy / "decoder.safetensors").unlink()
+    (copy / "model.pt").write_bytes(b"cut")
+    assert main(job.training(copy)) == 2
+    assert "model.pt or history.json is gone or damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "calibrate"])
+def test_a_jitter_that_turns_boxes_over_is_refused(
+    job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    data = ("--images", job.images, "--labels", job.labels, "--box-jitter", "-1")
+    out = [] if verb == "calibrate" else ["--out", tmp_path / "measured"]
+    argv = (verb, "medical", "--run", job.run, *data, *out)
+    assert main([str(part) for part in argv]) == 2
+    assert "jitter is from 0 to below 0.5" in capsys.readouterr().err
+    assert not (tmp_path / "measured").exists()
 
 
 def test_a_hash_beside_a_run_is_refused(

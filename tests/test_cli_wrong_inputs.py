@@ -282,6 +282,7 @@ def test_wrong_use_of_the_options(scans: tuple[Path, Path], fails: Fails) -> Non
         (("--ending", ".png"), "ending '.png' is not known; use .nii.gz"),
         (("--ending", "nii"), "ending 'nii' is not known"),
         (("--series", "1.2.3"), "series 1.2.3 is chosen in a folder of DICOM"),
+        (("--prompt", " "), "the prompt is empty"),
         (("--store", ""), "the store has an empty name"),
         (("--readers", "3"), "--readers, --limit, --dry-run and --retry-failed go with --archive"),
     ],

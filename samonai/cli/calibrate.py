@@ -42,7 +42,7 @@ def calibrate(
     from samonai.run import open_runs
     from samonai.selection import calibrate as fit
 
-    for opened in open_runs(run, checkpoint=checkpoint, device=device):
+    for opened in open_runs(run, checkpoint=checkpoint, device=device, domain=domain):
         found = fit(
             opened,
             images,

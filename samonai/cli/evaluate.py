@@ -81,7 +81,7 @@ def evaluate(
     settings |= options.precision_settings(precision)
     settings |= options.plane_settings(config, planes)
     metrics = api.evaluate(
-        open_runs(run, checkpoint=checkpoint, device=device),
+        open_runs(run, checkpoint=checkpoint, device=device, domain=domain),
         images,
         labels,
         out,

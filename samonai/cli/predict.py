@@ -115,7 +115,9 @@ def predict(
     if propagate:
         settings["spread"] = "propagate"
     going = options.archive_settings(archive, readers, limit, dry_run, retry_failed)
-    network = open_runs(run, checkpoint=checkpoint, device=device) if run else str(model)
+    network = (
+        open_runs(run, checkpoint=checkpoint, device=device, domain=domain) if run else str(model)
+    )
     asked: dict[str, Any] = {
         "prompt": prompt,
         "domain": domain,

@@ -52,7 +52,7 @@ def rank(
     from samonai.selection import rank as rank_cases
 
     ranked = rank_cases(
-        open_runs(run, checkpoint=checkpoint, device=device),
+        open_runs(run, checkpoint=checkpoint, device=device, domain=domain),
         images,
         out,
         boxes=boxes,

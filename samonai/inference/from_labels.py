@@ -92,6 +92,9 @@ class LabelPrompts:
         min_area: As there.
         seed: As there.
         components: As there.
+
+    Raises:
+        InputError: The jitter is no share from 0 to below 0.5.
     """
 
     regime: str = "slices"
@@ -99,6 +102,11 @@ class LabelPrompts:
     min_area: int = 1
     seed: int = 0
     components: str = "each"
+
+    def __post_init__(self) -> None:
+        """Check the jitter: sides that move by half a box or more cross each other."""
+        if not 0 <= self.box_jitter < 0.5:
+            raise InputError(f"the boxes' jitter is from 0 to below 0.5, got {self.box_jitter:g}")
 
     def __call__(self, domain: Domain, case: Case, source: Any) -> dict[int, FramePrompts]:
         """Return a case's prompts by frame index."""

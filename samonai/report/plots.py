@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from samonai.errors import InputError
 from samonai.files import write_atomically
 from samonai.report.palette import (
     FRACTIONS,
@@ -36,6 +37,9 @@ def learning_curve(
 
     Returns:
         The file that was written.
+
+    Raises:
+        InputError: The history's file is gone or damaged.
     """
     rows = _read_history(Path(history)) if isinstance(history, Path | str) else list(history)
     figure = Figure(figsize=(7, 4), layout="constrained")
@@ -136,12 +140,17 @@ def reliability_diagram(calibration: Mapping[str, Any], path: Path | str) -> Pat
 
 
 def _read_history(path: Path) -> list[dict[str, Any]]:
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".json":
-        rows: list[dict[str, Any]] = json.loads(text)
-        return rows
-    numbers = csv.DictReader(text.splitlines())
-    return [{key: float(value) if value else None for key, value in row.items()} for row in numbers]
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            rows: list[dict[str, Any]] = json.loads(text)
+            return rows
+        numbers = list(csv.DictReader(text.splitlines()))
+        return [{key: float(n) if n else None for key, n in row.items()} for row in numbers]
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path} cannot be read ({error}); train again with --overwrite"
+        ) from error
 
 
 def _points(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[list[float], list[float]]:

@@ -12,6 +12,7 @@ from torch import nn
 
 from samonai import __version__
 from samonai.domains.base import Domain
+from samonai.errors import InputError
 from samonai.sam.decoder_file import DecoderMetadata, save_decoder
 from samonai.sam.network import SamNetwork
 from samonai.sampling import PromptSampler
@@ -52,9 +53,9 @@ def export_best(
     if not is_main_process():
         return path
     plain = cast(SamNetwork, getattr(network, "module", network))
-    plain.load_state_dict(torch.load(folder / BEST_FILE, map_location="cpu", weights_only=True))
+    state, history = _best_and_history(folder)
+    plain.load_state_dict(state)
     plain.object_names = learn_names(plain, domain, data)
-    history = json.loads((folder / HISTORY_JSON).read_text())
     validated = [row for row in history if row["val_dice"] is not None]
     best: dict[str, Any] = max(validated, key=lambda row: row["val_dice"], default={})
     metadata = DecoderMetadata(
@@ -86,3 +87,19 @@ def export_best(
     save_decoder(plain, path, metadata)
     logger.info("wrote %s", path)
     return path
+
+
+def _best_and_history(folder: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
+    """Read what training wrote last: the best epoch's state, and the rows of all epochs.
+
+    Raises:
+        InputError: A file is gone or damaged, as when a run's folder was half deleted.
+    """
+    try:
+        state = torch.load(folder / BEST_FILE, map_location="cpu", weights_only=True)
+        return state, json.loads((folder / HISTORY_JSON).read_text())
+    except Exception as error:
+        raise InputError(
+            f"{folder}: {BEST_FILE} or {HISTORY_JSON} is gone or damaged "
+            f"({type(error).__name__}); start over with --overwrite"
+        ) from error
