@@ -85,6 +85,16 @@ class Oracle:
         return (hit[0], 0.95) if hit else (np.zeros(SIZE, bool), 0.95)
 
 
+class Naming(Oracle):
+    """It calls what is one cell wide an 8, and what is wider nothing."""
+
+    def object_names(self, features: torch.Tensor) -> torch.Tensor:
+        wide = features[:, -3] > np.log(55)
+        return torch.where(
+            wide[:, None], torch.tensor([0.9, 0.0, 0.1]), torch.tensor([0.0, 0.2, 0.8])
+        )
+
+
 class OneFrame(SourceInferer):
     """An inferer whose embeddings mean nothing."""
 
@@ -176,6 +186,24 @@ class TestInstances:
     def test_proposed_classes_are_the_wanted_ones(self, frame):
         found = proposing("proposed", classes=(8,))(None, frame)
         assert [one.value for one in found] == [8]
+
+    @pytest.mark.parametrize("prompts", ["box", "box_and_proposed"])
+    def test_what_components_are_answered_is_named_by_the_whole_of_it(self, frame, prompts):
+        """Two cells that touch are none, and pixels have no say in what the others are."""
+        inferer = OneFrame(Boxes([]))
+        found = InstanceFinder(inferer, [Naming()], prompts=prompts)(None, frame)
+        assert [(one.value, one.score) for one in found] == [(8, pytest.approx(0.7 * 0.8))] * 2
+        assert min(one.box[1] for one in found) > 100
+        eights = InstanceFinder(inferer, [Naming()], classes=(8,), prompts=prompts)
+        assert pixels(eights(None, frame)) == pixels(found)
+        threes = InstanceFinder(inferer, [Naming()], classes=(3,), prompts=prompts)
+        assert threes(None, frame) == []
+
+    def test_what_is_not_decoded_and_what_one_network_cannot_name_is_called_by_pixels(self, frame):
+        whole = InstanceFinder(OneFrame(None), [Naming()], prompts="none")(None, frame)
+        assert sorted(one.value for one in whole) == [3, 3, 8]
+        both = InstanceFinder(OneFrame(None), [Naming(), Oracle()], prompts="box")(None, frame)
+        assert sorted(one.value for one in both) == [3, 3, 8]
 
     def test_a_domain_that_proposes_nothing_cannot_be_asked_to(self):
         with pytest.raises(InputError, match="medical data propose no boxes"):

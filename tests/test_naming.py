@@ -9,10 +9,13 @@ import torch
 
 from benchmarks.pages import LABELS, write_pages
 from samonai import api
+from samonai.embeddings.targets import build_targets
+from samonai.errors import InputError
+from samonai.frame import Frame, FrameLocation
 from samonai.run import Run
 from samonai.sam.naming import ObjectNames, object_features
 from samonai.sam.network import SamNetwork
-from samonai.training.naming import fit_names
+from samonai.training.naming import fit_names, learned_examples
 
 
 def test_features_say_how_the_embedding_is_spread_under_a_mask() -> None:
@@ -25,13 +28,15 @@ def test_features_say_how_the_embedding_is_spread_under_a_mask() -> None:
     masks[1, 100:132, 20:28] = False  # no part of the box any more
     masks[1, 120, 20] = True
     features = object_features(embedding, masks)
-    assert features.shape == (2, 8)
+    assert features.shape == (2, 10)
     torch.testing.assert_close(features[0, :4], torch.tensor([1.0, 3.0, 1.0, 0.0]))
+    # Around it: a row of 17 cells below, 9 of which are 2s, and a column of two 2s at its end.
+    torch.testing.assert_close(features[0, 4:6], torch.tensor([2 * 11 / 19, 3.0]))
     shape = torch.tensor([8.0, 64.0, 1 / 8, 1.0]).log()
-    torch.testing.assert_close(features[0, 4:], shape)
+    torch.testing.assert_close(features[0, 6:], shape)
     filled = (32 * 8 + 1) / (44 * 8)
     shape = torch.tensor([44.0, 8.0, 44 / 8, filled]).log()
-    torch.testing.assert_close(features[1, 4:], shape)
+    torch.testing.assert_close(features[1, 6:], shape)
 
 
 def test_the_fit_tells_rare_classes_and_what_is_none() -> None:
@@ -50,6 +55,28 @@ def test_the_fit_tells_rare_classes_and_what_is_none() -> None:
     assert torch.equal(names.weight, again.weight)
 
 
+def test_answers_are_examples_of_what_they_agree_with_and_parts_of_none() -> None:
+    label = np.zeros((256, 256), np.int32)
+    label[20:60, 20:60], label[20:60, 62:100], label[200:202, 200:202] = 2, 5, 2
+    frame = Frame(np.zeros((256, 256, 3), np.uint8), FrameLocation("page", 0), label)
+    targets = build_targets(frame)
+    assert (len(targets), targets.dropped) == (2, 1)
+    answers = torch.zeros(5, 256, 256, dtype=torch.bool)
+    answers[0, 18:60, 62:100] = True  # the second object
+    answers[1, 20:38, 20:60] = True  # less than half of the first
+    answers[2, 20:60, 10:110] = True  # both
+    answers[3, 120:160, 20:60] = True  # beside them
+    answers[4, 200:202, 199:202] = True  # an object too small to be learned
+    features, channels = learned_examples(torch.randn(4, 64, 64), answers, targets, (0, 2, 5))
+    assert features.shape == (6, 16)
+    assert channels.tolist() == [1, 2, 2, 0, 0, 0]
+
+
+def test_names_that_were_fitted_to_other_features_are_refused() -> None:
+    with pytest.raises(InputError, match="fitted to 8 features by another version"):
+        some_names(8)(torch.zeros(1, 12))
+
+
 def some_names(features: int) -> ObjectNames:
     rng = torch.Generator().manual_seed(3)
     return ObjectNames(
@@ -62,7 +89,7 @@ def some_names(features: int) -> ObjectNames:
 
 
 def test_a_network_carries_names_in_its_state_and_its_forks(tiny_network: SamNetwork) -> None:
-    count = 2 * tiny_network.embedding_shape[0] + 4
+    count = 3 * tiny_network.embedding_shape[0] + 4
     named = tiny_network.fork().add_semantic_head([2, 5])
     named.object_names = some_names(count)
     features = torch.randn(4, count)

@@ -6,16 +6,16 @@ head of the same decoder knows objects, but not which to look for. So each part 
 prompts the promptable head, with its box, with points spread over it, or with both; every answer is
 scored by the decoder's own IoU estimate times the mean probability of the class under the mask; and
 of answers that overlap the best is kept. Where the domain can tell objects apart without knowing
-what they are (`Proposes`), its boxes prompt the promptable head, and what names objects, or else
-the semantic head, says what each answer is, or that it is none (`inference.naming`). A grid of
-points over the whole frame is SAM's own automatic mask generator (arXiv:2304.02643, appendix B),
-for a model without semantic head.
+what they are (`Proposes`), its boxes prompt the promptable head, too. Of runs that learned to name
+objects, what names them says what each answer is, or that it is none (`inference.naming`). A grid
+of points over the whole frame is SAM's own automatic mask generator (arXiv:2304.02643, appendix
+B), for a model without semantic head.
 
 `ObjectFinding` is what commands ask with; the domain's merger joins what several frames show of an
 object. Nothing here knows what the objects are.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,7 +32,7 @@ from samonai.inference.answers import FindObjects, tells_borders
 from samonai.inference.borders import components
 from samonai.inference.inferer import SourceInferer, class_values
 from samonai.inference.masks import Instance, as_instances, make_instance, suppress
-from samonai.inference.naming import channel_shares
+from samonai.inference.naming import name, names_of
 from samonai.prompts import FramePrompts
 from samonai.sam.network import SamNetwork
 from samonai.sam.outputs import DecodeOutput
@@ -204,21 +204,32 @@ class InstanceFinder:
             borders: (H, W), probability of being near a border; None where none are told.
         """
         values = class_values(self.networks[0])
-        wanted = [self.classes is None or value in self.classes for value in values]
+        wanted = {v for v in values[1:] if self.classes is None or v in self.classes}
+        for one, asked in self._answers(embedding, frame, best, borders, wanted):
+            channel, probability = name(self.networks, one, asked, embedding, probabilities)
+            if values[channel] in wanted:
+                yield one.called(values[channel], probability)
+
+    def _answers(
+        self,
+        embedding: torch.Tensor,
+        frame: Frame,
+        best: npt.NDArray[np.int64],
+        borders: npt.NDArray[np.float32] | None,
+        wanted: Set[int],
+    ) -> Iterator[tuple[Instance, int | None]]:
+        """Yield what was found, with the channel of the component that asked for it, if one did."""
         unit = LOW_RES_STRIDE * max(frame.size) / self.networks[0].long_side
-        if self.prompts != "proposed":
-            for channel, value in enumerate(values):
-                if channel and wanted[channel]:
-                    parts = components(best == channel, borders, unit)
-                    asked = as_instances(parts, self.min_area)
-                    for one in self._asked(asked, embedding, frame):
-                        yield _with_class(one, value, probabilities[channel])
+        # Of a component's class its pixels say something, but the last word has what names objects.
+        several = names_of(self.networks) is not None
+        for channel, value in enumerate(class_values(self.networks[0])):
+            if self.prompts != "proposed" and channel and (several or value in wanted):
+                parts = as_instances(components(best == channel, borders, unit), self.min_area)
+                for one in self._asked(parts, embedding, frame):
+                    yield one, channel
         if "proposed" in self.prompts:
             for one in self._proposed(embedding, frame):
-                named = channel_shares(self.networks, one, embedding, probabilities)
-                channel = int(named.argmax())
-                if channel and wanted[channel]:
-                    yield one.called(values[channel], float(named[channel]))
+                yield one, None
 
     def _proposed(self, embedding: torch.Tensor, frame: Frame) -> Iterator[Instance]:
         """Yield what the boxes that the domain proposes are answered."""
@@ -334,12 +345,6 @@ def _masks(output: DecodeOutput, frame: Frame, long_side: int, min_area: int) ->
             found = make_instance(mask, iou=iou, low_res=one.half())
             assert found is not None
             yield found
-
-
-def _with_class(one: Instance, value: int, probability: npt.NDArray[np.float32]) -> Instance:
-    """Return an instance of a class, given the class's probability (H, W) on the frame."""
-    x0, y0, x1, y1 = one.box
-    return one.called(value, float(probability[y0:y1, x0:x1][one.mask].mean()))
 
 
 def _boxes(components: list[Instance]) -> FramePrompts:

@@ -2,16 +2,19 @@
 
 The semantic head tells each pixel's class from what lies around it, and is hard to teach what only
 a whole object shows: a list is a text with a mark before some of its lines. So an object is named
-by how the embedding is spread over its mask (mean and deviation of each channel) and by its size
-and shape, from which a linear function makes the probability of every class, and of being none. It
-is fitted at the end of training (`training.naming`), to all examples at once, and is no network.
+by how the embedding is spread over its mask (mean and deviation of each channel), by what lies
+right around it, which tells a whole from its parts, and by its size and shape, from which a linear
+function makes the probability of every class, and of being none. It is fitted at the end of
+training (`training.naming`), to all examples at once, and is no network.
 """
 
 from collections.abc import Mapping
 
 import torch
 from torch import nn
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool2d, max_pool2d
+
+from samonai.errors import InputError
 
 NAMES_PREFIX = "object_names."
 
@@ -43,7 +46,17 @@ class ObjectNames(nn.Module):
             self.register_buffer(name, tensors[name].detach().clone())
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Return float32 (N, K + 1), the classes' probabilities of N objects."""
+        """Return float32 (N, K + 1), the classes' probabilities of N objects.
+
+        Raises:
+            InputError: They were fitted to other features.
+        """
+        if features.shape[1] != len(self.mean):
+            raise InputError(
+                f"what names this run's objects was fitted to {len(self.mean)} features by another "
+                f"version of samonai, which now takes {features.shape[1]}; train again, or ask "
+                f"with automatic=classes"
+            )
         logits = (features - self.mean) / self.scale @ self.weight.T + self.bias
         return logits.softmax(1)
 
@@ -56,19 +69,21 @@ def object_features(embedding: torch.Tensor, masks: torch.Tensor) -> torch.Tenso
         masks: bool (N, H, W), none empty, H and W multiples of h and w; low-res frame.
 
     Returns:
-        float32 (N, 2 C + 4): mean and deviation of each channel under the mask; logarithms of
-        height, width, their ratio, and the share of the box that the mask fills.
+        float32 (N, 3 C + 4): mean and deviation of each channel under the mask, and its mean a
+        cell around it; logarithms of height, width, their ratio, and the share of the box that
+        the mask fills.
     """
     block = masks.shape[-2] // embedding.shape[-2], masks.shape[-1] // embedding.shape[-1]
-    shares = avg_pool2d(masks[:, None].float(), block)[:, 0].flatten(1)
-    shares = shares / shares.sum(1, keepdim=True).clamp(min=_NOTHING)
+    cells = avg_pool2d(masks[:, None].float(), block)
+    around = _shares(max_pool2d(cells, 3, stride=1, padding=1) - cells)
+    shares = _shares(cells)
     channels = embedding.float().flatten(1).T
     mean = shares @ channels
     deviation = (shares @ channels**2 - mean**2).clamp(min=0).sqrt()
     height, width = _extent(masks.any(2)), _extent(masks.any(1))
     filled = masks.flatten(1).sum(1) / (height * width)
     shape = torch.stack([height, width, height / width, filled], 1).clamp(min=_NOTHING).log()
-    return torch.cat([mean, deviation, shape.to(mean)], 1)
+    return torch.cat([mean, deviation, around @ channels, shape.to(mean)], 1)
 
 
 def names_in_state(state: Mapping[str, torch.Tensor], prefix: str) -> ObjectNames | None:
@@ -77,6 +92,12 @@ def names_in_state(state: Mapping[str, torch.Tensor], prefix: str) -> ObjectName
     if start + _TENSORS[0] not in state:
         return None
     return ObjectNames(**{name: state[start + name] for name in _TENSORS})
+
+
+def _shares(cells: torch.Tensor) -> torch.Tensor:
+    """Return float (N, h w), weights (N, 1, h, w) that now sum to 1; to 0 where there are none."""
+    flat = cells.flatten(1)
+    return flat / flat.sum(1, keepdim=True).clamp(min=_NOTHING)
 
 
 def _extent(lines: torch.Tensor) -> torch.Tensor:

@@ -1,9 +1,9 @@
 """Fit what names objects (`sam.naming`) to the training cases, once the decoder is trained.
 
 Only where the domain proposes where objects may lie (`Proposes`): those proposals need a name. The
-examples are the labelled objects; what the decoder answers to the domain's own proposals on the
-training frames, which are called what they agree with; and, as examples of what is no object, the
-answers that lie beside all objects.
+examples are the labelled objects, and what the decoder answers to the domain's own proposals on the
+training frames: each is called what it agrees with, or is an example of what is no object. So parts
+of objects, and several at once, are learned to be none, as in Fast R-CNN (arXiv:1504.08083).
 """
 
 import logging
@@ -30,9 +30,9 @@ _MOST_FRAMES = 200
 
 _AT_ONCE = 16  # prompts
 _SAME_IOU = 0.5
-"""A proposal is an example of the object that it shares at least this IoU with."""
-_BESIDE = 0.1
-"""One that objects cover less of than this is an example of none."""
+"""An answer is an example of the object that it shares at least this IoU with, or else of none."""
+_UNKNOWN = 0.5
+"""One that lies where nothing is known, by this share of it or more, is no example."""
 
 _PENALTY = 10.0
 """Of the squared weights, in examples."""
@@ -75,7 +75,9 @@ def learn_names(network: SamNetwork, domain: Domain, data: TrainingData) -> Obje
         embedding = torch.from_numpy(case.embeddings.read(index)).float().to(network.device)
         boxes = domain.proposals(frame)
         answers = _answers(network, embedding, boxes, frame)
-        found.append(_examples(embedding, answers, case.targets.read(index), data.train.values))
+        found.append(
+            learned_examples(embedding, answers, case.targets.read(index), data.train.values)
+        )
     features, channels = (torch.cat(parts) for parts in zip(*found, strict=True))
     logger.info("objects are named as %d examples are", len(channels))
     return fit_names(features, channels, data.train.values)
@@ -137,22 +139,30 @@ def _answers(
     return masks[masks.flatten(1).any(1)]
 
 
-def _examples(
+def learned_examples(
     embedding: torch.Tensor,
     answers: torch.Tensor,
     targets: FrameTargets,
     values: tuple[int, ...],
 ) -> Examples:
-    """Return a frame's examples: its objects, and the answers that are one or none of them."""
+    """Return a frame's examples: its objects, and answers that are one, or none of them.
+
+    Args:
+        embedding: float (C, h, w), the frame's.
+        answers: bool (N, 256, 256), none empty; low-res frame.
+        targets: The frame's objects.
+        values: Label value of each channel, 0 first.
+    """
     device = embedding.device
     numbers = torch.from_numpy(targets.components.astype(np.int64)).to(device)
     objects = numbers[None] == torch.arange(1, len(targets) + 1, device=device)[:, None, None]
     channels = torch.tensor([values.index(value) for value in targets.classes.tolist()])
-    covered = (answers & objects.any(0)).flatten(1).sum(1) / answers.flatten(1).sum(1)
+    areas = answers.flatten(1).sum(1)
     shared = answers.flatten(1).float() @ objects.flatten(1).float().T
-    areas = answers.flatten(1).sum(1)[:, None] + objects.flatten(1).sum(1)
-    iou, best = (shared / (areas - shared)).max(1)
-    one, none = (iou >= _SAME_IOU).cpu(), (covered < _BESIDE).cpu()
-    masks = torch.cat([objects, answers[one.to(device)], answers[none.to(device)]])
-    named = [channels, channels[best.cpu()[one]], torch.zeros(int(none.sum()), dtype=torch.int64)]
+    iou, best = (shared / (areas[:, None] + objects.flatten(1).sum(1) - shared)).max(1)
+    unknown = torch.from_numpy(targets.ignored | ~targets.valid).to(device)
+    one = iou >= _SAME_IOU
+    none = ~one & ((answers & unknown).flatten(1).sum(1) < _UNKNOWN * areas)
+    masks = torch.cat([objects, answers[one], answers[none]])
+    named = [channels, channels[best[one].cpu()], torch.zeros(int(none.sum()), dtype=torch.int64)]
     return object_features(embedding, masks).cpu(), torch.cat(named)

@@ -6,6 +6,8 @@ in heights of the page's own letters, as in run-length smoothing (Wong, Casey an
 Dev. 26, 1982). It needs neither words nor training, and says nothing of what a block is.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
@@ -29,27 +31,43 @@ _ACROSS, _DOWN = 2.0, 1.4
 _INSIDE = 0.9
 """A block that shares so much of its area with another is part of it."""
 
-_LEAST_INK = 2.0
+_LEAST_INK = 0.3
 """Blocks whose box is smaller than so many squares of a letter's height are specks."""
 
 
-def ink_blocks(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+@dataclass(frozen=True)
+class Ink:
+    """Where a page is not paper.
+
+    Attributes:
+        mask: bool (H, W), of the page or, where that is large, of squares of its pixels.
+        letter: Height of its letters in pixels of `mask`.
+        step: Pixels of the page along a pixel of `mask`.
+    """
+
+    mask: npt.NDArray[np.bool_]
+    letter: float
+    step: int
+
+
+def find_ink(image: npt.NDArray[np.uint8]) -> Ink:
+    """Return where a page, uint8 (H, W, 3), is not paper."""
+    step = -(-max(image.shape[:2]) // _LONGEST)
+    mask = _ink(image.mean(-1, dtype=np.float32), step)
+    return Ink(mask, _letter_height(mask), step)
+
+
+def ink_blocks(ink: Ink) -> npt.NDArray[np.float32]:
     """Return the blocks of a page.
 
-    Args:
-        image: uint8 (H, W, 3), RGB.
-
     Returns:
-        float32 (N, 4), xyxy in its pixels, tight around the ink, upper ends exclusive.
+        float32 (N, 4), xyxy in pixels of the ink's mask, tight around it, upper ends exclusive.
     """
-    step = -(-max(image.shape[:2]) // _LONGEST)
-    ink = _ink(image.mean(-1, dtype=np.float32), step)
-    height = _letter_height(ink)
-    lines = _closed(ink, _ACROSS * height, axis=1)
-    parts, _ = ndimage.label(_closed(lines, _DOWN * height, axis=0), _EVERY_NEIGHBOUR)
+    lines = _closed(ink.mask, _ACROSS * ink.letter, axis=1)
+    parts, _ = ndimage.label(_closed(lines, _DOWN * ink.letter, axis=0), _EVERY_NEIGHBOUR)
     found = []
     for number, (rows, columns) in enumerate(ndimage.find_objects(parts), 1):
-        own = ink[rows, columns] & (parts[rows, columns] == number)
+        own = ink.mask[rows, columns] & (parts[rows, columns] == number)
         down, across = np.flatnonzero(own.any(1)), np.flatnonzero(own.any(0))
         box = (
             columns.start + across[0],
@@ -57,10 +75,9 @@ def ink_blocks(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
             columns.start + across[-1] + 1,
             rows.start + down[-1] + 1,
         )
-        if (box[2] - box[0]) * (box[3] - box[1]) >= _LEAST_INK * height**2:
+        if (box[2] - box[0]) * (box[3] - box[1]) >= _LEAST_INK * ink.letter**2:
             found.append(box)
-    boxes = _outermost(np.array(found, np.float32).reshape(-1, 4)) * step
-    return boxes.clip(0, [*image.shape[1::-1]] * 2).astype(np.float32)
+    return _outermost(np.array(found, np.float32).reshape(-1, 4))
 
 
 def _outermost(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

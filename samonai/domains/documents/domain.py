@@ -12,7 +12,6 @@ import numpy.typing as npt
 from samonai.domains.base import Case, LabelFacts, LabelMaps, Merger
 from samonai.domains.documents import dataset, pdf, pictures
 from samonai.domains.documents.answer import Answer, read_answer
-from samonai.domains.documents.blocks import ink_blocks
 from samonai.domains.documents.labels import (
     ClassTable,
     check_classes,
@@ -27,6 +26,7 @@ from samonai.domains.documents.page import Page, PageLabel
 from samonai.domains.documents.pieces import page_pieces
 from samonai.domains.documents.prediction import PagePrediction, from_label
 from samonai.domains.documents.prompts import PROMPT_ENDINGS, read_prompts
+from samonai.domains.documents.proposals import proposed_boxes
 from samonai.domains.documents.query import parse_query
 from samonai.domains.documents.retrieval import BM25, retriever
 from samonai.domains.documents.writer import write_label
@@ -227,8 +227,8 @@ class DocumentsDomain:
         return "box_and_proposed" if of_class else "proposed"
 
     def proposals(self, frame: Frame) -> npt.NDArray[np.float32]:
-        """Return boxes of ink that white space keeps apart, float32 (N, 4), xyxy."""
-        return ink_blocks(frame.image)
+        """Return boxes of ink that may be regions, float32 (N, 4), xyxy; see `proposed_boxes`."""
+        return proposed_boxes(frame.image)
 
     def merger(self, source: Page) -> Merger:
         """Return what blends the pieces' scores and makes regions of them."""
