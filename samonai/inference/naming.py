@@ -11,7 +11,7 @@ from samonai.sam.naming import ObjectNames, object_features
 from samonai.sam.network import SamNetwork
 
 _NONE = 0.7
-"""What is more likely than this no object is none; chosen on generated pages, not those measured."""
+"""What is no object with a higher probability is none; chosen on pages made for that alone."""
 
 
 def names_of(networks: Sequence[SamNetwork]) -> list[ObjectNames] | None:
