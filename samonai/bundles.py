@@ -357,10 +357,8 @@ def _checked(key: str, value: Any, default: Any) -> Any:
         raise InputError(
             f"setting {key}: a value must not begin with $, @ or %, which MONAI would evaluate"
         )
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        check_range(key, value)
-        if isinstance(default, float):
-            return float(value)
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
     if default is not None and value is not None and type(value) is not type(default):
         wanted = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
         raise InputError(
@@ -369,6 +367,7 @@ def _checked(key: str, value: Any, default: Any) -> Any:
         )
     if value is None and default is not None:
         raise InputError(f"setting {key}: expected a value such as {json.dumps(default)}, got null")
+    check_range(key, value)
     return value
 
 

@@ -54,12 +54,19 @@ def network_overrides(
 
 
 def boxes_file(boxes: Boxes, scratch: Path) -> Path:
-    """Return the file of boxes; values are written into `scratch` first."""
+    """Return the file of boxes; values are written into `scratch` first.
+
+    Raises:
+        InputError: The values are nothing that a file can hold.
+    """
     if isinstance(boxes, Path | str):
         return Path(boxes).expanduser()
     content = boxes if isinstance(boxes, Mapping) else {"boxes": boxes}
     path = scratch / "boxes.json"
-    path.write_text(json.dumps(content, default=lambda value: np.asarray(value).tolist()))
+    try:
+        path.write_text(json.dumps(content, default=lambda value: np.asarray(value).tolist()))
+    except (TypeError, ValueError) as error:  # numpy gives back what it does not know
+        raise InputError(f"boxes of type {type(boxes).__name__}: expected numbers") from error
     return path
 
 

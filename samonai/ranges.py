@@ -63,18 +63,25 @@ RANGES = {
     "empty_frames": _SHARE,
     "empty_rate": Range(high=1, below=True),
     "class_balance": _SHARE,
+    "min_score": _SHARE,
+    "dpi": _POSITIVE,
+    "longest": _POSITIVE,
     "surface_tolerance_mm": _COUNT,
     "boundary_tolerance": _COUNT,
 }
 """Setting to its range: where torch or numpy would fail after minutes, or nothing be learned."""
 
 
-def check_range(key: str, value: float) -> None:
-    """Refuse a number that a setting cannot have.
+def check_range(key: str, value: object) -> None:
+    """Refuse a number that a setting cannot have, and what is none where one is wanted.
 
     Raises:
-        InputError: It is out of its range, infinite or not a number.
+        InputError: It is out of its range, infinite or no number.
     """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        if key in RANGES and value is not None:
+            raise InputError(f"setting {key}: expected a number, got {str(value)[:80]!r}")
+        return
     if not math.isfinite(value):
         raise InputError(f"setting {key}: expected a number, got {value}")
     if key in RANGES and value not in RANGES[key]:

@@ -11,6 +11,8 @@ from tiny_scans import SHAPE, affine, ball, save, write_scans
 
 from samonai.cli import main
 from samonai.domains.medical.phantom import write_phantoms
+from samonai.errors import InputError
+from samonai.overrides import boxes_file as boxes_as_file
 from samonai.overrides import output_folder
 
 
@@ -282,6 +284,8 @@ def test_wrong_use_of_the_options(scans: tuple[Path, Path], fails: Fails) -> Non
         (("--ending", ".png"), "ending '.png' is not known; use .nii.gz"),
         (("--ending", "nii"), "ending 'nii' is not known"),
         (("--series", "1.2.3"), "series 1.2.3 is chosen in a folder of DICOM"),
+        (("--set", "min_score=nan"), "min_score: expected a number, got 'nan'"),
+        (("--set", "min_score=2"), "min_score: expected 0 or more and at most 1, got 2"),
         (("--prompt", " "), "the prompt is empty"),
         (("--store", ""), "the store has an empty name"),
         (("--readers", "3"), "--readers, --limit, --dry-run and --retry-failed go with --archive"),
@@ -347,3 +351,8 @@ def test_a_store_that_is_not_filled_is_not_left(
     boxes = boxes_file(tmp_path, [0.0, 0.0, 0.0, 9999.0, 1.0, 1.0])
     fails(*predicting(tmp_path / "boxes.json", boxes, "--store", elsewhere))
     assert not elsewhere.parent.exists()
+
+
+def test_boxes_that_no_file_can_hold(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="boxes of type set: expected numbers"):
+        boxes_as_file({1, 2}, tmp_path)  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ from tiny_rasters import PLACE, UTM, picture, write_features, write_raster
 from samonai.domains import Case, get_domain
 from samonai.domains.satellite import SatelliteDomain
 from samonai.domains.satellite.access import check_path
+from samonai.domains.satellite.tiles import blocks
 from samonai.domains.satellite.writer import write_raster as write_raster_of
 from samonai.domains.tiles import Window
 from samonai.errors import InputError
@@ -322,3 +323,8 @@ def test_the_network_is_as_open_while_writing_as_the_user_says(
 
     write_raster_of(source, part, tmp_path / "out.tif", "uint8", None, cog=False)
     assert seen == [None if trusting else "none"]
+
+
+def test_blocks_of_no_pixels_are_refused() -> None:
+    with pytest.raises(InputError, match="blocks of 0 x 0 pixels: expected at least 1 x 1"):
+        blocks((10, 10), (0, 0))

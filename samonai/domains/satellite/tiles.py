@@ -75,6 +75,8 @@ class Length:
 
 def blocks(size: tuple[int, int], block: tuple[int, int]) -> dict[str, Window]:
     """Cut a raster into parts that do not overlap, about `block` large, named by row and column."""
+    if min(block) < 1:
+        raise InputError(f"blocks of {block[0]} x {block[1]} pixels: expected at least 1 x 1")
     counts = [max(1, round(side / part)) for side, part in zip(size, block, strict=True)]
     edges = [
         [math.floor(n * side / count) for n in range(count + 1)]
