@@ -46,6 +46,9 @@ _ONE_LINE, _SEVERAL = 2.2, 4.5
 _WHITE = 1.5
 """Heights of a letter between the letters of two lines, at most."""
 
+_FEW, _ITEM = 2, 8.0
+"""A block of more cuts, with parts lower than so many heights of a letter, is a list of items."""
+
 _PARTS = 3
 """So many runs of lines that follow each other are joined at most."""
 
@@ -120,6 +123,9 @@ def _runs_of_lines(ink: Ink, box: Boxes) -> Boxes:
     left, right = max(round(_INDENT * ink.letter), 1), round(_RAGGED * (x1 - x0))
     indents = _cuts(inside[:, :left], counts, ink.letter, above=True)
     short = _cuts(inside[:, -right:], counts, ink.letter, above=False)
+    count = len({*indents, *short})
+    if count > _FEW and y1 - y0 < count * _ITEM * ink.letter:
+        return np.zeros((0, 4), np.float32)
     parts = {
         (cuts[first], cuts[last])
         for cuts in (
