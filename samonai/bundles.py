@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from samonai.errors import InputError
+from samonai.overrides import output_folder
 from samonai.ranges import check_range
 
 TRAIN, EVALUATE, INFERENCE = "train.json", "evaluate.json", "inference.json"
@@ -77,10 +78,10 @@ def lay_out(name: str, folder: Path | str) -> Path:
         The folder.
 
     Raises:
-        InputError: There is no such bundle, or the folder is not empty.
+        InputError: There is no such bundle, or the folder is not empty or cannot be written to.
     """
-    source, folder = find_bundle(name), Path(folder).expanduser()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    source, folder = find_bundle(name), output_folder(folder)
+    if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} exists already and is not an empty folder; choose another")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder.parent) as temporary:

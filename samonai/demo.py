@@ -18,7 +18,9 @@ from samonai.domains.base import Case
 from samonai.domains.medical.phantom import Phantoms, write_phantoms
 from samonai.errors import InputError
 from samonai.files import write_atomically
+from samonai.overrides import output_folder
 from samonai.pseudonyms import pseudonym
+from samonai.ranges import check_range
 from samonai.report.evaluation import draw_case
 from samonai.report.html import write_report
 from samonai.run_folder import SETTINGS_FILE
@@ -75,9 +77,11 @@ def run_demo(
         say: Told what is done next, in a line.
 
     Raises:
-        InputError: `out` holds something else, or there are too few patients.
+        InputError: `out` cannot be written to, its `run/` holds something else, the seed is below
+            0, or there are too few patients.
     """
-    out = Path(out).expanduser().absolute()
+    check_range("seed", seed)
+    out = output_folder(out).absolute()
     if patients <= _TRAINED + _CHOOSING:
         raise InputError(f"the demo needs at least {_TRAINED + _CHOOSING + 1} patients")
     say(f"1/4 making up {patients} patients and a DICOM series in {out / 'data'}")

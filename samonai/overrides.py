@@ -120,12 +120,17 @@ def store_location(store: Path | str) -> str:
     """Return a store's URL, or its folder as an absolute path.
 
     Raises:
-        InputError: The text is empty, as a variable is that nobody set.
+        InputError: The text is empty, as a variable is that nobody set, or names a file.
     """
     text = str(store)
     if not text:
         raise InputError("the store has an empty name; give a folder")
-    return text if "://" in text else str(Path(text).expanduser().absolute())
+    if "://" in text:
+        return text
+    path = Path(text).expanduser().absolute()
+    if path.is_file():
+        raise InputError(f"the store {path} is a file; give a folder")
+    return str(path)
 
 
 def shows_progress(progress: bool | None) -> bool:

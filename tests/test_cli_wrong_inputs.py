@@ -353,6 +353,25 @@ def test_a_store_that_is_not_filled_is_not_left(
     assert not elsewhere.parent.exists()
 
 
+def test_places_that_nothing_can_be_written_to(
+    scans: tuple[Path, Path], fails: Fails, tmp_path: Path
+) -> None:
+    scan = scans[0] / "case_a.nii.gz"
+    embedding = ("embed", "medical", "--images", scans[0])
+    assert "is a file; give a folder" in fails(*embedding, "--store", scan)
+    assert "is a file; give a folder" in fails("bundle", "init", "medical", scan)
+    assert "cannot be written to" in fails("bundle", "init", "medical", "/proc/nowhere")
+    assert "is a file; give a folder" in fails("demo", "--out", scan)
+    assert "seed: expected 0 or more" in fails("demo", "--out", "run", "--seed", "-1")
+
+
+def test_shares_that_are_no_numbers(scans: tuple[Path, Path], fails: Fails) -> None:
+    data = ("--images", scans[0], "--labels", scans[1], "--out", "run")
+    assert "shares are percent" in fails("curve", "medical", *data, "--shares", "nan")
+    for endless in ("nan", "inf"):
+        assert "a multiple of ours" in fails("curve", "medical", *data, "--unet", endless)
+
+
 def test_boxes_that_no_file_can_hold(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="boxes of type set: expected numbers"):
         boxes_as_file({1, 2}, tmp_path)  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ the frames of the same cases where this call encoded them.
 """
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -88,7 +89,7 @@ def curve(
     Raises:
         InputError: Something that was given cannot be used.
     """
-    if unet < 0:
+    if not 0 <= unet < math.inf:
         raise InputError(f"the U-Net's time is a multiple of ours, 0 or more; got {unet}")
     job = make_job(sam, images, labels, out, settings)
     if job.domain != "medical":
@@ -135,7 +136,7 @@ def growing_shares(
     Raises:
         InputError: A share is not from above 0 to 100.
     """
-    if not shares or min(shares) <= 0 or max(shares) > 100:
+    if not shares or not all(0 < share <= 100 for share in shares):
         raise InputError(f"shares are percent, above 0 up to 100; got {list(shares)}")
     bundles = group_cases(train, None if groups is None else read_groups(groups))
     order = np.random.default_rng(seed).permutation(len(bundles)).tolist()
