@@ -411,6 +411,19 @@ def test_words_of_a_scan_are_read_off_it(
     assert right / total >= 0.9
 
 
+def test_unsure_regions_answer_words_but_not_the_name_of_a_class(
+    generated: tuple[list[Block], PagePrediction],
+) -> None:
+    blocks, prediction = generated
+    sure = answer_query(prediction, "class:text", NAMES)
+    unsure = replace(prediction, scores=np.full(len(prediction.scores), 0.2))
+    assert sure.hits
+    assert not answer_query(unsure, "class:text", NAMES).found
+    word = next(block for block in blocks if block.words).words[0]
+    assert all(hit.region is not None for hit in answer_query(unsure, word, NAMES).hits)
+    assert answer_query(unsure, word, NAMES).found
+
+
 def test_without_ocr_a_scan_has_no_words(generated: tuple[list[Block], PagePrediction]) -> None:
     prediction = generated[1]
     page = Page("scan", Path("scan.png"), 1, prediction.page.image)

@@ -133,7 +133,7 @@ def test_regions_are_refined_by_the_promptable_head(run: Run, pages: Path, tmp_p
 @pytest.mark.parametrize(
     ("query", "way"),
     [
-        (None, BOTH), ("Table", BOTH), ("class:text", BOTH),
+        (None, BOTH), ("Table", "proposed"), ("class:text", "proposed"),
         ("net income", "proposed"), ("words:table", "proposed"), ("What is due?", "proposed"),
     ],
 )  # fmt: skip

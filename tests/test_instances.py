@@ -91,7 +91,7 @@ class Naming(Oracle):
     def object_names(self, features: torch.Tensor) -> torch.Tensor:
         wide = features[:, -3] > np.log(55)
         return torch.where(
-            wide[:, None], torch.tensor([0.9, 0.0, 0.1]), torch.tensor([0.0, 0.2, 0.8])
+            wide[:, None], torch.tensor([0.96, 0.0, 0.04]), torch.tensor([0.0, 0.2, 0.8])
         )
 
 

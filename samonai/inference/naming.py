@@ -10,8 +10,8 @@ from samonai.inference.masks import Instance
 from samonai.sam.naming import ObjectNames, object_features
 from samonai.sam.network import SamNetwork
 
-_NONE = 0.7
-"""What is no object with a higher probability is none; chosen on pages made for that alone."""
+_NONE = 0.95
+"""What is no object with a higher probability is dropped; the score says how sure the rest is."""
 
 
 def names_of(networks: Sequence[SamNetwork]) -> list[ObjectNames] | None:

@@ -214,17 +214,11 @@ class DocumentsDomain:
 
     @property
     def suits(self) -> str:
-        """Return how regions are found: always apart, by blocks of ink where words are asked for.
+        """Return how regions are found: by boxes of ink where anything is asked of a page.
 
-        Words stand on pages, where blocks of ink are regions. Whether a class, or everything, is
-        asked of a page or of a photograph is not known, so both are tried.
+        Whether everything is wanted of a page or of a photograph is not known, so both are tried.
         """
-        if self.query is None:
-            return "box_and_proposed"
-        kind, asked = parse_query(self.query)
-        known = {name.casefold() for name in self.classes or ()}
-        of_class = kind == "class" or (kind is None and asked.casefold() in known)
-        return "box_and_proposed" if of_class else "proposed"
+        return "box_and_proposed" if self.query is None else "proposed"
 
     def proposals(self, frame: Frame) -> npt.NDArray[np.float32]:
         """Return boxes of ink that may be regions, float32 (N, 4), xyxy; see `proposed_boxes`."""

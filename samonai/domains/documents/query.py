@@ -28,6 +28,9 @@ KINDS = ("class", "words", "fuzzy", "regex", "question")
 
 _QUESTION_WORDS = 4
 
+_SURE = 0.25
+"""Regions of a lower score are no answer to a class's name; words may lie in them all the same."""
+
 
 def parse_query(query: str) -> tuple[str | None, str]:
     """Split a query into its kind, None where it has no prefix, and the rest.
@@ -66,7 +69,8 @@ def answer_query(
         raise InputError(f"there is no class {asked!r}; this run knows {', '.join(names.values())}")
     if kind == "class" or (kind is None and asked.casefold() in known):
         regions = prediction.regions(names, with_text=bool(prediction.page.words))
-        wanted = [region for region in regions if region.value == known[asked.casefold()]]
+        value = known[asked.casefold()]
+        wanted = [r for r in regions if r.value == value and r.score >= _SURE]
         return answer(prediction.page, query, "class", [_whole(r, "class") for r in wanted])
     regions = prediction.regions(names, with_text=True)
     words = prediction.page.text
