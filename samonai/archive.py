@@ -17,9 +17,10 @@ from samonai.api import embedder
 from samonai.bundles import one_line_errors, opened_bundle
 from samonai.domains.base import ArchiveDomain, Case, Domain
 from samonai.errors import InputError
+from samonai.files import output_folder
 from samonai.inference import CaseDataset, LabelWriter
 from samonai.manifest import DONE, FAILED, SKIPPED, Manifest
-from samonai.overrides import existing, output_folder, shows_progress, store_location
+from samonai.overrides import existing, shows_progress, store_location
 from samonai.run import predict
 from samonai.run_folder import file_fingerprint, path_fingerprint
 from samonai.worklist import Read, Work, claimed, still_open, work_through

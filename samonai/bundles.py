@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from samonai.errors import InputError
-from samonai.overrides import output_folder
+from samonai.files import output_folder
 from samonai.ranges import check_range
 
 TRAIN, EVALUATE, INFERENCE = "train.json", "evaluate.json", "inference.json"

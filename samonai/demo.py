@@ -17,8 +17,7 @@ from samonai.domains import get_domain
 from samonai.domains.base import Case
 from samonai.domains.medical.phantom import Phantoms, write_phantoms
 from samonai.errors import InputError
-from samonai.files import write_atomically
-from samonai.overrides import output_folder
+from samonai.files import output_folder, write_atomically
 from samonai.pseudonyms import pseudonym
 from samonai.ranges import check_range
 from samonai.report.evaluation import draw_case

@@ -65,6 +65,34 @@ def no_empty_folders(*paths: Path | str | None) -> Iterator[None]:
         raise
 
 
+def output_folder(path: Path | str) -> Path:
+    """Return a path that is a folder or nothing yet, and can be written to.
+
+    Raises:
+        InputError: It is a file, or nothing can be written there; better now than after hours.
+    """
+    path = Path(path).expanduser()
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file; give a folder")
+    made: list[Path] = []
+    try:
+        for folder in (*reversed(path.parents), path):
+            if not folder.is_dir():
+                folder.mkdir()
+                made.append(folder)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written to ({error.strerror}); give another folder"
+        ) from error
+    finally:
+        for folder in reversed(made):
+            with suppress(OSError):  # another run may have begun to use it
+                folder.rmdir()
+    return path
+
+
 def sha256_file(path: Path | str) -> str:
     """Return the sha256 of a file's bytes as 64 hexadecimal digits."""
     digest = hashlib.sha256()

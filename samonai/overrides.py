@@ -2,9 +2,7 @@
 
 import json
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,34 +84,6 @@ def existing_or_elsewhere(path: Path | str) -> Path | str:
     """Return a path that is there; else a text, which nobody makes absolute, for the domain."""
     found = Path(path).expanduser()
     return found if found.exists() else str(path)
-
-
-def output_folder(path: Path | str) -> Path:
-    """Return a path that is a folder or nothing yet, and can be written to.
-
-    Raises:
-        InputError: It is a file, or nothing can be written there; better now than after hours.
-    """
-    path = Path(path).expanduser()
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{path} is a file; give a folder")
-    made: list[Path] = []
-    try:
-        for folder in (*reversed(path.parents), path):
-            if not folder.is_dir():
-                folder.mkdir()
-                made.append(folder)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written to ({error.strerror}); give another folder"
-        ) from error
-    finally:
-        for folder in reversed(made):
-            with suppress(OSError):  # another run may have begun to use it
-                folder.rmdir()
-    return path
 
 
 def store_location(store: Path | str) -> str:

@@ -19,14 +19,13 @@ from samonai.bundles import (
 from samonai.domains import get_domain
 from samonai.domains.base import Answers, ReadsElsewhere, WritesMaps
 from samonai.errors import InputError
-from samonai.files import no_empty_folders, nothing_left_of_a_mistake
+from samonai.files import no_empty_folders, nothing_left_of_a_mistake, output_folder
 from samonai.overrides import (
     Boxes,
     boxes_file,
     existing,
     existing_or_elsewhere,
     network_overrides,
-    output_folder,
     shows_progress,
     store_location,
 )

@@ -12,8 +12,8 @@ from tiny_scans import SHAPE, affine, ball, save, write_scans
 from samonai.cli import main
 from samonai.domains.medical.phantom import write_phantoms
 from samonai.errors import InputError
+from samonai.files import output_folder
 from samonai.overrides import boxes_file as boxes_as_file
-from samonai.overrides import output_folder
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from rich.console import Console
 from samonai.api import domain_of, evaluate, finetune
 from samonai.bundles import TRAIN, check_settings, config_files, plain_settings, read_config
 from samonai.errors import InputError
-from samonai.overrides import existing, output_folder, shows_progress, store_location
+from samonai.files import output_folder
+from samonai.overrides import existing, shows_progress, store_location
 from samonai.run import Run
 from samonai.run_folder import STORE_FOLDER, path_fingerprint
 from samonai.training.folds import SplitNames, fold_splits, grouped_split, read_groups
