@@ -71,7 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
     out: Path = options.out
     train, test = out / "train", out / "test"
     write_pages(train, options.pages, options.seed)
-    made = write_pages(test, options.held_out, options.seed + 1, name="held_out")
+    other = options.seed + 1 if options.held_out_seed is None else options.held_out_seed
+    made = write_pages(test, options.held_out, other, name="held_out")
     console.print(f"{options.pages} pages to train on, {len(made)} held out")
     run = samonai.finetune(
         options.model,
@@ -277,6 +278,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="micro")
     parser.add_argument("--checkpoint", type=Path, help="the model's weights, if not its own")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--held-out-seed", type=int, help="of the held-out pages; by default --seed + 1"
+    )
     return parser
 
 

@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from samonai.domains.documents.boxes import Boxes, box_areas, box_around, shared_areas
+
 _EVERY_NEIGHBOUR = np.ones((3, 3), bool)
 _LONGEST = 2048
 """Pixels along the long side; larger pages are looked at with their darkest pixels only."""
@@ -57,7 +59,7 @@ def find_ink(image: npt.NDArray[np.uint8]) -> Ink:
     return Ink(mask, _letter_height(mask), step)
 
 
-def ink_blocks(ink: Ink) -> npt.NDArray[np.float32]:
+def ink_blocks(ink: Ink) -> Boxes:
     """Return the blocks of a page.
 
     Returns:
@@ -68,26 +70,18 @@ def ink_blocks(ink: Ink) -> npt.NDArray[np.float32]:
     found = []
     for number, (rows, columns) in enumerate(ndimage.find_objects(parts), 1):
         own = ink.mask[rows, columns] & (parts[rows, columns] == number)
-        down, across = np.flatnonzero(own.any(1)), np.flatnonzero(own.any(0))
-        box = (
-            columns.start + across[0],
-            rows.start + down[0],
-            columns.start + across[-1] + 1,
-            rows.start + down[-1] + 1,
-        )
+        box = box_around(own, columns.start, rows.start)
         if (box[2] - box[0]) * (box[3] - box[1]) >= _LEAST_INK * ink.letter**2:
             found.append(box)
     return _outermost(np.array(found, np.float32).reshape(-1, 4))
 
 
-def _outermost(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _outermost(boxes: Boxes) -> Boxes:
     """Leave out what lies in another's box, as a figure's lettering does."""
-    order = np.argsort(-np.prod(boxes[:, 2:] - boxes[:, :2], 1), kind="stable")
-    kept = np.zeros((0, 4), np.float32)
-    for box in boxes[order]:
-        shared = np.minimum(box[2:], kept[:, 2:]) - np.maximum(box[:2], kept[:, :2])
-        inside = np.prod(shared.clip(0), 1) >= _INSIDE * np.prod(box[2:] - box[:2])
-        if not inside.any():
+    boxes = boxes[np.argsort(-box_areas(boxes), kind="stable")]
+    kept = boxes[:0]
+    for box, area in zip(boxes, box_areas(boxes), strict=True):
+        if not (shared_areas(box[None], kept) >= _INSIDE * area).any():
             kept = np.concatenate([kept, box[None]])
     return kept
 

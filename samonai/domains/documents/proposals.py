@@ -12,9 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from samonai.domains.documents.blocks import Ink, find_ink, ink_blocks
-
-Boxes = npt.NDArray[np.float32]
-"""(N, 4), xyxy, upper ends exclusive."""
+from samonai.domains.documents.boxes import Boxes, box_areas, box_around, shared_areas
 
 _ACROSS = (0.15, 1.0)
 """What a gap across counts, where one down counts 1: rows of cells join first, or columns."""
@@ -64,7 +62,7 @@ def proposed_boxes(image: npt.NDArray[np.uint8]) -> Boxes:
     parts = [blocks, *(_runs_of_lines(ink, box) for box in blocks)]
     parts += [_joined(blocks / ink.letter, across) * ink.letter for across in _ACROSS]
     boxes = np.concatenate(parts)
-    large = np.prod(boxes[:, 2:] - boxes[:, :2], 1) >= _LEAST_INK * ink.letter**2
+    large = box_areas(boxes) >= _LEAST_INK * ink.letter**2
     found = _different(boxes[large]) * ink.step
     return found.clip(0, [*image.shape[1::-1]] * 2).astype(np.float32)
 
@@ -76,8 +74,7 @@ def _joined(boxes: Boxes, across: float) -> Boxes:
         boxes: In heights of a letter.
         across: What a gap across counts.
     """
-    areas = np.prod(boxes[:, 2:] - boxes[:, :2], 1)
-    left = boxes[np.argsort(-areas, kind="stable")[:_LEAVES]]
+    left = boxes[np.argsort(-box_areas(boxes), kind="stable")[:_LEAVES]]
     found = [np.zeros((0, 4), np.float32)]
     while len(left) > 1:
         far = _distances(left, across)
@@ -86,7 +83,7 @@ def _joined(boxes: Boxes, across: float) -> Boxes:
             break
         pair = left[[one, other]]
         union = np.concatenate([pair[:, :2].min(0), pair[:, 2:].max(0)])[None]
-        apart = _shared(left, union)[:, 0] < _SAME * np.prod(left[:, 2:] - left[:, :2], 1)
+        apart = shared_areas(left, union)[:, 0] < _SAME * box_areas(left)
         left = np.concatenate([left[apart], union])
         found.append(union)
     return np.concatenate(found)
@@ -134,7 +131,7 @@ def _runs_of_lines(ink: Ink, box: Boxes) -> Boxes:
         for first in range(len(cuts))
         for last in range(first + 1, min(first + 1 + _PARTS, len(cuts)))
     }
-    found = [_tight(inside[top:bottom], x0, y0 + top) for top, bottom in sorted(parts)]
+    found = [box_around(inside[top:bottom], x0, y0 + top) for top, bottom in sorted(parts)]
     return np.array(found, np.float32).reshape(-1, 4)
 
 
@@ -168,30 +165,12 @@ def _cuts(
     return found
 
 
-def _tight(mask: npt.NDArray[np.bool_], x: int, y: int) -> tuple[int, int, int, int]:
-    """Return the box around the ink of a part of the page whose corner is at (x, y)."""
-    down, across = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(down):
-        return x, y, x, y
-    return x + int(across[0]), y + int(down[0]), x + int(across[-1]) + 1, y + int(down[-1]) + 1
-
-
 def _different(boxes: Boxes) -> Boxes:
     """Leave out boxes that nearly are one before them."""
-    areas = np.prod(boxes[:, 2:] - boxes[:, :2], 1)
-    shared = _shared(boxes, boxes)
+    areas, shared = box_areas(boxes), shared_areas(boxes, boxes)
     alike = shared > _SAME * (areas[:, None] + areas[None] - shared)
     kept: list[int] = []
     for row in range(len(boxes)):
         if not alike[row, kept].any():
             kept.append(row)
     return boxes[kept]
-
-
-def _shared(boxes: Boxes, others: Boxes) -> npt.NDArray[np.float32]:
-    """Return the areas that boxes share, (N, M)."""
-    sides = np.minimum(boxes[:, None, 2:], others[None, :, 2:]) - np.maximum(
-        boxes[:, None, :2], others[None, :, :2]
-    )
-    areas: npt.NDArray[np.float32] = sides.clip(0).prod(2)
-    return areas
