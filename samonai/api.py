@@ -28,6 +28,7 @@ from samonai.run import Run, evaluate, predict
 from samonai.run_folder import (
     CURVE_FILE,
     HISTORY_FILE,
+    SPLIT_FILE,
     STORE_FOLDER,
     RunFolder,
     file_fingerprint,
@@ -100,7 +101,6 @@ def finetune(
     """
     files = config_files(domain, TRAIN)
     config = read_config(files)
-    split_file = None if isinstance(split, Mapping) else split
     plain = {
         **settings,
         "epochs": epochs,
@@ -113,14 +113,10 @@ def finetune(
     # Before a model is loaded, or even fetched.
     found = domain_of(domain, config, chosen).find_cases(existing(images), labels)
     if isinstance(split, Mapping):
-        # It is kept in the run's folder, where no name of a patient may stand.
-        ids = [case.case_id for case in found]
-        split = {part: [known_as(name, ids) for name in names] for part, names in split.items()}
+        split = _without_names(split, found)
     folder = RunFolder(out)
     record = {
-        **_record(domain, {**plain_settings(config), **chosen}),
-        "checkpoint": None if checkpoint is None else str(Path(checkpoint).expanduser().absolute()),
-        "encoder_sha256": None if isinstance(sam, str) else sam.encoder_sha256,
+        **_record(domain, {**plain_settings(config), **chosen}, sam, checkpoint),
         "images": path_fingerprint(images),
         "labels": path_fingerprint(labels),
         "split": dict(split) if isinstance(split, Mapping) else file_fingerprint(split),
@@ -130,16 +126,12 @@ def finetune(
         no_empty_folders(folder.path, record["store"]),
         folder.claimed(record, overwrite=overwrite) as unfinished,
     ):
-        if isinstance(split, Mapping):
-            split_file = folder.path / "split.json"
-            with write_atomically(split_file) as temporary:
-                temporary.write_text(json.dumps(split))
         overrides = {
             **chosen,
             **network_overrides(sam, checkpoint, sha256, device),
             "images": existing(images),
             "labels": None if labels is None else existing(labels),
-            "split": None if split_file is None else Path(split_file),
+            "split": _split_file(split, folder.path),
             "output_dir": folder.path,
             "store": folder.path / STORE_FOLDER if store is None else store_location(store),
             "progress": shows_progress(progress),
@@ -148,9 +140,8 @@ def finetune(
             run_bundle(files, overrides)
         else:
             logger.info("%s is complete; nothing is left to train", folder.path)
-        curve = folder.path / CURVE_FILE
-        if unfinished or not curve.exists():
-            _draw_history(folder.path / HISTORY_FILE, curve)
+        if unfinished or not (folder.path / CURVE_FILE).exists():
+            _draw_history(folder.path)
     return Run(folder.path, sam=None if isinstance(sam, str) else sam, device=device)
 
 
@@ -218,58 +209,93 @@ def embedder(
     """
     config = read_config(config_files(domain, TRAIN))
     chosen = {**plain_settings(config), **check_settings(settings, config)}
-    network = network_overrides(sam, checkpoint, sha256, device)
-    from samonai.embeddings import Augmentation, EmbeddingStore, encode_views, summed
-    from samonai.sam import load_sam
-    from samonai.training.carried import frames_beside
-    from samonai.training.heads import PROMPTABLE
+    network = _network(sam, checkpoint, sha256, device)
+    from samonai.embeddings import EmbeddingStore, encode_views, summed
 
-    # Each names a setting: "flip": "@view_flip".
-    names = config.get("augmentation", {})
-    of_views: dict[str, Any] = {k: chosen[name[1:]] for k, name in names.items() if name[0] == "@"}
     with one_line_errors(), quiet_third_parties():
-        loaded = (
-            load_sam(network["model"], checkpoint, network["device"], sha256)
-            if isinstance(sam, str)
-            else sam
-        )
+        options = _encode_options(config, chosen)
         opened = EmbeddingStore(store_location(store), dtype=dtype)
 
     def encode(reader: Domain, cases: Sequence[Case], progress: bool) -> "EncodeReport":
+        frames = "all" if any(case.label is None for case in cases) else "labelled"
         with one_line_errors(), quiet_third_parties():
-            reports = encode_views(
-                loaded,
-                reader,
-                cases,
-                opened,
-                Augmentation(**of_views),
-                views=chosen.get("views", 1),
-                precision=chosen["precision"],
-                frames="all" if any(case.label is None for case in cases) else "labelled",
-                empty_frames=_empty_frames(chosen),
-                beside=frames_beside(
-                    chosen.get("carried_probability", 0.0), chosen.get("heads", PROMPTABLE)
-                ),
-                min_area=chosen["min_area"],
-                components=chosen["components"],
-                progress=progress,
+            return summed(
+                encode_views(
+                    network, reader, cases, opened, frames=frames, progress=progress, **options
+                )
             )
-            return summed(reports)
 
     return domain_of(domain, config, chosen), encode
 
 
-def _empty_frames(settings: Mapping[str, Any]) -> float:
-    """Return the share of the frames without objects that training with these settings needs."""
-    if settings.get("heads", "promptable") == "promptable":
-        return 0.0
-    return float(settings["empty_frames"])
+def _network(
+    sam: "SamNetwork | str", checkpoint: Path | str | None, sha256: str | None, device: Any
+) -> "SamNetwork":
+    """Return the network itself, or load the model of that name."""
+    if not isinstance(sam, str):
+        return sam
+    chosen = network_overrides(sam, checkpoint, sha256, device)
+    from samonai.sam import load_sam
+
+    with one_line_errors(), quiet_third_parties():
+        return load_sam(sam, chosen["checkpoint"], chosen["device"], sha256)
 
 
-def _record(domain: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a run's folder keeps of its settings."""
-    kept = {key: value for key, value in settings.items() if key not in _NOT_RECORDED}
-    return {"samonai": __version__, "domain": domain, "settings": kept}
+def _encode_options(config: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of `encode_views` that training with these settings would use."""
+    from samonai.embeddings import Augmentation
+    from samonai.training.carried import frames_beside
+    from samonai.training.heads import PROMPTABLE
+
+    heads = settings.get("heads", PROMPTABLE)
+    # Each names a setting: "flip": "@view_flip".
+    names = config.get("augmentation", {})
+    of_views = {key: settings[name[1:]] for key, name in names.items() if name[0] == "@"}
+    return {
+        "augmentation": Augmentation(**of_views),
+        "views": settings.get("views", 1),
+        "precision": settings["precision"],
+        "empty_frames": 0.0 if heads == PROMPTABLE else float(settings["empty_frames"]),
+        "beside": frames_beside(settings.get("carried_probability", 0.0), heads),
+        "min_area": settings["min_area"],
+        "components": settings["components"],
+    }
+
+
+def _without_names(
+    split: Mapping[str, Sequence[str]], cases: Sequence[Case]
+) -> dict[str, list[str]]:
+    """Return a split as a run's folder may keep it, where no name of a patient may stand."""
+    ids = [case.case_id for case in cases]
+    return {part: [known_as(name, ids) for name in names] for part, names in split.items()}
+
+
+def _split_file(
+    split: Path | str | Mapping[str, Sequence[str]] | None, folder: Path
+) -> Path | None:
+    """Return the split's file; what is none yet is written into the run's folder."""
+    if not isinstance(split, Mapping):
+        return None if split is None else Path(split)
+    path = folder / SPLIT_FILE
+    with write_atomically(path) as temporary:
+        temporary.write_text(json.dumps(split))
+    return path
+
+
+def _record(
+    domain: str,
+    settings: Mapping[str, Any],
+    sam: "SamNetwork | str",
+    checkpoint: Path | str | None,
+) -> dict[str, Any]:
+    """Return what a run's folder keeps of its settings and its model."""
+    return {
+        "samonai": __version__,
+        "domain": domain,
+        "settings": {key: value for key, value in settings.items() if key not in _NOT_RECORDED},
+        "checkpoint": None if checkpoint is None else str(Path(checkpoint).expanduser().absolute()),
+        "encoder_sha256": None if isinstance(sam, str) else sam.encoder_sha256,
+    }
 
 
 def domain_of(name: str, config: Mapping[str, Any], settings: Mapping[str, Any]) -> Domain:
@@ -278,7 +304,7 @@ def domain_of(name: str, config: Mapping[str, Any], settings: Mapping[str, Any])
     return get_domain(name, **asked)
 
 
-def _draw_history(history: Path, curve: Path) -> None:
+def _draw_history(folder: Path) -> None:
     from samonai.report.plots import learning_curve
 
-    learning_curve(history, curve)
+    learning_curve(folder / HISTORY_FILE, folder / CURVE_FILE)

@@ -93,6 +93,20 @@ def output_folder(path: Path | str) -> Path:
     return path
 
 
+@contextmanager
+def written_meanwhile(folder: Path) -> Iterator[list[Path]]:
+    """Yield a list that, once the block has succeeded, names the files that it wrote in a folder.
+
+    Args:
+        folder: It need not exist yet. What lies deeper, and what is hidden, does not count.
+    """
+    before = _write_times(folder)
+    written: list[Path] = []
+    yield written
+    times = _write_times(folder)
+    written += sorted(path for path, time in times.items() if before.get(path) != time)
+
+
 def sha256_file(path: Path | str) -> str:
     """Return the sha256 of a file's bytes as 64 hexadecimal digits."""
     digest = hashlib.sha256()
@@ -186,6 +200,14 @@ def _sort_out(parent: str, names: Iterable[str], found: Below) -> None:
 def _holds(folder: str, inner: Iterable[str]) -> bool:
     """Say whether a folder holds any of others, or is one of them."""
     return any(os.path.commonpath([folder, each]) == folder for each in inner)
+
+
+def _write_times(folder: Path) -> dict[Path, int]:
+    """Return when each file of a folder was last written, in nanoseconds."""
+    if not folder.is_dir():
+        return {}
+    shown = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return {path: path.stat().st_mtime_ns for path in shown if path.is_file()}
 
 
 def _umask() -> int:

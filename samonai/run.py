@@ -19,7 +19,12 @@ from samonai.bundles import (
 from samonai.domains import get_domain
 from samonai.domains.base import Answers, ReadsElsewhere, WritesMaps
 from samonai.errors import InputError
-from samonai.files import no_empty_folders, nothing_left_of_a_mistake, output_folder
+from samonai.files import (
+    no_empty_folders,
+    nothing_left_of_a_mistake,
+    output_folder,
+    written_meanwhile,
+)
 from samonai.overrides import (
     Boxes,
     boxes_file,
@@ -338,10 +343,9 @@ def predict(
         raise InputError("series is for DICOM, which is medical data")
     if prompt is not None and not prompt.strip():
         raise InputError("the prompt is empty; leave it out to ask for all")
-    sure = uncertainty
-    if sure is None:
-        sure = len(runs) > 1 and isinstance(get_domain(name), WritesMaps)
-    plain = check_settings({**settings, "uncertainty": sure}, config)
+    if uncertainty is None:
+        uncertainty = len(runs) > 1 and isinstance(get_domain(name), WritesMaps)
+    plain = check_settings({**settings, "uncertainty": uncertainty}, config)
     network = (
         _networks(runs)
         if runs
@@ -349,8 +353,8 @@ def predict(
     )
     find = existing_or_elsewhere if isinstance(get_domain(name), ReadsElsewhere) else existing
     source, out = find(source), output_folder(out)
-    before = _times(out)
     with (
+        written_meanwhile(out) as written,
         tempfile.TemporaryDirectory(prefix="samonai-") as scratch,
         no_empty_folders(out, None if store is None else store_location(store)),
         nothing_left_of_a_mistake(out),
@@ -371,7 +375,7 @@ def predict(
             "progress": shows_progress(progress),
         }
         run_with(files, overrides)
-    return sorted(path for path, time in _times(out).items() if before.get(path) != time)
+    return written
 
 
 def _networks(runs: Sequence[Run]) -> dict[str, Any]:
@@ -381,10 +385,3 @@ def _networks(runs: Sequence[Run]) -> dict[str, Any]:
         "decoder": runs[0].folder.decoder,
         "members": [run.folder.decoder for run in runs[1:]] or None,
     }
-
-
-def _times(folder: Path) -> dict[Path, int]:
-    if not folder.is_dir():
-        return {}
-    shown = (path for path in folder.iterdir() if not path.name.startswith("."))
-    return {path: path.stat().st_mtime_ns for path in shown if path.is_file()}

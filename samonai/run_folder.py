@@ -26,13 +26,13 @@ FOLDS_FILE, SEEDS_FILE = "folds.json", "seeds.json"
 
 SETTINGS_FILE, STORE_FOLDER = "run.json", "store"
 DECODER_FILE, STATE_FILE, HISTORY_FILE = "decoder.safetensors", "last.pt", "history.json"
-CURVE_FILE = "learning_curve.png"
+CURVE_FILE, SPLIT_FILE = "learning_curve.png", "split.json"
 
 _FORMAT_VERSION = 1
 _LOCK_FILE = ".lock"
 _ENCODER = "encoder_sha256"
 _MADE_BY_TRAINING = (
-    SETTINGS_FILE, DECODER_FILE, STATE_FILE, HISTORY_FILE, "model.pt", "history.csv", "split.json",
+    SETTINGS_FILE, DECODER_FILE, STATE_FILE, HISTORY_FILE, "model.pt", "history.csv", SPLIT_FILE,
     CURVE_FILE,
 )  # fmt: skip
 

@@ -1,0 +1,25 @@
+"""What a block of work leaves in a folder."""
+
+import os
+from pathlib import Path
+
+from samonai.files import written_meanwhile
+
+
+def test_new_and_rewritten_files_are_named_and_others_are_not(tmp_path: Path) -> None:
+    for name in ("old", "rewritten"):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (0, 0))
+    with written_meanwhile(tmp_path) as written:
+        for name in ("rewritten", "new", ".hidden"):
+            (tmp_path / name).write_text(name)
+        (tmp_path / "below").mkdir()
+        (tmp_path / "below" / "deeper").touch()
+    assert written == [tmp_path / "new", tmp_path / "rewritten"]
+
+
+def test_the_folder_may_come_with_the_block(tmp_path: Path) -> None:
+    with written_meanwhile(tmp_path / "out") as written:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "file").touch()
+    assert written == [tmp_path / "out" / "file"]
