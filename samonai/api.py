@@ -21,9 +21,14 @@ from samonai.bundles import (
     run_bundle,
 )
 from samonai.domains import Case, Domain, get_domain
-from samonai.files import no_empty_folders, write_atomically
-from samonai.overrides import existing, network_overrides, shows_progress, store_location
-from samonai.pseudonyms import known_as
+from samonai.files import as_path, no_empty_folders, write_atomically
+from samonai.overrides import (
+    data_paths,
+    model_name,
+    network_overrides,
+    shows_progress,
+    store_location,
+)
 from samonai.run import Run, evaluate, predict
 from samonai.run_folder import (
     CURVE_FILE,
@@ -101,19 +106,19 @@ def finetune(
     """
     files = config_files(domain, TRAIN)
     config = read_config(files)
+    images, labels = data_paths(images, labels)
     plain = {
         **settings,
         "epochs": epochs,
         "val_fraction": val_fraction,
         "seed": seed,
-        "model": sam if isinstance(sam, str) else sam.name,
+        "model": model_name(sam),
         **({} if heads is None else {"heads": heads}),
     }
     chosen = check_settings(plain, config)
     # Before a model is loaded, or even fetched.
-    found = domain_of(domain, config, chosen).find_cases(existing(images), labels)
-    if isinstance(split, Mapping):
-        split = _without_names(split, found)
+    found = domain_of(domain, config, chosen).find_cases(images, labels)
+    split = _checked_split(split, found)
     folder = RunFolder(out)
     record = {
         **_record(domain, {**plain_settings(config), **chosen}, sam, checkpoint),
@@ -129,8 +134,8 @@ def finetune(
         overrides = {
             **chosen,
             **network_overrides(sam, checkpoint, sha256, device),
-            "images": existing(images),
-            "labels": None if labels is None else existing(labels),
+            "images": images,
+            "labels": labels,
             "split": _split_file(split, folder.path),
             "output_dir": folder.path,
             "store": folder.path / STORE_FOLDER if store is None else store_location(store),
@@ -180,7 +185,7 @@ def embed(
     """
     with no_empty_folders(store_location(store)):
         reader, encode = embedder(sam, store, domain, checkpoint, sha256, device, dtype, **settings)
-        cases = reader.find_cases(existing(images), labels)
+        cases = reader.find_cases(*data_paths(images, labels))
         reader.fit(cases)
         return encode(reader, cases, True)
 
@@ -262,20 +267,25 @@ def _encode_options(config: Mapping[str, Any], settings: Mapping[str, Any]) -> d
     }
 
 
-def _without_names(
-    split: Mapping[str, Sequence[str]], cases: Sequence[Case]
-) -> dict[str, list[str]]:
-    """Return a split as a run's folder may keep it, where no name of a patient may stand."""
-    ids = [case.case_id for case in cases]
-    return {part: [known_as(name, ids) for name in names] for part, names in split.items()}
+def _checked_split(
+    split: Path | str | Mapping[str, Sequence[str]] | None, cases: Sequence[Case]
+) -> Path | dict[str, list[str]] | None:
+    """Return a split's file; else the split as a run's folder may keep it: patients have no names.
+
+    Raises:
+        InputError: It is neither, or not of these cases.
+    """
+    if not isinstance(split, Mapping):
+        return None if split is None else as_path(split, "split")
+    from samonai.training.split import named_split
+
+    return named_split(split, [case.case_id for case in cases], "the split")
 
 
-def _split_file(
-    split: Path | str | Mapping[str, Sequence[str]] | None, folder: Path
-) -> Path | None:
+def _split_file(split: Path | Mapping[str, Sequence[str]] | None, folder: Path) -> Path | None:
     """Return the split's file; what is none yet is written into the run's folder."""
     if not isinstance(split, Mapping):
-        return None if split is None else Path(split)
+        return split
     path = folder / SPLIT_FILE
     with write_atomically(path) as temporary:
         temporary.write_text(json.dumps(split))
@@ -293,7 +303,9 @@ def _record(
         "samonai": __version__,
         "domain": domain,
         "settings": {key: value for key, value in settings.items() if key not in _NOT_RECORDED},
-        "checkpoint": None if checkpoint is None else str(Path(checkpoint).expanduser().absolute()),
+        "checkpoint": None
+        if checkpoint is None
+        else str(as_path(checkpoint, "checkpoint").absolute()),
         "encoder_sha256": None if isinstance(sam, str) else sam.encoder_sha256,
     }
 

@@ -94,7 +94,7 @@ def predict_archive(
     Raises:
         InputError: Something that was given cannot be used, whatever the study.
     """
-    source, out = existing(source), output_folder(out)
+    source, out = existing(source, "the input"), output_folder(out)
     how = _How(readers, limit, dry_run, retry_failed, shows_progress(progress))
     reports: list[ArchiveReport] = []
 
@@ -149,7 +149,7 @@ def embed_archive(
         progress: Likewise.
         **options: What `embed` takes besides.
     """
-    images, out = existing(images), output_folder(out)
+    images, out = existing(images, "images"), output_folder(out)
     how = _How(readers, limit, dry_run, retry_failed, shows_progress(progress))
     domain, encode = embedder(sam, store, **options)
     cases, left_out = list_archive(domain, images)

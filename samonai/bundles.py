@@ -16,11 +16,12 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 from samonai.errors import InputError
-from samonai.files import output_folder
+from samonai.files import as_path, output_folder
 from samonai.ranges import check_range
 
 TRAIN, EVALUATE, INFERENCE = "train.json", "evaluate.json", "inference.json"
@@ -58,7 +59,7 @@ def find_bundle(bundle: str | Path) -> Path:
     names = list_bundles()
     if str(bundle) in names:
         return bundles_folder() / str(bundle)
-    folder = Path(bundle).expanduser()
+    folder = as_path(bundle, "the kind of data, or bundle")
     if (folder / "configs").is_dir():
         return folder.resolve()
     raise InputError(
@@ -358,6 +359,7 @@ def _checked(key: str, value: Any, default: Any) -> Any:
         raise InputError(
             f"setting {key}: a value must not begin with $, @ or %, which MONAI would evaluate"
         )
+    value = _plain(value)
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if default is not None and value is not None and type(value) is not type(default):
@@ -370,6 +372,15 @@ def _checked(key: str, value: Any, default: Any) -> Any:
         raise InputError(f"setting {key}: expected a value such as {json.dumps(default)}, got null")
     check_range(key, value)
     return value
+
+
+def _plain(value: Any) -> Any:
+    """Return a number as JSON has it; numpy has types of its own."""
+    if isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value) if isinstance(value, Real) else value
 
 
 def _suggest(name: str, known: Iterable[str]) -> str:

@@ -43,6 +43,23 @@ def write_atomically(path: Path | str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def as_path(given: object, what: str) -> Path:
+    """Return a path that was given as one or as text.
+
+    Args:
+        given: The path; `~` stands for the user's home.
+        what: Named in the message, such as "images".
+
+    Raises:
+        InputError: It is something else, or empty, as a variable is that nobody set.
+    """
+    if not isinstance(given, str | os.PathLike):
+        raise InputError(f"{what}: expected a path, got {type(given).__name__}")
+    if not os.fspath(given):
+        raise InputError(f"{what}: the path is empty; name a file or folder")
+    return Path(os.fspath(given)).expanduser()
+
+
 @contextmanager
 def no_empty_folders(*paths: Path | str | None) -> Iterator[None]:
     """Take back the folders that a failed block made and put nothing into, and those above them.
@@ -71,7 +88,7 @@ def output_folder(path: Path | str) -> Path:
     Raises:
         InputError: It is a file, or nothing can be written there; better now than after hours.
     """
-    path = Path(path).expanduser()
+    path = as_path(path, "the output folder")
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; give a folder")
     made: list[Path] = []

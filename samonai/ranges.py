@@ -5,6 +5,7 @@ A setting that a class of its own takes, such as the prompts' `box_jitter`, is c
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 
 from samonai.errors import InputError
 
@@ -70,6 +71,18 @@ RANGES = {
     "boundary_tolerance": _COUNT,
 }
 """Setting to its range: where torch or numpy would fail after minutes, or nothing be learned."""
+
+
+def check_count(what: str, value: object, least: int = 1) -> None:
+    """Refuse a number of things that is no whole number, or too small.
+
+    Raises:
+        InputError: It is.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise InputError(f"{what}: expected a whole number, got {value!r:.80}")
+    if int(value) < least:
+        raise InputError(f"{what}: expected {least} or more, got {value}")
 
 
 def check_range(key: str, value: object) -> None:

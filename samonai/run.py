@@ -28,8 +28,10 @@ from samonai.files import (
 from samonai.overrides import (
     Boxes,
     boxes_file,
+    data_paths,
     existing,
     existing_or_elsewhere,
+    listed,
     network_overrides,
     shows_progress,
     store_location,
@@ -147,7 +149,9 @@ class Run:
             boxes, prompt = prompt, None
         domain = get_domain(self.domain)
         with tempfile.TemporaryDirectory(prefix="samonai-") as scratch:
-            written = predict(self, source, boxes, out or Path(scratch), prompt=prompt, **options)
+            written = predict(
+                self, source, boxes, Path(scratch) if out is None else out, prompt=prompt, **options
+            )
             found = domain.read_answers(written) if isinstance(domain, Answers) else written
             if len(found) != 1:
                 raise InputError(
@@ -186,7 +190,8 @@ def open_runs(
             cannot be averaged.
     """
     opened: list[Run] = []
-    for run in [runs] if isinstance(runs, Run | Path | str) else runs:
+    several = isinstance(runs, Sequence) and not isinstance(runs, str)
+    for run in cast("Sequence[Run | Path | str]", runs if several else [runs]):
         if isinstance(run, Run):
             opened.append(run)
             continue
@@ -249,7 +254,7 @@ def evaluate(
         InputError: Something that was given cannot be used.
     """
     run, *members = open_runs(run)
-    out = output_folder(out)
+    (images, labels), out = data_paths(images, labels), output_folder(out)
     files = config_files(run.domain, TRAIN, EVALUATE)
     # What is an object when measuring is what was an object when training, unless it is said.
     policy = {k: v for k, v in run.settings["settings"].items() if k == "components"}
@@ -262,9 +267,9 @@ def evaluate(
         "device": run.pretrained.device,
         "decoder": run.folder.decoder,
         "members": [member.folder.decoder for member in members] or None,
-        "images": existing(images),
-        "labels": None if labels is None else existing(labels),
-        "cases": cases if cases is None or isinstance(cases, str) else list(cases),
+        "images": images,
+        "labels": labels,
+        "cases": cases,
         "evaluation_dir": out,
         "store": run.folder.store(),
         "progress": shows_progress(progress),
@@ -280,7 +285,7 @@ def _infer(files: Sequence[Path], overrides: Mapping[str, Any]) -> None:
 
 
 def predict(
-    run: "Run | SamNetwork | str | Sequence[Run]",
+    run: "Run | SamNetwork | Path | str | Sequence[Run]",
     source: Path | str,
     boxes: Boxes | None,
     out: Path | str,
@@ -303,8 +308,8 @@ def predict(
     """Predict label maps, prompted or not, and write them on their sources' own grids.
 
     Args:
-        run: The fine-tuned run, or several, whose logits are averaged; or a network or a model's
-            name, as it is before fine-tuning.
+        run: The fine-tuned run, or its folder as a `Path`; or several, whose logits are averaged;
+            or a network or a model's name, as it is before fine-tuning.
         source: One source, or a folder of them.
         boxes: See `Run.predict`; for several sources a CSV file with a case column, or a folder
             with a file per case. None asks the run's semantic head.
@@ -331,7 +336,7 @@ def predict(
     Raises:
         InputError: Something that was given cannot be used.
     """
-    runs = open_runs(run) if isinstance(run, Run | list | tuple) else []
+    runs = open_runs(run) if isinstance(run, Run | Path | list | tuple) else []
     if runs and sha256 is not None:
         raise InputError(
             "sha256 is of a model's weights, which a run knows by itself; leave it out"
@@ -345,17 +350,18 @@ def predict(
         raise InputError("the prompt is empty; leave it out to ask for all")
     if uncertainty is None:
         uncertainty = len(runs) > 1 and isinstance(get_domain(name), WritesMaps)
-    plain = check_settings({**settings, "uncertainty": uncertainty}, config)
+    kinds = {"output_ending": ending, "measure": measure, "uncertainty": uncertainty}
+    plain = check_settings({**settings, **kinds}, config)
     network = (
         _networks(runs)
         if runs
         else network_overrides(cast("SamNetwork | str", run), checkpoint, sha256, device)
     )
     find = existing_or_elsewhere if isinstance(get_domain(name), ReadsElsewhere) else existing
-    source, out = find(source), output_folder(out)
+    source, out = find(source, "the input"), output_folder(out)
     with (
         written_meanwhile(out) as written,
-        tempfile.TemporaryDirectory(prefix="samonai-") as scratch,
+        boxes_file(boxes) as given,
         no_empty_folders(out, None if store is None else store_location(store)),
         nothing_left_of_a_mistake(out),
     ):
@@ -364,11 +370,9 @@ def predict(
             "decoder": None,
             **network,
             "input": source,
-            "boxes": None if boxes is None else boxes_file(boxes, Path(scratch)),
+            "boxes": given,
             "output_dir": out,
-            "output_ending": ending,
-            "output_formats": list(formats),
-            "measure": measure,
+            "output_formats": listed(formats, "formats"),
             # Not every kind of data has these.
             **{k: v for k, v in (("prompt", prompt), ("series", series)) if v is not None},
             "store": None if store is None else store_location(store),

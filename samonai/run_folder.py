@@ -19,7 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from samonai.errors import InputError
-from samonai.files import sha256_file, write_atomically
+from samonai.files import as_path, sha256_file, write_atomically
 
 FOLDS_FILE, SEEDS_FILE = "folds.json", "seeds.json"
 """What a folder has that holds several runs: k folds, or one recipe with several seeds."""
@@ -46,7 +46,7 @@ class RunFolder:
 
     def __init__(self, path: Path | str) -> None:
         """Keep the path."""
-        self.path = Path(path).expanduser().absolute()
+        self.path = as_path(path, "the run's folder").absolute()
 
     @property
     def decoder(self) -> Path:
@@ -181,7 +181,7 @@ def member_folders(path: Path | str) -> list[Path]:
     Raises:
         InputError: The folder's list of runs cannot be read.
     """
-    folder = Path(path).expanduser()
+    folder = as_path(path, "a run's folder")
     file = next((folder / n for n in (FOLDS_FILE, SEEDS_FILE) if (folder / n).is_file()), None)
     if file is None:
         return [folder]

@@ -11,9 +11,7 @@ from tiny_scans import SHAPE, affine, ball, save, write_scans
 
 from samonai.cli import main
 from samonai.domains.medical.phantom import write_phantoms
-from samonai.errors import InputError
 from samonai.files import output_folder
-from samonai.overrides import boxes_file as boxes_as_file
 
 
 @pytest.fixture
@@ -287,7 +285,7 @@ def test_wrong_use_of_the_options(scans: tuple[Path, Path], fails: Fails) -> Non
         (("--set", "min_score=nan"), "min_score: expected a number, got 'nan'"),
         (("--set", "min_score=2"), "min_score: expected 0 or more and at most 1, got 2"),
         (("--prompt", " "), "the prompt is empty"),
-        (("--store", ""), "the store has an empty name"),
+        (("--store", ""), "the store: the path is empty"),
         (("--readers", "3"), "--readers, --limit, --dry-run and --retry-failed go with --archive"),
     ],
 )
@@ -370,8 +368,3 @@ def test_shares_that_are_no_numbers(scans: tuple[Path, Path], fails: Fails) -> N
     assert "shares are percent" in fails("curve", "medical", *data, "--shares", "nan")
     for endless in ("nan", "inf"):
         assert "a multiple of ours" in fails("curve", "medical", *data, "--unet", endless)
-
-
-def test_boxes_that_no_file_can_hold(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="boxes of type set: expected numbers"):
-        boxes_as_file({1, 2}, tmp_path)  # type: ignore[arg-type]

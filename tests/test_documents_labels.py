@@ -245,6 +245,13 @@ def test_prompts_reach_the_pieces_that_show_them(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ({"boxes": [[5, 5, 1, 9]]}, "x0 < x1"),
+        ({"boxes": [["5", "5", "9", "9"]]}, r"lists of 4 numbers; number 1 is \['5'"),
+        ({"boxes": [[5, 5, 9, 10**400]]}, "lists of 4 numbers"),
+        ({"boxes": 3}, "boxes must be a list, got '3'"),
+        ({"points": [[5, 5]], "labels": [[1]]}, "as many labels"),
+        ({"points": [[5, 5]], "labels": "1"}, "labels must be a list"),
+        ({"polygons": [["1", "2", "3", "4", "5", "6"]]}, "a polygon is"),
+        ({"polygons": 3}, "polygons must be a list"),
         ({"boxes": [[500, 5, 510, 9]]}, "beside the page"),
         ({"boxes": [[1, 2, 3, 4]], "classes": ["chart"]}, "is not one of text"),
         ({"points": [[1, 2]], "labels": [0]}, "needs a point inside"),

@@ -206,6 +206,8 @@ def evaluation_cases(
             )
         chosen = chosen or list(found)
     else:
+        if not names or not isinstance(names, Sequence):
+            raise InputError(f"cases: expected names of cases, or 'all', got {names!r:.80}")
         chosen = list(found) if names == "all" else [names] if isinstance(names, str) else [*names]
         chosen = [known_as(name, found) for name in chosen]
     if unknown := [name for name in chosen if name not in found]:

@@ -97,6 +97,7 @@ def find_checkpoint(name: str) -> Checkpoint:
     Raises:
         InputError: There is none.
     """
+    name = str(name)  # whatever was given, for the message
     if name in CHECKPOINTS:
         return CHECKPOINTS[name]
     close = difflib.get_close_matches(name, CHECKPOINTS, n=1)
@@ -164,9 +165,9 @@ def check_sha256(text: str) -> str:
     Raises:
         InputError: It is not 64 hexadecimal digits.
     """
-    lowered = text.strip().lower()
+    lowered = str(text).strip().lower()
     if len(lowered) != 64 or not set(lowered) <= set("0123456789abcdef"):
-        raise InputError(f"a sha256 is 64 hexadecimal digits, got {text[:80]!r}")
+        raise InputError(f"a sha256 is 64 hexadecimal digits, got {str(text)[:80]!r}")
     return lowered
 
 

@@ -11,6 +11,7 @@ from segment_anything.modeling import Sam
 from torch import nn
 
 from samonai.errors import InputError
+from samonai.files import as_path
 from samonai.sam.checkpoints import Checkpoint, check_sha256, find_checkpoint, verify_file
 from samonai.sam.download import fetch
 from samonai.sam.micro import MICRO_WEIGHTS, build_micro
@@ -86,7 +87,7 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise InputError(f"unknown device {device!r}: use cpu, cuda or cuda:N") from error
     if chosen.type == "cuda":
         count = torch.cuda.device_count()
@@ -115,7 +116,7 @@ def _locate(entry: Checkpoint, checkpoint: str | Path | None, sha256: str | None
     """Return the verified file to read."""
     if checkpoint is None and entry.url is not None:
         return fetch(entry, sha256)
-    path = MICRO_WEIGHTS if checkpoint is None else Path(checkpoint).expanduser()
+    path = MICRO_WEIGHTS if checkpoint is None else as_path(checkpoint, "checkpoint")
     if sha256 is not None:
         expected = check_sha256(sha256)
         if not path.is_file():

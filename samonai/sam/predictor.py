@@ -45,6 +45,8 @@ class Predictor:
         Raises:
             InputError: The precision is not one of `encoder.PRECISIONS`.
         """
+        if not isinstance(sam, SamNetwork):
+            raise InputError(f"a Predictor takes what load_sam returns, got {type(sam).__name__}")
         resolve_precision(precision, sam.device)
         self.model = sam
         self.precision = precision

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 from samonai.errors import InputError
-from samonai.overrides import existing, shows_progress
+from samonai.overrides import data_paths, shows_progress
 from samonai.run import Run
 from samonai.sam.decoder_file import rewrite_metadata
 from samonai.training.calibration import LogitHistogram
@@ -93,7 +93,7 @@ def calibrate(
 
     decoder = run.folder.decoder
     domain = trained_domain(decoder, run.domain)
-    chosen = evaluation_cases(domain, existing(images), labels, decoder, cases)
+    chosen = evaluation_cases(domain, *data_paths(images, labels), decoder, cases)
     asked = LabelPrompts(prompts, box_jitter, seed=seed)
     counts = CalibrationMetrics([decoder], trained_classes(decoder))
     inferer = SourceInferer(domain, run.folder.store(), observers=[counts])

@@ -13,7 +13,7 @@ from samonai.api import domain_of, evaluate, finetune
 from samonai.bundles import TRAIN, check_settings, config_files, plain_settings, read_config
 from samonai.errors import InputError
 from samonai.files import output_folder
-from samonai.overrides import existing, shows_progress, store_location
+from samonai.overrides import data_paths, shows_progress, store_location
 from samonai.run import Run
 from samonai.run_folder import STORE_FOLDER, path_fingerprint
 from samonai.training.folds import SplitNames, fold_splits, grouped_split, read_groups
@@ -87,7 +87,7 @@ class Job:
         Raises:
             InputError: A case has no label.
         """
-        found = self.reader.find_cases(existing(self.images), self.labels)
+        found = self.reader.find_cases(*data_paths(self.images, self.labels))
         if unlabelled := [case.case_id for case in found if case.label is None]:
             raise InputError(
                 f"{len(unlabelled)} of {len(found)} cases in {self.images} have no label, such as "
@@ -195,10 +195,11 @@ class Job:
         seed: int,
     ) -> SplitNames:
         """Return the cases to train on and to hold out, for runs that all share them."""
-        from samonai.training.split import split_cases
+        from samonai.training.split import named_split, split_cases
 
+        check_settings({"seed": seed, "val_fraction": val_fraction}, self._config)
         if isinstance(split, Mapping):
-            return {part: list(split[part]) for part in ("train", "val")}
+            return named_split(split, [case.case_id for case in self.cases], "the split")
         if split is None and groups is not None:
             names = [case.case_id for case in self.cases]
             return grouped_split(names, val_fraction, read_groups(groups), seed)
@@ -216,6 +217,7 @@ class Job:
         seed: int,
     ) -> list[SplitNames]:
         """Return k splits of all cases, or of a split's training cases alone."""
+        check_settings({"seed": seed}, self._config)
         if split is None:
             names = [case.case_id for case in self.cases]
         else:

@@ -7,7 +7,9 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from samonai.embeddings.counting import counting_frames
-from samonai.errors import InputError
+from samonai.files import as_path
+from samonai.overrides import model_name
+from samonai.ranges import check_count
 from samonai.run import Run
 from samonai.run_folder import FOLDS_FILE, SEEDS_FILE
 from samonai.selection.job import Job
@@ -72,6 +74,7 @@ def cross_validate(
     Raises:
         InputError: Something that was given cannot be used.
     """
+    check_count("folds", folds, 2)
     job = make_job(sam, images, labels, out, settings)
     plan = {f"fold{n}": (s, seed) for n, s in enumerate(job.folds(split, folds, groups, seed))}
     return _train_members(job, FOLDS_FILE, plan, seed, overwrite)
@@ -112,8 +115,7 @@ def repeat_seeds(
     Raises:
         InputError: Something that was given cannot be used.
     """
-    if seeds < 2:
-        raise InputError(f"a seed sweep takes at least 2 seeds, got {seeds}")
+    check_count("seeds", seeds, 2)
     job = make_job(sam, images, labels, out, settings)
     names = job.split(split, val_fraction, groups, seed)
     plan = {f"seed{seed + n}": (names, seed + n) for n in range(seeds)}
@@ -131,7 +133,8 @@ def make_job(
     own = ("domain", "checkpoint", "sha256", "store", "device", "progress")
     given = {key: settings[key] for key in own if key in settings}
     rest = {key: value for key, value in settings.items() if key not in own}
-    return Job(sam, images, labels, Path(out), **given, settings=rest)
+    model_name(sam)
+    return Job(sam, images, labels, as_path(out, "the output folder"), **given, settings=rest)
 
 
 def spread(values: Sequence[float | None]) -> dict[str, float | int | None]:

@@ -147,7 +147,7 @@ def _observed(
 
     first, decoders = runs[0], [run.folder.decoder for run in runs]
     domain = trained_domain(decoders[0], first.domain)
-    cases = domain.find_cases(existing(images))
+    cases = domain.find_cases(existing(images, "images"))
     known = {name for run in runs for name in _known_cases(run)}
     new = [case for case in cases if case.case_id not in known]
     if not new:
@@ -181,7 +181,7 @@ def _prompts(run: Run, boxes: Path | str | None, cases: int) -> Any:
     if boxes is not None:
         decoder = run.folder.decoder
         classes, familiar = trained_classes(decoder), Familiarity([decoder])
-        return FilePrompts(existing(boxes), classes, several=cases > 1, familiar=familiar)
+        return FilePrompts(existing(boxes, "boxes"), classes, several=cases > 1, familiar=familiar)
     if run.network.semantic_head is None:
         raise InputError(
             f"{run.path} has no automatic head, so it needs prompts: give a folder of boxes or of "

@@ -16,6 +16,7 @@ import numpy as np
 
 from samonai.embeddings.counting import counting_frames
 from samonai.errors import InputError
+from samonai.ranges import check_count
 from samonai.selection.job import Job
 from samonai.selection.members import SplitLike, make_job
 from samonai.selection.plan import claimed, differing_keys, write_plan
@@ -94,8 +95,7 @@ def sweep(
     """
     if importlib.util.find_spec("optuna") is None:
         raise InputError("a sweep needs Optuna: pip install 'samonai[sweep]'")
-    if trials < 1:
-        raise InputError(f"a sweep has at least one trial, got {trials}")
+    check_count("trials", trials)
     job = make_job(sam, images, labels, out, settings)
     ranges = {name: values for name, values in RANGES.items() if name not in settings}
     names = job.split(split, val_fraction, groups, seed)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from samonai.errors import InputError
+from samonai.files import as_path
 
 SplitNames = dict[str, list[str]]
 """{"train": [case, …], "val": [case, …]}, as a split file holds it."""
@@ -25,7 +26,7 @@ def read_groups(path: Path | str) -> dict[str, str]:
     Raises:
         InputError: The file cannot be read, is neither, or puts a case into two groups.
     """
-    path = Path(path)
+    path = as_path(path, "groups")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -1,15 +1,18 @@
 """Which cases are trained on and which are held out: by case, seeded, or as a file says."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from samonai.domains.base import Case
 from samonai.errors import InputError
+from samonai.files import as_path
 from samonai.pseudonyms import known_as
+from samonai.training.folds import SplitNames
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ def split_cases(
         InputError: Too few cases, a fraction out of range, or a file that does not fit the cases.
     """
     if split_file is not None:
-        return _from_file(cases, Path(split_file))
+        return _from_file(cases, as_path(split_file, "the split file"))
     if not 0 < val_fraction < 1:
         raise InputError(f"the validation fraction lies between 0 and 1, got {val_fraction}")
     if len(cases) < 2:
@@ -87,21 +90,37 @@ def _from_file(cases: Sequence[Case], path: Path) -> Split:
     except (OSError, ValueError) as error:
         raise InputError(f"the split file {path} is not JSON: {error}") from error
     known = {case.case_id: case for case in cases}
-    named: dict[str, list[str]] = {}
+    named = named_split(content, list(known), f"the split file {path}")
+    train, val = (tuple(known[name] for name in dict.fromkeys(named[p])) for p in ("train", "val"))
+    return Split(train, val)
+
+
+def named_split(content: Any, known: Sequence[str], what: str) -> SplitNames:
+    """Return a split that somebody wrote down, by the ids that its cases have.
+
+    Args:
+        content: `{"train": [case, …], "val": [case, …]}`.
+        known: The data set's cases.
+        what: Named in messages.
+
+    Raises:
+        InputError: It is something else, or names cases that are not known, or one twice.
+    """
+    named: SplitNames = {}
     for part in ("train", "val"):
-        names = content.get(part) if isinstance(content, dict) else None
-        if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+        names = content.get(part) if isinstance(content, Mapping) else None
+        listed = isinstance(names, Sequence) and not isinstance(names, str)
+        if not listed or not names or not all(isinstance(name, str) for name in names):
             raise InputError(
-                f'the split file {path} must read {{"train": [case, …], "val": [case, …]}} with '
-                f"at least one case in each; {part!r} is missing, empty or not a list of names"
+                f'{what} must read {{"train": [case, …], "val": [case, …]}} with at least one case '
+                f"in each; {part!r} is missing, empty or not a list of names"
             )
         named[part] = [known_as(name, known) for name in names]
     if both := sorted(set(named["train"]) & set(named["val"])):
-        raise InputError(f"the split file {path} has {both[0]!r} in train and in val")
+        raise InputError(f"{what} has {both[0]!r} in train and in val")
     if unknown := sorted((set(named["train"]) | set(named["val"])) - set(known)):
         raise InputError(
-            f"the split file {path} names {len(unknown)} cases that are not in the data set, "
-            f"such as {unknown[0]!r}; the data set has {', '.join(sorted(known)[:3])}, …"
+            f"{what} names {len(unknown)} cases that are not in the data set, such as "
+            f"{unknown[0]!r}; the data set has {', '.join(sorted(known)[:3])}, …"
         )
-    train, val = (tuple(known[name] for name in dict.fromkeys(named[p])) for p in ("train", "val"))
-    return Split(train, val)
+    return named

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from samonai.domains.coordinates import coordinates
 from samonai.domains.documents.page import Page
 from samonai.domains.tiles import TileGrid, Window
 from samonai.errors import InputError
@@ -92,7 +93,7 @@ def from_content(content: Any, where: str, names: Mapping[int, str]) -> Iterator
         raise InputError(f"{where}: {unknown[0]!r} is not known; use {', '.join(sorted(known))}")
     boxes = _numbers(content, "boxes", 4, where)
     points = _numbers(content, "points", 2, where)
-    polygons = [_polygon(points, where) for points in content.get("polygons") or []]
+    polygons = [_polygon(points, where) for points in _listed(content, "polygons", where)]
     clicks = _clicks(content, points, where)
     count = len(boxes) + len(clicks) + len(polygons)
     classes = content.get("classes")
@@ -201,9 +202,10 @@ def _joined(asked: list[tuple[int, Asked]]) -> FramePrompts:
 def _clicks(
     content: dict[str, Any], points: npt.NDArray[np.float64], where: str
 ) -> list[tuple[tuple[float, float, int], ...]]:
-    signs = content.get("labels") or [1] * len(points)
-    objects = content.get("object") or [0] * len(points)
-    if len(signs) != len(points) or len(objects) != len(points) or set(signs) - {0, 1}:
+    signs = _listed(content, "labels", where) or [1] * len(points)
+    objects = _listed(content, "object", where) or [0] * len(points)
+    wrong = [sign for sign in signs if isinstance(sign, bool) or sign not in (0, 1)]
+    if len(signs) != len(points) or len(objects) != len(points) or wrong:
         raise InputError(f"{where}: {len(points)} points need as many labels (1, 0) and objects")
     clicks: dict[str, list[tuple[float, float, int]]] = {}
     for (x, y), sign, name in zip(points.tolist(), signs, objects, strict=True):
@@ -213,32 +215,40 @@ def _clicks(
     return [tuple(clicked) for clicked in clicks.values()]
 
 
+def _listed(content: dict[str, Any], name: str, where: str) -> list[Any]:
+    given = content.get(name)
+    if not isinstance(given, list | None):
+        raise InputError(f"{where}: {name} must be a list, got {str(given)[:60]!r}")
+    return given or []
+
+
 def _numbers(content: dict[str, Any], name: str, width: int, where: str) -> npt.NDArray[np.float64]:
-    try:
-        found = np.asarray(content.get(name) or np.zeros((0, width)), float)
-    except (TypeError, ValueError):
-        found = np.zeros(0)
-    if found.ndim != 2 or found.shape[1] != width or not np.isfinite(found).all():
-        raise InputError(f"{where}: {name} must be lists of {width} numbers")
+    rows = _listed(content, name, where)
+    found = np.zeros((len(rows), width))
+    for number, row in enumerate(rows):
+        values = coordinates(row, width)
+        if values is None:
+            raise InputError(
+                f"{where}: {name} must be lists of {width} numbers; number {number + 1} is "
+                f"{str(row)[:60]}"
+            )
+        found[number] = values
     if width == 4 and (found[:, 2:] <= found[:, :2]).any():
         raise InputError(f"{where}: a box is [x0, y0, x1, y1] with x0 < x1 and y0 < y1")
     return found
 
 
 def _polygon(values: Any, where: str) -> npt.NDArray[np.float64]:
-    try:
-        found = np.asarray(values, float).reshape(-1, 2)
-    except (TypeError, ValueError):
-        found = np.zeros((0, 2))
-    if len(found) < 3 or not np.isfinite(found).all():
+    found = coordinates(values)
+    if found is None or len(found) < 6 or len(found) % 2:
         raise InputError(f"{where}: a polygon is [x, y, x, y, …] with three points or more")
-    return found
+    return found.reshape(-1, 2)
 
 
 def _load(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as JSON: {error}") from error
 
 

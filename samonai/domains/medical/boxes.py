@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from samonai.domains.coordinates import coordinates
 from samonai.domains.medical.volume import Volume, format_shape
 from samonai.errors import InputError
 from samonai.pseudonyms import stands_for
@@ -208,22 +209,27 @@ def _read_csv(path: Path, case_id: str, only_case: bool) -> tuple[Sequence[Any],
             raise InputError(f"{path}: no row for case {case_id}")
     elif not only_case:
         raise InputError(f"{path}: needs a case column, because there are several cases")
-    return [[row[name] for name in COLUMNS] for row in rows], [
+    return [[_number(row[name]) for name in COLUMNS] for row in rows], [
         (row.get("class") or "").strip() or None for row in rows
     ]
 
 
+def _number(text: str | None) -> float | str | None:
+    """Return a column's number, or its text for whoever says what was expected."""
+    try:
+        return float(text or "")
+    except ValueError:
+        return text
+
+
 def _numbers(row: Any, number: int, path: Path) -> npt.NDArray[np.float64]:
-    if isinstance(row, list) and len(row) == 6 and not any(isinstance(v, bool) for v in row):
-        try:
-            box = np.array([float(value) for value in row])
-        except (TypeError, ValueError):
-            box = np.array([np.nan])
-        if np.isfinite(box).all():
-            return box
-    raise InputError(
-        f"{path}: box {number + 1} is {str(row)[:60]}; expected six numbers i0, j0, k0, i1, j1, k1"
-    )
+    box = coordinates(row, 6)
+    if box is None:
+        raise InputError(
+            f"{path}: box {number + 1} is {str(row)[:60]}; expected six numbers "
+            f"i0, j0, k0, i1, j1, k1"
+        )
+    return box
 
 
 def _check_box(box: npt.NDArray[np.float64], number: int, volume: Volume, path: Path) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from samonai.domains.coordinates import coordinates
 from samonai.domains.medical.boxes import (
     VoxelBoxes,
     boxes_from_rows,
@@ -210,13 +211,8 @@ def _numbered(
 
 def _point(row: Any, number: int, volume: Volume, path: Path) -> npt.NDArray[np.float64]:
     """Return one point, which lies in the volume."""
-    point = np.array([np.nan])
-    if isinstance(row, list) and len(row) == 3 and not any(isinstance(v, bool) for v in row):
-        try:
-            point = np.array([float(value) for value in row])
-        except (TypeError, ValueError):
-            point = np.array([np.nan])
-    if not np.isfinite(point).all():
+    point = coordinates(row, 3)
+    if point is None:
         raise InputError(
             f"{path}: point {number + 1} is {str(row)[:60]}; expected three numbers i, j, k"
         )
