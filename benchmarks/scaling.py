@@ -36,7 +36,7 @@ from samonai.prompts import Prompts
 from samonai.sam.network import SamNetwork
 from samonai.sampling import PromptSampler
 from samonai.training import FrameDataset, MaskLoss, frame_loader, prepare_batch
-from samonai.training.data import StoredCase
+from samonai.training.stored import StoredCase
 
 _CHANNELS = 32
 _FRAMES_PER_CASE = 100

@@ -14,7 +14,8 @@ from samonai.frame import Frame, FrameLocation
 from samonai.inference import Propagation, trained
 from samonai.sampling import PromptSampler
 from samonai.training.carried import REACH, carried_objects, neighbours
-from samonai.training.data import FrameDataset, StoredCase
+from samonai.training.data import FrameDataset
+from samonai.training.stored import StoredCase
 
 SHAPE = (64, 64)  # one pixel of the frame is four by four of the low-res frame
 

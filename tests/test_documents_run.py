@@ -22,7 +22,7 @@ from samonai.inference import suitable_finding, trained_domain
 from samonai.inference.measures import DetectionMeasure
 from samonai.run import Run
 from samonai.training.average_precision import average_precision, detected_objects
-from samonai.training.handlers import gather_rows
+from samonai.training.processes import gather_rows
 
 NAMES = {1: "text", 2: "table"}
 BOTH = "box_and_proposed"

@@ -21,8 +21,9 @@ from samonai.inference.inferer import Automatic, SourceInferer, box_scores
 from samonai.inference.measures import Measure, VolumeMeasure
 from samonai.sam.decoder_file import load_decoder
 from samonai.sam.network import SamNetwork
-from samonai.training.handlers import EngineProgress, gather_rows, is_main_process
 from samonai.training.metrics import Row, summarise_members, write_metrics
+from samonai.training.processes import gather_rows, is_main_process
+from samonai.training.progress import EngineProgress
 
 logger = logging.getLogger(__name__)
 

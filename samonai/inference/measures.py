@@ -12,8 +12,8 @@ from samonai.training.average_precision import (
     average_precision,
     detected_objects,
 )
-from samonai.training.handlers import gather
 from samonai.training.metrics import Row
+from samonai.training.processes import gather
 
 
 class Measure(Protocol):

@@ -16,7 +16,7 @@ from samonai.report.overlays import informative_indices, overlay_png
 from samonai.report.palette import METHOD_LABELS
 from samonai.report.plots import dice_bars, reliability_diagram
 from samonai.report.tables import ensemble_lines
-from samonai.training.handlers import is_main_process
+from samonai.training.processes import is_main_process
 
 PICTURES = "pictures"
 

@@ -9,7 +9,6 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from samonai.embeddings.plan import frames_to_use
-from samonai.embeddings.store import SourceEmbeddings
 from samonai.embeddings.target_store import SourceTargets
 from samonai.embeddings.targets import FrameTargets
 from samonai.geometry import FrameGeometry
@@ -23,43 +22,14 @@ from samonai.training.carried import (
     frames_beside,
     neighbours,
 )
-from samonai.training.frame_images import FrameImages
 from samonai.training.heads import PROMPTABLE, SEMANTIC, HeadTargets
 from samonai.training.losses import MaskTargets
 from samonai.training.mixing import EmbeddingMix, mix_with_next
 from samonai.training.semantic import ClassTargets, channel_map
+from samonai.training.stored import StoredCase
 
 # Names the streams of random numbers that hang on one seed, so that none repeats another.
 _ORDER_STREAM, _SAMPLE_STREAM, _CLICK_STREAM, _VIEW_STREAM = 0, 1, 2, 3
-
-
-class StoredCase(NamedTuple):
-    """One labelled case in the store.
-
-    Attributes:
-        case_id: The case's name.
-        embeddings: Its frames' embeddings; or their images, where the encoder is trained.
-        targets: Its frames' objects.
-        views: The same of each augmented view that is stored beside it.
-    """
-
-    case_id: str
-    embeddings: SourceEmbeddings | FrameImages
-    targets: SourceTargets
-    views: tuple["StoredCase", ...] = ()
-
-    def draw(self, index: int, generator: np.random.Generator) -> "StoredCase":
-        """Draw the case itself or a view; itself where a frame's objects left the view.
-
-        A frame without objects may be drawn from a view that has it in the store.
-        """
-        if not self.views:
-            return self
-        number = int(generator.integers(len(self.views) + 1))
-        view = self.views[number - 1] if number else self
-        if self.targets.has_objects(index):
-            return view if view.targets.has_objects(index) else self
-        return view if view.embeddings.has(index) else self
 
 
 class FrameSample(NamedTuple):

@@ -16,11 +16,12 @@ from samonai.errors import InputError
 from samonai.sam.decoder_file import DecoderMetadata, save_decoder
 from samonai.sam.network import SamNetwork
 from samonai.sampling import PromptSampler
-from samonai.training.handlers import BEST_FILE, HISTORY_JSON, is_main_process
+from samonai.training.handlers import BEST_FILE, HISTORY_JSON
 from samonai.training.heads import trained_heads
 from samonai.training.naming import learn_names
 from samonai.training.parameters import trainable_parameters
 from samonai.training.prepare import TrainingData
+from samonai.training.processes import is_main_process
 
 logger = logging.getLogger(__name__)
 

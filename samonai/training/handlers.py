@@ -5,30 +5,23 @@ import json
 import logging
 import math
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
-import torch.distributed as dist
 from ignite.engine import Engine, Events
 from monai.engines import IterationEvents
 from monai.handlers import EarlyStopHandler
 from monai.utils import CommonKeys
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, TextColumn
 from torch import nn
 
 from samonai.errors import InputError
 from samonai.files import write_atomically
+from samonai.training.processes import is_main_process
+from samonai.training.progress import EngineProgress
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 BEST_FILE, LAST_FILE = "model.pt", "last.pt"
 HISTORY_JSON, HISTORY_CSV = "history.json", "history.csv"
@@ -40,26 +33,6 @@ class HasEpoch(Protocol):
     def set_epoch(self, epoch: int) -> None:
         """Tell the epoch, from 1."""
         ...
-
-
-def is_main_process() -> bool:
-    """Return whether this process writes files: the only one, or rank 0 of several."""
-    return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
-
-
-def gather(values: list[T]) -> list[T]:
-    """Return the values of every process, in the order of the processes; all must call it."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return values
-    parts: list[list[T]] = [[] for _ in range(dist.get_world_size())]
-    dist.all_gather_object(parts, values)
-    return [value for part in parts for value in part]
-
-
-def gather_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows of every process; of several processes by case."""
-    found = gather(rows)
-    return found if found is rows else sorted(found, key=lambda row: str(row["case"]))
 
 
 class EpochSeed:
@@ -281,59 +254,6 @@ class RunCheckpoint:
             writer = csv.DictWriter(file, fieldnames=list(names))
             writer.writeheader()
             writer.writerows(self.history)
-
-
-class EngineProgress:
-    """A progress bar over the iterations of an engine; only the main process shows it.
-
-    Args:
-        console: Where to show it; standard error by default.
-    """
-
-    def __init__(self, console: Console | None = None) -> None:
-        """Keep where it is shown."""
-        self.console = console or Console(stderr=True)
-        self.progress: Progress | None = None
-
-    def attach(self, engine: Engine) -> None:
-        """Listen to the engine."""
-        if is_main_process():
-            engine.add_event_handler(Events.STARTED, self.started)
-            engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration_completed)
-            engine.add_event_handler(Events.EPOCH_COMPLETED, self.epoch_completed)
-            engine.add_event_handler(Events.COMPLETED, self.stop)
-            engine.add_event_handler(Events.TERMINATE, self.stop)
-            engine.add_event_handler(Events.EXCEPTION_RAISED, self.failed)
-
-    def started(self, engine: Engine) -> None:
-        """Show the bar."""
-
-    def iteration_completed(self, engine: Engine) -> None:
-        """Move the bar."""
-
-    def epoch_completed(self, engine: Engine) -> None:
-        """Show what is known after an epoch."""
-
-    def show(self, *columns: ProgressColumn, total: int, **fields: Any) -> None:
-        """Start a bar of these columns."""
-        self.progress = Progress(*columns, TimeRemainingColumn(), console=self.console)
-        self.progress.add_task("", total=total, **fields)
-        self.progress.start()
-
-    def update(self, **fields: Any) -> None:
-        """Change what the bar shows, if there is one."""
-        if self.progress is not None:
-            self.progress.update(self.progress.task_ids[0], **fields)
-
-    def stop(self, engine: Engine) -> None:
-        """Leave the bar as it stands."""
-        if self.progress is not None:
-            self.progress.stop()
-
-    def failed(self, engine: Engine, error: BaseException) -> None:
-        """Leave the bar, and let the error go on: a handler before this one may have raised it."""
-        self.stop(engine)
-        raise error
 
 
 class TrainingProgress(EngineProgress):

@@ -1,29 +1,25 @@
 """From folders to training data: find the cases, split them, fill the store."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
-
 from samonai.domains.base import Case, Domain
-from samonai.embeddings.encode import EncodeReport, encode_cases
+from samonai.embeddings.encode import EncodeReport
 from samonai.embeddings.store import EmbeddingStore
-from samonai.embeddings.target_store import load_targets
-from samonai.embeddings.views import Augmentation, encode_views, summed
+from samonai.embeddings.views import Augmentation
 from samonai.errors import InputError
 from samonai.sam.network import SamNetwork
 from samonai.sam.tuning import TrainParts
 from samonai.sampling import PromptSampler
 from samonai.training.carried import frames_beside
-from samonai.training.data import FrameDataset, StoredCase
-from samonai.training.frame_images import FrameImages, ImageCache
-from samonai.training.handlers import is_main_process
+from samonai.training.data import FrameDataset
 from samonai.training.heads import PROMPTABLE, check_heads
 from samonai.training.mixing import EmbeddingMix
 from samonai.training.split import Split, split_cases
+from samonai.training.stored import StoredCase, StoredSplit, store_split
 
 logger = logging.getLogger(__name__)
 
@@ -128,101 +124,112 @@ def prepare_training(
     tunes_encoder = TrainParts.parse(parts).tunes_encoder
     if tunes_encoder and views > 1:
         raise InputError(f"views={views} are stored embeddings, which {parts} cannot use; set 1")
+    cases = _labelled_cases(domain, images, labels)
+    split = split_cases(cases, val_fraction=val_fraction, split_file=split_file, seed=seed)
+    domain.fit([*split.train, *split.val])
+    stored = store_split(
+        network,
+        domain,
+        split,
+        EmbeddingStore(store),
+        augmentation or Augmentation(),
+        tunes_encoder=tunes_encoder,
+        views=views,
+        precision=precision,
+        empty_frames=0.0 if heads == PROMPTABLE else empty_frames,
+        beside=frames_beside(sampler.carried, heads),
+        min_area=min_area,
+        components=components,
+    )
+    if tunes_encoder:
+        _warn_of_encoding(parts, stored)
+    classes = _class_names(domain, images, labels, [*stored.train, *stored.val])
+    train, val = _datasets(
+        stored,
+        sampler,
+        val_sampler or sampler,
+        min_area,
+        objects_per_frame=objects_per_frame,
+        mix=mix,
+        balance=None if heads == PROMPTABLE else (empty_rate, class_balance),
+        seed=seed,
+        heads=heads,
+        classes=sorted(classes),
+        empty_frames=empty_frames,
+        borders=borders,
+    )
+    shares = {
+        "empty_frames": empty_frames,
+        "empty_rate": empty_rate,
+        "class_balance": class_balance,
+    }
+    frames = {} if heads == PROMPTABLE else shares
+    return TrainingData(train, val, split, classes, stored.encoded, heads, borders, frames)
+
+
+def _labelled_cases(domain: Domain, images: Path | str, labels: Path | str | None) -> list[Case]:
+    """Find the cases, and refuse those that nothing can be learned from."""
     cases = domain.find_cases(images, labels)
     if unlabelled := [case.case_id for case in cases if case.label is None]:
         raise InputError(
             f"{len(unlabelled)} of {len(cases)} cases in {images} have no label, such as "
             f"{unlabelled[0]!r}; give their labels, or name the cases to use in a split file"
         )
-    split = split_cases(cases, val_fraction=val_fraction, split_file=split_file, seed=seed)
-    used = [*split.train, *split.val]
-    domain.fit(used)
-    opened = EmbeddingStore(store)
+    return cases
 
-    def encode() -> list[EncodeReport]:
-        if tunes_encoder:
-            return [
-                encode_cases(
-                    network,
-                    domain,
-                    used,
-                    opened,
-                    precision=precision,
-                    frames="none",
-                    min_area=min_area,
-                    components=components,
-                    progress=False,
-                )
-            ]
-        return encode_views(
-            network,
-            domain,
-            used,
-            opened,
-            augmentation or Augmentation(),
-            views=views,
-            augmented=split.train,
-            precision=precision,
-            empty_frames=0.0 if heads == PROMPTABLE else empty_frames,
-            beside=frames_beside(sampler.carried, heads),
-            min_area=min_area,
-            components=components,
-            progress=is_main_process(),
-        )
 
-    reports = _main_process_first(encode)
-    report = summed(reports)
-    logger.info("%s", report.summary())
-    if tunes_encoder:
-        stored = _cases_with_images(opened, report, used, domain, network)
-        count = sum(len(case.targets.indices) for case in stored)
-        logger.warning(
-            "%s trains the encoder, so no embedding is stored: all of %d frames go through it, "
-            "forth and back, in every epoch; a decoder would see them encoded once",
-            parts,
-            count,
-        )
-    else:
-        stored = _open_cases(opened, report, used)
-    # By name: a case without any object has no place in the store, nor among these.
-    held_out = {case.case_id for case in split.val}
-    classes = _class_names(domain, images, labels, stored)
-    semantic: dict[str, Any] = {"heads": heads, "classes": sorted(classes)}
-    frames = {
-        "empty_frames": empty_frames,
-        "empty_rate": empty_rate,
-        "class_balance": class_balance,
-    }
-    if heads == PROMPTABLE:
-        frames = {}
-    else:
-        semantic |= {"empty_frames": empty_frames, "borders": borders}
+def _warn_of_encoding(parts: str, stored: StoredSplit) -> None:
+    """Say what it costs to train these parts, which no stored embedding can spare."""
+    logger.warning(
+        "%s trains the encoder, so no embedding is stored: all of %d frames go through it, "
+        "forth and back, in every epoch; a decoder would see them encoded once",
+        parts,
+        sum(len(case.targets.indices) for case in (*stored.train, *stored.val)),
+    )
+
+
+def _datasets(
+    stored: StoredSplit,
+    sampler: PromptSampler,
+    val_sampler: PromptSampler,
+    min_area: int,
+    *,
+    objects_per_frame: int | None,
+    mix: EmbeddingMix | None,
+    balance: tuple[float, float] | None,
+    **alike: Any,
+) -> tuple[FrameDataset, FrameDataset]:
+    """Make the datasets to train on and to validate on.
+
+    Args:
+        stored: The cases of both.
+        sampler: Draws the training prompts.
+        val_sampler: Draws the validation prompts.
+        min_area: Objects of fewer pixels were dropped.
+        objects_per_frame: For training alone, see `FrameDataset`; so are the next two.
+        mix: Likewise.
+        balance: Likewise.
+        **alike: What `FrameDataset` takes for both.
+
+    Raises:
+        InputError: There is no object to learn from, or none to choose the best epoch by.
+    """
     train = FrameDataset(
-        _with_views(
-            [case for case in stored if case.case_id not in held_out],
-            [_open_cases(opened, of_view, split.train) for of_view in reports[1:]],
-        ),
+        stored.train,
         sampler,
-        seed=seed,
         objects_per_frame=objects_per_frame,
         mix=mix,
-        balance=(empty_rate, class_balance) if frames else None,
-        **semantic,
+        balance=balance,
+        **alike,
     )
-    val = FrameDataset(
-        [case for case in stored if case.case_id in held_out],
-        val_sampler or sampler,
-        seed=seed,
-        varies=False,
-        **semantic,
-    )
+    val = FrameDataset(stored.val, val_sampler, varies=False, **alike)
     for dataset, part in ((train, "training"), (val, "held-out")):
         if not dataset.has_objects:
             raise InputError(
                 f"no {part} case has an object of {min_area} pixels or more; check the labels, or "
                 f"lower min_area"
             )
-    return TrainingData(train, val, split, classes, report, heads, borders, frames)
+    return train, val
 
 
 def _class_names(
@@ -232,66 +239,3 @@ def _class_names(
     values = sorted({value for case in stored for value in case.targets.objects[:, 0].astype(int)})
     names = domain.class_names(images, labels) or {}
     return {int(value): names.get(int(value), f"class_{value}") for value in values}
-
-
-def _open_cases(
-    store: EmbeddingStore, report: EncodeReport, used: Sequence[Case]
-) -> list[StoredCase]:
-    section = store.section(report.signature)
-    stored = []
-    for case, encoded in zip(used, report.cases, strict=True):
-        assert encoded.case_id == case.case_id
-        assert encoded.targets_key is not None, "only labelled cases come here"
-        embeddings = section.find(encoded.source_hash)
-        targets = load_targets(store, encoded.targets_key)
-        if targets is None or (embeddings is None and encoded.indices):
-            raise InputError(
-                f"case {case.case_id} is no longer in the store {store.url}; run again"
-            )
-        if embeddings is not None:
-            stored.append(StoredCase(case.case_id, embeddings, targets))
-    return stored
-
-
-def _cases_with_images(
-    store: EmbeddingStore,
-    report: EncodeReport,
-    used: Sequence[Case],
-    domain: Domain,
-    network: SamNetwork,
-) -> list[StoredCase]:
-    """Return the cases with their frames' images in the place of embeddings."""
-    cache = ImageCache()
-    stored = []
-    for case, encoded in zip(used, report.cases, strict=True):
-        assert encoded.targets_key is not None, "only labelled cases come here"
-        targets = load_targets(store, encoded.targets_key)
-        if targets is None:
-            raise InputError(
-                f"case {case.case_id} is no longer in the store {store.url}; run again"
-            )
-        if targets.indices:
-            images = FrameImages(domain, case, network, targets.indices, cache)
-            stored.append(StoredCase(case.case_id, images, targets))
-    return stored
-
-
-def _with_views(
-    stored: Sequence[StoredCase], views: Sequence[Sequence[StoredCase]]
-) -> list[StoredCase]:
-    """Attach to each case those of its views that have objects."""
-    by_case = [{view.case_id: view for view in of_cases} for of_cases in views]
-    return [
-        case._replace(views=tuple(of[case.case_id] for of in by_case if case.case_id in of))
-        for case in stored
-    ]
-
-
-def _main_process_first(encode: Callable[[], list[EncodeReport]]) -> list[EncodeReport]:
-    """Let rank 0 fill the store before the others look into it."""
-    parallel = dist.is_available() and dist.is_initialized()
-    if not parallel:
-        return encode()
-    reports = encode() if is_main_process() else None
-    dist.barrier()
-    return reports if reports is not None else encode()
