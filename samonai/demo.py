@@ -22,7 +22,7 @@ from samonai.pseudonyms import pseudonym
 from samonai.ranges import check_range
 from samonai.report.evaluation import draw_case
 from samonai.report.html import write_report
-from samonai.run_folder import SETTINGS_FILE
+from samonai.run_folder import CURVE_FILE, SETTINGS_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -86,15 +86,15 @@ def run_demo(
     say(f"1/4 making up {patients} patients and a DICOM series in {out / 'data'}")
     phantoms = write_phantoms(out / "data", patients=patients, seed=seed, shape=shape)
     names = [f"phantom_{number:03d}" for number in range(1, patients + 1)]
-    train, val = names[:_TRAINED], names[_TRAINED : _TRAINED + _CHOOSING]
-    unseen = names[_TRAINED + _CHOOSING :]
-    say(f"2/4 training on {len(train)} patients, {epochs} epochs; each slice is encoded once")
+    seen, unseen = names[: _TRAINED + _CHOOSING], names[_TRAINED + _CHOOSING :]
+    split = {"train": seen[:_TRAINED], "val": seen[_TRAINED:]}
+    say(f"2/4 training on {_TRAINED} patients, {epochs} epochs; each slice is encoded once")
     run = finetune(
         "micro",
         phantoms.images,
         phantoms.labels,
         out=out / "run",
-        split={"train": train, "val": val},
+        split=split,
         epochs=epochs,
         seed=seed,
         overwrite=_was_another(out / "run", seed, epochs),
@@ -107,26 +107,7 @@ def run_demo(
     )
     say("4/4 predicting one of them, and the DICOM series, from a box every other slice")
     masks, pictures = _predict(run, phantoms, unseen[0], out)
-    for name in ("metrics.json", "metrics.csv"):
-        _copy(out / "evaluation" / name, out / name)
-    curve = _copy(run.path / "learning_curve.png", out / "learning_curve.png")
-    page = write_report(
-        out,
-        title="samonai demo: made-up abdomens",
-        metrics=metrics,
-        pictures=[
-            ("Learning curve: loss on the patients trained on, Dice on the one held out", curve),
-            *_evaluated(out, unseen),
-            *pictures,
-        ],
-        facts={
-            "model": "micro, embedded in the package",
-            "trained on": ", ".join(train),
-            "best epoch chosen on": ", ".join(val),
-            "measured on": ", ".join(unseen),
-            "prompts of the table": "a box per slice and organ, each side moved by up to 5 %",
-        },
-    )
+    page = _write_page(out, metrics, pictures, split, unseen)
     return DemoResult(page, metrics, tuple(masks))
 
 
@@ -188,6 +169,44 @@ def _predict(
             (f"{case.case_id} ({kind}), predicted from a box every other slice", picture)
         )
     return masks, pictures
+
+
+def _write_page(
+    out: Path,
+    metrics: dict[str, Any],
+    pictures: list[tuple[str, Path]],
+    split: Mapping[str, list[str]],
+    unseen: list[str],
+) -> Path:
+    """Write the page to open, and put beside it what it shows.
+
+    Args:
+        out: The demo's folder, with the run and its evaluation.
+        metrics: What the evaluation measured.
+        pictures: Captions and files of what was predicted.
+        split: The patients to train on and to choose the best epoch on.
+        unseen: The patients that were measured.
+    """
+    for name in ("metrics.json", "metrics.csv"):
+        _copy(out / "evaluation" / name, out / name)
+    curve = _copy(out / "run" / CURVE_FILE, out / CURVE_FILE)
+    return write_report(
+        out,
+        title="samonai demo: made-up abdomens",
+        metrics=metrics,
+        pictures=[
+            ("Learning curve: loss on the patients trained on, Dice on the one held out", curve),
+            *_evaluated(out, unseen),
+            *pictures,
+        ],
+        facts={
+            "model": "micro, embedded in the package",
+            "trained on": ", ".join(split["train"]),
+            "best epoch chosen on": ", ".join(split["val"]),
+            "measured on": ", ".join(unseen),
+            "prompts of the table": "a box per slice and organ, each side moved by up to 5 %",
+        },
+    )
 
 
 def _evaluated(out: Path, cases: list[str]) -> list[tuple[str, Path]]:

@@ -140,9 +140,7 @@ def encode_cases(
         skip_failed=on_error == "skip",
     )
     writer = _Writer(network, section, signature["precision"], batch_size)
-    done: list[EncodedCase] = []
-    failed: list[FailedCase] = []
-    reused = skipped = 0
+    tally = _Tally()
     depth = max(_PREPARED_AHEAD, batch_size)
     with (
         EncodeProgress(len(cases), shown=progress) as bar,
@@ -152,29 +150,45 @@ def encode_cases(
             if isinstance(event, ReadyFrame):
                 bar.encoded(writer.add(event))
             elif isinstance(event, FailedCase):
-                failed.append(event)
+                tally.failed.append(event)
             elif isinstance(event, OpenedCase):
-                done.append(event.case)
-                found = event.wanted - event.missing
-                reused += found
-                store.reused += found
-                skipped += event.case.frame_count - event.wanted
-                bar.opened(event.wanted, found)
+                tally.opened.append(event)
+                store.reused += event.found
+                bar.opened(event.wanted, event.found)
         bar.encoded(writer.flush())
-        # Only where all frames are wanted does anyone look for blank ones.
-        blank = sum(case.blank_frames for case in done) if frames == "all" else 0
-        report = EncodeReport(
-            encoded=writer.written,
-            reused=reused,
-            skipped_empty=skipped - blank,
-            skipped_blank=blank,
-            dropped_objects=sum(case.dropped_objects for case in done),
-            cases=tuple(done),
-            failed=tuple(failed),
-            signature=signature,
-        )
+        report = tally.report(writer.written, signature, blank=frames == "all")
         bar.finish(report.summary())
     return report
+
+
+class _Tally:
+    """Keeps what is told of the cases."""
+
+    def __init__(self) -> None:
+        self.opened: list[OpenedCase] = []
+        self.failed: list[FailedCase] = []
+
+    def report(self, encoded: int, signature: dict[str, Any], *, blank: bool) -> EncodeReport:
+        """Add up what was told.
+
+        Args:
+            encoded: Frames that were encoded.
+            signature: The signature of their section.
+            blank: Whether blank frames were left out, which happens only where all are wanted.
+        """
+        cases = tuple(event.case for event in self.opened)
+        skipped = sum(event.case.frame_count - event.wanted for event in self.opened)
+        skipped_blank = sum(case.blank_frames for case in cases) if blank else 0
+        return EncodeReport(
+            encoded=encoded,
+            reused=sum(event.found for event in self.opened),
+            skipped_empty=skipped - skipped_blank,
+            skipped_blank=skipped_blank,
+            dropped_objects=sum(case.dropped_objects for case in cases),
+            cases=cases,
+            failed=tuple(self.failed),
+            signature=signature,
+        )
 
 
 class Embedder:

@@ -63,6 +63,11 @@ class OpenedCase:
     wanted: int
     missing: int
 
+    @property
+    def found(self) -> int:
+        """Return how many of the wanted frames the store has already."""
+        return self.wanted - self.missing
+
 
 @dataclass(frozen=True)
 class ReadyFrame:

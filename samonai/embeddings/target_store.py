@@ -246,8 +246,7 @@ def save_targets(
             components = components or _open_components(
                 group, frame_count, targets.components.shape
             )
-            numbers = np.where(targets.ignored, _DROPPED, targets.components)
-            components.write(index, numbers | np.where(targets.valid, _VALID_BIT, np.uint16(0)))
+            components.write(index, _packed_map(targets))
         rows.append((index, *targets.image_size, targets.dropped, len(targets), kind))
         objects.append(np.column_stack([targets.classes, targets.areas, targets.boxes]))
     if rows:
@@ -280,6 +279,13 @@ def _map_kind(targets: FrameTargets, long_side: int) -> int:
         return _INVALID
     valid = FrameGeometry(targets.image_size, long_side).valid_low_res()
     return _PLAIN if bool((targets.valid == valid).all()) else _STORED
+
+
+def _packed_map(targets: FrameTargets) -> npt.NDArray[np.uint16]:
+    """Return a frame's map as `SourceTargets.read` unpacks it: numbers, and a bit for valid."""
+    numbers: npt.NDArray[np.uint16] = np.where(targets.ignored, _DROPPED, targets.components)
+    valid: npt.NDArray[np.uint16] = np.where(targets.valid, _VALID_BIT, np.uint16(0))
+    return numbers | valid
 
 
 def _open_components(group: zarr.Group, frames: int, shape: tuple[int, ...]) -> FrameChunks:

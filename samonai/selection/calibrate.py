@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import track
@@ -19,6 +19,10 @@ from samonai.overrides import data_paths, shows_progress
 from samonai.run import Run
 from samonai.sam.decoder_file import rewrite_metadata
 from samonai.training.calibration import LogitHistogram
+
+if TYPE_CHECKING:
+    from samonai.domains.base import Case, Domain
+    from samonai.inference import LabelPrompts
 
 
 @dataclass(frozen=True)
@@ -81,33 +85,13 @@ def calibrate(
     Raises:
         InputError: The cases cannot be used, or no voxel of them was asked about.
     """
-    from samonai.inference import (
-        CalibrationMetrics,
-        CaseDataset,
-        LabelPrompts,
-        SourceInferer,
-        evaluation_cases,
-        trained_classes,
-        trained_domain,
-    )
+    from samonai.inference import LabelPrompts, evaluation_cases, trained_domain
 
     decoder = run.folder.decoder
     domain = trained_domain(decoder, run.domain)
     chosen = evaluation_cases(domain, *data_paths(images, labels), decoder, cases)
     asked = LabelPrompts(prompts, box_jitter, seed=seed)
-    counts = CalibrationMetrics([decoder], trained_classes(decoder))
-    inferer = SourceInferer(domain, run.folder.store(), observers=[counts])
-    data = CaseDataset(domain, chosen, asked)
-    bar = track(
-        range(len(data)),
-        "calibrating",
-        console=Console(stderr=True),
-        disable=not shows_progress(progress),
-    )
-    for number in bar:
-        item = data[number]
-        inferer(item.source, run.network, item.prompts)
-    total = reduce(add, counts.of(counts.names[0]).values(), LogitHistogram())
+    total = _histogram(run, domain, chosen, asked, shown=shows_progress(progress))
     nll, ece = total.nll(), total.ece()
     if nll is None or ece is None:
         raise InputError(f"the {len(chosen)} cases have no structure to calibrate {run.path} on")
@@ -121,3 +105,28 @@ def calibrate(
     )
     rewrite_metadata(decoder, replace(run.metadata, calibration=found.to_json()))
     return found
+
+
+def _histogram(
+    run: Run, domain: "Domain", cases: "Sequence[Case]", prompts: "LabelPrompts", *, shown: bool
+) -> LogitHistogram:
+    """Predict the cases, and count the logits of all classes together.
+
+    Args:
+        run: The run.
+        domain: Reads the cases.
+        cases: What to predict.
+        prompts: What to ask of each case.
+        shown: Show a bar on standard error.
+    """
+    from samonai.inference import CalibrationMetrics, CaseDataset, SourceInferer, trained_classes
+
+    decoder = run.folder.decoder
+    counts = CalibrationMetrics([decoder], trained_classes(decoder))
+    inferer = SourceInferer(domain, run.folder.store(), observers=[counts])
+    data = CaseDataset(domain, cases, prompts)
+    console = Console(stderr=True)
+    for number in track(range(len(data)), "calibrating", console=console, disable=not shown):
+        item = data[number]
+        inferer(item.source, run.network, item.prompts)
+    return reduce(add, counts.of(counts.names[0]).values(), LogitHistogram())

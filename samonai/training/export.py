@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -57,22 +57,43 @@ def export_best(
     state, history = _best_and_history(folder)
     plain.load_state_dict(state)
     plain.object_names = learn_names(plain, domain, data)
+    training = {**provenance, **data.provenance(), "prompts": sampler.settings()}
+    metadata = _metadata(plain, domain, data, training, history)
+    save_decoder(plain, path, metadata)
+    logger.info("wrote %s", path)
+    return path
+
+
+def _metadata(
+    network: SamNetwork,
+    domain: Domain,
+    data: TrainingData,
+    training: Mapping[str, Any],
+    history: Sequence[Mapping[str, Any]],
+) -> DecoderMetadata:
+    """Return what travels with the decoder.
+
+    Args:
+        network: The network with the best epoch's weights.
+        domain: The run's domain.
+        data: The run's data.
+        training: What the run was asked for, as JSON values.
+        history: The rows of all epochs; the best of them says the metrics.
+    """
     validated = [row for row in history if row["val_dice"] is not None]
-    best: dict[str, Any] = max(validated, key=lambda row: row["val_dice"], default={})
-    metadata = DecoderMetadata(
-        model=plain.name,
-        encoder_sha256=plain.stock_sha256,
-        normalisation=plain.normalisation.to_metadata(),
+    best: Mapping[str, Any] = max(validated, key=lambda row: row["val_dice"], default={})
+    return DecoderMetadata(
+        model=network.name,
+        encoder_sha256=network.stock_sha256,
+        normalisation=network.normalisation.to_metadata(),
         domain=domain.name,
         domain_settings=domain.settings(),
         classes={str(value): name for value, name in data.classes.items()},
         training={
-            **provenance,
-            **data.provenance(),
-            "prompts": sampler.settings(),
+            **training,
             "epochs_done": len(history),
-            "trainable_parameters": trainable_parameters(plain),
-            "encoder_changed": bool(plain.tuned_names),
+            "trainable_parameters": trainable_parameters(network),
+            "encoder_changed": bool(network.tuned_names),
             "versions": {
                 "samonai": __version__,
                 **{name: version(name) for name in ("monai", "torch", "segment-anything")},
@@ -85,9 +106,6 @@ def export_best(
         },
         heads=trained_heads(data.heads),
     )
-    save_decoder(plain, path, metadata)
-    logger.info("wrote %s", path)
-    return path
 
 
 def _best_and_history(folder: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
