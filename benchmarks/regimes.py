@@ -15,7 +15,8 @@ that the machine is the same for all, and `DIR/times.json` gets the median secon
 import argparse
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,20 +142,7 @@ def measure(regime: Regime, split: Split, options: argparse.Namespace) -> dict[s
         **trained_with(regime, options),
     )
 
-    def evaluate(prompts: str, **settings: Any) -> dict[str, Any]:
-        return run.evaluate(
-            images,
-            labels,
-            folder / prompts,
-            cases=split["val"],
-            prompts=prompts,
-            report=False,
-            # What it was before does not hang on the regime; the tables show it once.
-            zero_shot=regime.clicks,
-            **settings,
-        )
-
-    row: dict[str, Any] = {
+    row = {
         "regime": regime.name,
         "group": regime.group,
         "command": command(regime),
@@ -162,21 +150,38 @@ def measure(regime: Regime, split: Split, options: argparse.Namespace) -> dict[s
         "epochs": run.metadata.training["epochs_done"],
         "val_dice": run.metadata.metrics["val_dice"],
     }
+    evaluate = partial(
+        run.evaluate,
+        images,
+        labels,
+        cases=split["val"],
+        report=False,
+        # What it was before does not hang on the regime; the tables show it once.
+        zero_shot=regime.clicks,
+    )
     if regime.automatic:
-        row["automatic"] = _dice(evaluate("none"), "finetuned")
-        if regime.settings.get("heads") == "semantic":
-            return row
-    boxes = evaluate("slices")
-    clicks = evaluate("clicks", eval_clicks=_CLICKS if regime.clicks else "1")
-    row["box"] = _dice(boxes, "finetuned")
-    row["point"] = _dice(clicks["clicks"][0], "finetuned")
+        row["automatic"] = _dice(evaluate(folder / "none", prompts="none"), "finetuned")
+    if regime.settings.get("heads") != "semantic":
+        row |= _prompted(regime, evaluate, folder)
+    return row
+
+
+def _prompted(
+    regime: Regime, evaluate: Callable[..., dict[str, Any]], folder: Path
+) -> dict[str, Any]:
+    """Return what a row says of boxes and clicks; `evaluate` takes a folder and settings."""
+    boxes = evaluate(folder / "slices", prompts="slices")
+    counts = _CLICKS if regime.clicks else "1"
+    clicks = evaluate(folder / "clicks", prompts="clicks", eval_clicks=counts)["clicks"]
+
+    def first(method: str) -> dict[str, Any]:
+        return {"box": _dice(boxes, method), "point": _dice(clicks[0], method)}
+
+    row = first("finetuned")
     if regime.clicks:
-        row["before"] = {
-            "box": _dice(boxes, "zero_shot"),
-            "point": _dice(clicks["clicks"][0], "zero_shot"),
-        }
+        row["before"] = first("zero_shot")
         row["clicks"] = {
-            method: {entry["clicks"]: _dice(entry, method) for entry in clicks["clicks"]}
+            method: {entry["clicks"]: _dice(entry, method) for entry in clicks}
             for method in ("zero_shot", "finetuned")
         }
     return row

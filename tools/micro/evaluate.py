@@ -36,16 +36,97 @@ HELD_OUT = 1_000_000
 
 SIDE = 1024
 
+SOFT_TISSUE = (-160, 240)
+"""Window of the CT tasks in HU."""
 
-@dataclass
+
+@dataclass(frozen=True)
 class Task:
-    """A real task: its images and labels, and how to show them."""
+    """A real task: where its images and labels are, and how to show them.
+
+    Attributes:
+        name: What the table calls it.
+        images: Where they lie in the medical data folder, as a pattern.
+        label: What stands in an image's path, and what stands there in its label's.
+        window: Values shown as black and as white; None: by percentiles.
+        axis: The axis that slices are cut along.
+        slices: How many slices of a volume.
+        brief: Whether a brief run has it.
+    """
 
     name: str
-    pairs: list[tuple[Path, Path]]
+    images: str
+    label: tuple[str, str]
     window: tuple[float, float] | None = None
     axis: int = 2
     slices: int = 6
+    brief: bool = False
+
+    def pairs(self, data: Path, most: int) -> list[tuple[Path, Path]]:
+        """The images with their labels: all pictures, or the first so many volumes."""
+        found = sorted(data.glob(self.images))
+        if not found:
+            raise FileNotFoundError(data / self.images)
+        if not self.images.endswith(".png"):
+            found = found[:most]
+        return [(path, data / str(path.relative_to(data)).replace(*self.label)) for path in found]
+
+
+TASKS = (
+    Task(
+        "hippocampus MR (MSD)",
+        "msd-hippocampus/imagesTr/*.nii.gz",
+        ("images", "labels"),
+        slices=4,
+        brief=True,
+    ),
+    Task(
+        "organs CT 3 mm (TotalSegmentator)",
+        "totalsegmentator/example_ct.nii.gz",
+        ("_ct", "_seg_fast_force_split"),
+        window=SOFT_TISSUE,
+        slices=8,
+        brief=True,
+    ),
+    Task(
+        "organs MR 3 mm (TotalSegmentator)",
+        "totalsegmentator/example_mr_sm.nii.gz",
+        ("mr_sm", "seg_mr"),
+    ),
+    Task(
+        "sarcoma MR T1 (IBSI)",
+        "ibsi-sts/nifti/*/MR_T1_image.nii.gz",
+        ("image", "mask"),
+        slices=4,
+        brief=True,
+    ),
+    Task(
+        "sarcoma CT (IBSI)",
+        "ibsi-sts/nifti/*/CT_image.nii.gz",
+        ("image", "mask"),
+        window=SOFT_TISSUE,
+        slices=4,
+    ),
+    Task(
+        "spleen CT (MSD)",
+        "ivadomed-data-testing/ct_scan/sub-spleen2/ct/sub-spleen2_ct.nii.gz",
+        (
+            "sub-spleen2/ct/sub-spleen2_ct",
+            "derivatives/labels/sub-spleen2/ct/sub-spleen2_ct_seg-manual",
+        ),
+        window=SOFT_TISSUE,
+    ),
+    Task("spinal cord T2 (SCT)", "sct-testing-data/t2/t2.nii.gz", ("t2.nii", "t2_seg-manual.nii")),
+    Task("spinal cord T2* (SCT)", "sct-testing-data/t2s/t2s.nii.gz", ("t2s.nii", "t2s_seg.nii")),
+    Task("brain structures MR (ITK-SNAP)", "itksnap/MRIcrop-orig.gipl.gz", ("orig", "seg")),
+    Task(
+        "fetal head ultrasound (HC18)",
+        "hc18-ultrasound/*_HC.png",
+        ("_HC", "_HC_Annotation"),
+        brief=True,
+    ),
+)
+"""The tasks of the shared medical tree."""
 
 
 # ---------------------------------------------------------------- prediction
@@ -142,64 +223,11 @@ def shake(boxes: Tensor, rng: np.random.Generator, amount: float = 0.05) -> Tens
 # ---------------------------------------------------------------- real volumes
 
 
-def real_tasks(data: Path, cases: int) -> list[Task]:
-    """The tasks of the shared medical tree; `cases` volumes of those with many."""
-    hippocampus = sorted((data / "msd-hippocampus/imagesTr").glob("*.nii.gz"))[:cases]
-    sarcoma = sorted((data / "ibsi-sts/nifti").glob("*/MR_T1_image.nii.gz"))[:cases]
-    sarcoma_ct = sorted((data / "ibsi-sts/nifti").glob("*/CT_image.nii.gz"))[:cases]
-    heads = sorted((data / "hc18-ultrasound").glob("*_HC.png"))
-    sct, ts = data / "sct-testing-data", data / "totalsegmentator"
-    spleen = data / "ivadomed-data-testing/ct_scan"
-    spleen_label = spleen / "derivatives/labels/sub-spleen2/ct/sub-spleen2_ct_seg-manual.nii.gz"
-    snap = data / "itksnap"
-    return [
-        Task(
-            "hippocampus MR (MSD)",
-            [(p, p.parents[1] / "labelsTr" / p.name) for p in hippocampus],
-            slices=4,
-        ),
-        Task(
-            "organs CT 3 mm (TotalSegmentator)",
-            [(ts / "example_ct.nii.gz", ts / "example_seg_fast_force_split.nii.gz")],
-            window=(-160, 240),
-            slices=8,
-        ),
-        Task(
-            "organs MR 3 mm (TotalSegmentator)",
-            [(ts / "example_mr_sm.nii.gz", ts / "example_seg_mr.nii.gz")],
-        ),
-        Task(
-            "sarcoma MR T1 (IBSI)",
-            [(p, p.with_name("MR_T1_mask.nii.gz")) for p in sarcoma],
-            slices=4,
-        ),
-        Task(
-            "sarcoma CT (IBSI)",
-            [(p, p.with_name("CT_mask.nii.gz")) for p in sarcoma_ct],
-            window=(-160, 240),
-            slices=4,
-        ),
-        Task(
-            "spleen CT (MSD)",
-            [(spleen / "sub-spleen2/ct/sub-spleen2_ct.nii.gz", spleen_label)],
-            window=(-160, 240),
-        ),
-        Task("spinal cord T2 (SCT)", [(sct / "t2/t2.nii.gz", sct / "t2/t2_seg-manual.nii.gz")]),
-        Task("spinal cord T2* (SCT)", [(sct / "t2s/t2s.nii.gz", sct / "t2s/t2s_seg.nii.gz")]),
-        Task(
-            "brain structures MR (ITK-SNAP)",
-            [(snap / "MRIcrop-orig.gipl.gz", snap / "MRIcrop-seg.gipl.gz")],
-        ),
-        Task(
-            "fetal head ultrasound (HC18)",
-            [(p, p.with_name(p.stem + "_Annotation.png")) for p in heads],
-        ),
-    ]
-
-
-def real_slices(task: Task, slices: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def real_slices(
+    task: Task, data: Path, cases: int, slices: int | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields HxW images in 0-255 and HxW labels: slices spread over the labelled range."""
-    for image_path, label_path in task.pairs:
+    for image_path, label_path in task.pairs(data, cases):
         if image_path.suffix == ".png":
             yield _read_png(image_path), (_read_png(label_path) > 127).astype(np.int64)
             continue
@@ -232,11 +260,13 @@ def _read_volume(path: Path) -> np.ndarray:
 
 
 @torch.no_grad()
-def score_task(sam: Sam, task: Task, slices: int | None = None) -> dict[str, float]:
-    """Mean Dice over every labelled class of every chosen slice."""
+def score_task(
+    sam: Sam, task: Task, data: Path, cases: int, slices: int | None = None
+) -> dict[str, float]:
+    """Mean Dice over every labelled class of every chosen slice of so many volumes."""
     found: dict[str, list[float]] = defaultdict(list)
     rng = np.random.default_rng(11)
-    for image, label in real_slices(task, slices):
+    for image, label in real_slices(task, data, cases, slices):
         ids = [i for i in np.unique(label) if i and (label == i).sum() >= 6]
         if not ids:
             continue
@@ -294,10 +324,12 @@ def main() -> None:
     if options.scenes:
         print(table(score_scenes(sam, options.scenes, more=not options.brief)), flush=True)
     if options.data:
-        tasks = real_tasks(options.data, options.cases)
-        if options.brief:
-            tasks = [tasks[i] for i in (0, 1, 3, 9)]
-        print("\n" + table({t.name: score_task(sam, t, options.slices) for t in tasks}))
+        scores = {
+            task.name: score_task(sam, task, options.data, options.cases, options.slices)
+            for task in TASKS
+            if task.brief or not options.brief
+        }
+        print("\n" + table(scores))
 
 
 if __name__ == "__main__":
