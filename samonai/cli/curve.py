@@ -49,16 +49,15 @@ def curve(
     from rich.console import Console
 
     from samonai import selection
-    from samonai.bundles import TRAIN, config_files, parse_settings, read_config
+    from samonai.bundles import TRAIN, config_files, read_config
     from samonai.report.curves import curve_table, verdict
 
     if split is not None and val_fraction is not None:
         raise InputError("give --split or --val-fraction, not both")
     config = read_config(config_files(domain, TRAIN))
-    settings = parse_settings(set_ or [], config, options.HAVE_OPTIONS)
-    settings |= options.dicom_settings(config, allow_gaps, case_map)
-    if heads is not None:
-        settings["heads"] = heads
+    settings = options.given_settings(
+        config, set_, allow_gaps=allow_gaps, case_map=case_map, heads=heads
+    )
     found = selection.curve(
         model,
         images,

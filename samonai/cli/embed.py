@@ -1,7 +1,7 @@
 """`samonai embed`: fill a store of embeddings."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -51,42 +51,31 @@ def embed(
     """
     from samonai import api
     from samonai.archive import embed_archive
-    from samonai.bundles import TRAIN, config_files, parse_settings, read_config
+    from samonai.bundles import TRAIN, config_files, read_config
 
     config = read_config(config_files(domain, TRAIN))
-    settings = parse_settings(set_ or [], config, options.HAVE_OPTIONS)
-    settings |= options.dicom_settings(config, allow_gaps, case_map)
-    settings |= options.precision_settings(precision)
-    if heads is not None:
-        settings["heads"] = heads
-    if dtype is not None:
-        settings["dtype"] = dtype
+    settings = options.given_settings(
+        config,
+        set_,
+        allow_gaps=allow_gaps,
+        case_map=case_map,
+        heads=heads,
+        precision=precision,
+        dtype=dtype,
+    )
+    asked: dict[str, Any] = {
+        **settings,
+        "store": store,
+        "domain": domain,
+        "checkpoint": checkpoint,
+        "sha256": sha256,
+        "device": device,
+    }
     going = options.archive_settings(archive, readers, limit, dry_run, retry_failed)
     if archive:
         if out is None or labels is not None:
             raise InputError("--archive needs --out for the manifest, and takes no --labels")
-        state = embed_archive(
-            model,
-            images,
-            out,
-            store=store,
-            domain=domain,
-            checkpoint=checkpoint,
-            sha256=sha256,
-            device=device,
-            **going,
-            **settings,
-        )
+        state = embed_archive(model, images, out, **going, **asked)
         raise typer.Exit(options.tell(state, out, dry_run))
-    report = api.embed(
-        model,
-        images,
-        labels,
-        store=store,
-        domain=domain,
-        checkpoint=checkpoint,
-        sha256=sha256,
-        device=device,
-        **settings,
-    )
+    report = api.embed(model, images, labels, **asked)
     typer.echo(f"{store}: {report.encoded} frames encoded, {report.reused} there already")

@@ -69,16 +69,16 @@ def evaluate(
     from rich.console import Console
 
     from samonai import api
-    from samonai.bundles import EVALUATE, TRAIN, config_files, parse_settings, read_config
+    from samonai.bundles import EVALUATE, TRAIN, config_files, read_config
     from samonai.report.tables import clicks_table, ensemble_lines, metrics_table
     from samonai.run import open_runs
 
     if split is not None and cases:
         raise InputError("give --split or --cases, not both")
     config = read_config(config_files(domain, TRAIN, EVALUATE))
-    settings = parse_settings(set_ or [], config, options.HAVE_OPTIONS)
-    settings |= options.dicom_settings(config, allow_gaps, case_map)
-    settings |= options.precision_settings(precision)
+    settings = options.given_settings(
+        config, set_, allow_gaps=allow_gaps, case_map=case_map, precision=precision
+    )
     settings |= options.plane_settings(config, planes)
     metrics = api.evaluate(
         open_runs(run, checkpoint=checkpoint, device=device, domain=domain),

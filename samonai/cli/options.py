@@ -158,30 +158,34 @@ Set = Annotated[
 ]
 
 
-def precision_settings(precision: str | None) -> dict[str, Any]:
-    """Return the setting of the encoder's precision where it was given."""
-    return {} if precision is None else {"precision": precision}
-
-
-def plane_settings(config: Mapping[str, Any], planes: int) -> dict[str, Any]:
-    """Return the setting of the planes that are decoded; refuse it for data that has one."""
-    if planes == 1:
-        return {}
-    if "planes" not in config:
-        raise InputError("--planes is for volumes, which is medical data")
-    return {"planes": planes}
-
-
-def dicom_settings(
-    config: Mapping[str, Any], allow_gaps: bool, case_map: Path | None
+def given_settings(
+    config: Mapping[str, Any],
+    set_: list[str] | None,
+    *,
+    allow_gaps: bool,
+    case_map: Path | None,
+    **others: Any,
 ) -> dict[str, Any]:
-    """Return the settings of how DICOM is read; refuse them for data that is none.
+    """Return the settings that were given, with `--set` or with options of their own.
 
     Args:
-        config: The bundle's configuration, which has them or not.
-        allow_gaps: What was given.
+        config: The bundle's configuration.
+        set_: What `--set` was given.
+        allow_gaps: Likewise; as for the next, refused for data that is not DICOM.
         case_map: Likewise.
+        **others: Settings whose options were given, unless they are None.
     """
+    from samonai.bundles import parse_settings
+
+    settings = parse_settings(set_ or [], config, HAVE_OPTIONS)
+    settings |= _dicom_settings(config, allow_gaps, case_map)
+    return settings | {name: value for name, value in others.items() if value is not None}
+
+
+def _dicom_settings(
+    config: Mapping[str, Any], allow_gaps: bool, case_map: Path | None
+) -> dict[str, Any]:
+    """Return the settings of how DICOM is read; refuse them for data that is none."""
     given: dict[str, Any] = {}
     if allow_gaps:
         given["allow_gaps"] = True
@@ -191,6 +195,15 @@ def dicom_settings(
         if name not in config:
             raise InputError(f"{HAVE_OPTIONS[name]} is for DICOM, which is medical data")
     return given
+
+
+def plane_settings(config: Mapping[str, Any], planes: int) -> dict[str, Any]:
+    """Return the setting of the planes that are decoded; refuse it for data that has one."""
+    if planes == 1:
+        return {}
+    if "planes" not in config:
+        raise InputError("--planes is for volumes, which is medical data")
+    return {"planes": planes}
 
 
 def archive_settings(

@@ -102,15 +102,15 @@ def predict(
     Without boxes the run's semantic head labels everything that it was trained on.
     """
     from samonai import api
-    from samonai.bundles import INFERENCE, config_files, parse_settings, read_config
+    from samonai.bundles import INFERENCE, config_files, read_config
     from samonai.run import open_runs
 
     if bool(run) == (model is not None):
         raise InputError("give --run for a fine-tuned decoder, or --model for a model as it is")
     config = read_config(config_files(domain, INFERENCE))
-    settings = parse_settings(set_ or [], config, options.HAVE_OPTIONS)
-    settings |= options.dicom_settings(config, allow_gaps, case_map)
-    settings |= options.precision_settings(precision)
+    settings = options.given_settings(
+        config, set_, allow_gaps=allow_gaps, case_map=case_map, precision=precision
+    )
     settings |= options.plane_settings(config, planes)
     if propagate:
         settings["spread"] = "propagate"

@@ -9,6 +9,7 @@ from samonai.cli import options
 from samonai.errors import InputError
 
 if TYPE_CHECKING:
+    from samonai.run import Run
     from samonai.selection import RunSet
 
 EXAMPLE = (
@@ -70,16 +71,13 @@ def train(
     made of the split's training cases where there is a split.
     """
     from samonai import api, selection
-    from samonai.bundles import TRAIN, config_files, parse_settings, read_config
+    from samonai.bundles import TRAIN, config_files, read_config
 
     _check_together(split, val_fraction, folds, seeds, groups)
     config = read_config(config_files(domain, TRAIN))
-    settings = parse_settings(set_ or [], config, options.HAVE_OPTIONS)
-    settings |= options.dicom_settings(config, allow_gaps, case_map)
-    settings |= options.precision_settings(precision)
-    if heads is not None:
-        settings["heads"] = heads
-    fraction = 0.2 if val_fraction is None else val_fraction
+    settings = options.given_settings(
+        config, set_, allow_gaps=allow_gaps, case_map=case_map, heads=heads, precision=precision
+    )
     common: dict[str, Any] = {
         **settings,
         "train_parts": parts,
@@ -98,20 +96,11 @@ def train(
     if folds is not None:
         _show(selection.cross_validate(*data, folds=folds, groups=groups, **common))
         return
+    common["val_fraction"] = 0.2 if val_fraction is None else val_fraction
     if seeds is not None:
-        _show(
-            selection.repeat_seeds(
-                *data, seeds=seeds, groups=groups, val_fraction=fraction, **common
-            )
-        )
-        return
-    run = api.finetune(*data, val_fraction=fraction, **common)
-    metrics = run.metadata.metrics
-    done = run.metadata.training.get("epochs_done")
-    typer.echo(
-        f"{run.folder.decoder}: validation Dice {metrics['val_dice']:.3f} after epoch "
-        f"{metrics['epoch']} of {done}"
-    )
+        _show(selection.repeat_seeds(*data, seeds=seeds, groups=groups, **common))
+    else:
+        _tell(api.finetune(*data, **common))
 
 
 def _check_together(
@@ -130,6 +119,16 @@ def _check_together(
         raise InputError("--folds holds each part out once; --val-fraction has no place beside it")
     if groups is not None and folds is None and (seeds is None or split is not None):
         raise InputError("--groups goes with --folds, or with --seeds without --split")
+
+
+def _tell(run: "Run") -> None:
+    """Say where a run's decoder is, and how good it is."""
+    metrics = run.metadata.metrics
+    done = run.metadata.training.get("epochs_done")
+    typer.echo(
+        f"{run.folder.decoder}: validation Dice {metrics['val_dice']:.3f} after epoch "
+        f"{metrics['epoch']} of {done}"
+    )
 
 
 def _show(runs: "RunSet") -> None:
