@@ -85,6 +85,25 @@ def check_count(what: str, value: object, least: int = 1) -> None:
         raise InputError(f"{what}: expected {least} or more, got {value}")
 
 
+def check_kind(name: str, value: object, kinds: tuple[type, ...], wanted: str) -> None:
+    """Refuse a value of another type than a setting has; null, which says nothing, is none.
+
+    Args:
+        name: The setting.
+        value: What it was given; numbers are finite, and true and false are no numbers.
+        kinds: Types that it may have.
+        wanted: Said in the message, such as "a number".
+
+    Raises:
+        InputError: It is of another type.
+    """
+    right = isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
+    if isinstance(value, float) and not math.isfinite(value):
+        right = False
+    if not (right or value is None):
+        raise InputError(f"{name}={value!r:.80}: expected {wanted}")
+
+
 def check_range(key: str, value: object) -> None:
     """Refuse a number that a setting cannot have, and what is none where one is wanted.
 

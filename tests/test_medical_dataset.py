@@ -62,6 +62,22 @@ def test_several_channels_need_a_choice(tmp_path: Path) -> None:
     assert ids(images, channel=1) == ["a", "b"]
     with pytest.raises(InputError, match="no channel 2"):
         find_cases(images, labels, channel=2)
+    with pytest.raises(InputError, match=r"no image is channel 2 \(_0002\); has a_0000, a_0001"):
+        find_cases(images, channel=2)
+
+
+def test_a_channel_says_nothing_where_names_tell_of_none(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images, labels = (touch(tmp_path / part, "a.nii.gz", "b.nii.gz") for part in "il")
+    said = "channel=7 says nothing here"
+    for given in ((images, labels), (images,), (images / "a.nii.gz", labels)):
+        caplog.clear()
+        assert ids(*given, channel=7) == (["a"] if given[0] != images else ["a", "b"])
+        assert [said in record.message for record in caplog.records] == [True]
+    caplog.clear()
+    assert ids(images) == ["a", "b"]
+    assert not caplog.records
 
 
 def test_dicom_folders_are_cases(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What is wrong in a Python call is said in one line too, in the caller's own words."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ from tiny_scans import write_scans
 import samonai
 from samonai import api
 from samonai.bundles import TRAIN, check_settings, config_files, read_config
+from samonai.domains import get_domain
 from samonai.errors import InputError
+from samonai.inference import LabelWriter
 from samonai.overrides import boxes_file
 from samonai.selection import repeat_seeds, sweep
 
@@ -159,3 +162,30 @@ def test_values_of_boxes_lie_in_a_file_meanwhile() -> None:
         assert path is not None
         assert path.is_file()
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("domain", "settings"),
+    [
+        ("medical", ("label_map", "structures", "channel", "axis", "time", "crop_margin")),
+        ("satellite", ("label_map", "classes", "nodata", "resolution", "point_radius")),
+        ("satellite", ("line_width", "simplify", "polygon_min_area", "overlap", "tile", "offset")),
+        ("documents", ("dpi", "longest", "overlap", "classes", "rename", "query", "retrieval")),
+    ],
+)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0, True, {1}])
+def test_values_that_no_setting_can_have(
+    domain: str, settings: tuple[str, ...], value: Any
+) -> None:
+    for name in settings:
+        if (name, value) == ("nodata", -1.0):
+            continue
+        with pytest.raises(InputError, match="expected"):
+            get_domain(domain, **{name: value})
+
+
+def test_measurements_that_a_domain_does_not_write_are_refused_at_once(tmp_path: Path) -> None:
+    for name in ("satellite", "documents"):
+        with pytest.raises(InputError, match="leave out --measure"):
+            LabelWriter(tmp_path / "out", get_domain(name), measure=True)
+    assert not (tmp_path / "out").exists()

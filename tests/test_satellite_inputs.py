@@ -220,6 +220,12 @@ def test_what_is_not_there_is_named(scene: Path, tmp_path: Path) -> None:
     refused(scene, label, "has no band 7; it has bands 1 to 3", bands="7")
     refused(scene, label, "expected one band or three", bands="1,2")
     refused(scene, tmp_path / "none.gpkg", "no such file")
+    (tmp_path / "folder.gpkg").mkdir()
+    with pytest.raises(InputError, match="a folder, and no file named like the raster in it"):
+        check_path(tmp_path / "folder.gpkg")
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text('{"boxes": [[1, 2, 3, 4]]}')
+    refused(scene, boxes, "neither GeoJSON nor COCO; boxes are features such as")
     empty = tmp_path / "empty.geojson"
     empty.write_text('{"type": "FeatureCollection", "features": []}')
     refused(scene, empty, "holds no features")

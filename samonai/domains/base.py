@@ -232,6 +232,8 @@ class Exporter(Protocol):
     """A domain that writes predictions in more ways than as the input's kind of label map."""
 
     formats: tuple[str, ...]
+    unmeasured: str
+    """Why measurements are not written beside predictions; empty: they are."""
 
     def export(
         self,

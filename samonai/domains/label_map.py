@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from samonai.errors import InputError
+from samonai.ranges import check_kind
 
 
 def parse_label_map(label_map: Mapping[Any, Any] | str | None) -> dict[int, int]:
@@ -12,6 +13,7 @@ def parse_label_map(label_map: Mapping[Any, Any] | str | None) -> dict[int, int]
     Raises:
         InputError: When something in it is not a whole number of 0 or more.
     """
+    check_kind("label_map", label_map, (str, Mapping), "stored:class pairs such as 255:1")
     if not label_map:
         return {}
     if isinstance(label_map, str):
@@ -20,7 +22,7 @@ def parse_label_map(label_map: Mapping[Any, Any] | str | None) -> dict[int, int]
         pairs = list(label_map.items())
     try:
         mapping = {int(stored): int(wanted) for stored, wanted in pairs}
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         mapping = {-1: -1}
     if min(*mapping, *mapping.values()) < 0:
         raise InputError(f"label_map={label_map!r}: expected stored:class pairs such as 255:1")

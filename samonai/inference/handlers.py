@@ -258,6 +258,8 @@ def _check_formats(domain: Domain, ending: str, formats: Sequence[str], measure:
         return
     if not isinstance(domain, Exporter):
         raise InputError(f"the {domain.name} domain writes label maps only: no formats, no measure")
+    if measure and domain.unmeasured:
+        raise InputError(domain.unmeasured)
     if ending:
         raise InputError(f"ending {ending} beside formats or measure; give formats alone")
     for name in formats:

@@ -34,6 +34,7 @@ from samonai.domains.tiles import TileGrid
 from samonai.errors import InputError
 from samonai.frame import Frame, FrameLocation
 from samonai.prompts import FramePrompts
+from samonai.ranges import check_kind
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class DocumentsDomain:
     name = "documents"
     prompt_endings: tuple[str, ...] = PROMPT_ENDINGS
     formats = FORMATS
+    unmeasured = "the JSON says box, score and text of every region; leave out --measure"
     # Whatever a PDF is drawn at, the model sees it in its own pixels.
     free_settings = frozenset(
         {"dpi", "classes", "rename", "pages", "missing_images", "overlap", "ocr"}
@@ -84,6 +86,10 @@ class DocumentsDomain:
         query: str | None = None,
         retrieval: str = BM25,
     ) -> None:
+        for name, value in (("dpi", dpi), ("longest", longest), ("overlap", overlap)):
+            check_kind(name, value, (int, float), "a number")
+        for name, text in (("query", query), ("ocr", ocr), ("retrieval", retrieval)):
+            check_kind(name, text, (str,), "text")
         if not 20 <= dpi <= 1200:
             raise InputError(f"dpi={dpi:g}: expected 20 to 1200")
         if longest < 1.5:
@@ -259,13 +265,8 @@ class DocumentsDomain:
         measure: bool = False,
         facts: LabelFacts | None = None,
     ) -> list[Path]:
-        """Write a prediction, or what of it answers the query; see `outputs.write_outputs`.
-
-        Raises:
-            InputError: Measurements are asked for.
-        """
-        if measure:
-            raise InputError("the JSON says box, score and text of every region; leave out measure")
+        """Write a prediction, or what of it answers the query; see `outputs.write_outputs`."""
+        assert not measure, self.unmeasured
         prediction = label if isinstance(label, PagePrediction) else from_label(source, label)
         with_text = bool(source.words) or self.ocr == "always"
         return write_outputs(
@@ -303,6 +304,7 @@ class DocumentsDomain:
 
 
 def _parse_names(classes: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    check_kind("classes", classes, (str, list, tuple), "names such as text,title")
     names = classes.split(",") if isinstance(classes, str) else classes
     found = tuple(str(name).strip() for name in names or ())
     if len(set(found)) != len(found) or "" in found[:-1]:
@@ -311,6 +313,7 @@ def _parse_names(classes: str | Sequence[str] | None) -> tuple[str, ...] | None:
 
 
 def _parse_renames(rename: str | Mapping[str, str] | None) -> dict[str, str]:
+    check_kind("rename", rename, (str, Mapping), "pairs such as MainZone:text,noise:")
     if not rename:
         return {}
     if isinstance(rename, Mapping):

@@ -58,7 +58,7 @@ def find_cases(
     elif objects:
         cases = match_by_series(_dicom_folders(images), objects, images)
     elif images.is_file() or _holds_dicom_files(images):
-        cases = [_single_case(images, labels)]
+        cases = [_single_case(images, labels, channel)]
     else:
         cases = _folder_cases(images, labels, channel)
     _check_unique(cases, images)
@@ -183,8 +183,10 @@ def _holds_dicom_files(folder: Path) -> bool:
     return loose
 
 
-def _single_case(image: Path, label: Path | None) -> Case:
+def _single_case(image: Path, label: Path | None, channel: int | None) -> Case:
     case_id = source_name(image)
+    if channel is None or not case_id.endswith(f"_{channel:04d}"):
+        _warn_of_channel(channel, image)
     if label is not None and label.is_dir():
         found = _volumes(label, structures=True)
         match = _CHANNEL.match(case_id)
@@ -203,13 +205,19 @@ def _folder_cases(images: Path, labels: Path | None, channel: int | None) -> lis
             f"{images}: no volumes in it; expected {', '.join(ENDINGS)} files or folders of DICOM"
         )
     if labels is None:
-        return [Case(name, path) for name, path in _without_channels(found, channel).items()]
+        return [
+            Case(name, path) for name, path in _without_channels(found, channel, images).items()
+        ]
     if labels.is_file():
         raise InputError(f"{labels}: one label file for a folder of images; give a folder")
     targets = _volumes(labels, structures=True)
     if not targets:
         raise InputError(f"{labels}: no label maps in it; expected {', '.join(ENDINGS)} files")
-    named = found if set(found) & set(targets) else _match_channels(found, targets, channel, images)
+    if set(found) & set(targets):
+        _warn_of_channel(channel, images)
+        named = found
+    else:
+        named = _match_channels(found, targets, channel, images)
     lonely = sorted(set(named) - set(targets))
     unused = sorted(set(targets) - set(named))
     if lonely or unused:
@@ -220,11 +228,23 @@ def _folder_cases(images: Path, labels: Path | None, channel: int | None) -> lis
     return [Case(name, path, targets[name]) for name, path in named.items()]
 
 
-def _without_channels(found: dict[str, Path], channel: int | None) -> dict[str, Path]:
+def _warn_of_channel(channel: int | None, images: Path) -> None:
+    if channel is not None:
+        logger.warning("channel=%d says nothing here: %s names no channels", channel, images.name)
+
+
+def _without_channels(found: dict[str, Path], channel: int | None, images: Path) -> dict[str, Path]:
     """Strip nnU-Net's `_0000` where every image has it; other numbers may be case numbers."""
     ending = f"_{channel or 0:04d}"
     if channel is not None:
-        return {name[:-5]: path for name, path in found.items() if name.endswith(ending)}
+        chosen = {name[:-5]: path for name, path in found.items() if name.endswith(ending)}
+        if not chosen and any(_CHANNEL.match(name) for name in found):
+            raise InputError(
+                f"{images}: no image is channel {channel} ({ending}); has {_few(found)}"
+            )
+        if not chosen:
+            _warn_of_channel(channel, images)
+        return chosen or found
     if all(name.endswith(ending) and len(name) > len(ending) for name in found):
         return {name[:-5]: path for name, path in found.items()}
     return found
@@ -299,7 +319,7 @@ def _listed_case(entry: Any, file: Path, labels: Path | None, channel: int | Non
         if path is not None and not path.exists():
             raise InputError(f"{file}: names {path}, which does not exist")
     if label_path is None and labels is not None:
-        return _single_case(image_path, labels)
+        return _single_case(image_path, labels, None)
     case_id = source_name(image_path)
     match = _CHANNEL.match(case_id)
     if match and label_path is not None and source_name(label_path) == match["case"]:

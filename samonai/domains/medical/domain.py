@@ -39,6 +39,7 @@ from samonai.errors import InputError
 from samonai.frame import Frame, FrameLocation
 from samonai.prompts import FramePrompts
 from samonai.pseudonyms import pseudonym, write_case_map
+from samonai.ranges import check_kind
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +77,7 @@ class MedicalDomain:
     name = "medical"
     prompt_endings: tuple[str, ...] = (".json", ".csv")
     formats = FORMATS
+    unmeasured = ""
     endings = WRITTEN_ENDINGS
     free_settings = frozenset({"label_map", "prefer", "channel", "time", "allow_gaps"})
 
@@ -99,8 +101,11 @@ class MedicalDomain:
         crop: str = "none",
         crop_margin: float = 10.0,
     ) -> None:
-        if axis not in (0, 1, 2):
+        if isinstance(axis, bool) or axis not in (0, 1, 2):
             raise InputError(f"axis={axis!r}: expected 0, 1 or 2")
+        check_kind("channel", channel, (int,), "a whole number such as 0")
+        if channel is not None and channel < 0:
+            raise InputError(f"channel={channel}: expected 0 or more")
         self.reading = ReadOptions(None, prefer, time, bool(allow_gaps), suv)
         self.intensity = Intensity(window, level, width, lower, upper, channels)
         self.axis = axis

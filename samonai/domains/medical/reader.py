@@ -75,6 +75,11 @@ def read_raw(path: Path, options: ReadOptions | None = None) -> RawVolume:
     if path.is_dir():
         return _read_dicom(path, options)
     head = header_bytes(path)
+    if options.suv and head[128:132] != b"DICM":
+        raise InputError(
+            f"{path}: suv=true converts PET by its DICOM headers, and this is no DICOM; give "
+            f"suv=false to take the values as they are"
+        )
     if is_nifti(head):
         return read_nifti(path, options.prefer, options.time)
     if (kind := sniff(head)) is not None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from samonai.domains.medical.volume import Volume
 from samonai.errors import InputError
+from samonai.ranges import check_kind
 
 logger = logging.getLogger(__name__)
 
@@ -115,10 +116,13 @@ def parse_structures(structures: Any) -> dict[str, int]:
         InputError: A name comes twice, a value is no class, or one that was only counted is also
             given to another name.
     """
+    check_kind("structures", structures, (str, list, tuple, Mapping), "names such as liver,spleen")
     if not structures:
         return {}
     if isinstance(structures, str):
         structures = [part.strip() for part in structures.split(",")]
+    elif not isinstance(structures, Mapping):
+        structures = [str(part) for part in structures]
     counted: list[Any] = []
     if isinstance(structures, Mapping):
         pairs: Sequence[tuple[Any, Any]] = list(structures.items())

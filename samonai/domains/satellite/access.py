@@ -87,7 +87,8 @@ def check_path(path: Path | str, any_driver: bool = False) -> Path | str:
             f"the network and archives"
         )
     if not Path(text).is_file():
-        raise InputError(f"{text}: no such file")
+        folder = "a folder, and no file named like the raster in it"
+        raise InputError(f"{text}: {folder if Path(text).is_dir() else 'no such file'}")
     return Path(text)
 
 

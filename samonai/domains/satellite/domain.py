@@ -44,6 +44,7 @@ class SatelliteDomain(RasterSettings):
     name = "satellite"
     prompt_endings: tuple[str, ...] = VECTOR_ENDINGS
     formats = FORMATS
+    unmeasured = "polygons carry area and score of every object; leave out --measure"
     reads_elsewhere = True  # with any_driver
     free_settings = frozenset(
         {"class_field", "classes", "line_width", "point_radius", "label_crs", "label_map"}
@@ -249,13 +250,8 @@ class SatelliteDomain(RasterSettings):
         measure: bool = False,
         facts: LabelFacts | None = None,
     ) -> list[Path]:
-        """Write a prediction in several formats; see `write_formats`.
-
-        Raises:
-            InputError: Measurements are asked for.
-        """
-        if measure:
-            raise InputError("polygons carry area and score of every object; leave out --measure")
+        """Write a prediction in several formats; see `write_formats`."""
+        assert not measure, self.unmeasured
         names = dict(facts.classes) if facts else {}
         return write_formats(label, stem, formats or DEFAULT_FORMATS, self.polygons, names)
 

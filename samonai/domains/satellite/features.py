@@ -19,6 +19,7 @@ from samonai.domains.satellite.access import check_vector
 from samonai.domains.satellite.coco import coco_features, read_coco
 from samonai.domains.satellite.raster import Raster, format_crs
 from samonai.errors import InputError
+from samonai.ranges import check_kind
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,22 @@ class FeatureOptions:
     point_radius: float | None = None
     label_crs: str | None = None
     any_driver: bool = False
+
+    def __post_init__(self) -> None:
+        """Check what would be left out in silence, or draw nothing.
+
+        Raises:
+            InputError: A width or radius is no length above 0, or a column is no name.
+        """
+        for name in ("line_width", "point_radius"):
+            value = getattr(self, name)
+            if isinstance(value, str) and name == "line_width":
+                continue  # a column
+            check_kind(name, value, (int, float), "metres")
+            if value is not None and not value > 0:
+                raise InputError(f"{name}={value:g}: expected metres, above 0")
+        for name in ("class_field", "label_crs"):
+            check_kind(name, getattr(self, name), (str,), "a name")
 
 
 @dataclass(frozen=True)
@@ -138,13 +155,25 @@ def _load(path: Path, _changed: int) -> gpd.GeoDataFrame:
         layers = [name for name, kind in pyogrio.list_layers(path) if kind is not None]
         frame = gpd.read_file(path, layer=layers[0] if layers else None, engine="pyogrio")
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{path}: {_unreadable(path, error)}") from error
     if "geometry" not in frame or not isinstance(frame, gpd.GeoDataFrame):
         raise InputError(f"{path} holds no geometries")
     frame = frame[~(frame.geometry.isna() | frame.geometry.is_empty)]
     if not len(frame):
         raise InputError(f"{path} holds no features")
     return frame
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    """Say why a file cannot be read, in one line."""
+    if "not recognized" not in str(error):
+        return f"cannot be read: {str(error).splitlines()[0]}"
+    if path.suffix.lower() not in (".json", ".geojson"):
+        return "cannot be read as a vector file; export it again, as GeoPackage or GeoJSON"
+    return (
+        'neither GeoJSON nor COCO; boxes are features such as {"type": "FeatureCollection", '
+        '"features": [{"type": "Feature", "properties": {}, "geometry": {"type": "Polygon", …}}]}'
+    )
 
 
 def check_degrees(bounds: npt.NDArray[Any], crs: Any, path: Path) -> None:

@@ -14,6 +14,7 @@ from samonai.domains.satellite.tiles import Length
 from samonai.domains.tiles import TileGrid, Window
 from samonai.errors import InputError
 from samonai.geometry import LONG_SIDE
+from samonai.ranges import check_kind
 
 logger = logging.getLogger(__name__)
 
@@ -88,10 +89,11 @@ class RasterSettings:
     ) -> None:
         given = locals()
         for name in _NUMBERS:
-            _check(name, given[name], (int, float), "a number")
+            check_kind(name, given[name], (int, float), "a number")
         for name in _FLAGS:
-            _check(name, given[name], (bool,), "true or false")
-        _check("offset", offset, (int,), "a whole number of pixels")
+            check_kind(name, given[name], (bool,), "true or false")
+        check_kind("offset", offset, (int,), "a whole number of pixels")
+        check_kind("classes", classes, (str, list, tuple), "names such as building,road")
         self.tile = Length.parse(tile, "tile")
         self.overlap = Length.parse(overlap, "overlap", share=True)
         self.block = None if block in (None, "") else Length.parse(block, "block")
@@ -171,9 +173,3 @@ class RasterSettings:
     @property
     def _keeps_scale(self) -> bool:
         return self.fitted or self.resolution is not None
-
-
-def _check(name: str, value: Any, kinds: tuple[type, ...], wanted: str) -> None:
-    right = isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
-    if not (right or value is None):
-        raise InputError(f"{name}={value!r}: expected {wanted}")
