@@ -2,6 +2,7 @@
 
 import logging
 import zlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -26,6 +27,9 @@ a box on its first, middle and last frame."""
 
 CLICKED = ("clicks", "middle_click")
 """The regimes that ask by clicks; the others ask by boxes."""
+
+_FrameBox = tuple[int, npt.NDArray[np.float32], int]
+"""Number of a frame, a box on it: float32 (4,) xyxy in frame space, and the box's label value."""
 
 
 def prompts_from_label(
@@ -205,19 +209,14 @@ def _on_few_frames(prompts: dict[int, FramePrompts], *, ends: bool) -> dict[int,
     for index, found in sorted(prompts.items()):
         for value in np.unique(found.classes).tolist():
             frames.setdefault(value, []).append(index)
-    kept: dict[int, tuple[list[npt.NDArray[np.float32]], list[int]]] = {}
+    kept: list[_FrameBox] = []
     for value, indices in sorted(frames.items()):
         middle = indices[len(indices) // 2]
         for index in sorted({middle, indices[0], indices[-1]} if ends else {middle}):
             of_class = prompts[index].boxes[prompts[index].classes == value]
             box = np.concatenate([of_class[:, :2].min(0), of_class[:, 2:].max(0)])
-            boxes, values = kept.setdefault(index, ([], []))
-            boxes.append(box)
-            values.append(value)
-    return {
-        index: FramePrompts(np.array(boxes, np.float32), np.array(values, np.int64))
-        for index, (boxes, values) in sorted(kept.items())
-    }
+            kept.append((index, box, value))
+    return _by_frame(kept)
 
 
 def _around_structures(
@@ -233,18 +232,25 @@ def _around_structures(
             old, first, _ = structures.setdefault(value, (box, index, index))
             joined = np.concatenate([np.minimum(old[:2], box[:2]), np.maximum(old[2:], box[2:])])
             structures[value] = joined, first, index
-    spread: dict[int, tuple[list[npt.NDArray[np.float32]], list[int]]] = {}
+    spread: list[_FrameBox] = []
     for value, (box, first, last) in sorted(structures.items()):
         if jitter:
             box = _jittered(box[None], jitter, sizes[first], (*key, value, 0))[0]
         # Frames between without the structure get the box too: who draws it does not know.
-        for index in range(first, last + 1):
-            boxes, values = spread.setdefault(index, ([], []))
-            boxes.append(box)
-            values.append(value)
+        spread += [(index, box, value) for index in range(first, last + 1)]
+    return _by_frame(spread)
+
+
+def _by_frame(found: Sequence[_FrameBox]) -> dict[int, FramePrompts]:
+    """Return boxes as prompts by the number of their frame, ascending; on a frame as they come."""
+    frames: dict[int, tuple[list[npt.NDArray[np.float32]], list[int]]] = {}
+    for index, box, value in found:
+        boxes, values = frames.setdefault(index, ([], []))
+        boxes.append(box)
+        values.append(value)
     return {
         index: FramePrompts(np.array(boxes, np.float32), np.array(values, np.int64))
-        for index, (boxes, values) in sorted(spread.items())
+        for index, (boxes, values) in sorted(frames.items())
     }
 
 
