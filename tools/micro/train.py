@@ -25,7 +25,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from segment_anything.modeling import Sam
 from torch import Tensor, distributed, nn
@@ -34,19 +33,13 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 
 import crops  # noqa: E402
 import frames  # noqa: E402
+from lessons import EncoderTeacher, placing_loss, training_loss  # noqa: E402
 from muon import Muon  # noqa: E402
 
-from samonai.sam.micro import MICRO_DIM, build_micro  # noqa: E402
+from samonai.sam.micro import build_micro  # noqa: E402
 
 BATCH = {8: 24, 16: 12, 32: 4, 64: 2}
 """Images per step and worker for each crop side in tokens."""
-
-
-CLICKED = 2
-"""Objects per image that are asked for by clicks too."""
-
-WHOLE_FRAME = 1024
-"""Side of a whole frame in pixels."""
 
 
 class Bank:
@@ -78,243 +71,6 @@ def draw_batch(
     places = (64 - tokens) // crops.WINDOW + 1
     row, column = (int(i) * crops.WINDOW for i in rng.integers(0, places, 2))
     return samples, (row, column)
-
-
-# ---------------------------------------------------------------- loss
-
-
-def mask_losses(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Dice plus cross-entropy balanced around the object, per mask.
-
-    Args:
-        logits: NxMxTxT.
-        targets: NxTxT in {0, 1}.
-
-    Returns:
-        Losses NxM and true IoUs NxM.
-    """
-    target = targets[:, None].expand_as(logits)
-    probability = logits.sigmoid()
-    overlap = (probability * target).sum((2, 3))
-    size = probability.sum((2, 3)) + target.sum((2, 3))
-    dice = 1 - (2 * overlap + 1) / (size + 1)
-    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    weight = _near_weights(targets)[:, None]
-    with torch.no_grad():
-        hard = logits > 0
-        both = (hard * target).sum((2, 3))
-        iou = both / (hard.sum((2, 3)) + target.sum((2, 3)) - both).clamp(min=1)
-    return dice + (entropy * weight).sum((2, 3)), iou
-
-
-def _near_weights(targets: Tensor) -> Tensor:
-    """Weights NxTxT: total 1 within each object's widened box, total 0.5 outside it."""
-    rows, columns = targets.amax(2), targets.amax(1)
-    near = _widen(rows)[:, :, None] * _widen(columns)[:, None, :]
-    inside = near / near.sum((1, 2), keepdim=True).clamp(min=1)
-    far = 1 - near
-    return inside + 0.5 * far / far.sum((1, 2), keepdim=True).clamp(min=1)
-
-
-def _widen(extent: Tensor) -> Tensor:
-    """Widens the occupied stretch of each NxT row by about a fifth at both ends."""
-    side = extent.shape[1]
-    index = torch.arange(side, dtype=torch.float32, device=extent.device)
-    first = torch.where(extent > 0, index, float(side)).amin(1, keepdim=True)
-    last = torch.where(extent > 0, index, -1.0).amax(1, keepdim=True)
-    margin = 0.2 * (last - first + 1) + 2
-    return ((index >= first - margin) & (index <= last + margin)).float()
-
-
-def prompt_loss(
-    logits: Tensor, iou_predictions: Tensor, targets: Tensor, single: float
-) -> tuple[Tensor, Tensor]:
-    """Single mask (weight `single`), best of three, IoU head; and the single masks' IoUs."""
-    losses, iou = mask_losses(logits, targets)
-    best = losses[:, 1:].amin(1)
-    head = F.mse_loss(iou_predictions, iou)
-    loss = single * losses[:, 0].mean() + (1.2 - single) * best.mean() + 0.3 * head
-    return loss, iou[:, 0].mean()
-
-
-# ---------------------------------------------------------------- what the encoder is told
-
-
-class EncoderTeacher(nn.Module):
-    """Dense lessons for the encoder; thrown away after training.
-
-    From the image embedding alone: where instances meet, at the resolution of the logits, and
-    which patches of a window belong to one instance.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.edges = nn.Conv2d(MICRO_DIM, 16, 1)
-        self.likeness = nn.Conv2d(MICRO_DIM, 32, 1)
-        self.scale = nn.Parameter(torch.tensor([4.0, -1.0]))
-
-    def forward(self, embeddings: Tensor, ids: Tensor) -> Tensor:
-        """The loss of BxCxhxw embeddings, given the instances Bx(4h)x(4w)."""
-        meeting = torch.zeros_like(ids, dtype=torch.bool)
-        down, across = ids[:, 1:] != ids[:, :-1], ids[:, :, 1:] != ids[:, :, :-1]
-        meeting[:, 1:] |= down
-        meeting[:, :-1] |= down
-        meeting[:, :, 1:] |= across
-        meeting[:, :, :-1] |= across
-        found = F.pixel_shuffle(self.edges(embeddings), 4)[:, 0]
-        edge = F.binary_cross_entropy_with_logits(
-            found, meeting.float(), pos_weight=found.new_tensor(3.0)
-        )
-        code = _windows(F.normalize(self.likeness(embeddings), dim=1))
-        patch = _windows(ids[:, None, 2::4, 2::4])
-        alike = self.scale[0] * code @ code.transpose(1, 2) + self.scale[1]
-        same = (patch == patch.transpose(1, 2)).float()
-        return edge + F.binary_cross_entropy_with_logits(alike, same)
-
-
-def _windows(field: Tensor) -> Tensor:
-    """BxCxhxw to one row of C per patch, in windows of 8 x 8: Nx64xC."""
-    side = crops.WINDOW
-    return (
-        field.unfold(2, side, side)
-        .unfold(3, side, side)
-        .permute(0, 2, 3, 4, 5, 1)
-        .flatten(3, 4)
-        .flatten(0, 2)
-    )
-
-
-# ---------------------------------------------------------------- one step
-
-
-def placing_loss(sam: Sam, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
-    """The decoder's first lesson, without any image: fill the box, a disc around a click.
-
-    The embeddings are noise, so a step costs a small part of a full one, and the decoder learns
-    what a coordinate is before the encoder has anything to say.
-    """
-    tokens = int(rng.choice([8, 16], p=[0.7, 0.3]))
-    count = 40 if tokens == 8 else 14
-    side = tokens * crops.PATCH
-    row, column = (int(i) * crops.WINDOW for i in rng.integers(0, (64 - tokens) // 8 + 1, 2))
-    corner = torch.tensor([column, row], dtype=torch.float32) * crops.PATCH
-    size = side * np.exp(rng.uniform(np.log(0.1), np.log(0.9), (count, 2)))
-    start = rng.uniform(0, 1, (count, 2)) * (side - size)
-    boxes = torch.from_numpy(np.concatenate([start, start + size], 1).astype(np.float32))
-    grid = 4 * torch.arange(side // 4, dtype=torch.float32) + 2
-    noise = rng.standard_normal((count, MICRO_DIM, tokens, tokens)).astype(np.float32)
-    device = sam.pixel_mean.device
-    embeddings = torch.from_numpy(noise).to(device) * float(rng.uniform(0.1, 1.0))
-    batch = crops.PromptBatch(torch.arange(count, device=device))
-    if rng.random() < 0.75:
-        inside_x = (grid > boxes[:, :1]) & (grid < boxes[:, 2:3])
-        inside_y = (grid > boxes[:, 1:2]) & (grid < boxes[:, 3:])
-        targets = (inside_y[:, :, None] & inside_x[:, None, :]).float()
-        batch.boxes = (boxes + corner.repeat(2)).to(device)
-        name = "fill"
-    else:
-        points = torch.from_numpy(rng.uniform(0, side, (count, 2)).astype(np.float32))
-        square_x = (grid - points[:, :1]) ** 2
-        square_y = (grid - points[:, 1:]) ** 2
-        targets = (square_y[:, :, None] + square_x[:, None, :] < (side / 6) ** 2).float()
-        batch.points = (points + corner)[:, None].to(device)
-        batch.point_labels = torch.ones(count, 1, device=device)
-        name = "disc"
-    logits, quality = crops.decode(sam, embeddings, batch, (row, column))
-    loss, iou = prompt_loss(logits, quality, targets.to(device), 0.9)
-    return loss, {f"{name}_": iou.item()}
-
-
-def training_loss(
-    sam: Sam,
-    teacher: EncoderTeacher,
-    samples: list[frames.FrameSample],
-    offset: tuple[int, int],
-    rng: np.random.Generator,
-    exact: float,
-) -> tuple[Tensor, dict[str, float]]:
-    """The loss of one batch: boxes always, clicks and a second round now and then."""
-    device = sam.pixel_mean.device
-    images = torch.stack([s.image for s in samples]).to(device)
-    valid = torch.stack([s.valid for s in samples]).to(device)
-    # Whole frames teach the decoder about large objects; every other one spares the encoder.
-    decoder_only = images.shape[-1] == WHOLE_FRAME and rng.random() < 0.5
-    with torch.set_grad_enabled(not decoder_only):
-        embeddings = crops.encode(sam, crops.normalise(sam, images, valid), offset)
-    corner = torch.tensor([offset[1], offset[0]], dtype=torch.float32) * crops.PATCH
-    count = len(samples[0].targets)
-    index = torch.arange(len(samples), device=device).repeat_interleave(count)
-    targets = torch.cat([s.targets for s in samples]).to(device)
-    boxes = torch.cat([s.boxes for s in samples])
-    side = float(images.shape[-1])
-    boxes = frames.jitter_boxes(rng, boxes, torch.tensor(0.0), torch.tensor(side), exact)
-    boxes = (boxes + corner.repeat(2)).to(device)
-
-    logits, quality = crops.decode(sam, embeddings, crops.PromptBatch(index, boxes=boxes), offset)
-    loss, iou = prompt_loss(logits, quality, targets, 0.9)
-    figures = {"box": iou.item()}
-    if not decoder_only:
-        lesson = teacher(embeddings, torch.stack([s.ids for s in samples]).to(device))
-        loss = loss + 0.7 * lesson
-        figures["lesson"] = lesson.item()
-
-    if rng.random() < 0.45:
-        picked = torch.arange(len(index), device=device).view(-1, count)[:, -CLICKED:].flatten()
-        points, labels = (part.to(device) for part in _clicks(samples, rng, count, corner))
-        batch = crops.PromptBatch(index[picked], points=points, point_labels=labels)
-        logits_2, quality_2 = crops.decode(sam, embeddings, batch, offset)
-        few = points.shape[1] < 3
-        extra, iou = prompt_loss(logits_2, quality_2, targets[picked], 0.5 if few else 0.9)
-        loss = loss + 0.5 * extra
-        figures["points"] = iou.item()
-        logits, boxes, index, targets = logits_2, None, index[picked], targets[picked]
-    if rng.random() < 0.3:
-        picked = torch.arange(len(index), device=device)[::2]
-        previous = logits[picked, :1].detach()
-        found, wanted = (previous[:, 0] > 0).cpu(), (targets[picked] > 0.5).cpu()
-        click, label = _corrections(rng, found, wanted)
-        batch = crops.PromptBatch(
-            index[picked],
-            (click + corner).to(device),
-            label.to(device),
-            None if boxes is None else boxes[picked],
-            previous,
-        )
-        logits, quality = crops.decode(sam, embeddings, batch, offset)
-        extra, iou = prompt_loss(logits, quality, targets[picked], 0.9)
-        loss = loss + 0.5 * extra
-        figures["again"] = iou.item()
-    return loss, figures
-
-
-def _clicks(
-    samples: list[frames.FrameSample], rng: np.random.Generator, count: int, corner: Tensor
-) -> tuple[Tensor, Tensor]:
-    """One to five clicks on the last objects of each sample."""
-    positive = int(rng.choice([1, 2, 3], p=[0.55, 0.2, 0.25]))
-    negative = int(rng.choice([0, 1, 2], p=[0.6, 0.2, 0.2]))
-    points, labels = [], []
-    for sample in samples:
-        for mask in sample.masks[count - CLICKED :]:
-            spots, kinds = frames.draw_points(rng, mask, sample.scale, positive, negative)
-            points.append(spots + corner)
-            labels.append(kinds)
-    return torch.stack(points), torch.stack(labels)
-
-
-def _corrections(rng: np.random.Generator, found: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """One click per object in the larger of what was missed and what was wrongly taken."""
-    points, labels = [], []
-    for f, w in zip(found, wanted, strict=True):
-        missed, wrong = w & ~f, f & ~w
-        area, label = (missed, 1.0) if missed.sum() >= wrong.sum() else (wrong, 0.0)
-        if not area.any():
-            area, label = (w, 1.0) if w.any() else (~w, 0.0)
-        spots = area.nonzero()
-        spot = spots[int(rng.integers(len(spots)))]
-        points.append([4 * float(spot[1]) + 1.5, 4 * float(spot[0]) + 1.5])
-        labels.append(label)
-    return torch.tensor(points)[:, None], torch.tensor(labels)[:, None]
 
 
 # ---------------------------------------------------------------- the run
@@ -460,21 +216,9 @@ def run(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
     options.out.mkdir(parents=True, exist_ok=True)
-    if options.workers > 1:
-        meeting = f"file://{options.out.resolve() / 'workers'}"
-        distributed.init_process_group(
-            "gloo", init_method=meeting, rank=options.rank, world_size=options.workers
-        )
-    sam = build_micro().train().to(options.device)
-    teacher = EncoderTeacher().to(options.device)
-    state = Run(sam, copy.deepcopy(sam).eval(), teacher, build_optimizers(sam, teacher))
+    join_workers(options)
     last = options.out / "last.pt"
-    if last.exists():
-        state.load(last)
-    elif options.init is not None:
-        weights = {k: v.float() for k, v in load_file(options.init).items()}
-        sam.load_state_dict(weights)
-        state.average.load_state_dict(weights)
+    state = begin(options, last)
     bank = Bank(options.bank)
     bank.refresh(1000)
     log = Log(options.out / f"train{options.rank or ''}.log")
@@ -483,16 +227,8 @@ def run(options: argparse.Namespace) -> None:
     while state.minutes < options.minutes:
         progress = state.minutes / options.minutes
         tokens = tokens_at(progress, np.random.default_rng([options.seed, state.step]))
-        rng = np.random.default_rng([options.seed, state.step, options.rank])
         rate = rate_at(progress, state.step, options.lr)
-        if state.step < options.placing:
-            loss, figures = placing_loss(sam, rng)
-        else:
-            images = options.images * BATCH[tokens]
-            samples, offset = draw_batch(bank, rng, tokens, objects_at(tokens), images)
-            with torch.autocast(options.device, dtype=torch.bfloat16, enabled=options.bf16):
-                exact = exact_at(progress)
-                loss, figures = training_loss(sam, teacher, samples, offset, rng, exact)
+        loss, figures = step_loss(state, bank, tokens, exact_at(progress), options)
         now = time.monotonic()
         state.minutes += (now - before) / 60
         before = now
@@ -505,6 +241,42 @@ def run(options: argparse.Namespace) -> None:
             state.save(last)
             write_weights(state.average, options.out / "micro.safetensors")
             saved_at = now
+
+
+def join_workers(options: argparse.Namespace) -> None:
+    """Meets the other workers, where there are any."""
+    if options.workers > 1:
+        meeting = f"file://{options.out.resolve() / 'workers'}"
+        distributed.init_process_group(
+            "gloo", init_method=meeting, rank=options.rank, world_size=options.workers
+        )
+
+
+def begin(options: argparse.Namespace, last: Path) -> Run:
+    """The run as it was left in `last`; or a new one, from given weights or random ones."""
+    sam = build_micro().train().to(options.device)
+    teacher = EncoderTeacher().to(options.device)
+    state = Run(sam, copy.deepcopy(sam).eval(), teacher, build_optimizers(sam, teacher))
+    if last.exists():
+        state.load(last)
+    elif options.init is not None:
+        weights = {k: v.float() for k, v in load_file(options.init).items()}
+        sam.load_state_dict(weights)
+        state.average.load_state_dict(weights)
+    return state
+
+
+def step_loss(
+    state: Run, bank: Bank, tokens: int, exact: float, options: argparse.Namespace
+) -> tuple[Tensor, dict[str, float]]:
+    """The loss of a step on crops of `tokens` x `tokens`; the first steps have no images."""
+    rng = np.random.default_rng([options.seed, state.step, options.rank])
+    if state.step < options.placing:
+        return placing_loss(state.sam, rng)
+    images = options.images * BATCH[tokens]
+    samples, offset = draw_batch(bank, rng, tokens, objects_at(tokens), images)
+    with torch.autocast(options.device, dtype=torch.bfloat16, enabled=options.bf16):
+        return training_loss(state.sam, state.teacher, samples, offset, rng, exact)
 
 
 def build_optimizers(sam: Sam, teacher: EncoderTeacher) -> list[torch.optim.Optimizer]:
