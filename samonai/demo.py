@@ -35,6 +35,7 @@ _TRAINED, _CHOOSING = 3, 1
 _SLICES_PER_BOX = 2
 _SMALLEST_BOX_VOXELS = 12
 _NEIGHBOURS = np.ones((3, 3, 3))
+_MARK = "demo.json"
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,14 @@ def run_demo(
         say: Told what is done next, in a line.
 
     Raises:
-        InputError: `out` cannot be written to, its `run/` holds something else, the seed is below
-            0, or there are too few patients.
+        InputError: `out` cannot be written to, or holds other things than a demo; the seed is
+            below 0, or there are too few patients.
     """
     check_range("seed", seed)
     out = output_folder(out).absolute()
     if patients <= _TRAINED + _CHOOSING:
         raise InputError(f"the demo needs at least {_TRAINED + _CHOOSING + 1} patients")
+    _claim(out, seed)
     say(f"1/4 making up {patients} patients and a DICOM series in {out / 'data'}")
     phantoms = write_phantoms(out / "data", patients=patients, seed=seed, shape=shape)
     names = [f"phantom_{number:03d}" for number in range(1, patients + 1)]
@@ -217,6 +219,23 @@ def _evaluated(out: Path, cases: list[str]) -> list[tuple[str, Path]]:
         for case, path in drawn
         if path.is_file()
     ]
+
+
+def _claim(out: Path, seed: int) -> None:
+    """Mark a folder as a demo's, so that the next one goes on in it and in no other.
+
+    Raises:
+        InputError: It holds other things.
+    """
+    found = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    others = [name for name in found if not name.startswith(".")]
+    if others and _MARK not in others:
+        raise InputError(
+            f"{out} holds other things than a demo (such as {others[0]}); choose an empty or a new "
+            f"folder"
+        )
+    with write_atomically(out / _MARK) as temporary:
+        temporary.write_text(json.dumps({"seed": seed}) + "\n")
 
 
 def _was_another(folder: Path, seed: int, epochs: int) -> bool:

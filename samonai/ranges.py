@@ -42,6 +42,7 @@ class Range:
 
 _POSITIVE, _COUNT, _FROM_1 = Range(above=True), Range(), Range(low=1)
 _SHARE = Range(high=1)
+_MOST_POINTS = 1000
 
 RANGES = {
     "learning_rate": _POSITIVE,
@@ -67,6 +68,10 @@ RANGES = {
     "min_score": _SHARE,
     "dpi": _POSITIVE,
     "longest": _POSITIVE,
+    "positive_points": Range(low=1, high=_MOST_POINTS),
+    "negative_points": Range(high=_MOST_POINTS),
+    "click_rounds": Range(high=_MOST_POINTS),
+    "mask_only_rounds": Range(high=_MOST_POINTS),
     "surface_tolerance_mm": _COUNT,
     "boundary_tolerance": _COUNT,
 }

@@ -252,6 +252,7 @@ def test_what_monai_would_evaluate_is_refused(
         ("workers=-1", "0 or more"),
         ("objects_per_frame=0", "1 or more"),
         ("learning_rate=1e999", "got inf"),
+        ("positive_points=10000000000", "1 or more and at most 1000"),
         ("world_size=7", "unknown setting 'world_size'"),
     ],
 )
