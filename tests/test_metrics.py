@@ -11,15 +11,8 @@ from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surf
 from scipy.ndimage import binary_erosion
 
 from samonai.training import metrics
-from samonai.training.metrics import (
-    METRICS,
-    case_rows,
-    join_methods,
-    mask_metrics,
-    metrics_document,
-    summarise,
-    write_metrics,
-)
+from samonai.training.metrics import METRICS, case_rows, mask_metrics
+from samonai.training.summary import join_methods, metrics_document, summarise, write_metrics
 
 SPACING = (0.5, 1.5, 4.0)
 CLASSES = {1: "liver", 2: "spleen"}

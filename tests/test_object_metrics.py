@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from samonai.domains.base import LabelMaps
-from samonai.training.metrics import join_methods, metrics_document
 from samonai.training.object_metrics import (
     METRICS,
     boundary_f1,
@@ -12,6 +11,7 @@ from samonai.training.object_metrics import (
     object_rows,
     pooled_instances,
 )
+from samonai.training.summary import join_methods, metrics_document
 
 CLASSES = {1: "roof"}
 

@@ -29,8 +29,9 @@ from samonai.inference.handlers import CaseMetrics
 from samonai.inference.inferer import SourceInferer
 from samonai.prompts import FramePrompts, Prompts
 from samonai.sam.network import SamNetwork
-from samonai.training.metrics import Row, case_rows, summarise
+from samonai.training.metrics import Row, case_rows
 from samonai.training.processes import gather_rows, is_main_process
+from samonai.training.summary import summarise
 
 logger = logging.getLogger(__name__)
 

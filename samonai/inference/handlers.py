@@ -21,9 +21,10 @@ from samonai.inference.inferer import Automatic, SourceInferer, box_scores
 from samonai.inference.measures import Measure, VolumeMeasure
 from samonai.sam.decoder_file import load_decoder
 from samonai.sam.network import SamNetwork
-from samonai.training.metrics import Row, summarise_members, write_metrics
+from samonai.training.metrics import Row
 from samonai.training.processes import gather_rows, is_main_process
 from samonai.training.progress import EngineProgress
+from samonai.training.summary import summarise_members, write_metrics
 
 logger = logging.getLogger(__name__)
 

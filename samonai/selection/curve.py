@@ -26,7 +26,8 @@ from samonai.selection.members import SplitLike, make_job
 from samonai.selection.plan import claimed, differing_keys, read_plan, write_plan
 from samonai.training.folds import group_cases, read_groups
 from samonai.training.heads import PROMPTABLE, SEMANTIC
-from samonai.training.metrics import case_rows, write_metrics
+from samonai.training.metrics import case_rows
+from samonai.training.summary import write_metrics
 from samonai.training.unet_baseline import UNetSettings, train_unet
 
 if TYPE_CHECKING:
