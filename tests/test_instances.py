@@ -13,8 +13,9 @@ from hypothesis.extra.numpy import arrays
 from samonai.domains import get_domain
 from samonai.errors import InputError
 from samonai.frame import Frame, FrameLocation
+from samonai.inference.grid import GridMasks
 from samonai.inference.inferer import SourceInferer
-from samonai.inference.instances import GridMasks, InstanceFinder
+from samonai.inference.instances import InstanceFinder
 from samonai.inference.masks import Instance, make_instance, paint, suppress
 from samonai.prompts import NO_POINT, Prompts
 from samonai.sam.outputs import DecodeOutput, HeadsOutput

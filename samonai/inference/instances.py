@@ -7,16 +7,15 @@ prompts the promptable head, with its box, with points spread over it, or with b
 scored by the decoder's own IoU estimate times the mean probability of the class under the mask; and
 of answers that overlap the best is kept. Where the domain can tell objects apart without knowing
 what they are (`Proposes`), its boxes prompt the promptable head, too. Of runs that learned to name
-objects, what names them says what each answer is, or that it is none (`inference.naming`). A grid
-of points over the whole frame is SAM's own automatic mask generator (arXiv:2304.02643, appendix
-B), for a model without semantic head.
+objects, what names them says what each answer is, or that it is none (`inference.naming`). A model
+without semantic head is asked at a grid of points (`inference.grid`).
 
 `ObjectFinding` is what commands ask with; the domain's merger joins what several frames show of an
 object. Nothing here knows what the objects are.
 """
 
 from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,15 +26,22 @@ from samonai.clicks import interior_pixel
 from samonai.domains.base import Proposes
 from samonai.errors import InputError
 from samonai.frame import Frame
-from samonai.geometry import LOW_RES_STRIDE, FrameGeometry
+from samonai.geometry import LOW_RES_STRIDE
 from samonai.inference.answers import FindObjects, tells_borders
 from samonai.inference.borders import components
+from samonai.inference.grid import (
+    AT_ONCE,
+    GridMasks,
+    check_numbers,
+    decoded_masks,
+    grid_points,
+    point_prompts,
+)
 from samonai.inference.inferer import SourceInferer, class_values
-from samonai.inference.masks import Instance, as_instances, make_instance, suppress
+from samonai.inference.masks import Instance, as_instances, suppress
 from samonai.inference.naming import name, names_of
 from samonai.prompts import FramePrompts
 from samonai.sam.network import SamNetwork
-from samonai.sam.outputs import DecodeOutput
 
 PROMPT_KINDS = ("none", "box", "points", "box_and_points", "proposed", "box_and_proposed")
 
@@ -44,11 +50,6 @@ CLASSES, GRID = "classes", "grid"
 
 AUTOMATIC = (CLASSES, *PROMPT_KINDS[1:], GRID)
 """How objects are found without prompts."""
-
-_AT_ONCE = 256  # candidates in memory before those that overlap are left out
-
-Mask = tuple[npt.NDArray[np.bool_], float, torch.Tensor]
-"""A mask bool (H, W) in frame space, its IoU estimate, its logits in the low-res frame."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class ObjectFinding:
             raise InputError(f"automatic={self.automatic!r}: use one of {', '.join(AUTOMATIC)}")
         if self.min_score is not None and not 0 <= self.min_score <= 1:
             raise InputError(f"min_score={self.min_score:g}: expected 0 to 1")
-        _check_numbers(self.points_per_side, 1)
+        check_numbers(self.points_per_side, 1)
 
     def settings(self) -> dict[str, Any]:
         """Return the settings as JSON values."""
@@ -166,7 +167,7 @@ class InstanceFinder:
             )
         if unknown := sorted(set(self.classes or ()) - set(known[1:])):
             raise InputError(f"the semantic head has no class {unknown[0]}, but {list(known[1:])}")
-        _check_numbers(self.points_per_side, self.min_area)
+        check_numbers(self.points_per_side, self.min_area)
 
     def __call__(self, source: Any, frame: Frame) -> list[Instance]:
         """Return the instances on a frame of a source, best first."""
@@ -178,12 +179,12 @@ class InstanceFinder:
             best[~frame.valid] = 0
         near = None if borders is None else borders.sigmoid().numpy()
         found: list[Instance] = []
-        most = _AT_ONCE
+        most = AT_ONCE
         for one in self._candidates(embedding, frame, probabilities, best, near):
             found.append(one)
             if len(found) > most:
                 found = self._kept(found)
-                most = len(found) + _AT_ONCE
+                most = len(found) + AT_ONCE
         return self._kept(found)
 
     def _candidates(
@@ -239,7 +240,7 @@ class InstanceFinder:
             return
         prompts = FramePrompts(boxes, np.zeros(len(boxes), np.int64))
         for output in self.inferer.decode(self.networks, embedding, prompts, frame.size):
-            yield from _masks(output, frame, self.networks[0].long_side, self.min_area)
+            yield from decoded_masks(output, frame, self.networks[0].long_side, self.min_area)
 
     def _kept(self, found: list[Instance]) -> list[Instance]:
         kept = [one for one in found if one.score >= self.min_score]
@@ -264,87 +265,7 @@ class InstanceFinder:
             for output in self.inferer.decode(
                 self.networks, embedding, prompts, frame.size, several
             ):
-                yield from _masks(output, frame, self.networks[0].long_side, self.min_area)
-
-
-@dataclass(frozen=True)
-class GridMasks:
-    """SAM's automatic masks: a grid of points over the frame, three masks for each.
-
-    Attributes:
-        inferer: Embeds and decodes.
-        networks: The model, or several whose answers are averaged; a semantic head has no part
-            in it.
-        points_per_side: Points along the frame's longer side.
-        min_iou: Masks whose estimated IoU is lower are dropped.
-        min_stability: So are those that change more than this, in IoU, between thresholds
-            `stability_offset` above and below 0.
-        stability_offset: In logits.
-        min_area: Masks of fewer pixels are dropped.
-        iou: Of masks with a higher IoU the better one is kept.
-        inside: See `suppress`; 1 keeps parts of others.
-        value: Label value of the masks; 0: none is known.
-    """
-
-    inferer: SourceInferer
-    networks: Sequence[SamNetwork]
-    points_per_side: int = 32
-    min_iou: float = 0.88
-    min_stability: float = 0.95
-    stability_offset: float = 1.0
-    min_area: int = 10
-    iou: float = 0.7
-    inside: float = 1.0
-    value: int = 0
-
-    def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            InputError: A setting is out of range.
-        """
-        _check_numbers(self.points_per_side, self.min_area)
-
-    def __call__(self, source: Any, frame: Frame) -> list[Instance]:
-        """Return the masks on a frame of a source, best first."""
-        points = _grid(frame.size, self.points_per_side)
-        if frame.valid is not None:
-            points = points[frame.valid[points[:, 1].astype(int), points[:, 0].astype(int)]]
-        embedding = self.inferer.embed(source, frame, self.networks[0])
-        found: list[Instance] = []
-        outputs = self.inferer.decode(
-            self.networks, embedding, _points(points), frame.size, multimask_output=True
-        )
-        long_side, most = self.networks[0].long_side, _AT_ONCE
-        for output in outputs:
-            found += _masks(self._good(output), frame, long_side, self.min_area)
-            if len(found) > most:
-                found = suppress(found, self.iou, self.inside)
-                most = len(found) + _AT_ONCE
-        kept = suppress(found, self.iou, self.inside)
-        return [replace(one, value=self.value) for one in kept]
-
-    def _good(self, output: DecodeOutput) -> DecodeOutput:
-        """Return the masks that pass both thresholds, one per row."""
-        logits, iou = output.low_res_logits.flatten(0, 1), output.iou_predictions.flatten()
-        inner = (logits > self.stability_offset).flatten(1).sum(1)
-        outer = (logits > -self.stability_offset).flatten(1).sum(1)
-        good = (iou >= self.min_iou) & (inner >= self.min_stability * outer.clamp(min=1))
-        return DecodeOutput(logits[good][:, None], iou[good][:, None])
-
-
-def _masks(output: DecodeOutput, frame: Frame, long_side: int, min_area: int) -> Iterator[Instance]:
-    """Bring masks (n, M, ...) to the frame one by one; yield those that are large enough."""
-    geometry = FrameGeometry(frame.size, long_side)
-    low_res, estimates = output.low_res_logits.flatten(0, 1), output.iou_predictions.flatten()
-    for one, iou in zip(low_res.float().cpu(), estimates.tolist(), strict=True):
-        mask = (geometry.logits_to_frame(one[None, None])[0, 0] > 0).numpy()
-        if frame.valid is not None:
-            mask &= frame.valid
-        if mask.sum() >= min_area:
-            found = make_instance(mask, iou=iou, low_res=one.half())
-            assert found is not None
-            yield found
+                yield from decoded_masks(output, frame, self.networks[0].long_side, self.min_area)
 
 
 def _boxes(components: list[Instance]) -> FramePrompts:
@@ -356,7 +277,7 @@ def _points_within(
     components: list[Instance], size: tuple[int, int], points_per_side: int
 ) -> FramePrompts:
     """Return the points of the grid that lie in a component, and one for each without any."""
-    grid = _grid(size, points_per_side)
+    grid = grid_points(size, points_per_side)
     columns, rows = grid.astype(int).T
     chosen = []
     for one in components:
@@ -367,34 +288,4 @@ def _points_within(
             row, column = interior_pixel(one.mask)
             inside = np.array([[x0 + column + 0.5, y0 + row + 0.5]], np.float32)
         chosen.append(inside)
-    return _points(np.concatenate(chosen))
-
-
-def _grid(size: tuple[int, int], points_per_side: int) -> npt.NDArray[np.float32]:
-    """Return float32 (N, 2), (x, y): the centres of equal cells that cover a frame."""
-    height, width = size
-    step = max(size) / points_per_side
-    counts = [max(round(side / step), 1) for side in (width, height)]
-    axes = [
-        (np.arange(count) + 0.5) * (side / count)
-        for side, count in zip((width, height), counts, strict=True)
-    ]
-    return np.stack(np.meshgrid(*axes), -1).reshape(-1, 2).astype(np.float32)
-
-
-def _points(points: npt.NDArray[np.float32]) -> FramePrompts:
-    """Return a prompt for each point (N, 2)."""
-    count = len(points)
-    return FramePrompts(
-        np.full((count, 4), np.nan, np.float32),
-        np.zeros(count, np.int64),
-        point_coords=np.ascontiguousarray(points[:, None]),
-        point_labels=np.ones((count, 1), np.int64),
-    )
-
-
-def _check_numbers(points_per_side: int, min_area: int) -> None:
-    if points_per_side < 1 or min_area < 1:
-        raise InputError(
-            f"points_per_side and min_area are at least 1, got {points_per_side} and {min_area}"
-        )
+    return point_prompts(np.concatenate(chosen))
