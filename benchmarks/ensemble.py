@@ -9,6 +9,7 @@ from benchmarks.timing import Contestant, Progress, interleave
 from samonai.domains import get_domain
 from samonai.frame import Frame, FrameLocation
 from samonai.inference import Certainty, SourceInferer
+from samonai.inference.answers import FrameAnswer
 from samonai.prompts import FramePrompts
 
 MEMBERS, BOXES = 5, 3
@@ -33,8 +34,8 @@ def measure(setting: Setting, progress: Progress) -> list[Row]:
     def all_of_them() -> None:
         embedding = network.encode(image, "auto")[0]
         certainty = Certainty([1.0] * MEMBERS)
-        answer = inferer.answer(networks, embedding, prompts, frame.size)
-        certainty.observe(frame, prompts, answer)
+        logits, iou = inferer.each_logits(networks, embedding, prompts, frame.size)
+        certainty.observe(frame, prompts, FrameAnswer(logits, logits, iou))
 
     times = interleave(
         {"one run": Contestant(one), f"{MEMBERS} runs": Contestant(all_of_them)},

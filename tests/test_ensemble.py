@@ -114,8 +114,7 @@ def test_the_automatic_heads_of_several_networks_are_averaged(
     inferer = SourceInferer(domain, members=networks[1:], observers=[certainty])
     label = inferer(source, networks[0], Automatic())
     frame = domain.frame(source, 1)
-    embedding = inferer.embed(source, frame, networks[0])
-    each = torch.stack([inferer.class_logits(n, embedding, frame) for n in networks])
+    each = inferer.class_logits(source, networks, frame)
     expected = np.array([0, 1, 3])[each.mean(0).argmax(0).numpy()]
     assert np.array_equal(label[:, :, 1].T, expected)
     assert not np.array_equal(each[0].argmax(0), each[1].argmax(0))

@@ -206,7 +206,7 @@ def test_an_object_outside_the_body_is_asked_about_and_put_back(tmp_path, monkey
 def test_a_cropped_volume_is_predicted_as_what_it_was_cropped_to(
     planes, spread, monkeypatch
 ) -> None:
-    def embed(self: SourceInferer, source: object, frame: Frame, _: object) -> torch.Tensor:
+    def embed(self: SourceInferer, source: object, frame: Frame, *_: object) -> torch.Tensor:
         return torch.full((2, 64, 64), float(frame.image.mean()) / 255)
 
     monkeypatch.setattr(SourceInferer, "embed", embed)

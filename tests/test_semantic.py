@@ -177,7 +177,7 @@ class TestMergingClasses:
 def test_class_logits_come_back_to_the_frame(headed):
     frame = Frame(np.zeros((30, 50, 3), np.uint8), FrameLocation("a", 0))
     embedding = torch.randn(*headed.embedding_shape, generator=torch.Generator().manual_seed(2))
-    logits = SourceInferer(Tiles()).class_logits(headed, embedding, frame)
+    logits, _ = SourceInferer(Tiles()).frame_classes([headed], embedding, frame)
     with torch.no_grad():
         low_res = classes(headed, embedding[None])
     expected = FrameGeometry((30, 50)).logits_to_frame(low_res)[0]

@@ -57,7 +57,7 @@ class Blobs:
 
 @pytest.fixture
 def network(monkeypatch: pytest.MonkeyPatch) -> Blobs:
-    def embed(self: SourceInferer, source: object, frame: Frame, _: object) -> torch.Tensor:
+    def embed(self: SourceInferer, source: object, frame: Frame, *_: object) -> torch.Tensor:
         return torch.full((2, 64, 64), float(frame.image.mean()) / 255)
 
     monkeypatch.setattr(SourceInferer, "embed", embed)
@@ -109,9 +109,9 @@ def test_three_planes_ask_each_frame_once_for_all_classes(
     asked: list[tuple[int, int]] = []
     embed = SourceInferer.embed
 
-    def counted(self: SourceInferer, source: object, frame: Frame, other: object) -> torch.Tensor:
+    def counted(self: SourceInferer, source: object, frame: Frame, *others: object) -> torch.Tensor:
         asked.append((self.domain.axis, frame.location.index))
-        return embed(self, source, frame, other)
+        return embed(self, source, frame, *others)
 
     monkeypatch.setattr(SourceInferer, "embed", counted)
     network.asked = 0

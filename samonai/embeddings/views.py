@@ -8,7 +8,7 @@ seed over a store shares them.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, cast
@@ -127,28 +127,50 @@ class Augmentation:
         )
 
 
-class _View:
-    """A domain whose frames are views of another's; all else is the other's."""
+class _Changed:
+    """A domain whose frames are another's, changed; all else is the other's."""
 
-    def __init__(self, domain: Domain, augmentation: Augmentation, number: int) -> None:
-        self._domain = domain
-        self._augmentation = augmentation
-        self._number = number
-        self._hashed: tuple[Any, str] | None = None
+    def __init__(
+        self, domain: Domain, note: Mapping[str, Any], change: Callable[[Source, Frame], Frame]
+    ) -> None:
+        self._domain, self._note, self._change = domain, note, change
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._domain, name)
 
     def settings(self) -> dict[str, Any]:
-        """Return the domain's settings and the view's, which part it from others in a store."""
-        view = {"number": self._number, **self._augmentation.settings()}
-        return {**self._domain.settings(), "view": view}
+        """Return the domain's settings and the note, which parts it from others in a store."""
+        return {**self._domain.settings(), **self._note}
 
     def frame(self, source: Source, index: int) -> Frame:
-        """Cut a frame and turn it into the view."""
-        text = f"{self._content(source)} {index} {self._number}"
+        """Cut a frame and change it."""
+        return self._change(source, self._domain.frame(source, index))
+
+
+def changed_frames(
+    domain: Domain, note: Mapping[str, Any], change: Callable[[Source, Frame], Frame]
+) -> Domain:
+    """Return a domain that cuts other frames of the same sources, on the same grids.
+
+    Args:
+        domain: Cuts the frames.
+        note: JSON values that say how they are changed, beside the domain's settings.
+        change: Changes a frame of a source.
+    """
+    return cast(Domain, _Changed(domain, note, change))
+
+
+class _Draw:
+    """Draws one view of each frame, from the content of its source."""
+
+    def __init__(self, augmentation: Augmentation, number: int) -> None:
+        self._augmentation, self._number = augmentation, number
+        self._hashed: tuple[Source, str] | None = None
+
+    def __call__(self, source: Source, frame: Frame) -> Frame:
+        text = f"{self._content(source)} {frame.location.index} {self._number}"
         seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
-        return self._augmentation.apply(self._domain.frame(source, index), seed)
+        return self._augmentation.apply(frame, seed)
 
     def _content(self, source: Source) -> str:
         # Hashing a volume takes longer than cutting a frame.
@@ -159,7 +181,10 @@ class _View:
 
 def view_of(domain: Domain, augmentation: Augmentation, number: int) -> Domain:
     """Return a domain that cuts view `number` of each frame; number 0 is the domain itself."""
-    return domain if number == 0 else cast(Domain, _View(domain, augmentation, number))
+    if number == 0:
+        return domain
+    note = {"view": {"number": number, **augmentation.settings()}}
+    return changed_frames(domain, note, _Draw(augmentation, number))
 
 
 def encode_views(

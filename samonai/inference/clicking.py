@@ -27,6 +27,7 @@ from samonai.geometry import FrameGeometry
 from samonai.inference.cases import CaseItem
 from samonai.inference.handlers import CaseMetrics
 from samonai.inference.inferer import SourceInferer
+from samonai.inference.turns import refuse_turns
 from samonai.prompts import FramePrompts, Prompts
 from samonai.sam.network import SamNetwork
 from samonai.training.metrics import Row, case_rows
@@ -77,7 +78,11 @@ class ClickSimulation:
         Args:
             source: The source, with its label.
             network: Answers the clicks.
+
+        Raises:
+            InputError: The inferer averages over turns, and clicks follow one answer.
         """
+        refuse_turns(self.inferer.turns, "clicks that follow an answer")
         domain: Domain = self.inferer.domain
         mergers = {count: domain.merger(source) for count in self.counts}
         for index in range(domain.frame_count(source)):

@@ -27,6 +27,7 @@ from samonai.inference.inferer import Automatic, CasePrompts, SourceInferer
 from samonai.inference.interpolate import interpolate_boxes
 from samonai.inference.planes import fuse_planes
 from samonai.inference.propagate import FrameTracks, Propagation, Propagator, seeds_of
+from samonai.inference.turns import refuse_turns
 from samonai.prompts import FramePrompts
 from samonai.sam.network import SamNetwork
 
@@ -41,13 +42,14 @@ class VolumeInferer(SourceInferer):
     """Decodes a volume frame by frame from prompts on some of them.
 
     Args:
-        domain: As for `SourceInferer`, like the next five.
+        domain: As for `SourceInferer`, like the next six.
         store: As there.
         precision: As there.
         prompts_at_once: As there.
         members: As there.
         observers: As there. Of propagated prompts they see what was carried to each frame; of
             fused planes the average over the planes, a row per class.
+        turns: As there. Not for prompts that are carried from frame to frame.
         spread: "none": prompts are for their own frames; "propagate": each is carried to the
             frames on both sides, where a prompt that is the same on neighbouring frames counts
             once, in their middle; "interpolate": boxes of one object on several frames are
@@ -70,6 +72,7 @@ class VolumeInferer(SourceInferer):
         prompts_at_once: int = 16,
         members: Sequence[SamNetwork] | None = None,
         observers: Sequence[FrameObserver | None] = (),
+        turns: int = 1,
         *,
         spread: str = "none",
         propagation: Propagation | None = None,
@@ -77,7 +80,7 @@ class VolumeInferer(SourceInferer):
         clean: Clean | None = None,
     ) -> None:
         """Keep what is asked for."""
-        super().__init__(domain, store, precision, prompts_at_once, members, observers)
+        super().__init__(domain, store, precision, prompts_at_once, members, observers, turns)
         if spread not in _KNOWN:
             raise InputError(f"spread={spread!r}: use one of {', '.join(_KNOWN)}")
         if planes not in (1, 3):
@@ -103,6 +106,7 @@ class VolumeInferer(SourceInferer):
             self._refuse_without_prompts()
             label = super().__call__(inputs, network, prompts, alone=alone)
         elif self.spread == "propagate":
+            refuse_turns(self.turns, "prompts that are carried from frame to frame")
             tracks = self._tracks(inputs, networks, prompts, each=each)
             asked = {index: found.prompts for index, found in tracks.items()}
             label = self._merged(
@@ -163,7 +167,13 @@ class VolumeInferer(SourceInferer):
             if along is None:
                 raise InputError(f"planes=3 is for volumes, and {self.domain.name} has none")
             self._others = [
-                SourceInferer(along(axis), self.store, self.precision, self.prompts_at_once)
+                SourceInferer(
+                    along(axis),
+                    self.store,
+                    self.precision,
+                    self.prompts_at_once,
+                    turns=len(self.turns),
+                )
                 for axis in range(3)
             ]
         return self._others
