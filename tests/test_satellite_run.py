@@ -148,7 +148,7 @@ def test_a_scene_elsewhere_is_predicted_when_the_user_says_so(
 
 
 def test_tiles_at_two_offsets_give_one_answer(tmp_path: Path) -> None:
-    """Of micro as it is, on roofs that tiles cut in different places."""
+    """Of micro as it is, on roofs that a grid's tiles cut in different places."""
     rng = np.random.default_rng(0)
     image = rng.integers(40, 80, (3, 180, 260), np.uint8)
     roofs = [(20, 30, 80, 90), (95, 20, 170, 70), (180, 15, 240, 100), (30, 110, 150, 160)]
@@ -161,7 +161,7 @@ def test_tiles_at_two_offsets_give_one_answer(tmp_path: Path) -> None:
     for offset in (0, 29):
         api.predict(
             "micro", path, boxes, tmp_path / f"out{offset}", domain="satellite", tile="160",
-            overlap="104", offset=offset, formats=["instances"], progress=False,
+            overlap="104", offset=offset, placing="grid", formats=["instances"], progress=False,
         )  # fmt: skip
         with rasterio.open(tmp_path / f"out{offset}" / "scene_instances.tif") as found:
             labels.append(found.read(1))

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from samonai.domains.tiles import TileGrid, Window
+from samonai.domains.tiles import Tiles, Window
 
 
 class ClassLayers:
@@ -16,7 +16,7 @@ class ClassLayers:
         grid: The tiles.
     """
 
-    def __init__(self, grid: TileGrid) -> None:
+    def __init__(self, grid: Tiles) -> None:
         """Start with no class."""
         self._grid = grid
         self._top = 0

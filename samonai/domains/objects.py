@@ -1,7 +1,7 @@
 """Objects that overlapping tiles see: blended, and one object where several tiles saw it.
 
 A pixel's score for an object is the mean of what the tiles that found the object say there,
-weighted by `TileGrid.weights`, which fall towards a tile's border: nothing jumps at a seam. An
+weighted by `Tiles.weights`, which fall towards a tile's border: nothing jumps at a seam. An
 object that lies in several tiles is one object: either its prompts carry one id, or the masks of
 two tiles agree where the tiles overlap.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from samonai.domains.tiles import TileGrid, Window
+from samonai.domains.tiles import Tiles, Window
 from samonai.prompts import UNKNOWN_ID, FramePrompts
 
 _MARGIN = 16  # pixels kept around a mask and its box
@@ -109,7 +109,7 @@ class ObjectLayers:
         table: Gets the objects.
     """
 
-    def __init__(self, grid: TileGrid, table: ObjectTable) -> None:
+    def __init__(self, grid: Tiles, table: ObjectTable) -> None:
         """Start with no tile."""
         self._grid, self._table = grid, table
         self._objects: dict[int, _Object] = {}

@@ -1,5 +1,7 @@
 """Windows of a grid of pixels, and overlapping tiles that cover it."""
 
+from abc import ABC, abstractmethod
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -71,23 +73,20 @@ class Window:
 
 
 @dataclass(frozen=True)
-class TileGrid:
-    """Overlapping tiles that cover a grid of pixels, numbered row by row.
+class Tiles(ABC):
+    """Tiles that show parts of a grid of pixels, numbered from top to bottom.
 
-    All have one size; where the grid's side is no multiple, the last tiles are moved inwards
-    instead of being cut. A grid smaller than a tile is one tile.
+    All have one size; a grid smaller than a tile is one tile.
 
     Attributes:
         size: (H, W) of the grid in pixels.
         tile: (H, W) of a tile.
         overlap: Rows and columns that neighbours share at least.
-        offset: Rows and columns that the inner tiles are moved up and left by.
     """
 
     size: tuple[int, int]
     tile: tuple[int, int]
     overlap: tuple[int, int]
-    offset: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
         """Check that tiles make progress.
@@ -106,36 +105,22 @@ class TileGrid:
                     f"overlap: {overlap} pixels of a tile's {side}; expected at most seven eighths"
                 )
 
-    @cached_property
-    def rows(self) -> list[int]:
-        """Return the first row of each row of tiles."""
-        return _starts(self.size[0], self.tile[0], self.overlap[0], self.offset[0])
-
-    @cached_property
-    def columns(self) -> list[int]:
-        """Return the first column of each column of tiles."""
-        return _starts(self.size[1], self.tile[1], self.overlap[1], self.offset[1])
-
+    @abstractmethod
     def __len__(self) -> int:
         """Return the number of tiles."""
-        return len(self.rows) * len(self.columns)
 
+    @abstractmethod
     def window(self, index: int) -> Window:
-        """Return where a tile lies."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"tile {index}: there are tiles 0 to {len(self) - 1}")
-        row, column = divmod(index, len(self.columns))
-        height, width = (min(t, s) for t, s in zip(self.tile, self.size, strict=True))
-        return Window(self.rows[row], self.columns[column], height, width)
+        """Return where a tile lies; later tiles begin no higher up."""
 
+    @abstractmethod
     def touching(self, part: Window) -> list[int]:
         """Return the numbers of the tiles that share a pixel with a window, ascending."""
-        height, width = (min(t, s) for t, s in zip(self.tile, self.size, strict=True))
-        rows = [n for n, r in enumerate(self.rows) if r < part.bottom and r + height > part.row]
-        columns = [
-            n for n, c in enumerate(self.columns) if c < part.right and c + width > part.column
-        ]
-        return [row * len(self.columns) + column for row in rows for column in columns]
+
+    @property
+    def shown(self) -> tuple[int, int]:
+        """Return the (H, W) that a tile shows of the grid."""
+        return min(self.tile[0], self.size[0]), min(self.tile[1], self.size[1])
 
     def weights(self, index: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Return how much a tile's rows and columns count, float32 (H,) and (W,), above 0 to 1.
@@ -179,6 +164,75 @@ class TileGrid:
             merged[window.slices][wins] = label[wins]
             weight[window.slices][wins] = own[wins]
         return merged
+
+
+@dataclass(frozen=True)
+class TileGrid(Tiles):
+    """Overlapping tiles that cover a grid of pixels, row by row.
+
+    Where the grid's side is no multiple, the last tiles are moved inwards instead of being cut.
+
+    Attributes:
+        offset: Rows and columns that the inner tiles are moved up and left by.
+    """
+
+    offset: tuple[int, int] = (0, 0)
+
+    @cached_property
+    def rows(self) -> list[int]:
+        """Return the first row of each row of tiles."""
+        return _starts(self.size[0], self.tile[0], self.overlap[0], self.offset[0])
+
+    @cached_property
+    def columns(self) -> list[int]:
+        """Return the first column of each column of tiles."""
+        return _starts(self.size[1], self.tile[1], self.overlap[1], self.offset[1])
+
+    def __len__(self) -> int:
+        """Return the number of tiles."""
+        return len(self.rows) * len(self.columns)
+
+    def window(self, index: int) -> Window:
+        """Return where a tile lies."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"tile {index}: there are tiles 0 to {len(self) - 1}")
+        row, column = divmod(index, len(self.columns))
+        return Window(self.rows[row], self.columns[column], *self.shown)
+
+    def touching(self, part: Window) -> list[int]:
+        """Return the numbers of the tiles that share a pixel with a window, ascending."""
+        height, width = self.shown
+        rows = [n for n, r in enumerate(self.rows) if r < part.bottom and r + height > part.row]
+        columns = [
+            n for n, c in enumerate(self.columns) if c < part.right and c + width > part.column
+        ]
+        return [row * len(self.columns) + column for row in rows for column in columns]
+
+
+@dataclass(frozen=True)
+class PlacedTiles(Tiles):
+    """Tiles that lie where they are wanted, and leave out the rest.
+
+    Attributes:
+        windows: Where each lies, from top to bottom.
+    """
+
+    windows: tuple[Window, ...] = ()
+
+    def __len__(self) -> int:
+        """Return the number of tiles."""
+        return len(self.windows)
+
+    def window(self, index: int) -> Window:
+        """Return where a tile lies."""
+        return self.windows[index]
+
+    def touching(self, part: Window) -> list[int]:
+        """Return the numbers of the tiles that share a pixel with a window, ascending."""
+        height, _ = self.shown
+        first = bisect_right(self.windows, part.row - height, key=lambda window: window.row)
+        last = bisect_left(self.windows, part.bottom, key=lambda window: window.row)
+        return [n for n in range(first, last) if self.windows[n].intersection(part) is not None]
 
 
 def _starts(size: int, tile: int, overlap: int, offset: int) -> list[int]:

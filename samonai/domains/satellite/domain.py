@@ -16,6 +16,7 @@ from samonai.domains.satellite import dataset, features, labels
 from samonai.domains.satellite.access import VECTOR_ENDINGS, open_raster
 from samonai.domains.satellite.coco import coco_names, read_coco
 from samonai.domains.satellite.merger import TileMaps, TileMerger
+from samonai.domains.satellite.placing import GRID, OBJECTS, place
 from samonai.domains.satellite.prediction import RasterPrediction
 from samonai.domains.satellite.prompts import read_prompts
 from samonai.domains.satellite.raster import Raster, read_raster, sample_raster
@@ -166,9 +167,30 @@ class SatelliteDomain(RasterSettings):
             return LabelMaps(prediction.label(), prediction.instances(), scores=prediction.scores)
         return LabelMaps(prediction)
 
+    def whole(self, source: Raster) -> Raster:
+        """Return a raster whose tiles lie on a grid."""
+        return replace(source, places=None)
+
+    def focus(
+        self, source: Raster, prompts: Mapping[int, FramePrompts] | None
+    ) -> tuple[Raster, dict[int, FramePrompts]]:
+        """Return a raster whose tiles lie around what is asked, and the prompts on these tiles.
+
+        Args:
+            source: As it was read.
+            prompts: By tile of the grid; None: nothing in particular is asked.
+        """
+        asked = dict(prompts or {})
+        if self.placing != GRID and len(self.grid(source)) > 1:
+            placed = place(asked, self.grid(source), alone=self.placing == OBJECTS)
+            if placed is not None:
+                windows, asked = placed
+                source = replace(source, places=windows)
+        return source, asked
+
     def frame_count(self, source: Raster) -> int:
         """Return the number of tiles."""
-        return len(self.grid(source))
+        return len(self.tiles(source))
 
     def frame(self, source: Raster, index: int) -> Frame:
         """Cut one tile, its label and valid mask with it.
@@ -177,7 +199,7 @@ class SatelliteDomain(RasterSettings):
             The tile as (H, W), in the file's own pixels; black where nothing is valid. Below and
             at the right of a raster that is smaller than a tile, nothing is, see `scale`.
         """
-        grid = self.grid(source)
+        grid = self.tiles(source)
         part = grid.window(index)
         values, valid = source.read(part)
         image = source.picture(values)
@@ -200,17 +222,17 @@ class SatelliteDomain(RasterSettings):
         self, source: Raster, frame_labels: Mapping[int, npt.NDArray[np.integer]]
     ) -> npt.NDArray[np.integer]:
         """Put tiles' labels back on the raster's grid; where they overlap, the heaviest counts."""
-        grid = self.grid(source)
+        grid = self.tiles(source)
         parts = {n: label[grid.window(n).shown] for n, label in frame_labels.items()}
         return grid.merge(parts, source.source_id)
 
     def merger(self, source: Raster) -> Merger:
         """Return what blends the tiles' scores and joins objects across their borders."""
-        return TileMerger(source, self.grid(source))
+        return TileMerger(source, self.tiles(source))
 
     def map_merger(self, source: Raster) -> TileMaps:
         """Return what blends the tiles' values into a map."""
-        return TileMaps(self.grid(source))
+        return TileMaps(self.tiles(source))
 
     def write_map(self, source: Raster, values: ScratchRaster, path: Path | str) -> Path:
         """Write a map's float32 values on the raster's grid, NaN on nodata, as GeoTIFF."""

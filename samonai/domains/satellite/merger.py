@@ -11,7 +11,7 @@ from samonai.domains.objects import ObjectLayers
 from samonai.domains.satellite.prediction import IdWriter, RasterPrediction
 from samonai.domains.satellite.raster import Raster
 from samonai.domains.satellite.scratch import ScratchRaster
-from samonai.domains.tiles import TileGrid
+from samonai.domains.tiles import Tiles
 from samonai.frame import Frame
 from samonai.prompts import FramePrompts
 
@@ -28,7 +28,7 @@ class TileMerger:
         grid: Its tiles.
     """
 
-    def __init__(self, raster: Raster, grid: TileGrid) -> None:
+    def __init__(self, raster: Raster, grid: Tiles) -> None:
         """Start with no tile."""
         self._grid = grid
         self._writer = IdWriter(raster)
@@ -76,7 +76,7 @@ class TileMaps:
         grid: The raster's tiles.
     """
 
-    def __init__(self, grid: TileGrid) -> None:
+    def __init__(self, grid: Tiles) -> None:
         """Start with no tile."""
         self._grid, self._layers = grid, ClassLayers(grid)
         self._stored = ScratchRaster(grid.size, "float32")

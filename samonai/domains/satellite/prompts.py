@@ -17,7 +17,7 @@ from samonai.domains.satellite.features import (
     read_features,
 )
 from samonai.domains.satellite.raster import Raster
-from samonai.domains.tiles import TileGrid, Window
+from samonai.domains.tiles import Tiles, Window
 from samonai.errors import InputError
 from samonai.prompts import FramePrompts
 
@@ -41,7 +41,7 @@ class _Asked:
 def read_prompts(
     path: Path,
     raster: Raster,
-    grid: TileGrid,
+    grid: Tiles,
     options: FeatureOptions,
     *,
     class_names: Mapping[int, str] | None = None,
@@ -84,15 +84,20 @@ def read_prompts(
                 point = (x0 - window.column, y0 - window.row)
                 asked[tile].append(_Asked(number, value, point=point))
         else:
-            for tile, part in _on_tiles(grid, np.clip(box, 0, [width, height] * 2)):
+            for tile, part in parts_on(grid, np.clip(box, 0, [width, height] * 2)):
                 asked[tile].append(_Asked(number, value, box=part))
     if not asked and only_case:
         raise InputError(f"{path} has nothing on {raster.path}; is its CRS right?")
     return {tile: _frame_prompts(asked[tile]) for tile in sorted(asked)}
 
 
-def _on_tiles(grid: TileGrid, box: npt.NDArray[np.float64]) -> list[tuple[int, tuple[float, ...]]]:
-    """Return the tiles that are asked about a box, and their part of it in their own pixels."""
+def parts_on(grid: Tiles, box: npt.NDArray[np.floating]) -> list[tuple[int, tuple[float, ...]]]:
+    """Return the tiles that are asked about a box, and their part of it in their own pixels.
+
+    Args:
+        grid: The tiles.
+        box: float (4,), xyxy in the raster's pixels.
+    """
     x0, y0, x1, y1 = box.tolist()
     reach = Window(
         int(y0), int(x0), max(int(np.ceil(y1)) - int(y0), 1), max(int(np.ceil(x1)) - int(x0), 1)

@@ -74,6 +74,7 @@ class Raster:
         nodata: Value that marks missing pixels besides what the file says.
         any_driver: The file is opened with any of GDAL's drivers.
         labels: What it is labelled with, in pixels of the whole file.
+        places: Where its tiles lie, in pixels of this part; None: on a grid.
     """
 
     source_id: str
@@ -89,6 +90,7 @@ class Raster:
     nodata: float | None = None
     any_driver: bool = False
     labels: Labels | None = None
+    places: tuple[Window, ...] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -153,11 +155,12 @@ class Raster:
             yield Window(row, 0, min(rows, self.size[0] - row), self.size[1])
 
     def content_hash(self) -> str:
-        """Return the sha256 of values, valid mask, georeference and range."""
+        """Return the sha256 of values, valid mask, georeference, range and places of tiles."""
         digest = hashlib.sha256(
             repr((self.size, self.bands, self.dtype, self.limits, tuple(self.transform))).encode()
         )
         digest.update(b"" if self.crs is None else self.crs.to_wkt().encode())
+        digest.update(b"" if self.places is None else repr(self.places).encode())
         with self.open() as dataset:
             for part in self.strips():
                 values, valid = read_window(dataset, self.bands, self.in_file(part), self.nodata)

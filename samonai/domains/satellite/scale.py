@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from samonai.domains.satellite.raster import Raster
-from samonai.domains.tiles import LARGEST_TILE, TileGrid, Window
+from samonai.domains.tiles import LARGEST_TILE, TileGrid, Tiles, Window
 from samonai.geometry import LONG_SIDE
 
 _ALIKE = 1.05
@@ -30,7 +30,7 @@ def tile_near(tile: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
-def frame_size(grid: TileGrid, part: Window) -> tuple[int, int]:
+def frame_size(grid: Tiles, part: Window) -> tuple[int, int]:
     """Return the (H, W) of the frame of a tile, whose longer side sets the scale."""
     wanted, longer = max(grid.tile), max(part.height, part.width)
     if wanted <= longer * _ALIKE:

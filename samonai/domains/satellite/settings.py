@@ -6,12 +6,13 @@ from typing import Any
 
 from samonai.domains.label_map import parse_label_map
 from samonai.domains.satellite.features import FeatureOptions
+from samonai.domains.satellite.placing import PLACINGS, PROMPTS
 from samonai.domains.satellite.polygons import PolygonOptions
 from samonai.domains.satellite.raster import Raster
 from samonai.domains.satellite.scale import frame_size, set_scale, tile_near
 from samonai.domains.satellite.scaling import Scaling, parse_ranges
 from samonai.domains.satellite.tiles import Length
-from samonai.domains.tiles import TileGrid, Window
+from samonai.domains.tiles import PlacedTiles, TileGrid, Tiles, Window
 from samonai.errors import InputError
 from samonai.geometry import LONG_SIDE
 from samonai.ranges import check_kind
@@ -37,6 +38,9 @@ class RasterSettings:
             where it is not said.
         overlap: What neighbouring tiles share, in pixels, metres, or as a share of a tile.
         offset: Rows and columns that the inner tiles are moved by, in pixels.
+        placing: Where tiles lie that boxes or points ask for: "prompts" lays them around these,
+            as many in one as fit; "objects" lays one around each; "grid" covers the raster. See
+            `placing`. No part of `settings`.
         block: Each raster becomes several cases of about this size (pixels or metres), so that
             parts of one scene can be held out; None: a raster is a case.
         bands: Numbers of one band or three, such as "4,3,2"; None: as the file names them.
@@ -67,6 +71,7 @@ class RasterSettings:
         resolution: float | None = None,
         overlap: str | int = "25%",
         offset: int = 0,
+        placing: str = PROMPTS,
         block: str | int | None = None,
         bands: str | None = None,
         scaling: str = "auto",
@@ -94,6 +99,9 @@ class RasterSettings:
             check_kind(name, given[name], (bool,), "true or false")
         check_kind("offset", offset, (int,), "a whole number of pixels")
         check_kind("classes", classes, (str, list, tuple), "names such as building,road")
+        if placing not in PLACINGS:
+            raise InputError(f"placing={placing!r}: use one of {', '.join(PLACINGS)}")
+        self.placing = placing
         self.tile = Length.parse(tile, "tile")
         self.overlap = Length.parse(overlap, "overlap", share=True)
         self.block = None if block in (None, "") else Length.parse(block, "block")
@@ -143,8 +151,15 @@ class RasterSettings:
             **({"fitted": self.fitted} if self._keeps_scale else {}),
         }
 
+    def tiles(self, source: Raster) -> Tiles:
+        """Return the tiles of a raster, where they were placed, else on a grid."""
+        grid = self.grid(source)
+        if source.places is None:
+            return grid
+        return PlacedTiles(grid.size, grid.tile, grid.overlap, source.places)
+
     def grid(self, source: Raster) -> TileGrid:
-        """Return the tiles of a raster."""
+        """Return the tiles that cover a raster."""
         if self.resolution is not None and (source.ground is not None or not self.fitted):
             length = Length(self.resolution * LONG_SIDE, "m")
             tile = length.pixels(source.ground, "resolution")
@@ -155,7 +170,7 @@ class RasterSettings:
         overlap = self.overlap.pixels(source.ground, "overlap", tile)
         return TileGrid(source.size, tile, overlap, (self.offset, self.offset))
 
-    def frame_size(self, grid: TileGrid, part: Window) -> tuple[int, int]:
+    def frame_size(self, grid: Tiles, part: Window) -> tuple[int, int]:
         """Return the (H, W) of the frame that shows a tile, at least the tile's own."""
         return frame_size(grid, part) if self._keeps_scale else (part.height, part.width)
 

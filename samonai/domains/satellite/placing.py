@@ -1,0 +1,184 @@
+"""Tiles laid around what is asked for, so that no answer hangs on where a grid's borders fall.
+
+On a grid an object lies now in the middle of a tile and now beside its border, and what a model
+says of it changes with that, seam or not. Here objects that fit into a tile together, well away
+from its border, are asked for on one tile, with all of them in its middle; or each on one of its
+own. Where tiles lie follows from the prompts alone.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from samonai.domains.satellite.prompts import parts_on
+from samonai.domains.tiles import PlacedTiles, TileGrid, Tiles, Window
+from samonai.prompts import NO_POINT, FramePrompts
+
+PROMPTS, OBJECTS, GRID = "prompts", "objects", "grid"
+PLACINGS = (PROMPTS, OBJECTS, GRID)
+
+_CLEAR = 1 / 8
+"""Share of a tile's side that is kept clear of prompts at each of its borders."""
+
+_WHOLE = 0.75
+"""A box with this share of what all tiles show of its object is the object's own box: boxes may
+be drawn anew on every tile, each a little larger or smaller."""
+
+
+def place(
+    prompts: Mapping[int, FramePrompts], grid: Tiles, *, alone: bool = False
+) -> tuple[tuple[Window, ...], dict[int, FramePrompts]] | None:
+    """Lay tiles around objects.
+
+    Args:
+        prompts: By tile of the grid.
+        grid: Its tiles; the new ones have their size.
+        alone: Each object has a tile to itself, else those that fit share one.
+
+    Returns:
+        Where the tiles lie, from top to bottom, and the prompts by tile, in which each object has
+        one prompt, but for those that are larger than a tile. None where prompts ask for classes
+        instead of objects.
+    """
+    if not prompts or any(found.object_ids is None for found in prompts.values()):
+        return None
+    objects = _objects(prompts, grid)
+    extents = _extents(objects)
+    parts: dict[Window, list[FramePrompts]] = {}
+    share = 0 if alone else 1 - 2 * _CLEAR
+    clear = (round(grid.shown[0] * share), round(grid.shown[1] * share))
+    for group in _groups(extents, clear):
+        tiles = _around(_union(extents[group]), grid)
+        for number in group:
+            for tile, asked in _on(tiles, objects[np.array([number])]):
+                parts.setdefault(tiles.window(tile), []).append(asked)
+    windows = tuple(sorted(parts, key=lambda window: (window.row, window.column)))
+    return windows, {tile: _joined(parts[window]) for tile, window in enumerate(windows)}
+
+
+def _objects(prompts: Mapping[int, FramePrompts], grid: Tiles) -> FramePrompts:
+    """Return one prompt for each object, in pixels of the raster."""
+    placed, central = [], []
+    for tile, found in prompts.items():
+        window = grid.window(tile)
+        placed.append(_moved(found, window.column, window.row))
+        middle = np.array([window.width, window.height]) / 2
+        extents = _extents(found)
+        central.append(np.abs((extents[:, :2] + extents[:, 2:]) / 2 - middle).max(1))
+    every, off_centre = _joined(placed), np.concatenate(central)
+    assert every.object_ids is not None
+    areas = np.nan_to_num(np.prod(every.boxes[:, 2:] - every.boxes[:, :2], axis=1))
+    # The first of an object's rows shows most of it, or its point the nearest to the middle.
+    order = np.lexsort((off_centre, -areas, every.object_ids))
+    _, starts = np.unique(every.object_ids[order], return_index=True)
+    best, boxes = order[starts], every.boxes.copy()
+    for rows in np.split(order, starts[1:]):
+        whole = _union(every.boxes[rows])
+        if areas[rows[0]] < _WHOLE * np.prod(whole[2:] - whole[:2]):
+            boxes[rows[0]] = whole
+    return replace(every, boxes=boxes)[best]
+
+
+def _extents(prompts: FramePrompts) -> npt.NDArray[np.float32]:
+    """Return what each prompt must be seen with, float32 (N, 4): its box, else its points."""
+    if prompts.point_coords is None or prompts.point_labels is None:
+        return prompts.boxes
+    there = (prompts.point_labels != NO_POINT)[..., None]
+    low = np.where(there, prompts.point_coords, np.inf).min(1)
+    high = np.where(there, prompts.point_coords, -np.inf).max(1)
+    return np.where(np.isnan(prompts.boxes), np.concatenate([low, high], 1), prompts.boxes)
+
+
+def _groups(extents: npt.NDArray[np.float32], clear: tuple[int, int]) -> list[npt.NDArray[np.intp]]:
+    """Part objects into groups that fit into `clear` rows and columns; a larger one is alone.
+
+    The topmost object that has no group takes in the nearest ones, as far as they fit.
+    """
+    middles = (extents[:, :2] + extents[:, 2:]) / 2
+    order = np.lexsort((middles[:, 0], middles[:, 1]))
+    heights = middles[order, 1]
+    free = np.ones(len(order), bool)
+    groups = []
+    for first, seed in enumerate(order):
+        if not free[first]:
+            continue
+        # All objects further up have a group.
+        last = np.searchsorted(heights, heights[first] + clear[0], "right")
+        near = first + np.flatnonzero(free[first:last])
+        distance = np.abs(middles[order[near]] - middles[seed]).max(1)
+        group, union = [first], extents[seed]
+        for other in near[np.argsort(distance, kind="stable")]:
+            more = _union(np.stack([union, extents[order[other]]]))
+            if other != first and more[3] - more[1] <= clear[0] and more[2] - more[0] <= clear[1]:
+                group.append(int(other))
+                union = more
+        free[group] = False
+        groups.append(order[group])
+    return groups
+
+
+def _around(extent: npt.NDArray[np.float32], grid: Tiles) -> PlacedTiles:
+    """Return the tile that has an extent in its middle, or tiles that cover it."""
+    spans = []
+    for low, high, tile, whole in zip(
+        (extent[1], extent[0]), (extent[3], extent[2]), grid.shown, grid.size, strict=True
+    ):
+        length = min(max(tile, int(np.ceil(high - low))), whole)
+        start = round(float(low + high - length) / 2)
+        spans.append((min(max(start, 0), whole - length), length))
+    (row, height), (column, width) = spans
+    cover = TileGrid((height, width), grid.tile, grid.overlap)
+    windows = [cover.window(tile) for tile in range(len(cover))]
+    moved = tuple(Window(w.row + row, w.column + column, w.height, w.width) for w in windows)
+    return PlacedTiles(grid.size, grid.tile, grid.overlap, moved)
+
+
+def _on(tiles: PlacedTiles, one: FramePrompts) -> list[tuple[int, FramePrompts]]:
+    """Return the prompt of one object on the tiles that are asked about it."""
+    if np.isnan(one.boxes).any():
+        window = tiles.window(0)
+        return [(0, _moved(one, -window.column, -window.row))]
+    asked = []
+    for tile, part in parts_on(tiles, one.boxes[0]):
+        window = tiles.window(tile)
+        moved = _moved(one, -window.column, -window.row)
+        asked.append((tile, replace(moved, boxes=np.array([part], np.float32))))
+    return asked
+
+
+def _moved(prompts: FramePrompts, right: float, down: float) -> FramePrompts:
+    shift = np.array([right, down], np.float32)
+    points = prompts.point_coords
+    return replace(
+        prompts,
+        boxes=prompts.boxes + np.tile(shift, 2),
+        point_coords=None if points is None else points + shift,
+    )
+
+
+def _joined(parts: list[FramePrompts]) -> FramePrompts:
+    """Join prompts of objects; those with fewer points than others are padded."""
+    most = max(0 if p.point_labels is None else p.point_labels.shape[1] for p in parts)
+    coords, labels = [], []
+    for part in parts:
+        points = np.zeros((len(part), most, 2), np.float32)
+        signs = np.full((len(part), most), NO_POINT, np.int64)
+        if part.point_coords is not None and part.point_labels is not None:
+            own = part.point_labels.shape[1]
+            points[:, :own], signs[:, :own] = part.point_coords, part.point_labels
+        coords.append(points)
+        labels.append(signs)
+    return FramePrompts(
+        np.concatenate([part.boxes for part in parts]),
+        np.concatenate([part.classes for part in parts]),
+        np.concatenate([part.object_ids for part in parts if part.object_ids is not None]),
+        np.concatenate(coords) if most else None,
+        np.concatenate(labels) if most else None,
+    )
+
+
+def _union(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the smallest box that holds all, float32 (4,)."""
+    return np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)])
