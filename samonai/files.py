@@ -1,5 +1,6 @@
 """Files that are either whole or absent: write beside, sync, then rename; and finding files."""
 
+import glob
 import hashlib
 import os
 import shutil
@@ -235,12 +236,35 @@ def _umask() -> int:
 
 
 @contextmanager
-def nothing_left_of_a_mistake(out: Path) -> Iterator[None]:
-    """Remove the folder that a refused call made; one that was there before stays."""
-    existed = out.exists()
+def nothing_left_of_a_mistake(out: Path, *, results: bool = False) -> Iterator[None]:
+    """Remove the folder that a refused call made; one that was there before stays.
+
+    Args:
+        out: The folder.
+        results: Each file in it is a result by itself. Then those that were written before the
+            mistake stay, which may have taken hours, and the message says so.
+    """
+    existed, before = out.exists(), _write_times(out)
+    try:
+        yield
+    except InputError as error:
+        finished = {p for p, t in _write_times(out).items() if before.get(p) != t}
+        if results and finished:
+            said = f"what was finished before ({len(finished)} files) is in {out}"
+            raise InputError(f"{error}; {said}") from error
+        if not existed:
+            shutil.rmtree(out, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def all_or_none(folder: Path, stem: str) -> Iterator[None]:
+    """Remove what a refused block wrote into a folder under `stem` and any ending."""
+    pattern = f"{glob.escape(stem)}.*"
+    before = set(folder.glob(pattern))
     try:
         yield
     except InputError:
-        if not existed:
-            shutil.rmtree(out, ignore_errors=True)
+        for path in set(folder.glob(pattern)) - before:
+            path.unlink(missing_ok=True)
         raise

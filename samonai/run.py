@@ -363,7 +363,7 @@ def predict(
         written_meanwhile(out) as written,
         boxes_file(boxes) as given,
         no_empty_folders(out, None if store is None else store_location(store)),
-        nothing_left_of_a_mistake(out),
+        nothing_left_of_a_mistake(out, results=True),
     ):
         overrides = {
             **plain,

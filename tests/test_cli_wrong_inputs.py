@@ -11,7 +11,8 @@ from tiny_scans import SHAPE, affine, ball, save, write_scans
 
 from samonai.cli import main
 from samonai.domains.medical.phantom import write_phantoms
-from samonai.files import output_folder
+from samonai.errors import InputError
+from samonai.files import all_or_none, output_folder
 
 
 @pytest.fixture
@@ -299,6 +300,32 @@ def test_what_predict_would_leave_out_or_guess_is_refused(
 ) -> None:
     boxes = boxes_file(tmp_path, [2, 2, 1, 9, 9, 3])
     assert wanted in fails(*predicting(scans[0] / "case_a.nii.gz", boxes, *more))
+
+
+def test_a_broken_file_takes_no_finished_ones_with_it(
+    scans: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (scans[0] / "case_b.nii.gz").write_text("broken")
+    argv = [str(part) for part in predicting(scans[0], scans[1])]
+    assert main(argv) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "case_b.nii.gz: a text file and no volume" in line
+    assert line.endswith("; what was finished before (1 files) is in masks")
+    assert sorted(path.name for path in Path("masks").glob("[!.]*")) == ["case_a.nii.gz"]
+
+
+def test_a_refused_export_leaves_no_part_of_a_case(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("of before")
+    (tmp_path / "a b.nrrd").write_text("of another case")
+
+    def export() -> None:
+        with all_or_none(tmp_path, "a"):
+            (tmp_path / "a.nii.gz").write_text("a part")
+            raise InputError("no SEG")
+
+    with pytest.raises(InputError, match="no SEG"):
+        export()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a b.nrrd", "a.csv"]
 
 
 def test_split_files(scans: tuple[Path, Path], fails: Fails, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
 from samonai.domains.base import ChoosesEnding, Domain, Exporter, LabelFacts
 from samonai.errors import InputError
+from samonai.files import all_or_none
 from samonai.inference.calibration import CalibrationMetrics
 from samonai.inference.cases import CaseItem
 from samonai.inference.claims import Claims
@@ -238,11 +239,12 @@ class LabelWriter:
     def write(self, case_id: str, source: Any, label: npt.NDArray[np.integer]) -> list[Path]:
         """Write one label map in every way asked for and return the files."""
         stem = self.folder / case_id
-        if isinstance(self.domain, Exporter) and not self.ending:
-            return self.domain.export(
-                source, label, stem, self.formats, measure=self.measure, facts=self.facts
-            )
-        return [self.domain.write(source, label, stem.with_name(case_id + self.ending))]
+        with all_or_none(self.folder, case_id):
+            if isinstance(self.domain, Exporter) and not self.ending:
+                return self.domain.export(
+                    source, label, stem, self.formats, measure=self.measure, facts=self.facts
+                )
+            return [self.domain.write(source, label, stem.with_name(case_id + self.ending))]
 
 
 def _check_ending(domain: Domain, ending: str) -> None:
