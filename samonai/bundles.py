@@ -124,11 +124,16 @@ def read_config(files: Sequence[Path]) -> dict[str, Any]:
     """
     from monai.bundle import ConfigParser
 
-    try:
-        return ConfigParser.load_config_files([str(file) for file in files])
-    except (ValueError, OSError) as error:
-        names = ", ".join(file.name for file in files)
-        raise InputError(f"cannot read {names}: {_first_line(error)}") from error
+    for file in files:
+        try:
+            content = ConfigParser.load_config_file(str(file))
+        except Exception as error:  # JSON's and YAML's readers have errors of their own
+            raise InputError(f"cannot read {file.name}: {' '.join(str(error).split())}") from error
+        if not isinstance(content, dict):
+            raise InputError(
+                f"cannot read {file.name}: expected entries with names, as in epochs: 3"
+            )
+    return ConfigParser.load_config_files([str(file) for file in files])
 
 
 def plain_settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -386,7 +391,3 @@ def _plain(value: Any) -> Any:
 def _suggest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, [str(key) for key in known], n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -362,6 +362,16 @@ def test_bundles_that_are_not_there(fails: Fails, scans: tuple[Path, Path]) -> N
     assert "not an empty folder" in fails("bundle", "init", "medical", scans[0])
 
 
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.yaml", "- a"), ("a.yaml", "a: [1"), ("a.json", "3"), ("a.json", "{")]
+)
+def test_a_configuration_that_is_none(
+    fails: Fails, tmp_path: Path, name: str, content: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    assert f"cannot read {name}: " in fails("bundle", "run", "medical", tmp_path / name)
+
+
 def test_checkpoints_that_are_not_there(fails: Fails) -> None:
     assert "did you mean 'vit_h'" in fails("checkpoints", "verify", "vit_hh")
     assert "download vit_b" in fails("checkpoints", "verify", "vit_b")
