@@ -291,7 +291,8 @@ def test_wrong_use_of_the_options(scans: tuple[Path, Path], fails: Fails) -> Non
         (("--set", "channel=x"), "channel='x': expected a whole number"),
         (("--set", "label_map=5"), "label_map=5: expected stored:class pairs"),
         (("--set", "structures=3"), "structures=3: expected names"),
-        (("--store", ""), "the store: the path is empty"),
+        (("--store", ""), "--store is empty; give it a value, or leave it out"),
+        (("--input", ""), "--input is empty"),
         (("--readers", "3"), "--readers, --limit, --dry-run and --retry-failed go with --archive"),
     ],
 )

@@ -10,6 +10,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from itertools import pairwise
 from types import FrameType
 from typing import Annotated, Any
 
@@ -102,10 +103,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> int:
     command = typer.main.get_command(app)
+    given = list(sys.argv[1:] if argv is None else argv)
     try:
-        code = command.main(
-            args=None if argv is None else list(argv), prog_name="samonai", standalone_mode=False
-        )
+        _refuse_empty(given)
+        code = command.main(args=given, prog_name="samonai", standalone_mode=False)
     except InputError as error:
         _tell(str(error))
         return 2
@@ -124,6 +125,17 @@ def _run(argv: Sequence[str] | None) -> int:
         # Some versions of typer turn the interrupt into this code themselves.
         _tell("interrupted; what was finished is kept")
     return code if isinstance(code, int) else 0
+
+
+def _refuse_empty(given: Sequence[str]) -> None:
+    """Refuse options without a value, as a variable that nobody set gives: a path would be here.
+
+    Raises:
+        InputError: There is one.
+    """
+    for option, value in pairwise(given):
+        if not value and option.startswith("--") and option != "--ending":
+            raise InputError(f"{option} is empty; give it a value, or leave it out")
 
 
 def _tell(message: str) -> None:
