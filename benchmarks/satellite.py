@@ -33,6 +33,7 @@ from samonai.domains.satellite import SatelliteDomain
 from samonai.domains.satellite.raster import Raster
 from samonai.domains.tiles import TileGrid
 from samonai.domains.tiles import Window as Part
+from samonai.inference import CaseDataset, FilePrompts, trained_domain
 from samonai.inference.inferer import SourceInferer
 from samonai.prompts import FramePrompts
 from samonai.run import Run
@@ -73,6 +74,8 @@ def offsets(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
             },
         }
     found: dict[str, Any] = {"scene": asked.input.name, "iou": pairs}
+    if asked.boxes:
+        found["tiles"] = {offset: _tiles_asked(asked, offset) for offset in asked.offsets}
     if asked.labels:
         domain = SatelliteDomain()
         true = domain.maps(domain.read(Case(asked.input.stem, asked.input, asked.labels))).label > 0
@@ -81,6 +84,20 @@ def offsets(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
             for offset, (read, nodata) in maps.items()
         }
     return found
+
+
+def _tiles_asked(asked: argparse.Namespace, offset: int) -> int:
+    """Return on how many tiles a scene's boxes are asked for."""
+    known = read_config(config_files("satellite", INFERENCE))
+    given = parse_settings(asked.set, known) | {"offset": offset}
+    # What a run or the inferer is told besides is none of the domain's.
+    own = {key: given[key] for key in given if key in ("tile", "overlap", "offset", "placing")}
+    name = None if asked.run is None else Run(asked.run).folder.decoder
+    domain = trained_domain(name, "satellite", **own)
+    case, boxes = Case(asked.input.stem, asked.input), FilePrompts(asked.boxes)
+    prompts = CaseDataset(domain, [case], boxes)[0].prompts
+    assert isinstance(prompts, dict)
+    return len(prompts)
 
 
 def moved(asked: argparse.Namespace, _: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from samonai import api
 from samonai.domains import Case
 from samonai.domains.satellite import SatelliteDomain
 from samonai.domains.satellite.placing import place
-from samonai.domains.tiles import TileGrid
+from samonai.domains.tiles import TileGrid, Window
 from samonai.errors import InputError
 from samonai.inference import CaseDataset, FilePrompts, prompts_from_label
 from samonai.inference.cases import CaseItem
@@ -50,11 +50,11 @@ def in_raster(placed: Any) -> dict[int, list[list[float]]]:
 
 
 box = st.tuples(
-    st.integers(0, SIZE[1] - 2), st.integers(0, SIZE[0] - 2), st.integers(2, 40), st.integers(2, 40)
+    *(st.integers(0, side - 2) for side in SIZE[::-1]), *(st.integers(2, side) for side in (90, 90))
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(box, min_size=1, max_size=25), st.integers(0, 60), st.booleans())
 def test_every_object_is_asked_for_once_and_well_inside(
     corners: list[tuple[int, int, int, int]], offset: int, alone: bool
@@ -62,30 +62,35 @@ def test_every_object_is_asked_for_once_and_well_inside(
     boxes = np.array(
         [(x, y, min(x + w, SIZE[1]), min(y + h, SIZE[0])) for x, y, w, h in corners], float
     )
-    # A tile shows each box whole, wherever the grid's borders are.
-    plain = TileGrid(SIZE, TILE, (44, 44))
-    moved = TileGrid(SIZE, TILE, (50, 44), (offset, offset))
+    plain, moved = TileGrid(SIZE, TILE, (16, 16)), TileGrid(SIZE, TILE, (16, 16), (offset, offset))
     placed = place(on_grid(boxes, plain), plain, alone=alone)
-    assert placed is not None
-    found = in_raster(placed)
-    assert found == {number: [one] for number, one in enumerate(boxes.tolist(), 1)}
     other = place(on_grid(boxes, moved), moved, alone=alone)
+    assert placed is not None
     assert other is not None
-    assert other[0] == placed[0]
-    assert in_raster(other) == found
+    found = in_raster(placed)
+    for number, one in enumerate(boxes, 1):
+        parts = np.array(found[number])
+        assert [*parts[:, :2].min(0), *parts[:, 2:].max(0)] == one.tolist()
+        fits = max(one[2] - one[0], one[3] - one[1]) <= TILE[0]
+        assert (len(parts) == 1) == fits
+    # Where the grid's tiles begin has no say.
+    assert (other[0], in_raster(other)) == (placed[0], found)
     windows, prompts = placed
     assert [window.row for window in windows] == sorted(window.row for window in windows)
     for tile, asked in prompts.items():
-        window = windows[tile]
-        assert (window.height, window.width) == TILE
-        assert window.row >= 0
-        assert window.column >= 0
-        assert window.bottom <= SIZE[0]
-        assert window.right <= SIZE[1]
-        low, high = asked.boxes[:, :2].min(0), asked.boxes[:, 2:].max(0)
-        first = (window.column == 0, window.row == 0)
-        last = (window.right == SIZE[1], window.bottom == SIZE[0])
-        for axis in range(2):
+        inside(windows[tile], asked.boxes)
+
+
+def inside(window: Window, boxes: np.ndarray) -> None:
+    """Check that a tile lies in the raster, and that boxes that leave room lie well inside it."""
+    assert (window.height, window.width) == TILE
+    assert min(window.row, window.column) >= 0
+    assert (window.bottom <= SIZE[0], window.right <= SIZE[1]) == (True, True)
+    low, high = boxes[:, :2].min(0), boxes[:, 2:].max(0)
+    first = (window.column == 0, window.row == 0)
+    last = (window.right == SIZE[1], window.bottom == SIZE[0])
+    for axis in range(2):
+        if high[axis] - low[axis] <= TILE[axis] - 2 * CLEAR:
             assert first[axis] or low[axis] >= CLEAR
             assert last[axis] or high[axis] <= TILE[axis] - CLEAR
 

@@ -254,6 +254,7 @@ class SatelliteDomain(RasterSettings):
             self.options,
             class_names=class_names,
             only_case=only_case,
+            every=self.placing != GRID,
         )
 
     def read_back(self, path: Path) -> npt.NDArray[np.integer]:

@@ -23,8 +23,8 @@ _CLEAR = 1 / 8
 """Share of a tile's side that is kept clear of prompts at each of its borders."""
 
 _WHOLE = 0.75
-"""A box with this share of what all tiles show of its object is the object's own box: boxes may
-be drawn anew on every tile, each a little larger or smaller."""
+"""A box with this share of what all tiles show of its object is the object's own: boxes that are
+drawn anew on every tile, each a little larger or smaller, are not to grow."""
 
 
 def place(
@@ -59,26 +59,42 @@ def place(
 
 
 def _objects(prompts: Mapping[int, FramePrompts], grid: Tiles) -> FramePrompts:
-    """Return one prompt for each object, in pixels of the raster."""
-    placed, central = [], []
+    """Return one prompt for each object, in pixels of the raster.
+
+    It is the largest that no tile's border cuts, or a box around what all tiles show; of points
+    without a box, the one that lies nearest to the middle of its tile.
+    """
+    placed, cut, central = [], [], []
     for tile, found in prompts.items():
-        window = grid.window(tile)
+        window, extents = grid.window(tile), _extents(found)
         placed.append(_moved(found, window.column, window.row))
+        cut.append(_cut(extents, window, grid.size))
         middle = np.array([window.width, window.height]) / 2
-        extents = _extents(found)
         central.append(np.abs((extents[:, :2] + extents[:, 2:]) / 2 - middle).max(1))
-    every, off_centre = _joined(placed), np.concatenate(central)
+    every, is_cut, off_centre = _joined(placed), np.concatenate(cut), np.concatenate(central)
     assert every.object_ids is not None
     areas = np.nan_to_num(np.prod(every.boxes[:, 2:] - every.boxes[:, :2], axis=1))
-    # The first of an object's rows shows most of it, or its point the nearest to the middle.
-    order = np.lexsort((off_centre, -areas, every.object_ids))
+    order = np.lexsort((off_centre, -areas, is_cut, every.object_ids))
     _, starts = np.unique(every.object_ids[order], return_index=True)
-    best, boxes = order[starts], every.boxes.copy()
+    boxes = every.boxes.copy()
     for rows in np.split(order, starts[1:]):
         whole = _union(every.boxes[rows])
-        if areas[rows[0]] < _WHOLE * np.prod(whole[2:] - whole[:2]):
+        if is_cut[rows[0]] or areas[rows[0]] < _WHOLE * np.prod(whole[2:] - whole[:2]):
             boxes[rows[0]] = whole
-    return replace(every, boxes=boxes)[best]
+    return replace(every, boxes=boxes)[order[starts]]
+
+
+def _cut(
+    extents: npt.NDArray[np.float32], window: Window, size: tuple[int, int]
+) -> npt.NDArray[np.bool_]:
+    """Return which boxes on a tile reach a border of it that is not the raster's, bool (N,)."""
+    x0, y0, x1, y1 = extents.T
+    return (
+        ((x0 <= 0) & (window.column > 0))
+        | ((y0 <= 0) & (window.row > 0))
+        | ((x1 >= window.width) & (window.right < size[1]))
+        | ((y1 >= window.height) & (window.bottom < size[0]))
+    )
 
 
 def _extents(prompts: FramePrompts) -> npt.NDArray[np.float32]:

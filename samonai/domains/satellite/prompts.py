@@ -46,6 +46,7 @@ def read_prompts(
     *,
     class_names: Mapping[int, str] | None = None,
     only_case: bool = True,
+    every: bool = False,
 ) -> dict[int, FramePrompts]:
     """Turn features into prompts of the tiles that show them.
 
@@ -60,6 +61,8 @@ def read_prompts(
         options: How vector files are read. Without a class field, a column "class" counts.
         class_names: Label value to name, for columns that hold names.
         only_case: Whether the raster is the only one asked about; if so, it must hold a feature.
+        every: Boxes that no tile holds come on all tiles that show any of them, which together
+            tell where they are.
 
     Returns:
         By tile.
@@ -84,19 +87,22 @@ def read_prompts(
                 point = (x0 - window.column, y0 - window.row)
                 asked[tile].append(_Asked(number, value, point=point))
         else:
-            for tile, part in parts_on(grid, np.clip(box, 0, [width, height] * 2)):
+            for tile, part in parts_on(grid, np.clip(box, 0, [width, height] * 2), every):
                 asked[tile].append(_Asked(number, value, box=part))
     if not asked and only_case:
         raise InputError(f"{path} has nothing on {raster.path}; is its CRS right?")
     return {tile: _frame_prompts(asked[tile]) for tile in sorted(asked)}
 
 
-def parts_on(grid: Tiles, box: npt.NDArray[np.floating]) -> list[tuple[int, tuple[float, ...]]]:
+def parts_on(
+    grid: Tiles, box: npt.NDArray[np.floating], every: bool = False
+) -> list[tuple[int, tuple[float, ...]]]:
     """Return the tiles that are asked about a box, and their part of it in their own pixels.
 
     Args:
         grid: The tiles.
         box: float (4,), xyxy in the raster's pixels.
+        every: A tile is asked about however little it holds.
     """
     x0, y0, x1, y1 = box.tolist()
     reach = Window(
@@ -113,6 +119,8 @@ def parts_on(grid: Tiles, box: npt.NDArray[np.floating]) -> list[tuple[int, tupl
     wholes = [(tile, part) for tile, part, whole, _ in parts if whole]
     if wholes:
         return wholes
+    if every:
+        return [(tile, part) for tile, part, *_ in parts]
     least = min(_LEAST_SHARE * (x1 - x0) * (y1 - y0), max(area for *_, area in parts))
     return [(tile, part) for tile, part, _, area in parts if area >= least]
 
