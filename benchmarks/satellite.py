@@ -41,6 +41,7 @@ from samonai.run import Run
 REPOSITORY = Path(__file__).parents[1]
 TILE = 512
 _WAIT = 0.05
+_TILING = ("tile", "resolution", "overlap", "offset", "placing")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -91,7 +92,7 @@ def _tiles_asked(asked: argparse.Namespace, offset: int) -> int:
     known = read_config(config_files("satellite", INFERENCE))
     given = parse_settings(asked.set, known) | {"offset": offset}
     # What a run or the inferer is told besides is none of the domain's.
-    own = {key: given[key] for key in given if key in ("tile", "overlap", "offset", "placing")}
+    own = {key: given[key] for key in given if key in _TILING}
     name = None if asked.run is None else Run(asked.run).folder.decoder
     domain = trained_domain(name, "satellite", **own)
     case, boxes = Case(asked.input.stem, asked.input), FilePrompts(asked.boxes)
