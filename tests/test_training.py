@@ -1,5 +1,6 @@
 """Losses, batches, the validation metric, and a run that resumes exactly."""
 
+import json
 import math
 
 import numpy as np
@@ -9,11 +10,14 @@ from ignite.engine import Events
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import LrScheduleHandler, ValidationHandler
 from monai.optimizers import WarmupCosineSchedule
+from tiny_scans import CASES, write_scans
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from samonai.domains import get_domain
 from samonai.errors import InputError
 from samonai.prompts import Prompts
 from samonai.sam.network import DecodeOutput
+from samonai.sampling import PromptSampler
 from samonai.training import (
     CaseDice,
     DecoderInferer,
@@ -25,6 +29,7 @@ from samonai.training import (
     RunCheckpoint,
     StopOnNan,
     prepare_batch,
+    prepare_training,
 )
 from samonai.training.data import EpochBatchSampler, FrameSample, collate_frames
 from samonai.training.losses import RECIPES, binary_iou
@@ -264,3 +269,26 @@ def test_a_loss_that_is_not_a_number_ends_the_run(tiny_network, tmp_path):
     with pytest.raises(InputError, match="not a number"):
         trainer_of(tiny_network, tmp_path).run()
     assert not (tmp_path / "last.pt").exists()
+
+
+def test_a_split_file_leaves_out_what_has_no_label(tiny_network, tmp_path):
+    write_scans(tmp_path)
+    entries = [
+        {"image": f"images/{case}.nii.gz", "label": f"labels/{case}.nii.gz"} for case in CASES
+    ]
+    del entries[1]["label"]
+    listed = tmp_path / "list.json"
+    listed.write_text(json.dumps({"training": entries}))
+    split = tmp_path / "split.json"
+    split.write_text('{"train": ["case_a"], "val": ["case_c"]}')
+
+    def prepare(split_file):
+        return prepare_training(
+            tiny_network, get_domain("medical"), listed, None, tmp_path / "store",
+            sampler=PromptSampler(), split_file=split_file,
+        )  # fmt: skip
+
+    found = prepare(split).split
+    assert [case.case_id for case in (*found.train, *found.val)] == ["case_a", "case_c"]
+    with pytest.raises(InputError, match=r"1 of 3 cases .* no label, such as 'case_b'"):
+        prepare(None)

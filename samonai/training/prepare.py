@@ -124,8 +124,9 @@ def prepare_training(
     tunes_encoder = TrainParts.parse(parts).tunes_encoder
     if tunes_encoder and views > 1:
         raise InputError(f"views={views} are stored embeddings, which {parts} cannot use; set 1")
-    cases = _labelled_cases(domain, images, labels)
+    cases = domain.find_cases(images, labels)
     split = split_cases(cases, val_fraction=val_fraction, split_file=split_file, seed=seed)
+    _refuse_unlabelled([*split.train, *split.val], images)
     domain.fit([*split.train, *split.val])
     stored = store_split(
         network,
@@ -167,15 +168,13 @@ def prepare_training(
     return TrainingData(train, val, split, classes, stored.encoded, heads, borders, frames)
 
 
-def _labelled_cases(domain: Domain, images: Path | str, labels: Path | str | None) -> list[Case]:
-    """Find the cases, and refuse those that nothing can be learned from."""
-    cases = domain.find_cases(images, labels)
+def _refuse_unlabelled(cases: Sequence[Case], images: Path | str) -> None:
+    """Refuse cases that nothing can be learned from."""
     if unlabelled := [case.case_id for case in cases if case.label is None]:
         raise InputError(
             f"{len(unlabelled)} of {len(cases)} cases in {images} have no label, such as "
-            f"{unlabelled[0]!r}; give their labels, or name the cases to use in a split file"
+            f"{unlabelled[0]!r}; give their labels, or name the other cases in a split file"
         )
-    return cases
 
 
 def _warn_of_encoding(parts: str, stored: StoredSplit) -> None:

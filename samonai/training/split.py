@@ -38,7 +38,7 @@ def split_cases(
     """Split cases for training and validation.
 
     Args:
-        cases: All labelled cases.
+        cases: All cases.
         val_fraction: Share of the cases that is held out, at least one; ignored with a file.
         split_file: JSON `{"train": [case, …], "val": [case, …]}`; cases it does not name are
             left out.
