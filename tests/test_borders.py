@@ -174,7 +174,7 @@ class TestParts:
 class Seeing(SourceInferer):
     """An inferer whose embeddings are the frames themselves."""
 
-    def embed(self, source: Any, frame: Any, network: Any) -> torch.Tensor:
+    def embed(self, source: Any, frame: Any, network: Any, *_: Any) -> torch.Tensor:
         return torch.from_numpy(frame.image[..., 0].copy())
 
 

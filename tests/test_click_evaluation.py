@@ -44,7 +44,7 @@ class Obedient:
 
 
 class WithoutEncoder(SourceInferer):
-    def embed(self, source, frame, network):
+    def embed(self, source, frame, network, *_):
         return torch.zeros(4, 64, 64)
 
 

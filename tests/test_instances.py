@@ -99,7 +99,7 @@ class Naming(Oracle):
 class OneFrame(SourceInferer):
     """An inferer whose embeddings mean nothing."""
 
-    def embed(self, source, frame, network):
+    def embed(self, source, frame, network, *_):
         return torch.zeros(1, 1, 1)
 
 
@@ -251,7 +251,7 @@ class TestInstances:
 class Embedded(SourceInferer):
     """An inferer with random embeddings of the network's shape."""
 
-    def embed(self, source, frame, network):
+    def embed(self, source, frame, network, *_):
         return torch.randn(*network.embedding_shape, generator=torch.Generator().manual_seed(0))
 
 

@@ -151,6 +151,40 @@ def test_maps_of_classes_are_averaged_too(scan: Any, tiny_network: Any) -> None:
     assert not torch.allclose(classes(1, ALL[1]), classes(1), atol=2e-3)
 
 
+def test_borders_are_averaged_with_the_classes(scan: Any, tiny_network: Any) -> None:
+    tiny_network.add_semantic_head([1, 2], borders=True)
+    for parameter in tiny_network.semantic_head.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    frame, mirror = MedicalDomain().frame(scan, 1), ALL[1]
+
+    def maps(turns: int, turn: Turn) -> list[torch.Tensor]:
+        inferer, seen = SourceInferer(MedicalDomain(), turns=turns), turn.frame(frame)
+        embedding = inferer.embed(scan, seen, tiny_network)
+        return [turn.back(m) for m in inferer.class_maps(scan, [tiny_network], seen, embedding)]
+
+    for one, other in zip(maps(2, mirror), maps(2, Turn()), strict=True):
+        torch.testing.assert_close(one, other, atol=2e-3, rtol=0)
+    classes, borders = maps(2, Turn())
+    assert classes.shape == (3, *frame.size)
+    assert borders.shape == frame.size
+    assert not torch.allclose(maps(1, mirror)[1], maps(1, Turn())[1], atol=2e-3)
+
+
+def test_objects_that_borders_part_are_found_on_the_mean(scan: Any, tiny_network: Any) -> None:
+    tiny_network.add_semantic_head([1], borders=True)
+    turned: list[Turn] = []
+
+    class Seen(SourceInferer):
+        def embed(self, source: Any, frame: Frame, network: Any, turn: Turn = ALL[0]) -> Any:
+            turned.append(turn)
+            return super().embed(source, frame, network, turn)
+
+    inferer = Seen(MedicalDomain(), turns=4)
+    find = ObjectFinding(automatic="classes")(inferer, [tiny_network])
+    find(scan, inferer.domain.frame(scan, 1))
+    assert turned == list(ALL[:4])
+
+
 def test_a_store_keeps_each_turn_apart(scan: Any, tiny_network: Any, tmp_path: Path) -> None:
     encoded: list[int] = []
     encode = tiny_network.encode
@@ -173,7 +207,7 @@ def test_what_is_not_averaged_is_refused(scan: Any, tiny_network: Any) -> None:
     carried = VolumeInferer(domain, turns=2, spread="propagate")
     with pytest.raises(InputError, match=r"turns=2.*carried from frame to frame"):
         carried(scan, tiny_network, {1: ASKED})
-    with pytest.raises(InputError, match=r"turns=4.*one by one"):
+    with pytest.raises(InputError, match=r"turns=4.*automatic=grid asks about"):
         SourceInferer(domain, turns=4)(
             scan, tiny_network, Automatic(finding=ObjectFinding(automatic="grid"))
         )

@@ -11,7 +11,7 @@ from samonai.embeddings.encode import Embedder
 from samonai.embeddings.store import EmbeddingStore
 from samonai.frame import Frame
 from samonai.geometry import FrameGeometry
-from samonai.inference.answers import Answers, FrameAnswer, mean_output
+from samonai.inference.answers import Answers, FrameAnswer, class_values, mean_output
 from samonai.inference.turns import UPRIGHT, Turn, mean_over, turns_of
 from samonai.prompts import FramePrompts, Prompts
 from samonai.sam.network import DecodeOutput, SamNetwork
@@ -152,6 +152,34 @@ class FrameDecoder:
             return torch.stack(said), None
 
         return mean_over(self.turns, frame, say)[0]
+
+    def class_maps(
+        self,
+        source: Any,
+        networks: Sequence[SamNetwork],
+        frame: Frame,
+        embedding: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return what semantic heads say of a frame on average over networks and turns.
+
+        Args:
+            source: The source.
+            networks: One, or several on one encoder.
+            frame: The frame.
+            embedding: The frame's, as it is.
+
+        Returns:
+            As `frame_classes`.
+        """
+
+        def say(turn: Turn, seen: Frame) -> tuple[torch.Tensor, None]:
+            own = embedding if turn == UPRIGHT else self.embed(source, seen, networks[0], turn)
+            classes, borders = self.frame_classes(networks, own, seen)
+            return classes if borders is None else torch.cat([classes, borders[None]]), None
+
+        said, _ = mean_over(self.turns, frame, say)
+        channels = len(class_values(networks[0]))
+        return said[:channels], said[channels] if len(said) > channels else None
 
     @torch.no_grad()
     def frame_classes(

@@ -30,7 +30,6 @@ from samonai.inference.answers import (
 from samonai.inference.baselines import box_scores
 from samonai.inference.decoding import FrameDecoder
 from samonai.inference.masks import asked_of
-from samonai.inference.turns import refuse_turns
 from samonai.prompts import FramePrompts
 from samonai.sam.network import SamNetwork
 
@@ -70,7 +69,7 @@ class SourceInferer(FrameDecoder, Inferer):
         members: Further networks on the same encoder, such as forks with other decoders.
         observers: See what each network said; None among them is left out.
         turns: In how many ways each frame is looked at, 1, 2, 4 or 8, see `turns_of`. Logits are
-            averaged, at that many times the encoding. Not for objects that are found one by one.
+            averaged, at that many times the encoding.
     """
 
     def __init__(
@@ -119,7 +118,6 @@ class SourceInferer(FrameDecoder, Inferer):
         if isinstance(prompts, Automatic):
             find = prompts.find(self, networks)
             if find is not None:
-                refuse_turns(self.turns, "objects that are found one by one")
                 return self.merge_objects(inputs, find)
             return self._merge_automatic(inputs, networks, prompts, observers)
 

@@ -40,6 +40,7 @@ from samonai.inference.grid import (
 from samonai.inference.inferer import SourceInferer, class_values
 from samonai.inference.masks import Instance, as_instances, suppress
 from samonai.inference.naming import name, names_of
+from samonai.inference.turns import refuse_turns
 from samonai.prompts import FramePrompts
 from samonai.sam.network import SamNetwork
 
@@ -100,7 +101,12 @@ class ObjectFinding:
         """Return what finds the objects of a frame; with several networks, by their average.
 
         None where only the class of each pixel can be told.
+
+        Raises:
+            InputError: What is found is asked about, and that is not averaged over turns.
         """
+        if self.automatic != CLASSES:
+            refuse_turns(inferer.turns, f"what automatic={self.automatic} asks about")
         given: dict[str, Any] = {"points_per_side": self.points_per_side}
         if self.automatic == GRID:
             if self.min_score is not None:
@@ -172,7 +178,7 @@ class InstanceFinder:
     def __call__(self, source: Any, frame: Frame) -> list[Instance]:
         """Return the instances on a frame of a source, best first."""
         embedding = self.inferer.embed(source, frame, self.networks[0])
-        classes, borders = self.inferer.frame_classes(self.networks, embedding, frame)
+        classes, borders = self.inferer.class_maps(source, self.networks, frame, embedding)
         probabilities = classes.softmax(0).numpy()
         best = probabilities.argmax(0)
         if frame.valid is not None:
