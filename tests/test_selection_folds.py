@@ -161,7 +161,7 @@ def test_the_same_call_goes_on_and_another_one_is_refused(
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"click_rounds": -1}, "click_rounds and mask_only_rounds are 0 or more"),
+        ({"click_rounds": -1}, "click_rounds: expected 0 or more"),
         ({"click_rule": "luck"}, "luck"),
         ({"loss_recipe": "nice"}, "loss 'nice' is not known"),
     ],
