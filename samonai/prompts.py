@@ -194,6 +194,15 @@ class FramePrompts:
         """Return the prompts at the given rows (integer indices)."""
         return replace(self, **{k: v[rows] for k, v in vars(self).items() if v is not None})
 
+    def moved(self, right: float, down: float) -> "FramePrompts":
+        """Return the prompts so many pixels farther to the right and down."""
+        shift, points = np.array([right, down], np.float32), self.point_coords
+        return replace(
+            self,
+            boxes=self.boxes + np.tile(shift, 2),
+            point_coords=None if points is None else points + shift,
+        )
+
     def to_model(self, geometry: FrameGeometry) -> Prompts:
         """Return the prompts in model space, on image 0."""
         prompts = Prompts.from_boxes(geometry.boxes_to_model(self.boxes))
@@ -204,6 +213,32 @@ class FramePrompts:
             point_coords=torch.from_numpy(geometry.points_to_model(self.point_coords)),
             point_labels=torch.from_numpy(self.point_labels),
         )
+
+
+def joined_frame_prompts(parts: Sequence[FramePrompts]) -> FramePrompts:
+    """Join prompts of one frame; those with fewer points than others are padded.
+
+    Args:
+        parts: One or more. The objects have ids where those of all parts have.
+    """
+    most = max(0 if p.point_labels is None else p.point_labels.shape[1] for p in parts)
+    coords, labels = [], []
+    for part in parts:
+        points = np.zeros((len(part), most, 2), np.float32)
+        signs = np.full((len(part), most), NO_POINT, np.int64)
+        if part.point_coords is not None and part.point_labels is not None:
+            own = part.point_labels.shape[1]
+            points[:, :own], signs[:, :own] = part.point_coords, part.point_labels
+        coords.append(points)
+        labels.append(signs)
+    ids = [part.object_ids for part in parts if part.object_ids is not None]
+    return FramePrompts(
+        np.concatenate([part.boxes for part in parts]),
+        np.concatenate([part.classes for part in parts]),
+        np.concatenate(ids) if len(ids) == len(parts) else None,
+        np.concatenate(coords) if most else None,
+        np.concatenate(labels) if most else None,
+    )
 
 
 def concatenate_prompts(parts: Sequence[Prompts]) -> Prompts:

@@ -12,7 +12,7 @@ from torch.nn.functional import adaptive_avg_pool2d, cosine_similarity
 from samonai.errors import InputError
 from samonai.frame import Frame
 from samonai.geometry import FrameGeometry
-from samonai.prompts import FramePrompts, Prompts
+from samonai.prompts import FramePrompts, Prompts, joined_frame_prompts
 from samonai.sam.network import DecodeOutput
 
 PROMPTS = ("box", "mask", "box+mask")
@@ -297,27 +297,13 @@ def seeds_of(prompts: Mapping[int, FramePrompts]) -> dict[int, FramePrompts]:
     middles: dict[int, list[FramePrompts]] = defaultdict(list)
     for first, last, one in runs:
         middles[(first + last) // 2].append(one)
-    return {index: _joined(parts) for index, parts in sorted(middles.items())}
+    return {
+        index: replace(joined_frame_prompts(parts), object_ids=None)
+        for index, parts in sorted(middles.items())
+    }
 
 
 def _same(first: FramePrompts, second: FramePrompts) -> bool:
     same = first.classes[0] == second.classes[0]
     points = first.point_coords is None and second.point_coords is None
     return bool(same and points and np.array_equal(first.boxes, second.boxes))
-
-
-def _joined(parts: list[FramePrompts]) -> FramePrompts:
-    """Put single prompts into one row each; all have points or none has."""
-    boxes = np.concatenate([part.boxes for part in parts])
-    classes = np.concatenate([part.classes for part in parts])
-    if any(part.point_coords is None for part in parts):
-        return FramePrompts(boxes, classes)
-    width = max(part.point_coords.shape[1] for part in parts if part.point_coords is not None)
-    coords = np.zeros((len(parts), width, 2), np.float32)
-    labels = np.full((len(parts), width), -1, np.int64)
-    for row, part in enumerate(parts):
-        assert part.point_coords is not None
-        assert part.point_labels is not None
-        coords[row, : part.point_coords.shape[1]] = part.point_coords[0]
-        labels[row, : part.point_labels.shape[1]] = part.point_labels[0]
-    return FramePrompts(boxes, classes, None, coords, labels)

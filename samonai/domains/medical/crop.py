@@ -15,7 +15,7 @@ the trunk, no speck of noise. "prompt" takes what boxes and clicks ask about, an
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -170,7 +170,7 @@ def in_frames(prompts: Prompts, volume: Volume, axis: int) -> dict[int, FramePro
     if volume.crop is None:
         return dict(prompts)
     x, y = (volume.crop[side].start for side in range(3) if side != axis)
-    return {index: _moved(found, -x, -y) for index, found in prompts.items()}
+    return {index: found.moved(-x, -y) for index, found in prompts.items()}
 
 
 def rows_and_columns(volume: Volume, axis: int) -> tuple[slice, slice]:
@@ -246,15 +246,6 @@ def _widened(volume: Volume, axis: int, asked: list[Span]) -> Volume:
     wider = volume.with_crop(_part(sides))
     _say(wider, axis, "the crop is widened to hold what is asked, %s of %s voxels of each slice")
     return wider
-
-
-def _moved(prompts: FramePrompts, x: int, y: int) -> FramePrompts:
-    points = prompts.point_coords
-    return replace(
-        prompts,
-        boxes=prompts.boxes + np.array([x, y, x, y], np.float32),
-        point_coords=None if points is None else points + np.array([x, y], np.float32),
-    )
 
 
 def _grown(span: Span, by: int, size: int) -> Span:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from samonai.domains.satellite.prompts import parts_on
 from samonai.domains.tiles import PlacedTiles, TileGrid, Tiles, Window
-from samonai.prompts import NO_POINT, FramePrompts
+from samonai.prompts import NO_POINT, FramePrompts, joined_frame_prompts
 
 PROMPTS, OBJECTS, GRID = "prompts", "objects", "grid"
 PLACINGS = (PROMPTS, OBJECTS, GRID)
@@ -55,7 +55,9 @@ def place(
             for tile, asked in _on(tiles, objects[np.array([number])]):
                 parts.setdefault(tiles.window(tile), []).append(asked)
     windows = tuple(sorted(parts, key=lambda window: (window.row, window.column)))
-    return windows, {tile: _joined(parts[window]) for tile, window in enumerate(windows)}
+    return windows, {
+        tile: joined_frame_prompts(parts[window]) for tile, window in enumerate(windows)
+    }
 
 
 def _objects(prompts: Mapping[int, FramePrompts], grid: Tiles) -> FramePrompts:
@@ -67,11 +69,15 @@ def _objects(prompts: Mapping[int, FramePrompts], grid: Tiles) -> FramePrompts:
     placed, cut, central = [], [], []
     for tile, found in prompts.items():
         window, extents = grid.window(tile), _extents(found)
-        placed.append(_moved(found, window.column, window.row))
+        placed.append(found.moved(window.column, window.row))
         cut.append(_cut(extents, window, grid.size))
         middle = np.array([window.width, window.height]) / 2
         central.append(np.abs((extents[:, :2] + extents[:, 2:]) / 2 - middle).max(1))
-    every, is_cut, off_centre = _joined(placed), np.concatenate(cut), np.concatenate(central)
+    every, is_cut, off_centre = (
+        joined_frame_prompts(placed),
+        np.concatenate(cut),
+        np.concatenate(central),
+    )
     assert every.object_ids is not None
     areas = np.nan_to_num(np.prod(every.boxes[:, 2:] - every.boxes[:, :2], axis=1))
     order = np.lexsort((off_centre, -areas, is_cut, every.object_ids))
@@ -155,44 +161,13 @@ def _on(tiles: PlacedTiles, one: FramePrompts) -> list[tuple[int, FramePrompts]]
     """Return the prompt of one object on the tiles that are asked about it."""
     if np.isnan(one.boxes).any():
         window = tiles.window(0)
-        return [(0, _moved(one, -window.column, -window.row))]
+        return [(0, one.moved(-window.column, -window.row))]
     asked = []
     for tile, part in parts_on(tiles, one.boxes[0]):
         window = tiles.window(tile)
-        moved = _moved(one, -window.column, -window.row)
+        moved = one.moved(-window.column, -window.row)
         asked.append((tile, replace(moved, boxes=np.array([part], np.float32))))
     return asked
-
-
-def _moved(prompts: FramePrompts, right: float, down: float) -> FramePrompts:
-    shift = np.array([right, down], np.float32)
-    points = prompts.point_coords
-    return replace(
-        prompts,
-        boxes=prompts.boxes + np.tile(shift, 2),
-        point_coords=None if points is None else points + shift,
-    )
-
-
-def _joined(parts: list[FramePrompts]) -> FramePrompts:
-    """Join prompts of objects; those with fewer points than others are padded."""
-    most = max(0 if p.point_labels is None else p.point_labels.shape[1] for p in parts)
-    coords, labels = [], []
-    for part in parts:
-        points = np.zeros((len(part), most, 2), np.float32)
-        signs = np.full((len(part), most), NO_POINT, np.int64)
-        if part.point_coords is not None and part.point_labels is not None:
-            own = part.point_labels.shape[1]
-            points[:, :own], signs[:, :own] = part.point_coords, part.point_labels
-        coords.append(points)
-        labels.append(signs)
-    return FramePrompts(
-        np.concatenate([part.boxes for part in parts]),
-        np.concatenate([part.classes for part in parts]),
-        np.concatenate([part.object_ids for part in parts if part.object_ids is not None]),
-        np.concatenate(coords) if most else None,
-        np.concatenate(labels) if most else None,
-    )
 
 
 def _union(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
