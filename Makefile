@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint format bench wheel clean
+.PHONY: help demo test lint golden format bench wheel clean
 
 help:
 	@echo "make demo    train on phantom patients and leave a folder to look at: demo-output"
 	@echo "make test    run the tests"
 	@echo "make lint    ruff and mypy"
+	@echo "make golden  weights, masks, metrics, settings and help texts beside the committed record"
 	@echo "make format  let ruff rewrite what it can"
 	@echo "make bench   measure the ratios that the README states: benchmark-output"
 	@echo "make wheel   build the wheel and the source archive: dist"
@@ -35,6 +36,9 @@ lint: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+golden: $(READY)
+	$(BIN)/python tools/golden.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix
