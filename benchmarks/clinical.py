@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def _measure(folder: Path, slices: int, formats: list[str]) -> None:
-    from samonai.domains.medical.phantom_dicom import write_series
+    from samonai.domains.medical.phantom.dicom import write_series
 
     rng = np.random.default_rng(0)
     data = rng.integers(-100, 200, (SIDE, SIDE, slices), np.int16)

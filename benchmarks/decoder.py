@@ -18,8 +18,8 @@ from benchmarks.steps import (
     upstream_decoder_step,
 )
 from benchmarks.timing import Contestant, Progress, interleave
-from samonai.memory import keep_freed_memory
-from samonai.prompts import Prompts
+from samonai.core.memory import keep_freed_memory
+from samonai.prompts.types import Prompts
 
 
 def measure(setting: Setting, progress: Progress) -> list[Row]:

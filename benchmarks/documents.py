@@ -30,12 +30,12 @@ import samonai
 from benchmarks import markdown
 from benchmarks.page_classes import KIND, class_rows, class_table, overlaps
 from benchmarks.pages import DPI, LABELS, MadePage, write_pages
+from samonai.core.files import write_atomically
 from samonai.domains.base import Case
-from samonai.domains.documents.answer import Hit
-from samonai.domains.documents.ocr import read_words
-from samonai.domains.documents.prediction import PagePrediction, from_label
-from samonai.domains.documents.query import answer_query
-from samonai.files import write_atomically
+from samonai.domains.documents.layout.prediction import PagePrediction, from_label
+from samonai.domains.documents.text.answer import Hit
+from samonai.domains.documents.text.ocr import read_words
+from samonai.domains.documents.text.query import answer_query
 from samonai.inference import ObjectFinding, SourceInferer, trained_domain
 from samonai.inference.inferer import Automatic
 

@@ -6,11 +6,11 @@ import torch
 from benchmarks.rows import Row
 from benchmarks.setting import Setting, network_of, random_boxes, random_images, random_sam
 from benchmarks.timing import Contestant, Progress, interleave
+from samonai.core.frame import Frame, FrameLocation
 from samonai.domains import get_domain
-from samonai.frame import Frame, FrameLocation
 from samonai.inference import Certainty, SourceInferer
-from samonai.inference.answers import FrameAnswer
-from samonai.prompts import FramePrompts
+from samonai.inference.types import FrameAnswer
+from samonai.prompts.types import FramePrompts
 
 MEMBERS, BOXES = 5, 3
 _AT_MOST = 1.3

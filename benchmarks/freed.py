@@ -8,7 +8,7 @@ from benchmarks.rows import Row, speed_up
 from benchmarks.setting import Setting, network_of, one_box_each, random_embeddings, random_sam
 from benchmarks.steps import decoder_optimizer, decoder_step
 from benchmarks.timing import Contestant, Progress, Timing, interleave
-from samonai.memory import keep_freed_memory
+from samonai.core.memory import keep_freed_memory
 
 _KEPT, _GIVEN_BACK = "kept", "given back"
 

@@ -14,9 +14,9 @@ import numpy.typing as npt
 from benchmarks import markdown
 from benchmarks.page_blocks import CLASSES
 from benchmarks.pages import MadePage
-from samonai.domains.documents.answer import AnsweredRegion
-from samonai.domains.documents.prediction import PagePrediction
-from samonai.domains.documents.query import answer_query
+from samonai.domains.documents.layout.prediction import PagePrediction
+from samonai.domains.documents.text.answer import AnsweredRegion
+from samonai.domains.documents.text.query import answer_query
 
 KIND = "class"
 """What rows of these counts begin with."""

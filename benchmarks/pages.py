@@ -19,7 +19,7 @@ from reportlab.pdfgen.canvas import Canvas
 
 from benchmarks import page_blocks
 from benchmarks.page_blocks import CLASSES, Part, Runs, Style
-from samonai.files import write_atomically
+from samonai.core.files import write_atomically
 
 LABELS, WORDS = "labels.json", "words.json"
 DPI = 150.0

@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--row", action="append", type=int, help=f"1 to {len(ROWS)}, may be given again"
     )
     asked = parser.parse_args(arguments)
-    from samonai.run import Run
+    from samonai.workflows.run import Run
 
     runs = [Run(path) for path in asked.run]
     if len(runs) > 1 and asked.case:

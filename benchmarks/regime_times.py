@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from ignite.engine import Events
 
-from samonai.bundles import opened_bundle, quiet_third_parties
-from samonai.files import write_atomically
+from samonai.core.files import write_atomically
+from samonai.workflows.bundle_files import opened_bundle, quiet_third_parties
 
 TIMES_FILE = "times.json"
 

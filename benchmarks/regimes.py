@@ -26,9 +26,15 @@ import samonai
 from benchmarks import markdown
 from benchmarks.regime_list import REGIMES, Regime, command
 from benchmarks.regime_times import opened_trainers, read_times, rounds_of, take_turns, write_times
-from samonai.bundles import EVALUATE, TRAIN, config_files, plain_settings, read_config
-from samonai.files import write_atomically
-from samonai.overrides import network_overrides, store_location
+from samonai.core.files import write_atomically
+from samonai.workflows.bundle_files import (
+    EVALUATE,
+    TRAIN,
+    config_files,
+    plain_settings,
+    read_config,
+)
+from samonai.workflows.inputs import network_overrides, store_location
 
 _ROW = "row.json"
 _CLICKS = "1,3,5,9"

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from benchmarks.rows import Row
 from benchmarks.setting import Setting
-from samonai.files import write_atomically
+from samonai.core.files import write_atomically
 
 _PACKAGES = ("samonai", "torch", "segment-anything", "monai", "zarr", "numpy")
 

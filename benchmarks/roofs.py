@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import samonai
-from samonai.bundles import TRAIN, config_files, parse_settings, read_config
+from samonai.workflows.bundle_files import TRAIN, config_files, parse_settings, read_config
 
 _HELD_OUT = "OAM-386693"
 _NONE = ("classes", "box", "points")

@@ -27,16 +27,16 @@ import rasterio
 from rasterio.windows import Window
 
 import samonai
-from samonai.bundles import INFERENCE, config_files, parse_settings, read_config
 from samonai.domains import Case
 from samonai.domains.satellite import SatelliteDomain
 from samonai.domains.satellite.raster import Raster
-from samonai.domains.tiles import TileGrid
-from samonai.domains.tiles import Window as Part
+from samonai.domains.tiling.tiles import TileGrid
+from samonai.domains.tiling.tiles import Window as Part
 from samonai.inference import CaseDataset, FilePrompts, trained_domain
 from samonai.inference.inferer import SourceInferer
-from samonai.prompts import FramePrompts
-from samonai.run import Run
+from samonai.prompts.types import FramePrompts
+from samonai.workflows.bundle_files import INFERENCE, config_files, parse_settings, read_config
+from samonai.workflows.run import Run
 
 REPOSITORY = Path(__file__).parents[1]
 TILE = 512

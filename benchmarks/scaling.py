@@ -32,11 +32,11 @@ from benchmarks.steps import decoder_optimizer
 from benchmarks.timing import Contestant, Progress, Timing, interleave
 from samonai.embeddings import EmbeddingStore, FrameTargets
 from samonai.embeddings.target_store import SourceTargets, save_targets
-from samonai.prompts import Prompts
+from samonai.prompts.sampling import PromptSampler
+from samonai.prompts.types import Prompts
 from samonai.sam.network import SamNetwork
-from samonai.sampling import PromptSampler
 from samonai.training import FrameDataset, MaskLoss, frame_loader, prepare_batch
-from samonai.training.stored import StoredCase
+from samonai.training.data.stored import StoredCase
 
 _CHANNELS = 32
 _FRAMES_PER_CASE = 100

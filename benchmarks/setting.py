@@ -6,11 +6,11 @@ import torch
 from segment_anything import sam_model_registry
 from segment_anything.modeling import Sam
 
-from samonai.prompts import Prompts
+from samonai.prompts.types import Prompts
 from samonai.sam.micro import build_micro
 from samonai.sam.network import SamNetwork
 from samonai.sam.normalisation import SAM_NORMALISATION
-from samonai.training.losses import MaskTargets
+from samonai.training.objectives.losses import MaskTargets
 
 SEED = 0
 _NO_IDENTITY = "00" * 32  # random weights have no checksum to go by

@@ -6,9 +6,9 @@ import torch
 from segment_anything.modeling import Sam
 from torch.optim import AdamW, Optimizer
 
-from samonai.prompts import Prompts
+from samonai.prompts.types import Prompts
 from samonai.sam.network import DecodeOutput, SamNetwork
-from samonai.training.losses import MaskLoss, MaskTargets
+from samonai.training.objectives.losses import MaskLoss, MaskTargets
 
 _LOSS = MaskLoss()
 

@@ -16,8 +16,8 @@ from benchmarks.setting import Setting, network_of, one_box_each, random_images,
 from benchmarks.steps import decoder_optimizer, decoder_step, upstream_step
 from benchmarks.store import filled_store
 from benchmarks.timing import Contestant, Progress, interleave
+from samonai.core.memory import keep_freed_memory
 from samonai.embeddings.store import SourceEmbeddings
-from samonai.memory import keep_freed_memory
 
 _STORED = "decoder step from the store"
 _REENCODED = "decoder step that encodes again"

@@ -17,9 +17,9 @@ from benchmarks.memory import peak_bytes
 from benchmarks.rows import Row, speed_up
 from benchmarks.setting import SEED, Setting, network_of, random_sam
 from benchmarks.timing import Contestant, Progress, interleave, timed_encoder
-from samonai.geometry import FrameGeometry
-from samonai.prompts import FramePrompts
-from samonai.run import predict
+from samonai.core.geometry import FrameGeometry
+from samonai.prompts.types import FramePrompts
+from samonai.workflows.run import predict
 
 _SIDE = 512
 _GIGABYTE = 1e9

@@ -8,20 +8,23 @@ The public names are loaded when they are first used, so that ``import samonai``
 * `finetune`: train the mask decoder on a folder of images and labels; returns a `Run`.
 * `cross_validate`: the same k times over one store, each part of the cases held out once.
 * `Run`: a fine-tuned decoder on disk, which predicts and evaluates.
+* `predict`: label maps of one source or a folder, written on their own grids.
+* `embed`: fill the embedding store without training.
 * `evaluate`: measure a `Run` beside the model before fine-tuning and the prompt itself.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from samonai.version import __version__
+
 if TYPE_CHECKING:
-    from samonai.api import Run, evaluate, finetune
-    from samonai.prompts import Prompts
+    from samonai.prompts.types import Prompts
     from samonai.sam import load_sam
     from samonai.sam.predictor import Predictor
     from samonai.selection import cross_validate
-
-__version__ = "0.1.0"
+    from samonai.workflows.run import Run, evaluate, predict
+    from samonai.workflows.train import embed, finetune
 
 __all__ = [
     "Predictor",
@@ -29,19 +32,23 @@ __all__ = [
     "Run",
     "__version__",
     "cross_validate",
+    "embed",
     "evaluate",
     "finetune",
     "load_sam",
+    "predict",
 ]
 
 _HOMES = {
     "Predictor": "samonai.sam.predictor",
-    "Prompts": "samonai.prompts",
-    "Run": "samonai.api",
+    "Prompts": "samonai.prompts.types",
+    "Run": "samonai.workflows.run",
     "cross_validate": "samonai.selection",
-    "evaluate": "samonai.api",
-    "finetune": "samonai.api",
+    "embed": "samonai.workflows.train",
+    "evaluate": "samonai.workflows.run",
+    "finetune": "samonai.workflows.train",
     "load_sam": "samonai.sam",
+    "predict": "samonai.workflows.run",
 }
 
 

@@ -11,12 +11,12 @@ from dicom_factory import stored_values, write_series
 from dicom_outputs import completed
 from pydicom.dataset import Dataset
 
-from samonai.archive import MANIFEST_FILE
+from samonai.core.pseudonyms import pseudonym
 from samonai.domains.base import Case
 from samonai.domains.medical import MedicalDomain, Volume
-from samonai.manifest import Manifest
-from samonai.pseudonyms import pseudonym
-from samonai.worklist import claimed, work_through
+from samonai.workflows.archive.archive import MANIFEST_FILE
+from samonai.workflows.archive.manifest import Manifest
+from samonai.workflows.archive.worklist import claimed, work_through
 
 SHAPE = (3, 12, 10)  # slices, rows, columns
 

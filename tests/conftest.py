@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from samonai.memory import SWITCH as MEMORY_SWITCH
+from samonai.core.memory import SWITCH as MEMORY_SWITCH
 
 if TYPE_CHECKING:
     from samonai.sam.network import SamNetwork

@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 
 from samonai.domains.base import LabelFacts
 from samonai.domains.medical import Volume, read_volume
-from samonai.domains.medical.itk import LPS_TO_RAS
+from samonai.domains.medical.formats.itk import LPS_TO_RAS
 
 ORIENTATIONS = {
     "axial": AXIAL,

@@ -10,10 +10,10 @@ from typing import Any, cast
 import numpy as np
 import torch
 
+from samonai.core.errors import InputError
+from samonai.core.frame import Frame, FrameLocation
 from samonai.domains.base import Case
 from samonai.embeddings import EmbeddingStore, encode_cases
-from samonai.errors import InputError
-from samonai.frame import Frame, FrameLocation
 from samonai.sam.network import SamNetwork
 from samonai.sam.normalisation import SAM_NORMALISATION, Normalisation
 

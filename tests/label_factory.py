@@ -13,7 +13,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 
 from samonai.domains.medical import Volume
-from samonai.domains.medical.itk import LPS_TO_RAS
+from samonai.domains.medical.formats.itk import LPS_TO_RAS
 
 Contours = Sequence[tuple[int, Sequence[tuple[float, float]]]]
 

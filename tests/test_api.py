@@ -10,8 +10,8 @@ import pytest
 from tiny_scans import SHAPE, write_scans
 
 import samonai
-from samonai.errors import InputError
-from samonai.run_folder import RunFolder, path_fingerprint
+from samonai.core.errors import InputError
+from samonai.workflows.run_folder import RunFolder, path_fingerprint
 
 if TYPE_CHECKING:
     from samonai.sam.network import SamNetwork

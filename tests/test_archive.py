@@ -18,15 +18,15 @@ from dicom_outputs import completed
 from pydicom.dataset import Dataset
 from tiny_scans import affine, ball, save
 
-from samonai.archive import MANIFEST_FILE, embed_archive, predict_archive
+from samonai.core.errors import InputError
+from samonai.core.pseudonyms import pseudonym
 from samonai.domains.base import Case
 from samonai.domains.medical import MedicalDomain
-from samonai.domains.medical.studies import find_studies
-from samonai.errors import InputError
-from samonai.inference.claims import CLAIMS_FILE
-from samonai.manifest import Manifest
-from samonai.pseudonyms import pseudonym
-from samonai.worklist import claimed, still_open, without_paths, work_through
+from samonai.domains.medical.dicom.studies import find_studies
+from samonai.inference.provenance import CLAIMS_FILE
+from samonai.workflows.archive.archive import MANIFEST_FILE, embed_archive, predict_archive
+from samonai.workflows.archive.manifest import Manifest
+from samonai.workflows.archive.worklist import claimed, still_open, without_paths, work_through
 
 if TYPE_CHECKING:
     from samonai.sam.network import SamNetwork

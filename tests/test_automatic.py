@@ -12,9 +12,8 @@ from tiny_scans import affine, ball, save
 from torch.nn.functional import cross_entropy
 
 import samonai
-from samonai.errors import InputError
+from samonai.core.errors import InputError
 from samonai.inference import class_by_name, evaluation_prompts
-from samonai.run import predict
 from samonai.sam.network import DecodeOutput, HeadsOutput
 from samonai.training import (
     CaseDice,
@@ -29,9 +28,10 @@ from samonai.training import (
     heads_loss,
     with_heads,
 )
-from samonai.training.balance import BalancedDraw, share_out
-from samonai.training.data import EpochBatchSampler
-from samonai.training.semantic import IGNORED
+from samonai.training.data.balance import BalancedDraw, share_out
+from samonai.training.data.frames import EpochBatchSampler
+from samonai.training.objectives.semantic import IGNORED
+from samonai.workflows.run import predict
 
 if TYPE_CHECKING:
     from samonai.sam.network import SamNetwork

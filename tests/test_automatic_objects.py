@@ -11,13 +11,13 @@ from document_factory import save_picture
 from scipy import ndimage
 from tiny_rasters import write_raster
 
-from samonai import api
+import samonai as api
+from samonai.core.errors import InputError
 from samonai.domains import Case, get_domain
-from samonai.errors import InputError
 from samonai.inference import ObjectFinding, SourceInferer, asked_prompts, evaluation_prompts
+from samonai.inference.automatic.instances import AUTOMATIC
 from samonai.inference.inferer import Automatic
-from samonai.inference.instances import AUTOMATIC
-from samonai.prompts import NO_POINT, Prompts
+from samonai.prompts.types import NO_POINT, Prompts
 from samonai.sam.outputs import DecodeOutput, HeadsOutput
 
 if TYPE_CHECKING:

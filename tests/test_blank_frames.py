@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from samonai.frame import BLANK_LEVELS, Frame, FrameLocation
+from samonai.core.frame import BLANK_LEVELS, Frame, FrameLocation
 from samonai.inference import SourceInferer
 
 

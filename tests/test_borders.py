@@ -13,20 +13,20 @@ from bundle_factory import write_scenes
 from tiny_rasters import write_raster
 
 import samonai
-from samonai import api
+import samonai as api
+from samonai.core.errors import InputError
+from samonai.core.frame import Frame, FrameLocation
 from samonai.domains import Case, get_domain
 from samonai.embeddings.targets import FrameTargets
-from samonai.errors import InputError
-from samonai.frame import Frame, FrameLocation
 from samonai.inference import ObjectFinding, SourceInferer
-from samonai.inference.asked import NoPrompts
-from samonai.inference.borders import components
+from samonai.inference.automatic.borders import components
+from samonai.inference.automatic.instances import InstanceFinder
 from samonai.inference.inferer import Automatic
-from samonai.inference.instances import InstanceFinder
+from samonai.inference.prompting.select import NoPrompts
 from samonai.sam.network import HeadsOutput, SamNetwork
 from samonai.training import ClassTargets, SemanticLoss, with_heads
-from samonai.training.borders import border_map
-from samonai.training.semantic import IGNORED
+from samonai.training.objectives.borders import border_map
+from samonai.training.objectives.semantic import IGNORED
 
 SIZE = (40, 60)
 # (top, left, bottom, right): two that touch, and one apart.

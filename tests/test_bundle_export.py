@@ -11,7 +11,7 @@ from monai.bundle import ckpt_export, verify_net_in_out
 from safetensors.torch import load_file, save_file
 
 from samonai import load_sam
-from samonai.errors import InputError
+from samonai.core.errors import InputError
 from samonai.sam.micro import MICRO_WEIGHTS
 from samonai.sam.network import SamNetwork
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from samonai.bundles import (
+from samonai.cli import main
+from samonai.core.errors import InputError
+from samonai.workflows.bundle_files import (
     check_settings,
     config_files,
     find_bundle,
@@ -20,8 +22,6 @@ from samonai.bundles import (
     read_config,
     run_bundle,
 )
-from samonai.cli import main
-from samonai.errors import InputError
 
 
 class Sink:
@@ -39,7 +39,7 @@ def bundle(tmp_path: Path) -> Path:
     """A bundle whose run keeps what its settings came to."""
     config = {
         "_meta_": {},
-        "imports": ["$import pathlib", "$import errno", "$import samonai.errors as errors"],
+        "imports": ["$import pathlib", "$import errno", "$import samonai.core.errors as errors"],
         "out": "$@folder + '/out.json'",
         "folder": ".",
         "text": "plain",

@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from samonai.core.errors import InputError
+from samonai.core.frame import Frame, FrameLocation
 from samonai.embeddings import EmbeddingStore, build_targets
 from samonai.embeddings.target_store import SourceTargets, save_targets
-from samonai.errors import InputError
-from samonai.frame import Frame, FrameLocation
-from samonai.inference import Propagation, trained
-from samonai.sampling import PromptSampler
-from samonai.training.carried import REACH, carried_objects, neighbours
-from samonai.training.data import FrameDataset
-from samonai.training.stored import StoredCase
+from samonai.inference import Propagation
+from samonai.inference import checkpoint_context as trained
+from samonai.prompts.sampling import PromptSampler
+from samonai.training.data.frames import FrameDataset
+from samonai.training.data.propagated import REACH, carried_objects, neighbours
+from samonai.training.data.stored import StoredCase
 
 SHAPE = (64, 64)  # one pixel of the frame is four by four of the low-res frame
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from samonai.errors import InputError
+from samonai.core.errors import InputError
 from samonai.sam import download
 from samonai.sam.checkpoints import (
     CHECKPOINTS,

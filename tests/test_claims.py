@@ -8,11 +8,11 @@ from dicom_factory import CANARY, stored_values, write_series
 from dicom_outputs import completed
 from tiny_scans import affine, ball, save
 
+from samonai.core.errors import InputError
+from samonai.core.pseudonyms import pseudonym
 from samonai.domains.base import Case
-from samonai.errors import InputError
-from samonai.inference.claims import CLAIMS_FILE, Claims
-from samonai.pseudonyms import pseudonym
-from samonai.run import predict
+from samonai.inference.provenance import CLAIMS_FILE, Claims
+from samonai.workflows.run import predict
 
 
 def boxes(folder: Path) -> Path:

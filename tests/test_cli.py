@@ -10,11 +10,11 @@ import pytest
 
 import samonai
 from samonai import cli
-from samonai.bundles import find_bundle, plain_settings, read_config
 from samonai.cli import main
 from samonai.cli.options import DOMAINS
+from samonai.core.errors import InputError
 from samonai.domains import DOMAINS as REGISTERED
-from samonai.errors import InputError
+from samonai.workflows.bundle_files import find_bundle, plain_settings, read_config
 
 VERBS = (
     *("train", "evaluate", "calibrate", "predict", "rank", "sweep", "curve"),

@@ -18,9 +18,9 @@ from dicom_factory import stored_values, write_series
 from dicom_outputs import completed
 from tiny_scans import affine, ball, save
 
-from samonai.archive import MANIFEST_FILE
 from samonai.cli import main
-from samonai.pseudonyms import pseudonym
+from samonai.core.pseudonyms import pseudonym
+from samonai.workflows.archive.archive import MANIFEST_FILE
 
 
 def told(capsys: pytest.CaptureFixture[str], *argv: object) -> tuple[int, str, str]:

@@ -10,9 +10,9 @@ import pytest
 from tiny_scans import SHAPE, affine, ball, save, write_scans
 
 from samonai.cli import main
-from samonai.domains.medical.phantom import write_phantoms
-from samonai.errors import InputError
-from samonai.files import all_or_none, output_folder
+from samonai.core.errors import InputError
+from samonai.core.files import all_or_none, output_folder
+from samonai.domains.medical.phantom.cases import write_phantoms
 
 
 @pytest.fixture

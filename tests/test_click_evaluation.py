@@ -9,12 +9,13 @@ import torch
 from tiny_scans import write_scans
 
 from samonai.cli import main
+from samonai.core.errors import InputError
 from samonai.domains.medical import MedicalDomain, Volume
-from samonai.errors import InputError
-from samonai.inference import ClickSimulation, parse_counts, prompts_from_label
-from samonai.inference.clicking import click_table
+from samonai.evaluation import ClickSimulation, parse_counts
+from samonai.evaluation.clicking import click_table
+from samonai.inference import prompts_from_label
 from samonai.inference.inferer import SourceInferer
-from samonai.prompts import Prompts
+from samonai.prompts.types import Prompts
 from samonai.sam.decoder_file import read_decoder_metadata
 from samonai.sam.outputs import DecodeOutput
 

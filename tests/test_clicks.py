@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from samonai.clicks import corrective_clicks, interior_pixel
-from samonai.coarse_masks import CERTAIN_LOGIT, coarse_logits
-from samonai.errors import InputError
+from samonai.core.errors import InputError
+from samonai.prompts.clicks import corrective_clicks, interior_pixel
+from samonai.prompts.coarse_masks import CERTAIN_LOGIT, coarse_logits
 
 
 def rectangle(top: int, left: int, bottom: int, right: int, side: int = 64) -> torch.Tensor:

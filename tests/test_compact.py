@@ -8,11 +8,11 @@ import pytest
 import torch
 from embedding_fakes import FakeNetwork, StackDomain, make_cases
 
+from samonai.core.errors import InputError
 from samonai.domains.medical import MedicalDomain
 from samonai.embeddings import Embedder, EmbeddingStore, build_targets, encode_cases
 from samonai.embeddings.compact import pack, unpack
-from samonai.errors import InputError
-from samonai.prompts import Prompts
+from samonai.prompts.types import Prompts
 from samonai.sam import load_sam
 from samonai.sam.network import SamNetwork
 

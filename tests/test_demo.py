@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from samonai.cli import main
-from samonai.demo import run_demo, structure_boxes
+from samonai.core.errors import InputError
+from samonai.core.pseudonyms import pseudonym
 from samonai.domains.medical import read_volume
-from samonai.errors import InputError
-from samonai.pseudonyms import pseudonym
+from samonai.workflows.demo import run_demo, structure_boxes
 
 
 def test_boxes_are_around_each_part_of_each_structure() -> None:
@@ -49,7 +49,7 @@ def test_the_demo_leaves_a_folder_to_look_at(
     def small(out: Path, **options: object) -> object:
         return run_demo(out, patients=5, shape=(40, 40, 3), epochs=1, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("samonai.demo.run_demo", small)
+    monkeypatch.setattr("samonai.workflows.demo.run_demo", small)
     out = tmp_path / "out"
     assert main(["demo", "--out", str(out)]) == 0
     printed, told = capsys.readouterr()

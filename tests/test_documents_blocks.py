@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
-from samonai.domains.documents.blocks import find_ink, ink_blocks
+from samonai.domains.documents.layout.blocks import find_ink, ink_blocks
 
 
 def blocks(page: np.ndarray) -> np.ndarray:

@@ -9,11 +9,11 @@ import pytest
 from document_factory import CLASSES, block_page, save_picture, text_pdf, write_coco
 from pycocotools import mask as coco_mask
 
+from samonai.core.errors import InputError
 from samonai.domains import Case
 from samonai.domains.documents import DocumentsDomain
 from samonai.domains.documents import prompts as prompts_module
-from samonai.errors import InputError
-from samonai.training.split import split_cases
+from samonai.training.data.split import split_cases
 
 SIZE = (40, 30)
 SQUARE = [5, 4, 15, 4, 15, 14, 5, 14]

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from samonai.core.errors import InputError
 from samonai.domains import Case
 from samonai.domains.documents import DocumentsDomain
-from samonai.domains.documents import pictures as pictures_module
-from samonai.errors import InputError
-from samonai.prompts import UNKNOWN_ID, FramePrompts
+from samonai.domains.documents.formats import pictures as pictures_module
+from samonai.prompts.types import UNKNOWN_ID, FramePrompts
 
 
 @given(data=st.data())

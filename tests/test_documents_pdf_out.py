@@ -13,8 +13,8 @@ from scipy import ndimage
 
 from samonai.domains.base import LabelFacts
 from samonai.domains.documents import DocumentsDomain, Page
-from samonai.domains.documents.outputs import FORMATS
-from samonai.domains.documents.prediction import PagePrediction, from_label
+from samonai.domains.documents.formats.outputs import FORMATS
+from samonai.domains.documents.layout.prediction import PagePrediction, from_label
 
 NAMES = {1: "text", 2: "figure"}
 

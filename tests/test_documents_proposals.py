@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
-from samonai.domains.documents.proposals import proposed_boxes
+from samonai.domains.documents.layout.proposals import proposed_boxes
 
 SIZE = 18
 FONT = ImageFont.load_default(SIZE)

@@ -15,18 +15,20 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from schema_rules import ALTO, PAGE, violations
 
+from samonai.core.errors import InputError
 from samonai.domains.base import LabelFacts
-from samonai.domains.documents import DocumentsDomain, Page, alto_out, page_xml_out, retrieval
-from samonai.domains.documents import query as query_module
-from samonai.domains.documents.answer import Answer, read_answer
-from samonai.domains.documents.matching import exact_matches, fuzzy_matches, regex_matches
-from samonai.domains.documents.outputs import FORMATS
-from samonai.domains.documents.prediction import PagePrediction, from_label
-from samonai.domains.documents.query import answer_all, answer_query
-from samonai.domains.documents.reading_order import reading_order
-from samonai.domains.documents.retrieval import by_terms, retriever
-from samonai.domains.documents.words import Word
-from samonai.errors import InputError
+from samonai.domains.documents import DocumentsDomain, Page
+from samonai.domains.documents.formats import alto_out, page_xml_out
+from samonai.domains.documents.formats.outputs import FORMATS
+from samonai.domains.documents.layout.prediction import PagePrediction, from_label
+from samonai.domains.documents.layout.reading_order import reading_order
+from samonai.domains.documents.text import query as query_module
+from samonai.domains.documents.text import retrieval
+from samonai.domains.documents.text.answer import Answer, read_answer
+from samonai.domains.documents.text.matching import exact_matches, fuzzy_matches, regex_matches
+from samonai.domains.documents.text.query import answer_all, answer_query
+from samonai.domains.documents.text.retrieval import by_terms, retriever
+from samonai.domains.documents.text.words import Word
 
 NAMES = dict(enumerate(CLASSES, 1))
 
@@ -391,7 +393,7 @@ def test_a_query_leaves_only_what_answers_it(
 def test_words_of_a_scan_are_read_off_it(
     generated: tuple[list[Block], PagePrediction],
 ) -> None:
-    from samonai.domains.documents.ocr import read_words
+    from samonai.domains.documents.text.ocr import read_words
 
     blocks, prediction = generated
     scan = replace(prediction.page, words=(), read_words=read_words)

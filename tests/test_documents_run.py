@@ -14,15 +14,15 @@ import torch.distributed as dist
 from bundle_factory import write_pages
 from document_factory import text_pdf
 
-from samonai import api
+import samonai as api
+from samonai.core.errors import InputError
 from samonai.domains.base import LabelMaps
-from samonai.domains.documents.answer import Answer
-from samonai.errors import InputError
+from samonai.domains.documents.text.answer import Answer
+from samonai.engine.processes import gather_rows
+from samonai.evaluation.measures import DetectionMeasure
 from samonai.inference import suitable_finding, trained_domain
-from samonai.inference.measures import DetectionMeasure
-from samonai.run import Run
-from samonai.training.average_precision import average_precision, detected_objects
-from samonai.training.processes import gather_rows
+from samonai.metrics.average_precision import average_precision, detected_objects
+from samonai.workflows.run import Run
 
 NAMES = {1: "text", 2: "table"}
 BOTH = "box_and_proposed"

@@ -18,6 +18,7 @@ import pytest
 import torch
 from embedding_fakes import FakeNetwork, StackDomain, encode_all, make_cases
 
+from samonai.core.errors import InputError
 from samonai.domains.base import Case
 from samonai.embeddings import (
     Embedder,
@@ -29,7 +30,6 @@ from samonai.embeddings import (
 )
 from samonai.embeddings.case_index import file_stamp
 from samonai.embeddings.prefetch import prefetch
-from samonai.errors import InputError
 from samonai.sam.network import SamNetwork
 
 forks = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")

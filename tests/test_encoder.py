@@ -8,10 +8,10 @@ import torch
 from segment_anything.modeling import ImageEncoderViT
 from torch import nn
 
+from samonai.core.errors import InputError
 from samonai.domains.medical import MedicalDomain
 from samonai.embeddings import build_targets
-from samonai.errors import InputError
-from samonai.prompts import Prompts
+from samonai.prompts.types import Prompts
 from samonai.sam import attention as lean
 from samonai.sam import encoder as encoding
 from samonai.sam import load_sam

@@ -15,21 +15,21 @@ from tiny_scans import SHAPE, affine, write_scans
 
 import samonai
 from samonai.cli import main
+from samonai.core.errors import InputError
+from samonai.core.files import sha256_file
 from samonai.domains import get_domain
 from samonai.domains.base import Case
-from samonai.domains.merging import label_from_scores
-from samonai.errors import InputError
-from samonai.files import sha256_file
+from samonai.domains.tiling.frames import label_from_scores
+from samonai.evaluation.calibration import grown_region
 from samonai.inference import Certainty, CertaintyWriter, SourceInferer
-from samonai.inference.calibration import grown_region
-from samonai.inference.certainty import binary_entropy, scaled_mean
 from samonai.inference.ensemble import member_names
 from samonai.inference.inferer import Automatic, FrameAnswer, FramePrompts
+from samonai.inference.uncertainty import binary_entropy, scaled_mean
+from samonai.metrics.calibration import LogitHistogram
 from samonai.report.plots import reliability_diagram
-from samonai.run import open_runs
 from samonai.sam.decoder_file import read_decoder_metadata, rewrite_metadata
 from samonai.selection import calibrate
-from samonai.training.calibration import LogitHistogram
+from samonai.workflows.run import open_runs
 
 if TYPE_CHECKING:
     from samonai.sam.network import SamNetwork
@@ -168,7 +168,7 @@ def test_predicting_with_several_runs(
     runs: list[samonai.Run], folder: Path, tmp_path: Path
 ) -> None:
     source = folder / "images" / "case_c.nii.gz"
-    written = samonai.api.predict(runs, source, BOX, tmp_path / "masks", store=folder / "store")
+    written = samonai.predict(runs, source, BOX, tmp_path / "masks", store=folder / "store")
     assert [path.name for path in written] == [
         "case_c.nii.gz",
         "case_c_confidence.json",
@@ -191,7 +191,7 @@ def test_predicting_with_several_runs(
     assert 0 < structure["agreement"] <= 1
 
     # The same run three times is that run.
-    samonai.api.predict([runs[0]] * 3, source, BOX, tmp_path / "same", uncertainty=False)
+    samonai.predict([runs[0]] * 3, source, BOX, tmp_path / "same", uncertainty=False)
     alone = runs[0].predict(source, BOX)
     same = np.asanyarray(nib.load(tmp_path / "same" / "case_c.nii.gz").dataobj)
     assert np.array_equal(same, alone)
@@ -270,7 +270,7 @@ def test_a_temperature_is_kept_with_the_decoder_and_changes_no_mask(
     assert again.metadata.calibration["temperature"] == found.temperature
     assert found.temperature != 1
     assert np.array_equal(again.predict(source, BOX), before)
-    samonai.api.predict(again, source, BOX, tmp_path / "masks", uncertainty=True)
+    samonai.predict(again, source, BOX, tmp_path / "masks", uncertainty=True)
     confidence = json.loads((tmp_path / "masks" / "case_c_confidence.json").read_text())
     assert confidence["temperatures"] == [found.temperature]
     # Fitted on raw logits, so fitting again finds the same.

@@ -12,8 +12,8 @@ from bundle_factory import AFFINE
 from samonai.domains import Case
 from samonai.domains.medical import MedicalDomain
 from samonai.inference import ObjectFinding, asked_prompts, evaluation_prompts
-from samonai.inference.familiar import Familiarity, trained_kinds
-from samonai.inference.instances import AUTOMATIC
+from samonai.inference.automatic.instances import AUTOMATIC
+from samonai.inference.prompting.compatibility import Familiarity, trained_kinds
 from samonai.sam.decoder_file import DecoderMetadata, save_decoder
 
 BOXES_ONLY = {"prompts": {"kinds": {"box": 1.0, "points": 0.0, "mask": 0.0}}, "click_rounds": 0}
@@ -61,7 +61,8 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     found = [
         record.getMessage()
         for record in caplog.records
-        if record.name == "samonai.inference.familiar" and record.levelno == logging.WARNING
+        if record.name == "samonai.inference.prompting.compatibility"
+        and record.levelno == logging.WARNING
     ]
     caplog.clear()
     return found

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from samonai.files import written_meanwhile
+from samonai.core.files import written_meanwhile
 
 
 def test_new_and_rewritten_files_are_named_and_others_are_not(tmp_path: Path) -> None:

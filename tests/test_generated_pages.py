@@ -10,9 +10,9 @@ from benchmarks import page_classes
 from benchmarks.page_blocks import CLASSES
 from benchmarks.pages import LABELS, MadePage, read_pages, write_pages
 from samonai.domains.documents import DocumentsDomain, Page
-from samonai.domains.documents.answer import AnsweredRegion, Hit
-from samonai.domains.documents.coco import encode_rle
-from samonai.domains.documents.prediction import from_label
+from samonai.domains.documents.formats.coco import encode_rle
+from samonai.domains.documents.layout.prediction import from_label
+from samonai.domains.documents.text.answer import AnsweredRegion, Hit
 
 COUNT = 6
 

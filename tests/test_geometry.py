@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from segment_anything.modeling import Sam
 from segment_anything.utils.transforms import ResizeLongestSide
 
-from samonai.geometry import FrameGeometry
+from samonai.core.geometry import FrameGeometry
 
 SIZES = [(1024, 1024), (600, 800), (800, 541), (34, 52), (1, 7), (1500, 2001), (3, 3)]
 

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from samonai.core.errors import InputError
+from samonai.core.frame import Frame, FrameLocation
 from samonai.domains import get_domain
-from samonai.errors import InputError
-from samonai.frame import Frame, FrameLocation
-from samonai.inference.grid import GridMasks
+from samonai.inference.automatic.grid import GridMasks
+from samonai.inference.automatic.instances import InstanceFinder
+from samonai.inference.automatic.masks import Instance, make_instance, paint, suppress
 from samonai.inference.inferer import SourceInferer
-from samonai.inference.instances import InstanceFinder
-from samonai.inference.masks import Instance, make_instance, paint, suppress
-from samonai.prompts import NO_POINT, Prompts
+from samonai.prompts.types import NO_POINT, Prompts
 from samonai.sam.outputs import DecodeOutput, HeadsOutput
 
 SIZE = (256, 192)

@@ -7,8 +7,8 @@ from ignite.engine import Events
 from monai.engines import IterationEvents, SupervisedTrainer
 from test_training import SIDE, squares
 
-from samonai.errors import InputError
-from samonai.prompts import NO_POINT, Prompts
+from samonai.core.errors import InputError
+from samonai.prompts.types import NO_POINT, Prompts
 from samonai.sam.outputs import DecodeOutput, choose_masks
 from samonai.training import (
     DecoderInferer,
@@ -17,7 +17,7 @@ from samonai.training import (
     interactive_update,
     prepare_batch,
 )
-from samonai.training.data import EpochBatchSampler, FrameSample, collate_frames
+from samonai.training.data.frames import EpochBatchSampler, FrameSample, collate_frames
 from samonai.training.interactive import InteractiveUpdate
 
 

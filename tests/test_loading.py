@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from segment_anything import sam_model_registry
 
-from samonai.errors import InputError
+from samonai.core.errors import InputError
 from samonai.sam import load_sam, save_sam
 from samonai.sam.loading import encoder_sha256
 from samonai.sam.micro import MICRO_WEIGHTS, build_micro

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from samonai.core.errors import InputError
 from samonai.domains.medical import MedicalDomain, Volume
-from samonai.domains.medical.boxes import VoxelBoxes, boxes_on_slices, read_boxes
-from samonai.errors import InputError
+from samonai.domains.medical.prompts.boxes import VoxelBoxes, boxes_on_slices, read_boxes
 
 SHAPE = (12, 10, 8)
 NAMES = {1: "liver", 3: "left kidney"}

@@ -18,23 +18,23 @@ from test_medical_domain import ORIENTATIONS
 from test_volume_inference import Blobs
 from tiny_scans import write_scans
 
-from samonai.archive import embed_archive, predict_archive
 from samonai.cli import main
+from samonai.core.errors import InputError
+from samonai.core.frame import Frame
+from samonai.core.pseudonyms import pseudonym
 from samonai.domains import Case, get_domain
 from samonai.domains.medical import MedicalDomain, Volume, read_volume, write_label
 from samonai.domains.medical.crop import body_part
 from samonai.domains.medical.volume import FormatFacts
 from samonai.embeddings import EmbeddingStore, encode_cases
 from samonai.embeddings.encode import embedding_signature
-from samonai.errors import InputError
-from samonai.frame import Frame
 from samonai.inference import CaseDataset, FilePrompts, VolumeInferer, prompts_from_label
-from samonai.inference.asked import NoPrompts
 from samonai.inference.cases import CaseItem
 from samonai.inference.inferer import SourceInferer
-from samonai.prompts import FramePrompts
-from samonai.pseudonyms import pseudonym
+from samonai.inference.prompting.select import NoPrompts
+from samonai.prompts.types import FramePrompts
 from samonai.sam.decoder_file import read_decoder_metadata
+from samonai.workflows.archive.archive import embed_archive, predict_archive
 
 AIR, TISSUE = -1000.0, 40.0
 

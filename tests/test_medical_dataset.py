@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from dicom_factory import write_series
 
+from samonai.core.errors import InputError
 from samonai.domains.medical import MedicalDomain
 from samonai.domains.medical.dataset import find_cases, read_class_names
-from samonai.errors import InputError
 
 
 def touch(folder: Path, *names: str) -> Path:

@@ -35,9 +35,9 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from samonai.core.errors import InputError
 from samonai.domains.medical import read_volume
 from samonai.domains.medical.volume import is_sheared
-from samonai.errors import InputError
 
 
 def refused(path: Path, *words: str, series: str | None = None, **options: Any) -> str:
@@ -405,7 +405,7 @@ def test_missing_transfer_syntax_is_refused(tmp_path: Path) -> None:
 
 
 def test_deflate_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("samonai.domains.medical.dicom_files._LARGEST_INFLATED_BYTES", 100_000)
+    monkeypatch.setattr("samonai.domains.medical.dicom.files._LARGEST_INFLATED_BYTES", 100_000)
     image = make_slice(np.zeros((400, 400), np.int16), (0, 0, 0))
     image.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     save(image, tmp_path / "bomb.dcm")

@@ -38,8 +38,8 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from samonai.core.errors import InputError
 from samonai.domains.medical import read_volume
-from samonai.errors import InputError
 
 LPS_TO_RAS = np.diag([-1.0, -1, 1, 1])
 

@@ -18,10 +18,10 @@ from dicom_outputs import (
     tool,
 )
 
+from samonai.core.errors import InputError
 from samonai.domains.medical import read_label, read_volume
+from samonai.domains.medical.formats.read_volume import read_raw
 from samonai.domains.medical.outputs import write_outputs
-from samonai.domains.medical.reader import read_raw
-from samonai.errors import InputError
 
 ORDERS = {"plain": None, "reversed": (5, 4, 3, 2, 1, 0), "shuffled": (3, 0, 5, 1, 4, 2)}
 

@@ -14,10 +14,10 @@ from dicom_factory import CANARY, write_series
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from samonai.core.errors import InputError
 from samonai.domains import DOMAINS, Case, get_domain
 from samonai.domains.medical import MedicalDomain, Volume, read_volume, write_label
 from samonai.domains.medical.volume import FormatFacts
-from samonai.errors import InputError
 
 ORIENTATIONS = [
     np.eye(3)[list(order)] * signs

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
+from samonai.core.errors import InputError
 from samonai.domains.medical import Volume, read_label, read_volume, write_label
 from samonai.domains.medical.volume import same_grid
-from samonai.errors import InputError
 
 SHAPE = (5, 4, 3)
 AFFINE = np.array([[-0.7, 0, 0, 9], [0, 0.8, 0, -4], [0, 0, 2.5, 3], [0, 0, 0, 1.0]])

@@ -5,10 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from samonai.core.errors import InputError
 from samonai.domains.medical.intensity import CT_WINDOWS, Intensity, picture, to_grey
-from samonai.domains.medical.quantiles import quantiles
-from samonai.domains.medical.volume import FormatFacts, Volume
-from samonai.errors import InputError
+from samonai.domains.medical.volume import FormatFacts, Volume, quantiles
 
 
 def make_volume(data: np.ndarray, modality: str | None = None, valid=None) -> Volume:
@@ -125,7 +124,7 @@ def test_percentiles_equal_numpys(shape, kind, order, shares, seed) -> None:
 
 
 def test_percentiles_of_more_values_than_are_counted_at_once(monkeypatch) -> None:
-    monkeypatch.setattr("samonai.domains.medical.quantiles._AT_ONCE", 7)
+    monkeypatch.setattr("samonai.domains.medical.volume._AT_ONCE", 7)
     values = np.random.default_rng(0).integers(-50, 50, (5, 4, 3)).astype(np.float32)
     np.testing.assert_allclose(quantiles(values, 10, 90), np.percentile(values, [10, 90]))
     values[-1, -1, -1] += 0.5  # found in the last part only

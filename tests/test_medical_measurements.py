@@ -13,9 +13,9 @@ from dicom_factory import CANARY, write_series
 from dicom_outputs import FACTS, completed, errors_of, make_label, make_source, tool
 
 from samonai.domains.medical import Volume, read_volume
-from samonai.domains.medical.measurements import measure
+from samonai.domains.medical.objects.measurements import measure
+from samonai.domains.medical.objects.segments import segment_of
 from samonai.domains.medical.outputs import write_outputs
-from samonai.domains.medical.segments import segment_of
 from samonai.domains.medical.volume import FormatFacts
 
 

@@ -9,9 +9,9 @@ import pytest
 from tiny_scans import write_scans
 
 from samonai.cli import main
+from samonai.core.errors import InputError
 from samonai.domains.medical import MedicalDomain, Volume
-from samonai.domains.medical.points import holds_points
-from samonai.errors import InputError
+from samonai.domains.medical.prompts.points import holds_points
 
 SHAPE = (12, 10, 8)
 NAMES = {1: "liver", 3: "left kidney"}

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from samonai.domains.medical import quantiles as module
-from samonai.domains.medical.quantiles import quantiles
+from samonai.domains.medical import volume as module
+from samonai.domains.medical.volume import quantiles
 
 PAIRS = st.tuples(st.floats(0, 100), st.floats(0, 100)).map(sorted)
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
+from samonai.core.errors import InputError
 from samonai.domains.medical import MedicalDomain, Volume, read_label, read_volume
-from samonai.errors import InputError
 
 
 @pytest.fixture

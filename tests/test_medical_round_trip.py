@@ -14,11 +14,11 @@ from scipy.spatial.transform import Rotation
 
 from samonai.domains.base import LabelFacts
 from samonai.domains.medical import Volume, read_label, read_volume
+from samonai.domains.medical.formats.read_volume import read_raw
+from samonai.domains.medical.formats.write_label import write_label
 from samonai.domains.medical.outputs import write_outputs
-from samonai.domains.medical.phantom_dicom import write_series
-from samonai.domains.medical.reader import read_raw
+from samonai.domains.medical.phantom.dicom import write_series
 from samonai.domains.medical.volume import same_grid
-from samonai.domains.medical.writer import write_label
 
 PAIRS = [
     (read, written)

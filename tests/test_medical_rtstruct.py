@@ -24,7 +24,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import ndimage
 
 from samonai.domains.medical import Volume, read_volume
-from samonai.domains.medical.itk import LPS_TO_RAS
+from samonai.domains.medical.formats.itk import LPS_TO_RAS
 from samonai.domains.medical.outputs import write_outputs
 from samonai.domains.outlines import outlines
 

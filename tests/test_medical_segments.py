@@ -7,9 +7,8 @@ import SimpleITK as sitk  # noqa: N813
 from dicom_outputs import FACTS, make_label
 
 from samonai.domains.medical import Volume
-from samonai.domains.medical.outputs import write_outputs
-from samonai.domains.medical.reader import source_name
-from samonai.domains.medical.segments import (
+from samonai.domains.medical.formats.read_volume import source_name
+from samonai.domains.medical.objects.segments import (
     GENERIC,
     _table,
     numbered_colour,
@@ -17,6 +16,7 @@ from samonai.domains.medical.segments import (
     segment_of,
     segments_of,
 )
+from samonai.domains.medical.outputs import write_outputs
 
 
 def test_every_code_of_the_table_is_dicoms_own() -> None:

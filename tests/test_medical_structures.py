@@ -15,12 +15,12 @@ from label_factory import square, write_rtstruct, write_seg
 from matplotlib.path import Path as Polygon
 from pydicom.dataset import Dataset
 
+from samonai.core.errors import InputError
 from samonai.domains.base import Case
 from samonai.domains.medical import MedicalDomain, Volume, read_label, read_volume
 from samonai.domains.medical.outputs import write_outputs
-from samonai.domains.rasterise import fill_polygons
-from samonai.errors import InputError
-from samonai.inference.trained import trained_domain
+from samonai.domains.outlines import fill_polygons
+from samonai.inference.checkpoint_context import trained_domain
 
 SHAPE = (12, 10, 6)
 # A square from 0.5 to 8.5 with a square hole from 2.5 to 6.5, in one line.
@@ -152,7 +152,9 @@ def test_trained_classes_give_structures_their_values(
         domain, domain_settings = "medical", MedicalDomain().settings()
         classes: ClassVar[dict[str, str]] = {"5": "spleen", "2": "liver"}
 
-    monkeypatch.setattr("samonai.inference.trained.read_decoder_metadata", lambda _: Metadata)
+    monkeypatch.setattr(
+        "samonai.inference.checkpoint_context.read_decoder_metadata", lambda _: Metadata
+    )
     domain = trained_domain("decoder.safetensors")
     assert domain.class_names(*folders) == {2: "liver", 5: "spleen"}
     coarse = domain.with_label(domain.read(Case("a", folders[0] / "a.nii.gz")), folders[1] / "a")

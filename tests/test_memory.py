@@ -7,14 +7,14 @@ import sys
 
 import pytest
 
-from samonai.memory import SWITCH, keep_freed_memory
+from samonai.core.memory import SWITCH, keep_freed_memory
 
 GLIBC = platform.libc_ver()[0] == "glibc"
 # Page faults of a hundred tensors of 64 MiB, after the first: of all of them, or of the few that
 # the heap grows for.
 SCRIPT = """
 import resource, sys, torch
-from samonai.memory import keep_freed_memory
+from samonai.core.memory import keep_freed_memory
 kept = keep_freed_memory() if sys.argv[1] == "keep" else None
 torch.ones(1 << 24)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -10,9 +10,9 @@ import pytest
 from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
 from scipy.ndimage import binary_erosion
 
-from samonai.training import metrics
-from samonai.training.metrics import METRICS, case_rows, mask_metrics
-from samonai.training.summary import join_methods, metrics_document, summarise, write_metrics
+from samonai.metrics import volumes as metrics
+from samonai.metrics.summary import join_methods, metrics_document, summarise, write_metrics
+from samonai.metrics.volumes import METRICS, case_rows, mask_metrics
 
 SPACING = (0.5, 1.5, 4.0)
 CLASSES = {1: "liver", 2: "spleen"}

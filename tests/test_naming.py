@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
+import samonai as api
 from benchmarks.pages import LABELS, write_pages
-from samonai import api
+from samonai.core.errors import InputError
+from samonai.core.frame import Frame, FrameLocation
 from samonai.embeddings.targets import build_targets
-from samonai.errors import InputError
-from samonai.frame import Frame, FrameLocation
-from samonai.run import Run
-from samonai.sam.naming import ObjectNames, object_features
 from samonai.sam.network import SamNetwork
-from samonai.training.naming import fit_names, learned_examples
+from samonai.sam.object_classifier import ObjectNames, object_features
+from samonai.training.classifier import fit_names, learned_examples
+from samonai.workflows.run import Run
 
 
 def test_features_say_how_the_embedding_is_spread_under_a_mask() -> None:

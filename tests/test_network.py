@@ -5,8 +5,8 @@ import pytest
 import torch
 from segment_anything.modeling import Sam
 
-from samonai.errors import InputError
-from samonai.prompts import NO_POINT, Prompts, concatenate_prompts
+from samonai.core.errors import InputError
+from samonai.prompts.types import NO_POINT, Prompts, concatenate_prompts
 from samonai.sam import network as network_module
 from samonai.sam.decoder import prompts_at_once
 from samonai.sam.network import SamNetwork

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from samonai.domains.base import LabelMaps
-from samonai.training.object_metrics import (
+from samonai.metrics.objects import (
     METRICS,
     boundary_f1,
     match_objects,
     object_rows,
     pooled_instances,
 )
-from samonai.training.summary import join_methods, metrics_document
+from samonai.metrics.summary import join_methods, metrics_document
 
 CLASSES = {1: "roof"}
 

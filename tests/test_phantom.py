@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 from scipy.ndimage import label as components
 
-from samonai.domains.medical.phantom import (
+from samonai.domains.medical.phantom.cases import (
     PHANTOM_CLASSES,
     Phantoms,
     make_phantom,

@@ -14,7 +14,7 @@ from segment_anything.modeling import (
     TwoWayTransformer,
 )
 
-from samonai.errors import InputError
+from samonai.core.errors import InputError
 from samonai.sam import Predictor
 from samonai.sam.loading import encoder_sha256
 from samonai.sam.micro import build_micro

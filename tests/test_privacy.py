@@ -16,8 +16,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
 import samonai
-from samonai import api
-from samonai.pseudonyms import pseudonym
+import samonai as api
+from samonai.core.pseudonyms import pseudonym
 
 if TYPE_CHECKING:
     from samonai.sam.network import SamNetwork

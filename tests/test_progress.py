@@ -6,7 +6,7 @@ import pytest
 from ignite.engine import Engine, Events
 from rich.console import Console
 
-from samonai.errors import InputError
+from samonai.core.errors import InputError
 from samonai.inference.handlers import CaseProgress
 from samonai.training.handlers import TrainingProgress
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from samonai.errors import InputError
-from samonai.frame import Frame, FrameLocation
-from samonai.inference.interpolate import interpolate_boxes
-from samonai.inference.propagate import FrameTracks, Propagation, Propagator, seeds_of
-from samonai.prompts import FramePrompts, Prompts
+from samonai.core.errors import InputError
+from samonai.core.frame import Frame, FrameLocation
+from samonai.inference.prompting.interpolate import interpolate_boxes
+from samonai.inference.volumes.propagate import FrameTracks, Propagation, Propagator, seeds_of
+from samonai.prompts.types import FramePrompts, Prompts
 from samonai.sam.network import DecodeOutput
 
 SIDE, COUNT = 64, 24

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from dicom_outputs import make_source
 
-from samonai import pseudonyms
+from samonai.core import pseudonyms
+from samonai.core.errors import InputError
+from samonai.core.pseudonyms import known_as, pseudonym, salt_file, stands_for, write_case_map
 from samonai.domains.medical import MedicalDomain
-from samonai.errors import InputError
 from samonai.inference import FilePrompts, input_cases
-from samonai.pseudonyms import known_as, pseudonym, salt_file, stands_for, write_case_map
-from samonai.training.split import split_cases
+from samonai.training.data.split import split_cases
 
 
 @pytest.fixture

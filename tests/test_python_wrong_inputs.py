@@ -10,13 +10,13 @@ import pytest
 from tiny_scans import write_scans
 
 import samonai
-from samonai import api
-from samonai.bundles import TRAIN, check_settings, config_files, read_config
+import samonai as api
+from samonai.core.errors import InputError
 from samonai.domains import get_domain
-from samonai.errors import InputError
 from samonai.inference import LabelWriter
-from samonai.overrides import boxes_file
 from samonai.selection import repeat_seeds, sweep
+from samonai.workflows.bundle_files import TRAIN, check_settings, config_files, read_config
+from samonai.workflows.inputs import boxes_file
 
 BOX = [4, 3, 0, 20, 17, 2]
 

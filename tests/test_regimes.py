@@ -16,8 +16,14 @@ from benchmarks.regimes import (
     round_table,
     write_tables,
 )
-from samonai.bundles import TRAIN, check_settings, config_files, plain_settings, read_config
 from samonai.cli.options import HAVE_OPTIONS
+from samonai.workflows.bundle_files import (
+    TRAIN,
+    check_settings,
+    config_files,
+    plain_settings,
+    read_config,
+)
 
 CONFIG = read_config(config_files("medical", TRAIN))
 

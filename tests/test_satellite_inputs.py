@@ -13,13 +13,13 @@ import shapely
 from affine import Affine
 from tiny_rasters import PLACE, UTM, picture, write_features, write_raster
 
+from samonai.core.errors import InputError
 from samonai.domains import Case, get_domain
 from samonai.domains.satellite import SatelliteDomain
 from samonai.domains.satellite.access import check_path
 from samonai.domains.satellite.tiles import blocks
 from samonai.domains.satellite.writer import write_raster as write_raster_of
-from samonai.domains.tiles import Window
-from samonai.errors import InputError
+from samonai.domains.tiling.tiles import Window
 
 pytestmark = pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
 

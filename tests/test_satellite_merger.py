@@ -10,11 +10,11 @@ from scipy import ndimage
 from tiny_rasters import picture, write_raster
 
 from samonai.domains import Case
-from samonai.domains.layers import ClassLayers
 from samonai.domains.satellite import Raster, SatelliteDomain
 from samonai.domains.satellite.prediction import RasterPrediction
-from samonai.domains.tiles import TileGrid, Window
-from samonai.prompts import UNKNOWN_ID, FramePrompts
+from samonai.domains.tiling.classes import ClassLayers
+from samonai.domains.tiling.tiles import TileGrid, Window
+from samonai.prompts.types import UNKNOWN_ID, FramePrompts
 
 
 @pytest.fixture

@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_rasters import PLACE, picture, write_features, write_raster
 
-from samonai import api
+import samonai as api
+from samonai.core.errors import InputError
 from samonai.domains import Case
 from samonai.domains.satellite import SatelliteDomain
 from samonai.domains.satellite.placing import place
-from samonai.domains.tiles import TileGrid, Window
-from samonai.errors import InputError
+from samonai.domains.tiling.tiles import TileGrid, Window
 from samonai.inference import CaseDataset, FilePrompts, prompts_from_label
 from samonai.inference.cases import CaseItem
-from samonai.prompts import FramePrompts
+from samonai.prompts.types import FramePrompts
 
 SIZE, TILE = (300, 420), (64, 64)
 CLEAR = 8

@@ -14,14 +14,14 @@ import torch
 from bundle_factory import write_scenes
 from tiny_rasters import PLACE, UTM, picture, write_features, write_raster
 
-from samonai import api
+import samonai as api
+from samonai.core.errors import InputError
 from samonai.domains import Case
 from samonai.domains.satellite import SatelliteDomain
 from samonai.domains.satellite.polygons import PolygonOptions
 from samonai.domains.satellite.regularise import right_angled
 from samonai.domains.satellite.writer import write_formats
-from samonai.errors import InputError
-from samonai.prompts import FramePrompts
+from samonai.prompts.types import FramePrompts
 
 if TYPE_CHECKING:
     from samonai.sam.network import SamNetwork

@@ -9,10 +9,10 @@ import pytest
 from affine import Affine
 from tiny_rasters import PLACE, UTM, picture, write_raster
 
+from samonai.core.errors import InputError
+from samonai.core.geometry import LONG_SIDE
 from samonai.domains import Case, get_domain
 from samonai.domains.satellite import SatelliteDomain
-from samonai.errors import InputError
-from samonai.geometry import LONG_SIDE
 
 # Files of a place that is nowhere are written without a georeference on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore:Dataset has no geotransform")

@@ -12,13 +12,13 @@ from safetensors.numpy import load_file
 from tiny_scans import write_scans
 
 from samonai.cli import main
+from samonai.core.errors import InputError
 from samonai.domains import get_domain
-from samonai.errors import InputError
+from samonai.metrics.volumes import mask_metrics
 from samonai.report.curves import curve_table, verdict
 from samonai.selection import curve
 from samonai.selection.curve import growing_shares
-from samonai.training.metrics import mask_metrics
-from samonai.training.unet_baseline import UNetSettings, train_unet
+from samonai.selection.unet_baseline import UNetSettings, train_unet
 
 if TYPE_CHECKING:
     from samonai.sam.network import SamNetwork

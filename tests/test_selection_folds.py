@@ -9,13 +9,13 @@ from tiny_scans import write_scans
 
 import samonai
 from samonai.cli import main
+from samonai.core.errors import InputError
 from samonai.embeddings import EmbeddingStore
 from samonai.embeddings.counting import counting_frames
-from samonai.errors import InputError
-from samonai.run import open_runs
 from samonai.selection import repeat_seeds
 from samonai.selection.members import spread
-from samonai.training.folds import fold_splits, grouped_split, read_groups
+from samonai.training.data.folds import fold_splits, grouped_split, read_groups
+from samonai.workflows.run import open_runs
 
 if TYPE_CHECKING:
     from samonai.sam.network import SamNetwork

@@ -11,7 +11,7 @@ from tiny_scans import SHAPE, affine, save, write_scans
 
 import samonai
 from samonai.cli import main
-from samonai.errors import InputError
+from samonai.core.errors import InputError
 from samonai.selection import rank
 from samonai.selection.rank import SCORES, _ranked
 

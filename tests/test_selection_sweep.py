@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tiny_scans import write_scans
 
-from samonai.errors import InputError
+from samonai.core.errors import InputError
 from samonai.selection import sweep
 from samonai.selection.job import Job
 from samonai.selection.sweep import RANGES

@@ -7,12 +7,12 @@ from ignite.engine import Engine
 from monai.handlers import CheckpointLoader, CheckpointSaver
 from segment_anything.modeling.mask_decoder import MaskDecoder
 
-from samonai.domains.merging import FrameMerger
-from samonai.errors import InputError
-from samonai.frame import Frame, FrameLocation
-from samonai.geometry import FrameGeometry
+from samonai.core.errors import InputError
+from samonai.core.frame import Frame, FrameLocation
+from samonai.core.geometry import FrameGeometry
+from samonai.domains.tiling.frames import FrameMerger
 from samonai.inference.inferer import SourceInferer
-from samonai.prompts import Prompts
+from samonai.prompts.types import Prompts
 from samonai.sam.network import HeadsOutput, SamNetwork
 from samonai.sam.semantic import MAX_CLASSES
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import zarr
 
+from samonai.core.errors import InputError
 from samonai.embeddings import EmbeddingStore, MissingEmbeddingError, SourceEmbeddings
-from samonai.errors import InputError
 
 SIGNATURE = {"encoder_sha256": "ab" * 32, "precision": "fp32", "domain_settings": {"axis": 2}}
 SHAPE = (3, 4, 5)

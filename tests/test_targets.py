@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import zarr
 
+from samonai.core.errors import InputError
+from samonai.core.frame import Frame, FrameLocation
+from samonai.core.geometry import FrameGeometry
 from samonai.embeddings import EmbeddingStore, FrameTargets, build_targets, load_targets
 from samonai.embeddings.target_store import save_targets, targets_key
 from samonai.embeddings.targets import COMPONENT_POLICIES, object_map
-from samonai.errors import InputError
-from samonai.frame import Frame, FrameLocation
-from samonai.geometry import FrameGeometry
 
 
 def frame_of(label: np.ndarray, valid: np.ndarray | None = None) -> Frame:

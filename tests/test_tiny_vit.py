@@ -11,8 +11,8 @@ from bundle_factory import write_scans
 from torch.nn import functional
 
 import samonai
+from samonai.core.errors import InputError
 from samonai.embeddings import EmbeddingStore
-from samonai.errors import InputError
 from samonai.sam.checkpoints import CHECKPOINTS
 from samonai.sam.encoder import encode_images
 from samonai.sam.loading import architecture_builder, encoder_sha256
@@ -307,7 +307,7 @@ def test_a_run_trains_reuses_its_store_predicts_and_exports(official, tmp_path):
     )  # fmt: skip
     assert run.metadata.model == "vit_t"
     assert run.metadata.encoder_sha256 == samonai.load_sam("vit_t", official).encoder_sha256
-    report = samonai.api.embed(
+    report = samonai.embed(
         "vit_t", images, labels, store=tmp_path / "store", checkpoint=official, device="cpu",
         min_area=4,
     )  # fmt: skip

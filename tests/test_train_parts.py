@@ -19,8 +19,8 @@ from segment_anything.modeling import (
 from tiny_scans import CASES, write_scans
 
 from samonai.cli import main
-from samonai.errors import InputError
-from samonai.prompts import Prompts
+from samonai.core.errors import InputError
+from samonai.prompts.types import Prompts
 from samonai.sam import load_sam
 from samonai.sam.decoder_file import DecoderMetadata, load_decoder, save_decoder
 from samonai.sam.encoder import encode_images
@@ -29,8 +29,8 @@ from samonai.sam.network import SamNetwork
 from samonai.sam.normalisation import SAM_NORMALISATION
 from samonai.sam.tuning import TrainParts
 from samonai.training import DecoderInferer, MaskLoss, interactive_update, prepare_batch
-from samonai.training.data import FrameSample, collate_frames
-from samonai.training.frame_images import ImageCache
+from samonai.training.data.frame_images import ImageCache
+from samonai.training.data.frames import FrameSample, collate_frames
 from samonai.training.parameters import parameter_counts, parameter_table, trainable_parameters
 
 PARTS = (

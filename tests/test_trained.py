@@ -9,10 +9,11 @@ from bundle_factory import write_scans
 from dicom_factory import write_series
 from dicom_outputs import completed, make_label
 
+from samonai.core.errors import InputError
+from samonai.core.pseudonyms import pseudonym
 from samonai.domains.base import Case
 from samonai.domains.medical import MedicalDomain, Volume, read_volume, write_label
 from samonai.domains.medical.outputs import write_outputs
-from samonai.errors import InputError
 from samonai.inference import (
     FilePrompts,
     evaluation_cases,
@@ -23,7 +24,6 @@ from samonai.inference import (
     trained_domain,
     trained_network,
 )
-from samonai.pseudonyms import pseudonym
 from samonai.sam.decoder_file import DecoderMetadata, save_decoder
 from samonai.sam.network import SamNetwork
 
@@ -95,7 +95,7 @@ def test_the_network_is_the_decoders(decoder, tiny_network, monkeypatch) -> None
         asked.append(name)
         return tiny_network
 
-    monkeypatch.setattr("samonai.inference.trained.load_sam", load)
+    monkeypatch.setattr("samonai.inference.checkpoint_context.load_sam", load)
     network = trained_network(decoder)
     assert asked == ["micro"]
     assert network.normalisation.name == "own"

@@ -13,11 +13,11 @@ from monai.optimizers import WarmupCosineSchedule
 from tiny_scans import CASES, write_scans
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from samonai.core.errors import InputError
 from samonai.domains import get_domain
-from samonai.errors import InputError
-from samonai.prompts import Prompts
+from samonai.prompts.sampling import PromptSampler
+from samonai.prompts.types import Prompts
 from samonai.sam.network import DecodeOutput
-from samonai.sampling import PromptSampler
 from samonai.training import (
     CaseDice,
     DecoderInferer,
@@ -31,8 +31,8 @@ from samonai.training import (
     prepare_batch,
     prepare_training,
 )
-from samonai.training.data import EpochBatchSampler, FrameSample, collate_frames
-from samonai.training.losses import RECIPES, binary_iou
+from samonai.training.data.frames import EpochBatchSampler, FrameSample, collate_frames
+from samonai.training.objectives.losses import RECIPES, binary_iou
 
 SIDE = 256
 

@@ -10,9 +10,9 @@ from dicom_factory import write_series
 from monai.data import DataLoader, Dataset, MetaTensor
 from monai.transforms import Compose, Invertd, RandFlipd, SaveImaged
 
+from samonai.core.errors import InputError
 from samonai.domains.medical import MedicalDomain, read_volume
 from samonai.domains.medical.domain import Case
-from samonai.errors import InputError
 from samonai.transforms.medical import CutFramesd, LoadVolumed, WindowIntensityd
 
 AFFINE = np.array([[-0.7, 0, 0, 9], [0, 0.8, 0, -4], [0, 0, 2.5, 3], [0, 0, 0, 1.0]])

@@ -8,15 +8,16 @@ import pytest
 import torch
 from tiny_scans import affine, ball, save
 
+from samonai.core.errors import InputError
+from samonai.core.frame import Frame, FrameLocation
 from samonai.domains.base import Case
 from samonai.domains.medical import MedicalDomain
 from samonai.embeddings import EmbeddingStore
-from samonai.errors import InputError
-from samonai.frame import Frame, FrameLocation
-from samonai.inference import ClickSimulation, ObjectFinding, SourceInferer, VolumeInferer
+from samonai.evaluation import ClickSimulation
+from samonai.inference import ObjectFinding, SourceInferer, VolumeInferer
 from samonai.inference.inferer import Automatic
-from samonai.inference.turns import Turn, turns_of
-from samonai.prompts import FramePrompts
+from samonai.inference.tta import Turn, turns_of
+from samonai.prompts.types import FramePrompts
 
 SIZE = (7, 11)
 ALL = turns_of(8)

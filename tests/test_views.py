@@ -10,6 +10,8 @@ from embedding_fakes import FakeNetwork, StackDomain, make_cases
 from tiny_scans import write_scans
 
 import samonai
+from samonai.core.errors import InputError
+from samonai.core.frame import Frame, FrameLocation
 from samonai.embeddings import (
     Augmentation,
     EmbeddingStore,
@@ -20,12 +22,10 @@ from samonai.embeddings import (
     summed,
     view_of,
 )
-from samonai.errors import InputError
-from samonai.frame import Frame, FrameLocation
+from samonai.prompts.sampling import PromptSampler
 from samonai.sam.network import SamNetwork
-from samonai.sampling import PromptSampler
 from samonai.training import frame_loader, prepare_training
-from samonai.training.mixing import EmbeddingMix, mix_with_next
+from samonai.training.data.mixing import EmbeddingMix, mix_with_next
 
 OBJECT, BACKGROUND = 200, 50
 STILL = Augmentation(flip=0, rotation=0, scale=0, intensity=0, noise=0)
@@ -254,7 +254,7 @@ def test_a_run_with_views_and_mixing_keeps_its_settings(tiny_network, tmp_path):
     assert training["views"] == 2
     assert training["augmentation"]["rotation"] == 5.0
     assert training["embedding_mix"] == 0.5
-    report = samonai.api.embed(
+    report = samonai.embed(
         tiny_network, images, labels, store=tmp_path / "store", views=2, view_rotation=5.0
     )
     frames = report.reused + report.encoded

@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 import torch
 
+from samonai.core.errors import InputError
+from samonai.core.frame import Frame
 from samonai.domains.medical import MedicalDomain, Volume
-from samonai.errors import InputError
-from samonai.frame import Frame
-from samonai.inference import Certainty, VolumeInferer, cleaning, planes, prompts_from_label
-from samonai.inference.inferer import FrameAnswer, SourceInferer, box_scores
-from samonai.inference.planes import across
-from samonai.inference.volume import cleaned
-from samonai.prompts import FramePrompts, Prompts
+from samonai.evaluation.baselines import box_scores
+from samonai.inference import Certainty, VolumeInferer, cleaning, prompts_from_label
+from samonai.inference.inferer import FrameAnswer, SourceInferer
+from samonai.inference.volumes import planes
+from samonai.inference.volumes.inferer import cleaned
+from samonai.inference.volumes.planes import across
+from samonai.prompts.types import FramePrompts, Prompts
 from samonai.sam.network import DecodeOutput
 
 SHAPE = (12, 10, 6)
@@ -330,7 +332,7 @@ def test_memory_of_tracks_is_small(volume: Volume, network) -> None:
 
 
 def test_the_bundles_know_the_settings() -> None:
-    from samonai.bundles import (
+    from samonai.workflows.bundle_files import (
         EVALUATE,
         INFERENCE,
         TRAIN,

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from samonai.errors import InputError
+from samonai.core.errors import InputError
 from samonai.sam import load_sam
 from samonai.sam.loading import architecture_builder, choose_device
 from samonai.sam.micro import build_micro

@@ -16,7 +16,6 @@ from typing import Annotated, Any
 
 import typer
 
-from samonai import __version__
 from samonai.cli import (
     bundle,
     calibrate,
@@ -31,7 +30,8 @@ from samonai.cli import (
     sweep,
     train,
 )
-from samonai.errors import InputError
+from samonai.core.errors import InputError
+from samonai.version import __version__
 
 app = typer.Typer(
     name="samonai",

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from samonai.bundles import (
+from samonai.workflows.bundle_files import (
     EVALUATE,
     INFERENCE,
     TRAIN,

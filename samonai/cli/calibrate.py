@@ -39,8 +39,8 @@ def calibrate(
 
     Probabilities, uncertainty maps and the ECE use it from then on; masks stay as they are.
     """
-    from samonai.run import open_runs
     from samonai.selection import calibrate as fit
+    from samonai.workflows.run import open_runs
 
     for opened in open_runs(run, checkpoint=checkpoint, device=device, domain=domain):
         found = fit(

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from samonai.cli import options
-from samonai.errors import InputError
+from samonai.core.errors import InputError
 
 app = typer.Typer(
     no_args_is_help=True, help="List, fetch and verify models; write fine-tuned ones for others."
@@ -71,9 +71,9 @@ def export(
     checkpoint: options.Checkpoint = None,
 ) -> None:
     """Write a fine-tuned model, encoder included, for the tools that take SAM."""
-    from samonai import api
     from samonai.sam import save_sam
+    from samonai.workflows import run as workflow
 
     if format != "sam":
         raise InputError(f"--format {format} is not known; use sam")
-    typer.echo(save_sam(api.Run(run, checkpoint=checkpoint, device="cpu").network, out))
+    typer.echo(save_sam(workflow.Run(run, checkpoint=checkpoint, device="cpu").network, out))

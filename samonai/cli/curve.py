@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from samonai.cli import options
-from samonai.errors import InputError
+from samonai.core.errors import InputError
 
 EXAMPLE = (
     "Example: samonai curve medical --images imagesTr --labels labelsTr --out runs/curve "
@@ -49,8 +49,8 @@ def curve(
     from rich.console import Console
 
     from samonai import selection
-    from samonai.bundles import TRAIN, config_files, read_config
     from samonai.report.curves import curve_table, verdict
+    from samonai.workflows.bundle_files import TRAIN, config_files, read_config
 
     if split is not None and val_fraction is not None:
         raise InputError("give --split or --val-fraction, not both")

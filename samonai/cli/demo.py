@@ -21,8 +21,8 @@ def demo(
     """
     from rich.console import Console
 
-    from samonai.demo import run_demo
     from samonai.report.tables import metrics_table
+    from samonai.workflows.demo import run_demo
 
     result = run_demo(out, seed=seed, say=lambda line: typer.echo(line, err=True))
     Console().print(metrics_table(result.metrics, "Patients that it was not trained on"))

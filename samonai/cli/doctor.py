@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer
 
-from samonai import __version__
+from samonai.version import __version__
 
 EXAMPLE = "Paste what it prints into an issue: it names no file of yours but the cache folder."
 

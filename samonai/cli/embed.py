@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from samonai.cli import options
-from samonai.errors import InputError
+from samonai.core.errors import InputError
 
 EXAMPLE = (
     "Example: samonai embed medical --images imagesTr --labels labelsTr --store embeddings "
@@ -49,9 +49,9 @@ def embed(
     another machine. What is there already is skipped. With labels only the frames that have
     objects are encoded, and for the semantic head those without too; without labels all.
     """
-    from samonai import api
-    from samonai.archive import embed_archive
-    from samonai.bundles import TRAIN, config_files, read_config
+    from samonai.workflows import train as workflow
+    from samonai.workflows.archive.archive import embed_archive
+    from samonai.workflows.bundle_files import TRAIN, config_files, read_config
 
     config = read_config(config_files(domain, TRAIN))
     settings = options.given_settings(
@@ -77,5 +77,5 @@ def embed(
             raise InputError("--archive needs --out for the manifest, and takes no --labels")
         state = embed_archive(model, images, out, **going, **asked)
         raise typer.Exit(options.tell(state, out, dry_run))
-    report = api.embed(model, images, labels, **asked)
+    report = workflow.embed(model, images, labels, **asked)
     typer.echo(f"{store}: {report.encoded} frames encoded, {report.reused} there already")

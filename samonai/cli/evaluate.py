@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from samonai.cli import options
-from samonai.errors import InputError
+from samonai.core.errors import InputError
 
 EXAMPLE = (
     "Example: samonai evaluate medical --run runs/spleen --images imagesTs --labels labelsTs "
@@ -68,10 +68,10 @@ def evaluate(
     """
     from rich.console import Console
 
-    from samonai import api
-    from samonai.bundles import EVALUATE, TRAIN, config_files, read_config
     from samonai.report.tables import clicks_table, ensemble_lines, metrics_table
-    from samonai.run import open_runs
+    from samonai.workflows import run as workflow
+    from samonai.workflows.bundle_files import EVALUATE, TRAIN, config_files, read_config
+    from samonai.workflows.run import open_runs
 
     if split is not None and cases:
         raise InputError("give --split or --cases, not both")
@@ -80,7 +80,7 @@ def evaluate(
         config, set_, allow_gaps=allow_gaps, case_map=case_map, precision=precision
     )
     settings |= options.plane_settings(config, planes)
-    metrics = api.evaluate(
+    metrics = workflow.evaluate(
         open_runs(run, checkpoint=checkpoint, device=device, domain=domain),
         images,
         labels,

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from samonai.errors import InputError
+from samonai.core.errors import InputError
 
 if TYPE_CHECKING:
-    from samonai.archive import ArchiveReport
+    from samonai.workflows.archive.archive import ArchiveReport
 
 DOMAINS = ("documents", "medical", "satellite")
 
@@ -175,7 +175,7 @@ def given_settings(
         case_map: Likewise.
         **others: Settings whose options were given, unless they are None.
     """
-    from samonai.bundles import parse_settings
+    from samonai.workflows.bundle_files import parse_settings
 
     settings = parse_settings(set_ or [], config, HAVE_OPTIONS)
     settings |= _dicom_settings(config, allow_gaps, case_map)

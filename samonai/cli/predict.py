@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from samonai.cli import options
-from samonai.errors import InputError
+from samonai.core.errors import InputError
 
 EXAMPLE = (
     "Example: samonai predict medical --run runs/spleen --input scan.nii.gz --boxes boxes.json "
@@ -101,9 +101,9 @@ def predict(
 
     Without boxes the run's semantic head labels everything that it was trained on.
     """
-    from samonai import api
-    from samonai.bundles import INFERENCE, config_files, read_config
-    from samonai.run import open_runs
+    from samonai.workflows import run as workflow
+    from samonai.workflows.bundle_files import INFERENCE, config_files, read_config
+    from samonai.workflows.run import open_runs
 
     if bool(run) == (model is not None):
         raise InputError("give --run for a fine-tuned decoder, or --model for a model as it is")
@@ -133,9 +133,9 @@ def predict(
         **settings,
     }
     if archive:
-        from samonai.archive import predict_archive
+        from samonai.workflows.archive.archive import predict_archive
 
         state = predict_archive(network, source, boxes, out, **asked, **going)
         raise typer.Exit(options.tell(state, out, dry_run))
-    for path in api.predict(network, source, boxes, out, **asked):
+    for path in workflow.predict(network, source, boxes, out, **asked):
         typer.echo(path)

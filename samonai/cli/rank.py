@@ -48,8 +48,8 @@ def rank(
     from rich.console import Console
 
     from samonai.report.selection import ranking_table
-    from samonai.run import open_runs
     from samonai.selection import rank as rank_cases
+    from samonai.workflows.run import open_runs
 
     ranked = rank_cases(
         open_runs(run, checkpoint=checkpoint, device=device, domain=domain),

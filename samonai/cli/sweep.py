@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from samonai.cli import options
-from samonai.errors import InputError
+from samonai.core.errors import InputError
 
 EXAMPLE = (
     "Example: samonai sweep medical --images imagesTr --labels labelsTr --out runs/sweep "
@@ -45,8 +45,8 @@ def sweep(
     from rich.console import Console
 
     from samonai import selection
-    from samonai.bundles import TRAIN, config_files, read_config
     from samonai.report.selection import sweep_table
+    from samonai.workflows.bundle_files import TRAIN, config_files, read_config
 
     if split is not None and (val_fraction is not None or groups is not None):
         raise InputError("give --split, or --val-fraction and --groups, not both")

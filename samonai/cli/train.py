@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from samonai.cli import options
-from samonai.errors import InputError
+from samonai.core.errors import InputError
 
 if TYPE_CHECKING:
-    from samonai.run import Run
     from samonai.selection import RunSet
+    from samonai.workflows.run import Run
 
 EXAMPLE = (
     "Example: samonai train medical --images imagesTr --labels labelsTr --out runs/spleen "
@@ -70,8 +70,9 @@ def train(
     With --folds or --seeds there are several runs in the folder, all over one store; folds are
     made of the split's training cases where there is a split.
     """
-    from samonai import api, selection
-    from samonai.bundles import TRAIN, config_files, read_config
+    from samonai import selection
+    from samonai.workflows import train as workflow
+    from samonai.workflows.bundle_files import TRAIN, config_files, read_config
 
     _check_together(split, val_fraction, folds, seeds, groups)
     config = read_config(config_files(domain, TRAIN))
@@ -100,7 +101,7 @@ def train(
     if seeds is not None:
         _show(selection.repeat_seeds(*data, seeds=seeds, groups=groups, **common))
     else:
-        _tell(api.finetune(*data, **common))
+        _tell(workflow.finetune(*data, **common))
 
 
 def _check_together(

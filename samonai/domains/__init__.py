@@ -5,8 +5,8 @@ import inspect
 from importlib import import_module
 from typing import Any
 
+from samonai.core.errors import InputError
 from samonai.domains.base import Case, Domain, Source
-from samonai.errors import InputError
 
 DOMAINS = {
     "medical": "samonai.domains.medical:MedicalDomain",

@@ -8,8 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from samonai.frame import Frame
-from samonai.prompts import FramePrompts
+from samonai.core.frame import Frame
+from samonai.prompts.types import FramePrompts
 
 
 @dataclass(frozen=True)

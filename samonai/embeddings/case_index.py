@@ -8,10 +8,10 @@ from typing import Any
 
 import zarr
 
+from samonai.core.files import walk_below
 from samonai.domains.base import Case
 from samonai.embeddings.chunks import get_node, require_group
 from samonai.embeddings.store import StoreSection, canonical_json, digest
-from samonai.files import walk_below
 
 _GROUP = "cases"
 

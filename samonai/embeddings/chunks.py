@@ -14,7 +14,7 @@ from zarr.codecs import BytesCodec, Crc32cCodec
 from zarr.errors import ContainsArrayError, ContainsGroupError
 from zarr.storage import LocalStore
 
-from samonai.errors import InputError
+from samonai.core.errors import InputError
 
 _log = logging.getLogger(__name__)
 

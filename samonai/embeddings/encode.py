@@ -8,6 +8,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from samonai.core.errors import InputError
+from samonai.core.frame import Frame
+from samonai.core.memory import keep_freed_memory
 from samonai.domains.base import Case, Domain, Source
 from samonai.embeddings.plan import (
     EncodedCase,
@@ -21,9 +24,6 @@ from samonai.embeddings.prefetch import prefetch
 from samonai.embeddings.progress import EncodeProgress
 from samonai.embeddings.store import EmbeddingStore, SourceEmbeddings, StoreSection
 from samonai.embeddings.targets import DEFAULT_MIN_AREA, check_components
-from samonai.errors import InputError
-from samonai.frame import Frame
-from samonai.memory import keep_freed_memory
 from samonai.sam.encoder import resolve_precision
 from samonai.sam.network import SamNetwork
 

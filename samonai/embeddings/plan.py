@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 
+from samonai.core.errors import InputError
 from samonai.domains.base import Case, Domain, Source
 from samonai.embeddings.case_index import CaseFacts, CaseIndex, file_stamp
 from samonai.embeddings.store import StoreSection
@@ -18,7 +19,6 @@ from samonai.embeddings.target_store import (
     targets_key,
 )
 from samonai.embeddings.targets import build_targets
-from samonai.errors import InputError
 from samonai.sam.network import SamNetwork
 
 _log = logging.getLogger(__name__)

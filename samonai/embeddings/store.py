@@ -13,10 +13,10 @@ import numpy.typing as npt
 import zarr
 from zarr.errors import GroupNotFoundError
 
+from samonai.core.errors import InputError
 from samonai.embeddings import compact
 from samonai.embeddings.chunks import FrameChunks, find_array, open_chunks, require_group
 from samonai.embeddings.counting import announce
-from samonai.errors import InputError
 
 FORMAT_VERSION = 1
 DTYPE, COMPACT_DTYPE = "float16", "int8"

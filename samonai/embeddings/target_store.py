@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
+from samonai.core.errors import InputError
+from samonai.core.geometry import FrameGeometry
 from samonai.embeddings.chunks import (
     FrameChunks,
     find_array,
@@ -22,8 +24,6 @@ from samonai.embeddings.store import (
     digest,
 )
 from samonai.embeddings.targets import CONNECTIVITY, FrameTargets
-from samonai.errors import InputError
-from samonai.geometry import FrameGeometry
 
 _FORMAT_VERSION = 2
 _GROUP = "targets"

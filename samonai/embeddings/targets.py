@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from samonai.errors import InputError
-from samonai.frame import Frame
-from samonai.geometry import FrameGeometry
+from samonai.core.errors import InputError
+from samonai.core.frame import Frame
+from samonai.core.geometry import FrameGeometry
 
 CONNECTIVITY = 8
 DEFAULT_MIN_AREA = 10

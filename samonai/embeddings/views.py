@@ -18,11 +18,11 @@ import numpy.typing as npt
 import torch
 from monai import transforms
 
+from samonai.core.errors import InputError
+from samonai.core.frame import Frame
 from samonai.domains.base import Case, Domain, Source
 from samonai.embeddings.encode import EncodeReport, encode_cases
 from samonai.embeddings.store import EmbeddingStore
-from samonai.errors import InputError
-from samonai.frame import Frame
 from samonai.sam.network import SamNetwork
 
 _FORMAT_VERSION = 1

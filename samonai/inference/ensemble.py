@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from samonai.core.errors import InputError
 from samonai.domains import get_domain
-from samonai.errors import InputError
 from samonai.sam.decoder_file import DecoderMetadata, load_decoder, read_decoder_metadata
 from samonai.sam.network import SamNetwork
 

@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from monai.inferers import Inferer
 
+from samonai.core.frame import Frame
 from samonai.domains.base import Domain
-from samonai.domains.merging import label_from_scores
+from samonai.domains.tiling.frames import label_from_scores
 from samonai.embeddings.prefetch import prefetch
 from samonai.embeddings.store import EmbeddingStore
-from samonai.frame import Frame
-from samonai.inference.answers import (
+from samonai.inference.automatic.masks import asked_of
+from samonai.inference.frame_decoder import FrameDecoder
+from samonai.inference.types import (
     Automatic,
     CasePrompts,
     ClassLogits,
@@ -27,10 +29,7 @@ from samonai.inference.answers import (
     class_values,
     observed,
 )
-from samonai.inference.baselines import box_scores
-from samonai.inference.decoding import FrameDecoder
-from samonai.inference.masks import asked_of
-from samonai.prompts import FramePrompts
+from samonai.prompts.types import FramePrompts
 from samonai.sam.network import SamNetwork
 
 logger = logging.getLogger(__name__)
@@ -47,7 +46,6 @@ __all__ = [
     "FramePrompts",
     "Scores",
     "SourceInferer",
-    "box_scores",
     "class_values",
     "label_from_scores",
 ]

@@ -9,7 +9,7 @@ from matplotlib.ticker import NullFormatter, ScalarFormatter
 from rich.table import Table
 from rich.text import Text
 
-from samonai.files import write_atomically
+from samonai.core.files import write_atomically
 from samonai.report.selection import score
 
 CURVES = {

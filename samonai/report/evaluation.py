@@ -9,14 +9,14 @@ import numpy.typing as npt
 from ignite.engine import Engine, Events
 
 from samonai.domains.base import Domain
+from samonai.engine.processes import is_main_process
+from samonai.evaluation import CaseMetrics
 from samonai.inference.cases import CaseItem
-from samonai.inference.handlers import CaseMetrics
 from samonai.report.html import write_report
 from samonai.report.overlays import informative_indices, overlay_png
 from samonai.report.palette import METHOD_LABELS
 from samonai.report.plots import dice_bars, reliability_diagram
 from samonai.report.tables import ensemble_lines
-from samonai.training.processes import is_main_process
 
 PICTURES = "pictures"
 

@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from samonai.files import write_atomically
+from samonai.core.files import write_atomically
 from samonai.report.palette import METHOD_LABELS
 from samonai.report.tables import UNDEFINED, click_cells, table_cells
 

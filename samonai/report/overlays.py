@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from PIL import Image
 from scipy.ndimage import binary_dilation, binary_erosion
 
-from samonai.files import write_atomically
+from samonai.core.files import write_atomically
 from samonai.report.palette import class_colour
 
 LabelMap = npt.NDArray[np.integer]

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from samonai.errors import InputError
-from samonai.files import write_atomically
+from samonai.core.errors import InputError
+from samonai.core.files import write_atomically
 from samonai.report.palette import (
     FRACTIONS,
     METHOD_COLOURS,

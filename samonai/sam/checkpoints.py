@@ -5,8 +5,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from samonai.errors import InputError
-from samonai.files import sha256_file
+from samonai.core.errors import InputError
+from samonai.core.files import sha256_file
 from samonai.sam.normalisation import MEDSAM_NORMALISATION, SAM_NORMALISATION, Normalisation
 
 _SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything/"

@@ -68,7 +68,7 @@ def prompts_at_once(embedding_shape: tuple[int, int, int]) -> int:
     """Return how many prompts a CPU should decode at once where nothing is trained.
 
     Tensors beyond 32 MiB are mapped anew for each layer, which takes longer than the arithmetic on
-    them; see `samonai.memory`.
+    them; see `samonai.core.memory`.
 
     Args:
         embedding_shape: (C, h, w) of an image embedding.

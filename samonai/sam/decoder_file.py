@@ -9,8 +9,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from samonai.errors import InputError
-from samonai.files import write_atomically
+from samonai.core.errors import InputError
+from samonai.core.files import write_atomically
 from samonai.sam.encoder_state import ENCODER_PREFIX
 from samonai.sam.lora import portable_state
 from samonai.sam.network import SamNetwork

@@ -23,8 +23,8 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from samonai.errors import InputError
-from samonai.files import write_atomically
+from samonai.core.errors import InputError
+from samonai.core.files import write_atomically
 from samonai.sam.checkpoints import (
     Checkpoint,
     cached_path,

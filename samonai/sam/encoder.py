@@ -18,7 +18,7 @@ from segment_anything.modeling.image_encoder import Attention, Block
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from samonai.errors import InputError
+from samonai.core.errors import InputError
 from samonai.sam.attention import attend_within_grids
 from samonai.sam.int8 import check_int8, int8_linear
 

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from samonai.errors import InputError
-from samonai.sam.naming import names_in_state
+from samonai.core.errors import InputError
+from samonai.sam.object_classifier import names_in_state
 from samonai.sam.semantic import head_to_restore
 
 ENCODER_PREFIX = "image_encoder."

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from samonai.errors import InputError
-from samonai.files import write_atomically
+from samonai.core.errors import InputError
+from samonai.core.files import write_atomically
 from samonai.sam.loading import encoder_sha256
 from samonai.sam.lora import portable_state
 from samonai.sam.network import SamNetwork

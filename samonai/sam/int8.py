@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from samonai.errors import InputError
+from samonai.core.errors import InputError
 
 _LARGEST = 127  # symmetric: -128 is left out
 # torch's kernels that quantise weights channel by channel.

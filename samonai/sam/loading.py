@@ -10,8 +10,8 @@ from segment_anything import sam_model_registry
 from segment_anything.modeling import Sam
 from torch import nn
 
-from samonai.errors import InputError
-from samonai.files import as_path
+from samonai.core.errors import InputError
+from samonai.core.files import as_path
 from samonai.sam.checkpoints import Checkpoint, check_sha256, find_checkpoint, verify_file
 from samonai.sam.download import fetch
 from samonai.sam.micro import MICRO_WEIGHTS, build_micro

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from samonai.errors import InputError
+from samonai.core.errors import InputError
 
 FACTOR_A, FACTOR_B = "weight.lora_A", "weight.lora_B"
 """What the factors of a layer's weight are called in files, after the layer's own name."""

@@ -11,14 +11,14 @@ from segment_anything.modeling import Sam
 from torch import nn
 from torch.nn.functional import pad
 
-from samonai.errors import InputError
-from samonai.geometry import LOW_RES_STRIDE, FrameGeometry
-from samonai.prompts import Prompts
+from samonai.core.errors import InputError
+from samonai.core.geometry import LOW_RES_STRIDE, FrameGeometry
+from samonai.prompts.types import Prompts
 from samonai.sam.decoder import decode_class_tokens, decode_tokens, prompts_at_once
 from samonai.sam.encoder import encode_images
 from samonai.sam.encoder_state import ENCODER_IDENTITY, register_hooks
-from samonai.sam.naming import ObjectNames
 from samonai.sam.normalisation import Normalisation
+from samonai.sam.object_classifier import ObjectNames
 from samonai.sam.outputs import DecodeOutput, HeadsOutput, choose_masks
 from samonai.sam.prompt_embedding import embed_prompts
 from samonai.sam.semantic import SemanticHead

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from samonai.errors import InputError
+from samonai.core.errors import InputError
 
 _FIELDS = ("name", "scale", "pixel_mean", "pixel_std")
 

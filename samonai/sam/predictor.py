@@ -5,9 +5,9 @@ import numpy.typing as npt
 import torch
 from segment_anything.utils.transforms import ResizeLongestSide
 
-from samonai.errors import InputError
-from samonai.geometry import FrameGeometry
-from samonai.prompts import BLANK_POINT, Prompts
+from samonai.core.errors import InputError
+from samonai.core.geometry import FrameGeometry
+from samonai.prompts.types import BLANK_POINT, Prompts
 from samonai.sam.encoder import resolve_precision
 from samonai.sam.network import SamNetwork
 

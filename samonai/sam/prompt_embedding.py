@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from samonai.prompts import NO_POINT, Prompts
+from samonai.prompts.types import NO_POINT, Prompts
 
 
 def embed_prompts(prompt_encoder: Any, prompts: Prompts) -> tuple[torch.Tensor, torch.Tensor]:

@@ -17,7 +17,7 @@ from segment_anything.modeling import MaskDecoder
 from segment_anything.modeling.mask_decoder import MLP
 from torch import nn
 
-from samonai.errors import InputError
+from samonai.core.errors import InputError
 
 HEAD_PREFIX = "semantic_head."
 VALUES_KEY = HEAD_PREFIX + "class_values"

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from samonai.errors import InputError
+from samonai.core.errors import InputError
 
 METADATA_KEY = "samonai"
 """Key of our JSON among the metadata of a safetensors file."""

@@ -18,7 +18,7 @@ from segment_anything.modeling.common import LayerNorm2d
 from torch import nn
 from torch.nn.functional import conv2d, pad, scaled_dot_product_attention
 
-from samonai.errors import InputError
+from samonai.core.errors import InputError
 from samonai.sam.normalisation import SAM_NORMALISATION
 
 _IMAGE_SIZE = 1024

@@ -20,7 +20,7 @@ import torch
 from segment_anything.modeling import ImageEncoderViT
 from torch import nn
 
-from samonai.errors import InputError
+from samonai.core.errors import InputError
 from samonai.sam.lora import FACTOR_A, FACTOR_B, add_lora
 
 VOCABULARY = (

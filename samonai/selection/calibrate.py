@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import track
 
-from samonai.errors import InputError
-from samonai.overrides import data_paths, shows_progress
-from samonai.run import Run
+from samonai.core.errors import InputError
+from samonai.metrics.calibration import LogitHistogram
 from samonai.sam.decoder_file import rewrite_metadata
-from samonai.training.calibration import LogitHistogram
+from samonai.workflows.inputs import data_paths, shows_progress
+from samonai.workflows.run import Run
 
 if TYPE_CHECKING:
     from samonai.domains.base import Case, Domain
@@ -70,7 +70,7 @@ def calibrate(
     """Fit a run's temperature, and write it into its decoder's file.
 
     All classes share it. Where several prompts ask for one class the surest counts, in the region
-    that `samonai.inference.calibration` describes.
+    that `samonai.evaluation.calibration` describes.
 
     Args:
         run: The run.
@@ -119,7 +119,8 @@ def _histogram(
         prompts: What to ask of each case.
         shown: Show a bar on standard error.
     """
-    from samonai.inference import CalibrationMetrics, CaseDataset, SourceInferer, trained_classes
+    from samonai.evaluation import CalibrationMetrics
+    from samonai.inference import CaseDataset, SourceInferer, trained_classes
 
     decoder = run.folder.decoder
     counts = CalibrationMetrics([decoder], trained_classes(decoder))

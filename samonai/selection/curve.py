@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from samonai.core.errors import InputError
 from samonai.embeddings import EmbeddingStore, encode_cases
 from samonai.embeddings.counting import counting_frames
-from samonai.errors import InputError
+from samonai.metrics.summary import write_metrics
+from samonai.metrics.volumes import case_rows
 from samonai.report.curves import data_efficiency
-from samonai.run import Run
-from samonai.run_folder import RunFolder
 from samonai.selection.job import Job
 from samonai.selection.members import SplitLike, make_job
 from samonai.selection.plan import claimed, differing_keys, read_plan, write_plan
-from samonai.training.folds import group_cases, read_groups
-from samonai.training.heads import PROMPTABLE, SEMANTIC
-from samonai.training.metrics import case_rows
-from samonai.training.summary import write_metrics
-from samonai.training.unet_baseline import UNetSettings, train_unet
+from samonai.selection.unet_baseline import UNetSettings, train_unet
+from samonai.training.data.folds import group_cases, read_groups
+from samonai.training.objectives.heads import PROMPTABLE, SEMANTIC
+from samonai.workflows.run import Run
+from samonai.workflows.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from samonai.domains.base import Case

@@ -9,15 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from samonai.api import domain_of, evaluate, finetune
-from samonai.bundles import TRAIN, check_settings, config_files, plain_settings, read_config
-from samonai.errors import InputError
-from samonai.files import output_folder
-from samonai.overrides import data_paths, shows_progress, store_location
-from samonai.run import Run
-from samonai.run_folder import STORE_FOLDER, path_fingerprint
-from samonai.training.folds import SplitNames, fold_splits, grouped_split, read_groups
-from samonai.training.heads import PROMPTABLE
+from samonai.core.errors import InputError
+from samonai.core.files import output_folder
+from samonai.training.data.folds import SplitNames, fold_splits, grouped_split, read_groups
+from samonai.training.objectives.heads import PROMPTABLE
+from samonai.workflows.bundle_files import (
+    TRAIN,
+    check_settings,
+    config_files,
+    plain_settings,
+    read_config,
+)
+from samonai.workflows.inputs import data_paths, shows_progress, store_location
+from samonai.workflows.run import Run, evaluate
+from samonai.workflows.run_folder import STORE_FOLDER, path_fingerprint
+from samonai.workflows.train import domain_of, finetune
 
 if TYPE_CHECKING:
     from samonai.domains.base import Case, Domain
@@ -195,7 +201,7 @@ class Job:
         seed: int,
     ) -> SplitNames:
         """Return the cases to train on and to hold out, for runs that all share them."""
-        from samonai.training.split import named_split, split_cases
+        from samonai.training.data.split import named_split, split_cases
 
         check_settings({"seed": seed, "val_fraction": val_fraction}, self._config)
         if isinstance(split, Mapping):

@@ -6,15 +6,15 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
+from samonai.core.files import as_path
+from samonai.core.ranges import check_count
 from samonai.embeddings.counting import counting_frames
-from samonai.files import as_path
-from samonai.overrides import model_name
-from samonai.ranges import check_count
-from samonai.run import Run
-from samonai.run_folder import FOLDS_FILE, SEEDS_FILE
 from samonai.selection.job import Job
 from samonai.selection.plan import claimed, differing_keys, write_plan
-from samonai.training.folds import SplitNames
+from samonai.training.data.folds import SplitNames
+from samonai.workflows.inputs import model_name
+from samonai.workflows.run import Run
+from samonai.workflows.run_folder import FOLDS_FILE, SEEDS_FILE
 
 if TYPE_CHECKING:
     from samonai.sam.network import SamNetwork

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from samonai.errors import InputError
-from samonai.files import write_atomically
-from samonai.run_folder import SETTINGS_FILE, STORE_FOLDER
+from samonai.core.errors import InputError
+from samonai.core.files import write_atomically
+from samonai.workflows.run_folder import SETTINGS_FILE, STORE_FOLDER
 
 FORMAT_VERSION = 1
 

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import track
 
-from samonai.errors import InputError
-from samonai.files import write_atomically
-from samonai.overrides import existing, shows_progress, store_location
-from samonai.run import Run, Runs, open_runs
+from samonai.core.errors import InputError
+from samonai.core.files import write_atomically
+from samonai.workflows.inputs import existing, shows_progress, store_location
+from samonai.workflows.run import Run, Runs, open_runs
 
 if TYPE_CHECKING:
-    from samonai.frame import Frame
+    from samonai.core.frame import Frame
     from samonai.inference import Certainty
     from samonai.inference.inferer import FrameAnswer, FramePrompts
 
@@ -175,8 +175,8 @@ def _observed(
 def _prompts(run: Run, boxes: Path | str | None, cases: int) -> Any:
     """Return what gives each case its prompts: a file, or the automatic head."""
     from samonai.inference import FilePrompts, trained_classes
-    from samonai.inference.familiar import Familiarity
     from samonai.inference.inferer import Automatic
+    from samonai.inference.prompting.compatibility import Familiarity
 
     if boxes is not None:
         decoder = run.folder.decoder

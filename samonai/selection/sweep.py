@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from samonai.core.errors import InputError
+from samonai.core.ranges import check_count
 from samonai.embeddings.counting import counting_frames
-from samonai.errors import InputError
-from samonai.ranges import check_count
 from samonai.selection.job import Job
 from samonai.selection.members import SplitLike, make_job
 from samonai.selection.plan import claimed, differing_keys, write_plan
-from samonai.training.folds import SplitNames
+from samonai.training.data.folds import SplitNames
 
 if TYPE_CHECKING:
     from optuna import Study, Trial

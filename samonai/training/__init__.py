@@ -1,6 +1,8 @@
 """Training the decoder on stored embeddings: what the bundles' configurations name."""
 
-from samonai.training.data import FrameDataset, frame_loader, prepare_batch
+from samonai.training.data.frames import FrameDataset, frame_loader, prepare_batch
+from samonai.training.data.mixing import EmbeddingMix
+from samonai.training.data.prepare import TrainingData, prepare_training
 from samonai.training.export import DECODER_FILE, export_best
 from samonai.training.handlers import (
     EarlyStop,
@@ -10,14 +12,12 @@ from samonai.training.handlers import (
     StopOnNan,
     TrainingProgress,
 )
-from samonai.training.heads import HeadsLoss, HeadTargets, heads_loss, with_heads
 from samonai.training.inferer import DecoderInferer
 from samonai.training.interactive import interactive_update
-from samonai.training.losses import MaskLoss, MaskTargets
-from samonai.training.mixing import EmbeddingMix
+from samonai.training.objectives.heads import HeadsLoss, HeadTargets, heads_loss, with_heads
+from samonai.training.objectives.losses import MaskLoss, MaskTargets
+from samonai.training.objectives.semantic import ClassTargets, SemanticLoss
 from samonai.training.parameters import ShowParameters
-from samonai.training.prepare import TrainingData, prepare_training
-from samonai.training.semantic import ClassTargets, SemanticLoss
 from samonai.training.validation import CaseDice, HeadsDice, SemanticDice, dice_by_head
 
 __all__ = [

@@ -10,18 +10,18 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from samonai import __version__
+from samonai.core.errors import InputError
 from samonai.domains.base import Domain
-from samonai.errors import InputError
+from samonai.engine.processes import is_main_process
+from samonai.prompts.sampling import PromptSampler
 from samonai.sam.decoder_file import DecoderMetadata, save_decoder
 from samonai.sam.network import SamNetwork
-from samonai.sampling import PromptSampler
+from samonai.training.classifier import learn_names
+from samonai.training.data.prepare import TrainingData
 from samonai.training.handlers import BEST_FILE, HISTORY_JSON
-from samonai.training.heads import trained_heads
-from samonai.training.naming import learn_names
+from samonai.training.objectives.heads import trained_heads
 from samonai.training.parameters import trainable_parameters
-from samonai.training.prepare import TrainingData
-from samonai.training.processes import is_main_process
+from samonai.version import __version__
 
 logger = logging.getLogger(__name__)
 

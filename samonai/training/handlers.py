@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from torch import nn
 
-from samonai.errors import InputError
-from samonai.files import write_atomically
-from samonai.training.processes import is_main_process
-from samonai.training.progress import EngineProgress
+from samonai.core.errors import InputError
+from samonai.core.files import write_atomically
+from samonai.engine.processes import is_main_process
+from samonai.engine.progress import EngineProgress
 
 logger = logging.getLogger(__name__)
 

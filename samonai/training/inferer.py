@@ -6,7 +6,7 @@ import torch
 from monai.inferers import Inferer
 from torch import nn
 
-from samonai.prompts import Prompts
+from samonai.prompts.types import Prompts
 from samonai.sam.network import IMAGE_CHANNELS, SamNetwork
 from samonai.sam.outputs import DecodeOutput, HeadsOutput, choose_masks
 

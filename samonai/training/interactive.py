@@ -17,13 +17,13 @@ import torch
 from monai.engines import IterationEvents, SupervisedTrainer
 from monai.utils import CommonKeys
 
-from samonai.clicks import check_rule, corrective_clicks
-from samonai.errors import InputError
-from samonai.geometry import LOW_RES_STRIDE
-from samonai.prompts import Prompts
+from samonai.core.errors import InputError
+from samonai.core.geometry import LOW_RES_STRIDE
+from samonai.prompts.clicks import check_rule, corrective_clicks
+from samonai.prompts.types import Prompts
 from samonai.sam.outputs import DecodeOutput, HeadsOutput, choose_masks
-from samonai.training.heads import HeadTargets
-from samonai.training.losses import MaskTargets
+from samonai.training.objectives.heads import HeadTargets
+from samonai.training.objectives.losses import MaskTargets
 
 _ROUNDS_STREAM = 1
 
@@ -42,7 +42,7 @@ def interactive_update(
         click_rounds: Rounds after the first prompt that add a click; SAM took 8.
         mask_only_rounds: Rounds that only refine the fed-back mask; SAM took 2. One of them is
             the last round, the others come at random between the clicks.
-        click_rule: Where in the error region clicks fall, see `samonai.clicks`.
+        click_rule: Where in the error region clicks fall, see `samonai.prompts.clicks`.
         multimask: A single point is ambiguous: decode three masks for it, let the best one learn.
 
     Raises:

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from samonai.training.processes import is_main_process
+from samonai.engine.processes import is_main_process
 
 
 class ParameterCount(NamedTuple):

@@ -10,9 +10,9 @@ from ignite.metrics import Metric
 from monai.utils import CommonKeys
 
 from samonai.sam.network import DecodeOutput, HeadsOutput
-from samonai.training.heads import BOTH, PROMPTABLE, SEMANTIC, HeadTargets, check_heads
-from samonai.training.losses import MaskTargets
-from samonai.training.semantic import ClassCounts
+from samonai.training.objectives.heads import BOTH, PROMPTABLE, SEMANTIC, HeadTargets, check_heads
+from samonai.training.objectives.losses import MaskTargets
+from samonai.training.objectives.semantic import ClassCounts
 
 
 class CaseDice(Metric):
@@ -20,7 +20,7 @@ class CaseDice(Metric):
 
     The intersections and sizes of all prompted objects of a case and class are summed over its
     frames before the ratio is taken, so memory stays flat in the length of a volume. It ranks
-    epochs of one run; what a report says is measured by `samonai.training.metrics` at the
+    epochs of one run; what a report says is measured by `samonai.metrics.volumes` at the
     source's own resolution.
     """
 

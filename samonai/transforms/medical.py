@@ -20,12 +20,12 @@ from monai.data import MetaTensor
 from monai.transforms import InvertibleTransform, MapTransform
 from monai.utils import SpaceKeys
 
+from samonai.core.errors import InputError
 from samonai.domains.label_map import parse_label_map
+from samonai.domains.medical.formats.read_volume import read_volume
 from samonai.domains.medical.intensity import Intensity, picture
-from samonai.domains.medical.labels import read_label
-from samonai.domains.medical.reader import read_volume
+from samonai.domains.medical.labels.read_labels import read_label
 from samonai.domains.medical.volume import FormatFacts, Volume
-from samonai.errors import InputError
 
 __all__ = ["CutFramesd", "LoadVolumed", "WindowIntensityd"]
 

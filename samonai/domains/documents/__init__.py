@@ -1,6 +1,6 @@
 """Documents and pictures: pages read, cut and predicted, their regions and words found."""
 
-from samonai.errors import InputError
+from samonai.core.errors import InputError
 
 try:
     import defusedxml  # noqa: F401

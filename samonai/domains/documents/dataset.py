@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from samonai.core.errors import InputError
 from samonai.domains.base import Case
-from samonai.domains.documents import docbank
-from samonai.domains.documents.coco import CocoImage, read_coco
+from samonai.domains.documents.formats import docbank
+from samonai.domains.documents.formats.coco import CocoImage, read_coco
+from samonai.domains.documents.formats.pdf import count_pdf_pages
+from samonai.domains.documents.formats.pictures import PICTURE_ENDINGS, count_pages
 from samonai.domains.documents.labels import LABEL_ENDINGS, is_coco
-from samonai.domains.documents.pdf import count_pdf_pages
-from samonai.domains.documents.pictures import PICTURE_ENDINGS, count_pages
-from samonai.errors import InputError
 
 logger = logging.getLogger(__name__)
 

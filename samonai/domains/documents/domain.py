@@ -9,9 +9,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from samonai.core.errors import InputError
+from samonai.core.frame import Frame, FrameLocation
+from samonai.core.ranges import check_kind
 from samonai.domains.base import Case, LabelFacts, LabelMaps, Merger
-from samonai.domains.documents import dataset, pdf, pictures
-from samonai.domains.documents.answer import Answer, read_answer
+from samonai.domains.documents import dataset
+from samonai.domains.documents.formats import pdf, pictures
+from samonai.domains.documents.formats.label_png import write_label
+from samonai.domains.documents.formats.outputs import (
+    DEFAULT_FORMATS,
+    FORMATS,
+    is_answer,
+    write_outputs,
+)
 from samonai.domains.documents.labels import (
     ClassTable,
     check_classes,
@@ -19,22 +29,18 @@ from samonai.domains.documents.labels import (
     label_page,
     names_in,
 )
-from samonai.domains.documents.merger import PageMerger
-from samonai.domains.documents.ocr import read_words
-from samonai.domains.documents.outputs import DEFAULT_FORMATS, FORMATS, is_answer, write_outputs
+from samonai.domains.documents.layout.merger import PageMerger
+from samonai.domains.documents.layout.pieces import page_pieces
+from samonai.domains.documents.layout.prediction import PagePrediction, from_label
+from samonai.domains.documents.layout.proposals import proposed_boxes
 from samonai.domains.documents.page import Page, PageLabel
-from samonai.domains.documents.pieces import page_pieces
-from samonai.domains.documents.prediction import PagePrediction, from_label
 from samonai.domains.documents.prompts import PROMPT_ENDINGS, read_prompts
-from samonai.domains.documents.proposals import proposed_boxes
-from samonai.domains.documents.query import parse_query
-from samonai.domains.documents.retrieval import BM25, retriever
-from samonai.domains.documents.writer import write_label
-from samonai.domains.tiles import TileGrid
-from samonai.errors import InputError
-from samonai.frame import Frame, FrameLocation
-from samonai.prompts import FramePrompts
-from samonai.ranges import check_kind
+from samonai.domains.documents.text.answer import Answer, read_answer
+from samonai.domains.documents.text.ocr import read_words
+from samonai.domains.documents.text.query import parse_query
+from samonai.domains.documents.text.retrieval import BM25, retriever
+from samonai.domains.tiling.tiles import TileGrid
+from samonai.prompts.types import FramePrompts
 
 logger = logging.getLogger(__name__)
 

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from samonai.domains.documents import docbank
-from samonai.domains.documents.alto import read_alto
-from samonai.domains.documents.annotations import PageAnnotations, draw
-from samonai.domains.documents.coco import read_coco
+from samonai.core.errors import InputError
+from samonai.domains.documents.formats import docbank
+from samonai.domains.documents.formats.alto import read_alto
+from samonai.domains.documents.formats.annotations import PageAnnotations, draw
+from samonai.domains.documents.formats.coco import read_coco
+from samonai.domains.documents.formats.page_xml import read_page_xml
+from samonai.domains.documents.formats.pictures import PICTURE_ENDINGS, read_values, upright
+from samonai.domains.documents.formats.xml import read_xml
 from samonai.domains.documents.page import Page, PageLabel
-from samonai.domains.documents.page_xml import read_page_xml
-from samonai.domains.documents.pictures import PICTURE_ENDINGS, read_values, upright
-from samonai.domains.documents.xml import read_xml
-from samonai.errors import InputError
 
 LABEL_ENDINGS = (".xml", *PICTURE_ENDINGS)
 """Files that label one page each; COCO's .json labels many."""

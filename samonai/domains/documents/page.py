@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from samonai.domains.documents.words import Word
+from samonai.domains.documents.text.words import Word
 
 
 @dataclass(frozen=True)

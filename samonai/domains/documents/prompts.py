@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from samonai.domains.coordinates import coordinates
+from samonai.core.errors import InputError
 from samonai.domains.documents.page import Page
-from samonai.domains.tiles import TileGrid, Window
-from samonai.errors import InputError
-from samonai.prompts import FramePrompts
+from samonai.domains.label_map import coordinates
+from samonai.domains.tiling.tiles import TileGrid, Window
+from samonai.prompts.types import FramePrompts
 
 PROMPT_ENDINGS = (".json", ".csv")
 

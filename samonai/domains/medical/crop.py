@@ -22,10 +22,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from samonai.core.errors import InputError
 from samonai.domains.medical.intensity import looks_like_ct
 from samonai.domains.medical.volume import Part, Volume, format_shape
-from samonai.errors import InputError
-from samonai.prompts import FramePrompts
+from samonai.prompts.types import FramePrompts
 
 logger = logging.getLogger(__name__)
 

@@ -8,16 +8,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from samonai.core.errors import InputError
+from samonai.core.files import files_below
 from samonai.domains.base import Case
-from samonai.domains.medical.label_matching import (
+from samonai.domains.medical.formats.read_volume import ENDINGS, source_name, strip_ending
+from samonai.domains.medical.labels.matching import (
     holds_labels_only,
     label_objects,
     match_by_series,
 )
-from samonai.domains.medical.reader import ENDINGS, source_name, strip_ending
-from samonai.domains.medical.structures import holds_dicom
-from samonai.errors import InputError
-from samonai.files import files_below
+from samonai.domains.medical.labels.structures import holds_dicom
 
 logger = logging.getLogger(__name__)
 

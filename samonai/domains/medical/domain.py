@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from samonai.core.errors import InputError
+from samonai.core.frame import Frame, FrameLocation
+from samonai.core.pseudonyms import pseudonym, write_case_map
+from samonai.core.ranges import check_kind
 from samonai.domains.base import Case, LabelFacts, Merger
 from samonai.domains.label_map import parse_label_map
-from samonai.domains.medical.boxes import boxes_on_slices, read_boxes
 from samonai.domains.medical.crop import (
     Crop,
     in_frames,
@@ -20,26 +23,23 @@ from samonai.domains.medical.crop import (
     warn_of_labels_outside,
 )
 from samonai.domains.medical.dataset import find_cases, is_dicom, read_class_names
-from samonai.domains.medical.intensity import Intensity, picture, plane
-from samonai.domains.medical.label_matching import with_structures
-from samonai.domains.medical.labels import check_structures, read_label
-from samonai.domains.medical.outputs import FORMATS, write_outputs
-from samonai.domains.medical.points import holds_points, prompts_on_slices, read_points
-from samonai.domains.medical.reader import read_raw, read_volume
-from samonai.domains.medical.structures import class_names_of, parse_structures
-from samonai.domains.medical.volume import ReadOptions, Volume, format_shape
-from samonai.domains.medical.writer import (
+from samonai.domains.medical.formats.read_volume import read_raw, read_volume
+from samonai.domains.medical.formats.write_label import (
     WRITTEN_ENDINGS,
     default_ending,
     write_label,
     write_values,
 )
-from samonai.domains.merging import FrameMaps, FrameMerger
-from samonai.errors import InputError
-from samonai.frame import Frame, FrameLocation
-from samonai.prompts import FramePrompts
-from samonai.pseudonyms import pseudonym, write_case_map
-from samonai.ranges import check_kind
+from samonai.domains.medical.intensity import Intensity, picture, plane
+from samonai.domains.medical.labels.matching import with_structures
+from samonai.domains.medical.labels.read_labels import check_structures, read_label
+from samonai.domains.medical.labels.structures import class_names_of, parse_structures
+from samonai.domains.medical.outputs import FORMATS, write_outputs
+from samonai.domains.medical.prompts.boxes import boxes_on_slices, read_boxes
+from samonai.domains.medical.prompts.points import holds_points, prompts_on_slices, read_points
+from samonai.domains.medical.volume import ReadOptions, Volume, format_shape
+from samonai.domains.tiling.frames import FrameMaps, FrameMerger
+from samonai.prompts.types import FramePrompts
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ class MedicalDomain:
 
         What comes from DICOM, readable or not, is called by a pseudonym, as in `find_cases`.
         """
-        from samonai.domains.medical.studies import find_studies  # pydicom is slow to import
+        from samonai.domains.medical.dicom.studies import find_studies  # pydicom is slow to import
 
         cases, left_out = find_studies(root)
         given = [*left_out, *(case.case_id for case in cases if case.image.is_dir())]

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from samonai.core.errors import InputError
 from samonai.domains.medical.volume import FloatArray, Volume
-from samonai.errors import InputError
 
 # (level, width) in Hounsfield units. Soft tissue is MedSAM's (Ma et al., Nature Communications
 # 2024); the others are the customary display values that Radiopaedia's article "Windowing (CT)"

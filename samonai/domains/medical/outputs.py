@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from samonai.core.errors import InputError
 from samonai.domains.base import LabelFacts
-from samonai.domains.medical.measurements import (
+from samonai.domains.medical.formats.write_label import default_ending, write_label
+from samonai.domains.medical.objects.measurements import (
     Measurement,
     all_segments,
     intensity_unit,
     measure,
     write_measurements,
 )
-from samonai.domains.medical.segments import Segment, segments_of
+from samonai.domains.medical.objects.segments import Segment, segments_of
 from samonai.domains.medical.volume import Volume, format_shape
-from samonai.domains.medical.writer import default_ending, write_label
-from samonai.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -99,10 +99,10 @@ class _Prediction:
         if not formats and not reports:
             return []
         # pydicom and highdicom are slow to import.
-        from samonai.domains.medical.dicom_seg import write_dicom_seg
-        from samonai.domains.medical.dicom_source import read_source
-        from samonai.domains.medical.dicom_sr import write_dicom_sr
-        from samonai.domains.medical.rtstruct import write_rtstruct
+        from samonai.domains.medical.dicom.source import read_source
+        from samonai.domains.medical.objects.rtstruct import write_rtstruct
+        from samonai.domains.medical.objects.seg import write_dicom_seg
+        from samonai.domains.medical.objects.sr import write_dicom_sr
 
         try:
             source = read_source(self.volume, formats[0] if formats else "a DICOM SR")

@@ -1,6 +1,6 @@
 """Satellite and aerial rasters: read and cut into tiles, predicted without seams, written back."""
 
-from samonai.errors import InputError
+from samonai.core.errors import InputError
 
 try:
     import geopandas  # noqa: F401

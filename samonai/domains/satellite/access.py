@@ -18,7 +18,7 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
-from samonai.errors import InputError
+from samonai.core.errors import InputError
 
 RASTER_ENDINGS = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 """Files that are looked for in a folder of images."""

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import shapely
 from rasterio.features import shapes
 
+from samonai.core.errors import InputError
 from samonai.domains.satellite.raster import Raster
-from samonai.errors import InputError
 
 Found = tuple[npt.NDArray[np.object_], npt.NDArray[np.int64]]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import shapely
 
+from samonai.core.errors import InputError
 from samonai.domains.base import Case
 from samonai.domains.satellite.access import (
     RASTER_ENDINGS,
@@ -16,7 +17,6 @@ from samonai.domains.satellite.access import (
     check_path,
     is_elsewhere,
 )
-from samonai.errors import InputError
 
 logger = logging.getLogger(__name__)
 

@@ -11,6 +11,8 @@ import numpy.typing as npt
 import shapely
 from affine import Affine
 
+from samonai.core.errors import InputError
+from samonai.core.frame import Frame, FrameLocation
 from samonai.domains.base import Case, LabelFacts, LabelMaps, Merger
 from samonai.domains.satellite import dataset, features, labels
 from samonai.domains.satellite.access import VECTOR_ENDINGS, open_raster
@@ -31,10 +33,8 @@ from samonai.domains.satellite.writer import (
     write_label,
     write_map,
 )
-from samonai.domains.tiles import Window
-from samonai.errors import InputError
-from samonai.frame import Frame, FrameLocation
-from samonai.prompts import FramePrompts
+from samonai.domains.tiling.tiles import Window
+from samonai.prompts.types import FramePrompts
 
 logger = logging.getLogger(__name__)
 

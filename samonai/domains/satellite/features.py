@@ -15,11 +15,11 @@ import shapely
 from affine import Affine
 from pyproj import CRS
 
+from samonai.core.errors import InputError
+from samonai.core.ranges import check_kind
 from samonai.domains.satellite.access import check_vector
 from samonai.domains.satellite.coco import coco_features, read_coco
 from samonai.domains.satellite.raster import Raster, format_crs
-from samonai.errors import InputError
-from samonai.ranges import check_kind
 
 logger = logging.getLogger(__name__)
 

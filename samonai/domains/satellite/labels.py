@@ -16,11 +16,11 @@ from rasterio.features import rasterize
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as FileWindow
 
+from samonai.core.errors import InputError
 from samonai.domains.satellite.access import open_raster
 from samonai.domains.satellite.features import Features
 from samonai.domains.satellite.raster import LabelArray, LabelWindow, Raster, format_crs
-from samonai.domains.tiles import Window
-from samonai.errors import InputError
+from samonai.domains.tiling.tiles import Window
 
 _LARGEST_CLASS = np.iinfo(np.uint16).max
 _GRID_TOLERANCE = 1e-3  # of a pixel

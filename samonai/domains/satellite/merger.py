@@ -6,14 +6,14 @@ Tiles come row by row, so all rows above the current tile are final; they go to 
 import numpy as np
 import numpy.typing as npt
 
-from samonai.domains.layers import ClassLayers
-from samonai.domains.objects import ObjectLayers
+from samonai.core.frame import Frame
 from samonai.domains.satellite.prediction import IdWriter, RasterPrediction
 from samonai.domains.satellite.raster import Raster
 from samonai.domains.satellite.scratch import ScratchRaster
-from samonai.domains.tiles import Tiles
-from samonai.frame import Frame
-from samonai.prompts import FramePrompts
+from samonai.domains.tiling.classes import ClassLayers
+from samonai.domains.tiling.objects import ObjectLayers
+from samonai.domains.tiling.tiles import Tiles
+from samonai.prompts.types import FramePrompts
 
 _DIGITS = 3
 

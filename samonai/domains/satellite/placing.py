@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from samonai.domains.satellite.prompts import parts_on
-from samonai.domains.tiles import PlacedTiles, TileGrid, Tiles, Window
-from samonai.prompts import NO_POINT, FramePrompts, joined_frame_prompts
+from samonai.domains.tiling.tiles import PlacedTiles, TileGrid, Tiles, Window
+from samonai.prompts.types import NO_POINT, FramePrompts, joined_frame_prompts
 
 PROMPTS, OBJECTS, GRID = "prompts", "objects", "grid"
 PLACINGS = (PROMPTS, OBJECTS, GRID)

@@ -14,14 +14,14 @@ from affine import Affine
 from pyproj import Transformer
 from rasterio.features import shapes
 
+from samonai.core.errors import InputError
+from samonai.core.files import write_atomically
 from samonai.domains.satellite.features import Geometries, transformed
 from samonai.domains.satellite.prediction import RasterPrediction
 from samonai.domains.satellite.raster import WGS84, Raster
 from samonai.domains.satellite.regularise import right_angled
 from samonai.domains.satellite.scratch import BLOCK
-from samonai.domains.tiles import Window
-from samonai.errors import InputError
-from samonai.files import write_atomically
+from samonai.domains.tiling.tiles import Window
 
 VECTOR_FORMATS = {"gpkg": "GPKG", "geojson": "GeoJSON"}
 

@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from samonai.domains.objects import ObjectTable
 from samonai.domains.satellite.raster import Raster
 from samonai.domains.satellite.scratch import ScratchRaster
-from samonai.domains.tiles import Window
+from samonai.domains.tiling.objects import ObjectTable
+from samonai.domains.tiling.tiles import Window
 
 _EVERY_NEIGHBOUR = np.ones((3, 3), bool)
 

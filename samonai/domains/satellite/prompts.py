@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
+from samonai.core.errors import InputError
 from samonai.domains.satellite.coco import read_coco
 from samonai.domains.satellite.features import (
     FeatureOptions,
@@ -17,9 +18,8 @@ from samonai.domains.satellite.features import (
     read_features,
 )
 from samonai.domains.satellite.raster import Raster
-from samonai.domains.tiles import Tiles, Window
-from samonai.errors import InputError
-from samonai.prompts import FramePrompts
+from samonai.domains.tiling.tiles import Tiles, Window
+from samonai.prompts.types import FramePrompts
 
 _CLASS_COLUMN = "class"
 _LEAST_SHARE = 0.1

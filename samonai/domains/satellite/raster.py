@@ -15,10 +15,10 @@ from rasterio.enums import ColorInterp
 from rasterio.io import DatasetReader
 from rasterio.windows import Window as FileWindow
 
+from samonai.core.errors import InputError
 from samonai.domains.satellite.access import open_raster
 from samonai.domains.satellite.scaling import Ranges, Sample, Scaling, to_picture
-from samonai.domains.tiles import Window
-from samonai.errors import InputError
+from samonai.domains.tiling.tiles import Window
 
 LabelArray = npt.NDArray[np.int32]
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from samonai.core.geometry import LONG_SIDE
 from samonai.domains.satellite.raster import Raster
-from samonai.domains.tiles import LARGEST_TILE, TileGrid, Tiles, Window
-from samonai.geometry import LONG_SIDE
+from samonai.domains.tiling.tiles import LARGEST_TILE, TileGrid, Tiles, Window
 
 _ALIKE = 1.05
 """Sides that differ by less than this factor are seen as one."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from samonai.errors import InputError
+from samonai.core.errors import InputError
 
 Ranges = tuple[tuple[float, float], ...]
 

@@ -12,7 +12,7 @@ import rasterio
 from rasterio.windows import Window as FileWindow
 
 from samonai.domains.satellite.access import environment, one_line
-from samonai.domains.tiles import Window
+from samonai.domains.tiling.tiles import Window
 
 BLOCK = 512
 """Side of the blocks that rasters are written in."""

@@ -4,6 +4,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from samonai.core.errors import InputError
+from samonai.core.geometry import LONG_SIDE
+from samonai.core.ranges import check_kind
 from samonai.domains.label_map import parse_label_map
 from samonai.domains.satellite.features import FeatureOptions
 from samonai.domains.satellite.placing import PLACINGS, PROMPTS
@@ -12,10 +15,7 @@ from samonai.domains.satellite.raster import Raster
 from samonai.domains.satellite.scale import frame_size, set_scale, tile_near
 from samonai.domains.satellite.scaling import Scaling, parse_ranges
 from samonai.domains.satellite.tiles import Length
-from samonai.domains.tiles import PlacedTiles, TileGrid, Tiles, Window
-from samonai.errors import InputError
-from samonai.geometry import LONG_SIDE
-from samonai.ranges import check_kind
+from samonai.domains.tiling.tiles import PlacedTiles, TileGrid, Tiles, Window
 
 logger = logging.getLogger(__name__)
 

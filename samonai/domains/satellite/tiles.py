@@ -4,8 +4,8 @@ import math
 import re
 from dataclasses import dataclass
 
-from samonai.domains.tiles import Window
-from samonai.errors import InputError
+from samonai.core.errors import InputError
+from samonai.domains.tiling.tiles import Window
 
 _LENGTH = re.compile(r"^\s*(?P<value>\d+(?:\.\d+)?)\s*(?P<unit>m|px|%)?\s*$")
 

@@ -10,14 +10,14 @@ import rasterio
 from rasterio.shutil import copy as copy_raster
 from rasterio.windows import Window as FileWindow
 
+from samonai.core.errors import InputError
+from samonai.core.files import write_atomically
 from samonai.domains.satellite.access import environment, one_line
 from samonai.domains.satellite.polygons import VECTOR_FORMATS, PolygonOptions, write_polygons
 from samonai.domains.satellite.prediction import RasterPrediction
 from samonai.domains.satellite.raster import Raster
 from samonai.domains.satellite.scratch import BLOCK
-from samonai.domains.tiles import Window
-from samonai.errors import InputError
-from samonai.files import write_atomically
+from samonai.domains.tiling.tiles import Window
 
 ReadPart = Callable[[Window], npt.NDArray[Any]]
 

@@ -1,0 +1,1 @@
+"""Ground floor: errors, files, the frame, geometry, memory, pseudonyms, number ranges."""

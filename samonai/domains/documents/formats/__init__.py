@@ -1,0 +1,1 @@
+"""Page formats: pictures, PDF, COCO, PAGE-XML, ALTO, DocBank, Docling."""

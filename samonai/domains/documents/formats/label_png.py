@@ -1,0 +1,51 @@
+"""Write class maps of pages as PNG, one byte per pixel, coloured by a palette."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from samonai.core.files import write_atomically
+from samonai.domains.documents.page import Page
+
+_LARGEST_PALETTE = 255
+
+
+def write_label(page: Page, label: npt.NDArray[np.integer], path: Path) -> Path:
+    """Write a class map on the upright page.
+
+    Args:
+        page: The page, whose resolution is kept.
+        label: integer (H, W), class per pixel, 0 is background.
+        path: Where to; ".png" is added to a path without it.
+
+    Returns:
+        The file: values are classes; up to 255 of one byte, with a palette, above of two.
+    """
+    if path.suffix.lower() != ".png":
+        path = path.with_name(path.name + ".png")
+    if label.max(initial=0) <= _LARGEST_PALETTE:
+        image = Image.fromarray(label.astype(np.uint8), mode="L")
+        image.putpalette(palette())
+    else:
+        image = Image.fromarray(label.astype(np.uint16))
+    dpi = {} if page.dpi is None else {"dpi": page.dpi[::-1]}
+    with write_atomically(path) as temporary:
+        image.save(temporary, format="PNG", **dpi)
+    return path
+
+
+def palette() -> list[int]:
+    """Return 256 RGB colours as Pillow takes them: black, then Pascal VOC's, which differ well."""
+    colours = []
+    for value in range(256):
+        red = green = blue = 0
+        bits = value
+        for shift in range(7, -1, -1):
+            red |= (bits & 1) << shift
+            green |= (bits >> 1 & 1) << shift
+            blue |= (bits >> 2 & 1) << shift
+            bits >>= 3
+        colours += [red, green, blue]
+    return colours

@@ -1,0 +1,96 @@
+"""Everything that a prediction of a page is written as."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from samonai.domains.documents.formats.alto_out import write_alto
+from samonai.domains.documents.formats.coco_out import write_coco
+from samonai.domains.documents.formats.docling_out import write_docling
+from samonai.domains.documents.formats.label_png import write_label
+from samonai.domains.documents.formats.overlay import write_overlay
+from samonai.domains.documents.formats.page_xml_out import write_page_xml
+from samonai.domains.documents.formats.pdf_out import write_pdf
+from samonai.domains.documents.layout.prediction import PagePrediction, Region
+from samonai.domains.documents.text.answer import Answer
+from samonai.domains.documents.text.query import answer_all, answer_query
+from samonai.domains.documents.text.retrieval import Retrieve, by_terms
+
+FORMATS = ("png", "json", "coco", "page", "alto", "docling", "overlay", "pdf")
+"""Class map; answer or all regions with their text; and what other programs read."""
+
+DEFAULT_FORMATS = ("png", "json")
+
+_ENDINGS = {
+    "png": ".png",
+    "json": ".json",
+    "coco": ".coco.json",
+    "page": ".page.xml",
+    "alto": ".alto.xml",
+    "docling": ".docling.json",
+    "overlay": ".overlay.png",
+    "pdf": ".regions.pdf",
+}
+
+
+def write_outputs(
+    prediction: PagePrediction,
+    stem: Path,
+    formats: Sequence[str],
+    names: Mapping[int, str],
+    query: str | None = None,
+    *,
+    with_text: bool = True,
+    retrieve: Retrieve = by_terms,
+) -> list[Path]:
+    """Write a page's regions, or those that answer a query.
+
+    Args:
+        prediction: The page's regions.
+        stem: Path without an ending.
+        formats: Of `FORMATS`.
+        names: Label value to class name.
+        query: What is asked; None: everything.
+        with_text: Give regions the words in them.
+        retrieve: Ranks the regions' texts where a question is asked.
+
+    Returns:
+        The files, in the order of `FORMATS`.
+    """
+    page = prediction.page
+    answer = answer_query(prediction, query, names, retrieve) if query else None
+    regions = prediction.regions(names, with_text=with_text)
+    label = prediction.label
+    if answer is not None:
+        regions = answered_regions(answer, regions)
+        chosen = np.any([region.mask for region in regions] or [np.zeros(page.size, bool)], axis=0)
+        label = np.where(chosen, label, 0)
+    else:
+        answer = answer_all(prediction, names, with_text)
+    writers = {
+        "png": lambda path: write_label(page, label, path),
+        "json": answer.write,
+        "coco": lambda path: write_coco(page, regions, names, path),
+        "page": lambda path: write_page_xml(page, regions, path),
+        "alto": lambda path: write_alto(page, regions, path),
+        "docling": lambda path: write_docling(page, regions, path),
+        "overlay": lambda path: write_overlay(page, regions, path),
+        "pdf": lambda path: write_pdf(page, regions, path),
+    }
+    chosen_formats = [name for name in FORMATS if name in formats]
+    return [writers[name](stem.with_name(stem.name + _ENDINGS[name])) for name in chosen_formats]
+
+
+def answered_regions(answer: Answer, regions: Sequence[Region]) -> list[Region]:
+    """Return the regions that an answer names, in reading order, numbered anew."""
+    numbers = {hit.region.number for hit in answer.hits if hit.region is not None}
+    kept = [region for region in regions if region.number in numbers]
+    return [replace(region, number=place) for place, region in enumerate(kept, 1)]
+
+
+def is_answer(path: Path) -> bool:
+    """Say whether a written file is an answer, by its name."""
+    others = [ending for name, ending in _ENDINGS.items() if name != "json"]
+    return path.name.endswith(_ENDINGS["json"]) and not path.name.endswith(tuple(others))

@@ -1,0 +1,1 @@
+"""Page layout: pieces, region proposals, reading order, merging into regions."""

@@ -1,0 +1,147 @@
+"""Where on this page is …: a class, words, a regular expression, or what answers a question.
+
+A query without a prefix is tried in this order, and the first that finds something answers: the
+name of a class that the run knows; the words as they are; words that are nearly the same; for
+questions (a "?" at the end, or four words and more) the regions whose text fits best. A prefix says
+which is meant: "class:", "words:", "fuzzy:", "regex:", "question:". What is not on the page is
+not found: no region is ever made up.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from samonai.core.errors import InputError
+from samonai.domains.documents.layout.prediction import PagePrediction, Region
+from samonai.domains.documents.text.answer import Answer, AnsweredRegion, Hit, answer
+from samonai.domains.documents.text.matching import (
+    Match,
+    exact_matches,
+    fuzzy_matches,
+    regex_matches,
+)
+from samonai.domains.documents.text.retrieval import Retrieve, by_terms
+from samonai.domains.documents.text.words import Word
+
+KINDS = ("class", "words", "fuzzy", "regex", "question")
+
+_QUESTION_WORDS = 4
+
+_SURE = 0.25
+"""Regions of a lower score are no answer to a class's name; words may lie in them all the same."""
+
+
+def parse_query(query: str) -> tuple[str | None, str]:
+    """Split a query into its kind, None where it has no prefix, and the rest.
+
+    Raises:
+        InputError: Nothing is asked.
+    """
+    prefix, colon, rest = query.partition(":")
+    kind = prefix.strip().lower() if colon and prefix.strip().lower() in KINDS else None
+    asked = (rest if kind else query).strip()
+    if not asked:
+        raise InputError(f"prompt {query!r} asks for nothing")
+    return kind, asked
+
+
+def answer_query(
+    prediction: PagePrediction,
+    query: str,
+    names: Mapping[int, str],
+    retrieve: Retrieve = by_terms,
+) -> Answer:
+    """Answer a query on a page.
+
+    Args:
+        prediction: The page's regions.
+        query: What is asked; see the module's text.
+        names: Label value to class name.
+        retrieve: Ranks the regions' texts where a question is asked.
+
+    Raises:
+        InputError: The query cannot be understood, or what it needs is not installed.
+    """
+    kind, asked = parse_query(query)
+    known = {name.casefold(): value for value, name in names.items()}
+    if kind == "class" and asked.casefold() not in known:
+        raise InputError(f"there is no class {asked!r}; this run knows {', '.join(names.values())}")
+    if kind == "class" or (kind is None and asked.casefold() in known):
+        regions = prediction.regions(names, with_text=bool(prediction.page.words))
+        value = known[asked.casefold()]
+        wanted = [r for r in regions if r.value == value and r.score >= _SURE]
+        return answer(prediction.page, query, "class", [_whole(r, "class") for r in wanted])
+    regions = prediction.regions(names, with_text=True)
+    words = prediction.page.text
+    for tried in [kind] if kind else _order(asked):
+        if tried == "question":
+            hits = _retrieved(regions, asked, retrieve)
+        else:
+            hits = _words_hits(_FINDERS[tried](words, asked), regions)
+        if hits:
+            return answer(prediction.page, query, tried, hits)
+    return answer(prediction.page, query, kind or "words", [])
+
+
+def answer_all(prediction: PagePrediction, names: Mapping[int, str], with_text: bool) -> Answer:
+    """Return all regions of a page in reading order; where prompts asked for them, say which."""
+    regions = prediction.regions(names, with_text=with_text)
+    kind, how = ("prompts", "prompted") if prediction.asked else ("regions", "region")
+    return answer(prediction.page, None, kind, [_whole(r, how) for r in regions])
+
+
+def region_of(words: Sequence[Word], regions: Sequence[Region]) -> Region | None:
+    """Return the region that holds words: most of their area, or else the middle in its box."""
+    best, most = None, 0
+    for region in regions:
+        shared = sum(_pixels(region.mask, word) for word in words)
+        if shared > most:
+            best, most = region, shared
+    if best is not None:
+        return best
+    x, y = np.mean([word.centre for word in words], axis=0)
+    around = [r for r in regions if r.box[0] <= x < r.box[2] and r.box[1] <= y < r.box[3]]
+    return min(around, key=lambda region: int(region.mask.sum()), default=None)
+
+
+def _order(asked: str) -> list[str]:
+    question = asked.endswith("?")
+    order = ["words"] if question else ["words", "fuzzy"]
+    return [*order, "question"] if question or len(asked.split()) >= _QUESTION_WORDS else order
+
+
+def _words_hits(matches: Sequence[Match], regions: Sequence[Region]) -> list[Hit]:
+    found = []
+    for match in matches:
+        region = region_of(match.words, regions)
+        answered = None if region is None else AnsweredRegion.of(region)
+        found.append(
+            Hit(match.text, match.how, match.score, match.box, tuple(match.boxes), answered)
+        )
+    return found
+
+
+def _retrieved(regions: Sequence[Region], asked: str, retrieve: Retrieve) -> list[Hit]:
+    ranked = retrieve([region.text for region in regions], asked)
+    return [_whole(regions[row], "retrieved", score) for row, score in ranked]
+
+
+_FINDERS: dict[str, Callable[[Sequence[Word], str], list[Match]]] = {
+    "words": exact_matches,
+    "fuzzy": fuzzy_matches,
+    "regex": regex_matches,
+}
+
+
+def _whole(region: Region, how: str, score: float | None = None) -> Hit:
+    """Return a whole region as a hit."""
+    rated = region.score if score is None else score
+    answered = AnsweredRegion.of(region)
+    return Hit(region.text, how, rated, region.box, (region.box,), answered, region.asked)
+
+
+def _pixels(mask: npt.NDArray[np.bool_], word: Word) -> int:
+    x0, y0, x1, y1 = word.box
+    part = mask[int(max(y0, 0)) : int(np.ceil(y1)), int(max(x0, 0)) : int(np.ceil(x1))]
+    return int(np.count_nonzero(part))

@@ -1,0 +1,128 @@
+"""Which of a page's regions answers a question in the user's own words.
+
+BM25 compares terms, and is the default. A model of sentence-transformers compares what is meant; it
+is loaded from a folder that the user names, and nothing is fetched. Both say nothing rather than
+something that does not fit.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from samonai.core.errors import InputError
+from samonai.domains.documents.text.matching import normalised
+
+Retrieve = Callable[[Sequence[str], str], list[tuple[int, float]]]
+"""Ranks texts by how well they answer a question: row and score 0..1, best first, misfits out."""
+
+BM25 = "bm25"
+
+_LEAST_TERMS = 0.5
+"""A text answers a question when it has at least this share of the question's own terms."""
+_LEAST_SHARE = 0.5
+"""Of the best text's BM25, for further texts."""
+_LEAST_LIKENESS = 0.3
+"""Of the embeddings of a question and a text (cosine), for the text to answer it."""
+_LEAST_OF_BEST = 0.8
+"""Of the best text's likeness, for further texts."""
+
+
+def retriever(name: str) -> Retrieve:
+    """Return what ranks texts.
+
+    Args:
+        name: "bm25", or the folder of a sentence-transformers model.
+
+    Raises:
+        InputError: There is no such folder, or sentence-transformers is not installed.
+    """
+    if name == BM25:
+        return by_terms
+    folder = Path(name).expanduser()
+    if not (folder / "modules.json").is_file():
+        raise InputError(
+            f"retrieval={name!r}: expected bm25, or the folder of a sentence-transformers model, "
+            f"with its modules.json"
+        )
+    if find_spec("sentence_transformers") is None:
+        raise InputError(
+            "ranking by a model needs sentence-transformers: pip install 'samonai[retrieval]'"
+        )
+    return partial(by_meaning, folder)
+
+
+def by_terms(texts: Sequence[str], question: str) -> list[tuple[int, float]]:
+    """Rank texts by the question's terms (BM25); the best has score 1.
+
+    A text counts when it has at least half of the question's terms that say anything.
+
+    Raises:
+        InputError: bm25s is not installed.
+    """
+    try:
+        import bm25s
+    except ImportError as error:
+        raise InputError(
+            "answering questions needs bm25s: pip install 'samonai[documents]'"
+        ) from error
+    tokenized = bm25s.tokenize(
+        [*texts, question], stopwords="en", show_progress=False, return_ids=False
+    )
+    *corpus, terms = [[normalised(term) for term in tokens] for tokens in tokenized]
+    wanted = set(terms)
+    if not wanted or not any(corpus):
+        return []
+    index = bm25s.BM25()
+    index.index(corpus, show_progress=False)
+    scores = index.get_scores(sorted(wanted))
+    fits = [len(wanted & set(tokens)) / len(wanted) >= _LEAST_TERMS for tokens in corpus]
+    ranked = [(row, float(scores[row])) for row in np.argsort(-scores, kind="stable")]
+    kept = [(int(row), score) for row, score in ranked if fits[row] and score > 0]
+    return [(row, score / kept[0][1]) for row, score in kept if score >= _LEAST_SHARE * kept[0][1]]
+
+
+def by_meaning(folder: Path, texts: Sequence[str], question: str) -> list[tuple[int, float]]:
+    """Rank texts by the likeness of their embeddings to the question's (cosine).
+
+    Args:
+        folder: Of the model.
+        texts: What the regions say; empty ones never answer.
+        question: What is asked.
+
+    Raises:
+        InputError: The model cannot be loaded.
+    """
+    rows = [row for row, text in enumerate(texts) if text.strip()]
+    if not rows:
+        return []
+    model = _model(folder)
+    asked = model.encode_query([question], normalize_embeddings=True, show_progress_bar=False)
+    said = model.encode_document(
+        [texts[row] for row in rows], normalize_embeddings=True, show_progress_bar=False
+    )
+    likeness = np.asarray(said) @ np.asarray(asked)[0]
+    least = max(_LEAST_LIKENESS, _LEAST_OF_BEST * float(likeness.max()))
+    order = np.argsort(-likeness, kind="stable")
+    return [(rows[n], min(float(likeness[n]), 1.0)) for n in order if likeness[n] >= least]
+
+
+@lru_cache(maxsize=1)
+def _model(folder: Path) -> Any:
+    """Load a model once; no code of its own, no pickles, nothing from the network."""
+    library = import_module("sentence_transformers")
+    import_module("transformers.utils.logging").disable_progress_bar()
+    try:
+        return library.SentenceTransformer(
+            str(folder),
+            local_files_only=True,
+            trust_remote_code=False,
+            model_kwargs={"use_safetensors": True},
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{folder}: no model that can be loaded: {reason}") from error

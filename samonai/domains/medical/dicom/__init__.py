@@ -1,0 +1,1 @@
+"""DICOM series: files, slices, stacks, pixel decoding, PET SUV, geometry, study discovery."""

@@ -1,0 +1,231 @@
+"""Where DICOM slices lie: positions, orientations and rescaling, checked slice by slice."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.dataset import Dataset
+
+from samonai.core.errors import InputError
+from samonai.domains.medical.dicom.files import Header, element
+
+# Direction cosines are written with few digits; beyond this they are wrong and not rounded.
+_ORIENTATION_TOLERANCE = 5e-3
+_SAME_POSITION_MM = 1e-3
+_MILLIMETRES_PER_CENTIMETRE = 10
+_CENTIMETRES = 3  # the code of PhysicalUnitsXDirection
+
+# Where an enhanced multi-frame object keeps, per frame, what a plain file says once.
+_IN_FRAMES = {
+    "TemporalPositionIdentifier": ("FrameContentSequence", "TemporalPositionIndex"),
+    "AcquisitionTime": ("FrameContentSequence", "FrameAcquisitionDateTime"),
+    "StackID": ("FrameContentSequence", "StackID"),
+    "EchoTime": ("MREchoSequence", "EffectiveEchoTime"),
+    "DiffusionBValue": ("MRDiffusionSequence", "DiffusionBValue"),
+    "DiffusionGradientOrientation": (
+        "MRDiffusionSequence",
+        "DiffusionGradientDirectionSequence",
+        "DiffusionGradientOrientation",
+    ),
+    "TriggerTime": ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"),
+    "ImageType": ("MRImageFrameTypeSequence", "FrameType"),
+}
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One frame of a series and where it lies, in DICOM's patient coordinates (LPS, mm).
+
+    Attributes:
+        header: The file that it is in.
+        frame: Its number in a multi-frame file, from 0; None for a file that is one slice.
+        position: float64 (3,), centre of the first pixel.
+        orientation: float64 (6,), unit directions of growing column and of growing row number.
+        spacing: (between rows, between columns) in mm.
+        slope: Rescale slope.
+        intercept: Rescale intercept.
+        groups: The frame's own and the shared functional groups of a multi-frame object.
+    """
+
+    header: Header
+    frame: int | None
+    position: npt.NDArray[np.float64]
+    orientation: npt.NDArray[np.float64]
+    spacing: tuple[float, float]
+    slope: float
+    intercept: float
+    groups: tuple[Dataset, ...] = ()
+
+    def fact(self, keyword: str) -> str:
+        """Return what a plain file or a frame says about itself as text, empty when nothing."""
+        if not self.groups:
+            return self.header.text(keyword)
+        for group in self.groups:
+            if value := _deep_value(group, _IN_FRAMES.get(keyword, ()), self.header.path):
+                return value
+        return ""
+
+    @property
+    def distance(self) -> float:
+        """Return the slice's place along its normal in mm."""
+        return float(self.position @ self.normal)
+
+    @property
+    def normal(self) -> npt.NDArray[np.float64]:
+        """Return the unit normal that makes (column, row, slice) a right-handed system."""
+        return np.cross(self.orientation[:3], self.orientation[3:])
+
+
+def slices_of(header: Header) -> list[Slice]:
+    """Return the slices of a file: one, or each frame of an enhanced multi-frame object.
+
+    Raises:
+        InputError: When positions, spacing or rescaling are missing or not usable numbers.
+    """
+    path = header.path
+    count = header.number("NumberOfFrames", 1)
+    if "PerFrameFunctionalGroupsSequence" not in header.dataset:
+        plain = _plain_slice(header)
+        if count == 1:
+            return [plain]
+        # A loop of pictures: no frame says where it lies, so they are stacked in their order.
+        return [replace(plain, frame=n, position=np.array([0.0, 0.0, n])) for n in range(count)]
+    frames = header.value("PerFrameFunctionalGroupsSequence") or []
+    shared = (header.value("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+    if len(frames) != count:
+        raise InputError(f"{path}: {count} frames but {len(frames)} positions; export it again")
+    return [_enhanced_slice(header, number, frame, shared) for number, frame in enumerate(frames)]
+
+
+def is_placed(header: Header) -> bool:
+    """Say whether a file tells where its slices lie in the patient.
+
+    Projections and screenshots do not, nor do several frames with one position.
+    """
+    if "PerFrameFunctionalGroupsSequence" in header.dataset:
+        return True
+    if header.number("NumberOfFrames", 1) != 1:
+        return False
+    return bool(header.value("ImagePositionPatient") and header.value("ImageOrientationPatient"))
+
+
+def sort_slices(slices: Sequence[Slice]) -> list[Slice]:
+    """Return slices in the order of their places along the common normal."""
+    return sorted(slices, key=lambda each: each.distance)
+
+
+def groups_by_position(slices: Sequence[Slice]) -> list[list[Slice]]:
+    """Return sorted slices grouped by place; more than one in a group are duplicates."""
+    groups: list[list[Slice]] = []
+    for each in sort_slices(slices):
+        if groups and np.abs(each.position - groups[-1][0].position).max() <= _SAME_POSITION_MM:
+            groups[-1].append(each)
+        else:
+            groups.append([each])
+    return groups
+
+
+def _plain_slice(header: Header) -> Slice:
+    position, orientation = (
+        header.value("ImagePositionPatient"),
+        header.value("ImageOrientationPatient"),
+    )
+    if not is_placed(header):
+        position, orientation = [0, 0, 0], [1, 0, 0, 0, 1, 0]
+    spacing = (
+        header.value("PixelSpacing")
+        or header.value("ImagerPixelSpacing")
+        or _ultrasound_spacing(header)
+        or [1, 1]
+    )
+    slope, intercept = header.value("RescaleSlope"), header.value("RescaleIntercept")
+    return _checked_slice(header, None, position, orientation, spacing, slope, intercept)
+
+
+def _enhanced_slice(header: Header, number: int, frame: Dataset, shared: Dataset) -> Slice:
+    def find(group: str, keyword: str) -> Any:
+        for place in (frame, shared):
+            items = element(place, group, header.path)
+            value = element(items[0], keyword, header.path) if items else None
+            if value is not None:
+                return value
+        return None
+
+    position = find("PlanePositionSequence", "ImagePositionPatient")
+    orientation = find("PlaneOrientationSequence", "ImageOrientationPatient")
+    spacing = find("PixelMeasuresSequence", "PixelSpacing")
+    if position is None or orientation is None or spacing is None:
+        raise InputError(f"{header.path}: frame {number} has no position; expected a 3D scan")
+    slope = find("PixelValueTransformationSequence", "RescaleSlope")
+    intercept = find("PixelValueTransformationSequence", "RescaleIntercept")
+    found = _checked_slice(header, number, position, orientation, spacing, slope, intercept)
+    return replace(found, groups=(frame, shared))
+
+
+def _ultrasound_spacing(header: Header) -> list[float] | None:
+    """Return the spacing between rows and columns in mm that a picture's only scale gives."""
+    regions = header.value("SequenceOfUltrasoundRegions") or []
+    if len(regions) != 1:
+        return None
+    found = []
+    for axis in ("Y", "X"):
+        unit = element(regions[0], f"PhysicalUnits{axis}Direction", header.path)
+        delta = element(regions[0], f"PhysicalDelta{axis}", header.path)
+        if unit != _CENTIMETRES or not delta:
+            return None
+        found.append(abs(float(delta)) * _MILLIMETRES_PER_CENTIMETRE)
+    return found
+
+
+def _deep_value(dataset: Dataset, keywords: Sequence[str], path: Path) -> str:
+    for keyword in keywords[:-1]:
+        items = element(dataset, keyword, path)
+        if not items:
+            return ""
+        dataset = items[0]
+    value = element(dataset, keywords[-1], path) if keywords else None
+    return "" if value is None else str(value)
+
+
+def _checked_slice(
+    header: Header,
+    frame: int | None,
+    position: Any,
+    orientation: Any,
+    spacing: Any,
+    slope: Any,
+    intercept: Any,
+) -> Slice:
+    path = header.path
+    place = _numbers(position, 3, "ImagePositionPatient", path)
+    cosines = _numbers(orientation, 6, "ImageOrientationPatient", path)
+    gaps = _numbers(spacing, 2, "PixelSpacing", path)
+    scale = _numbers([1 if slope is None else slope], 1, "RescaleSlope", path)[0]
+    shift = _numbers([0 if intercept is None else intercept], 1, "RescaleIntercept", path)[0]
+    if gaps.min() <= 0 or scale == 0:
+        name = "RescaleSlope" if scale == 0 else "PixelSpacing"
+        raise InputError(f"{path}: {name} is zero or negative; export it again")
+    lengths = np.linalg.norm(cosines.reshape(2, 3), axis=1)
+    skew = abs(float(cosines[:3] @ cosines[3:]))
+    if np.abs(lengths - 1).max() > _ORIENTATION_TOLERANCE or skew > _ORIENTATION_TOLERANCE:
+        raise InputError(
+            f"{path}: ImageOrientationPatient is not two unit vectors at right angles; "
+            "export it again"
+        )
+    unit = (cosines.reshape(2, 3) / lengths[:, None]).ravel()
+    return Slice(header, frame, place, unit, (gaps[0], gaps[1]), float(scale), float(shift))
+
+
+def _numbers(values: Any, count: int, name: str, path: Path) -> npt.NDArray[np.float64]:
+    try:
+        numbers = np.array([float(value) for value in values])
+    except (TypeError, ValueError):
+        numbers = np.array([])
+    if len(numbers) != count or not np.isfinite(numbers).all():
+        raise InputError(
+            f"{path}: {name} is not {count} finite number{'s' * (count > 1)}; export it again"
+        )
+    return numbers

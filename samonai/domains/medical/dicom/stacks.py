@@ -1,0 +1,294 @@
+"""Sort the slices found in a folder into stacks that may be volumes, and choose one of them."""
+
+import logging
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from samonai.core.errors import InputError
+from samonai.domains.medical.dicom.files import Header
+from samonai.domains.medical.dicom.slices import Slice, groups_by_position, is_placed, slices_of
+
+logger = logging.getLogger(__name__)
+
+_SAME_ORIENTATION = 1e-2  # largest difference of a direction cosine within one stack
+# A few images of another orientation beside a stack at least this many times larger are scouts.
+_SCOUT_RATIO = 5
+_SCOUT_IMAGES = 3
+# What tells apart volumes that share a series number, as 3D Slicer's DICOM plugin splits them.
+_SPLITTING_KEYWORDS = (
+    "AcquisitionNumber",
+    "EchoNumbers",
+    "EchoTime",
+    "TemporalPositionIdentifier",
+    "DiffusionBValue",
+    "DiffusionGradientOrientation",
+    "TriggerTime",
+    "StackID",
+    "ImageType",
+    "AcquisitionTime",
+    "ContentTime",
+)
+# Without positions these are scans whose geometry was lost; all else are pictures by themselves,
+# and so is a single image of a gamma camera.
+_SCANNERS = frozenset({"CT", "MR", "PT", "NM"})
+_PROJECTS = "NM"
+_LISTED = 12
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """Slices of one size, orientation and series.
+
+    Attributes:
+        slices: In the order of their files.
+        told_apart: What distinguishes it from other volumes of its series, for messages.
+    """
+
+    slices: list[Slice]
+    told_apart: str = ""
+
+    @property
+    def first(self) -> Header:
+        """Return the header of a slice, for what all of them share."""
+        return self.slices[0].header
+
+    @property
+    def uid(self) -> str:
+        """Return the SeriesInstanceUID, or "unnamed"."""
+        return self.first.text("SeriesInstanceUID") or "unnamed"
+
+    @property
+    def placed(self) -> bool:
+        """Say whether its slices tell where they lie in the patient."""
+        return is_placed(self.first)
+
+    def headers(self) -> list[Header]:
+        """Return each file's header once."""
+        return list({each.header.path: each.header for each in self.slices}.values())
+
+
+def choose_stack(
+    headers: Sequence[Header], series: str | None, time: int | None, path: Path
+) -> Stack:
+    """Return the one stack to read.
+
+    Args:
+        headers: Of all images found.
+        series: SeriesInstanceUID, or what the list of a message calls a stack (`UID#2`).
+        time: Number, from 1, of the volume to take where a series holds several.
+        path: What messages name.
+
+    Raises:
+        InputError: When it is not clear which; the message lists them.
+    """
+    stacks = _without_scouts(_placed_stacks(_stacks(headers)))
+    named = _named(stacks)
+    chosen = named
+    if series is not None:
+        chosen = {name: s for name, s in named.items() if series in (name, s.uid)}
+    if time is not None and chosen and len({stack.uid for stack in chosen.values()}) == 1:
+        if not 1 <= time <= len(chosen):
+            raise InputError(f"{path}: no volume {time}; the series has {len(chosen)}")
+        return list(chosen.values())[time - 1]
+    if len(chosen) == 1:
+        return next(iter(chosen.values()))
+    raise InputError(f"{path}: {_what_is_there(named, series, bool(chosen))}")
+
+
+def check_positions(stack: Stack) -> None:
+    """Refuse a stack whose slices do not say where they lie, though what made them measures it.
+
+    Asked of the stack that is to be read: a screenshot beside a scan is left out.
+
+    Raises:
+        InputError: A scanner's slices have no positions, or pictures no order.
+    """
+    if stack.placed:
+        return
+    several = len(stack.slices) > 1
+    where = f"{stack.first.path}: series {stack.uid}"
+    modality = stack.first.text("Modality")
+    if modality in _SCANNERS and (several or modality != _PROJECTS):
+        what = "its frames do not say" if stack.slices[0].frame is not None else "nothing says"
+        raise InputError(
+            f"{where}: no ImagePositionPatient and ImageOrientationPatient, so {what} where they "
+            "lie in the body; export the series again"
+        )
+    numbers = _instance_numbers(stack.slices)
+    if stack.slices[0].frame is None and len(set(numbers)) < len(numbers):
+        raise InputError(
+            f"{where}: pictures without ImagePositionPatient whose InstanceNumber does not tell "
+            "their order; export the series again"
+        )
+
+
+def _what_is_there(named: dict[str, Stack], series: str | None, several: bool) -> str:
+    listed = "; ".join(
+        f"{number}) {stack.first.text('Modality') or 'unknown modality'}, "
+        f"{len(stack.slices)} slice{'s' * (len(stack.slices) > 1)} of "
+        f"{stack.first.number('Columns')}x{stack.first.number('Rows')}"
+        f"{', ' + stack.told_apart if stack.told_apart else ''}, series {name}"
+        for number, (name, stack) in enumerate(list(named.items())[:_LISTED], start=1)
+    )
+    more = f"; and {len(named) - _LISTED} more" if len(named) > _LISTED else ""
+    of_one = len({stack.uid for stack in named.values()}) == 1
+    if series is not None and not several:
+        what = f"no series {series}"
+    else:
+        what = f"{len(named)} volumes in one series" if of_one else f"{len(named)} series"
+    how = " or --set time=N" if of_one else ""
+    return f"{what}; choose with --series UID{how} from: {listed}{more}"
+
+
+def _stacks(headers: Sequence[Header]) -> list[Stack]:
+    """Group slices that may belong to one volume: never across series, sizes or orientations."""
+    by_key: dict[Hashable, list[Slice]] = {}
+    for header in headers:
+        for each in slices_of(header):
+            by_key.setdefault(_stack_key(each), []).append(each)
+    stacks = [part for group in by_key.values() for part in _split_orientations(group)]
+    return [part for stack in stacks for part in _split_repeated(stack)]
+
+
+def _stack_key(each: Slice) -> Hashable:
+    header = each.header
+    kind = header.value("ImageType") or ()
+    return (
+        header.text("SeriesInstanceUID"),
+        header.text("Modality"),
+        header.number("Rows"),
+        header.number("Columns"),
+        header.text("PhotometricInterpretation"),
+        tuple(np.round(each.spacing, 4)),
+        tuple(kind)[:3] if not isinstance(kind, str) else (kind,),
+        header.path if each.frame is not None else None,
+        is_placed(header),
+    )
+
+
+def _split_orientations(slices: list[Slice]) -> list[list[Slice]]:
+    stacks: list[list[Slice]] = []
+    for each in slices:
+        for stack in stacks:
+            if np.abs(each.orientation - stack[0].orientation).max() <= _SAME_ORIENTATION:
+                stack.append(each)
+                break
+        else:
+            stacks.append([each])
+    return stacks
+
+
+def _split_repeated(slices: list[Slice]) -> list[Stack]:
+    """Split slices that pass their positions several times (echoes, time points, b-values)."""
+    if not is_placed(slices[0].header):
+        return [Stack(_as_pictures(slices))]
+    if all(len(group) == 1 for group in groups_by_position(slices)):
+        return [Stack(slices)]
+    varying = [word for word in _SPLITTING_KEYWORDS if len({s.fact(word) for s in slices}) > 1]
+    for words in _combinations(varying):
+        parts = _partition(slices, words)
+        if all(len(group) == 1 for part in parts.values() for group in groups_by_position(part)):
+            return [Stack(part, _facts(words, key)) for key, part in parts.items()]
+    return [Stack(slices)]
+
+
+def _combinations(words: list[str]) -> Iterator[tuple[str, ...]]:
+    for count in (1, 2, 3):
+        yield from combinations(words, count)
+
+
+def _partition(slices: list[Slice], words: tuple[str, ...]) -> dict[tuple[str, ...], list[Slice]]:
+    parts: dict[tuple[str, ...], list[Slice]] = {}
+    for each in slices:
+        parts.setdefault(tuple(each.fact(word) for word in words), []).append(each)
+    return dict(sorted(parts.items(), key=lambda part: [_order(text) for text in part[0]]))
+
+
+def _order(text: str) -> tuple[int, float, str]:
+    """Sort numbers by value, before any text."""
+    try:
+        return 0, float(text), ""
+    except ValueError:
+        return 1, 0.0, text
+
+
+def _facts(words: tuple[str, ...], key: tuple[str, ...]) -> str:
+    # Only numbers are repeated: text of a header may be a name, and times are a patient's too.
+    return ", ".join(
+        f"{word} {text}"
+        for word, text in zip(words, key, strict=True)
+        if not word.endswith("Time") or word in ("EchoTime", "TriggerTime")
+        if _order(text)[0] == 0
+    )
+
+
+def _as_pictures(slices: list[Slice]) -> list[Slice]:
+    """Stack pictures without a position in the order of their numbers."""
+    if slices[0].frame is not None or len(slices) == 1:
+        return slices
+    numbers = _instance_numbers(slices)
+    ordered = sorted(zip(numbers, slices, strict=True), key=lambda pair: pair[0])
+    return [
+        replace(each, position=np.array([0.0, 0.0, float(number)]))
+        for number, (_, each) in enumerate(ordered)
+    ]
+
+
+def _instance_numbers(slices: list[Slice]) -> list[int]:
+    return [each.header.number("InstanceNumber", -1) for each in slices]
+
+
+def _placed_stacks(stacks: list[Stack]) -> list[Stack]:
+    """Leave out screenshots and projections, where slices with a position are there."""
+    placed = [stack for stack in stacks if stack.placed]
+    others = [stack for stack in stacks if not stack.placed]
+    if not placed or not others:
+        return stacks
+    series = {stack.uid for stack in placed}
+    for stack in others:
+        if stack.uid in series:
+            raise InputError(
+                f"{stack.first.path}: no ImagePositionPatient, unlike its series; export it again"
+            )
+    count = sum(len(stack.slices) for stack in others)
+    logger.warning("left out %d images without a position", count)
+    return placed
+
+
+def _without_scouts(stacks: list[Stack]) -> list[Stack]:
+    """Leave out localizers, where anything else is there."""
+
+    def is_scout(stack: Stack) -> bool:
+        if "LOCALIZER" in stack.first.text("ImageType").upper():
+            return True
+        beside = [other for other in stacks if other.uid == stack.uid]
+        largest = max(len(other.slices) for other in beside)
+        turned = all(_differ(other, stack) for other in beside if len(other.slices) == largest)
+        return turned and len(stack.slices) <= min(_SCOUT_IMAGES, largest // _SCOUT_RATIO)
+
+    kept = [stack for stack in stacks if not is_scout(stack)]
+    if not kept or len(kept) == len(stacks):
+        return stacks
+    left_out = sum(len(stack.slices) for stack in stacks) - sum(len(s.slices) for s in kept)
+    logger.warning("left out %d localizer images", left_out)
+    return kept
+
+
+def _differ(first: Stack, second: Stack) -> bool:
+    turned = np.abs(first.slices[0].orientation - second.slices[0].orientation).max()
+    return bool(turned > _SAME_ORIENTATION)
+
+
+def _named(stacks: list[Stack]) -> dict[str, Stack]:
+    """Name each stack by its series' UID, numbered where a series holds several."""
+    uids = [stack.uid for stack in stacks]
+    named: dict[str, Any] = {}
+    for stack in stacks:
+        number = sum(name.split("#")[0] == stack.uid for name in named) + 1
+        named[stack.uid if uids.count(stack.uid) == 1 else f"{stack.uid}#{number}"] = stack
+    return named

@@ -1,0 +1,1 @@
+"""Volume formats: NIfTI, NRRD and MetaImage readers and writers."""

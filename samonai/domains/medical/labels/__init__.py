@@ -1,0 +1,1 @@
+"""Label maps of scans: reading, matching with images, structures by name."""

@@ -1,0 +1,1 @@
+"""DICOM objects of results: SEG and RTSTRUCT readers and writers, SR, measurements."""

@@ -1,0 +1,308 @@
+"""RTSTRUCT: write a label map as a structure set, read contours as masks on a series' grid."""
+
+import datetime
+import logging
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+from pydicom import uid
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.tag import Tag
+from pydicom.valuerep import format_number_as_ds
+
+from samonai.core.errors import InputError
+from samonai.core.files import write_atomically
+from samonai.domains.base import LabelFacts
+from samonai.domains.medical.dicom.files import element, quiet
+from samonai.domains.medical.dicom.slices import Slice
+from samonai.domains.medical.dicom.source import SourceSeries, copy_patient_and_study
+from samonai.domains.medical.formats.itk import LPS_TO_RAS
+from samonai.domains.medical.objects.segments import Segment
+from samonai.domains.medical.volume import Volume
+from samonai.domains.outlines import fill_polygons, outlines
+from samonai.version import __version__
+
+MANUFACTURER = "samonai"
+_SERIES_OFFSET = 2
+_STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"  # what radiotherapy objects call a study
+_CONTOUR_DATA = Tag(tag_for_keyword("ContourData") or 0)
+_LONGEST_NAME = 64
+
+
+def write_rtstruct(
+    label: npt.NDArray[np.integer],
+    segments: Sequence[Segment],
+    source: SourceSeries,
+    facts: LabelFacts,
+    path: Path,
+) -> Dataset:
+    """Write a structure set with one structure per class.
+
+    Each slice's contours run along the edges of its voxels, in the slice's own plane, one closed
+    contour per component and slice, holes as keyholes.
+
+    Args:
+        label: integer (I, J, K), class per voxel, 0 is background.
+        segments: The classes present in it, at least one.
+        source: The headers of the series; slice k of the label lies on its slice k.
+        facts: Which algorithm made it.
+        path: Where to write.
+
+    Returns:
+        What was written.
+    """
+    with quiet():
+        dataset = _structure_set(source, facts)
+        dataset.StructureSetROISequence, dataset.ROIContourSequence = [], []
+        dataset.RTROIObservationsSequence = []
+        for number, segment in enumerate(segments, start=1):
+            dataset.StructureSetROISequence.append(_structure(number, segment, source))
+            dataset.ROIContourSequence.append(_contours(number, segment, label, source))
+            dataset.RTROIObservationsSequence.append(_observation(number, segment))
+        with write_atomically(path) as temporary:
+            dataset.save_as(temporary, enforce_file_format=True)
+    return dataset
+
+
+def _structure_set(source: SourceSeries, facts: LabelFacts) -> Dataset:
+    now = datetime.datetime.now()
+    date, time = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+    dataset.preamble = bytes(128)
+    copy_patient_and_study(source.first, dataset)
+    dataset.SOPClassUID, dataset.SOPInstanceUID = uid.RTStructureSetStorage, uid.generate_uid()
+    dataset.InstanceCreationDate, dataset.InstanceCreationTime = date, time
+    dataset.Modality, dataset.SeriesInstanceUID = "RTSTRUCT", uid.generate_uid()
+    dataset.SeriesNumber = source.series_number(_SERIES_OFFSET)
+    dataset.SeriesDescription, dataset.OperatorsName = "samonai structures", ""
+    dataset.Manufacturer = MANUFACTURER
+    dataset.ManufacturerModelName = str(facts.algorithm.get("model", MANUFACTURER))[:_LONGEST_NAME]
+    dataset.SoftwareVersions = __version__
+    dataset.FrameOfReferenceUID = source.first.FrameOfReferenceUID
+    dataset.PositionReferenceIndicator = str(source.first.get("PositionReferenceIndicator") or "")
+    dataset.StructureSetLabel = MANUFACTURER
+    dataset.StructureSetDescription = ", ".join(
+        f"{key}={value}" for key, value in facts.algorithm.items()
+    )
+    dataset.StructureSetDate, dataset.StructureSetTime = date, time
+    dataset.InstanceNumber, dataset.ApprovalStatus = 1, "UNAPPROVED"
+    dataset.ReferencedFrameOfReferenceSequence = [_reference(source)]
+    return dataset
+
+
+def _reference(source: SourceSeries) -> Dataset:
+    series, study, frame = Dataset(), Dataset(), Dataset()
+    series.SeriesInstanceUID = source.first.SeriesInstanceUID
+    series.ContourImageSequence = [_image(each, None) for each in source.datasets]
+    study.ReferencedSOPClassUID = _STUDY_CLASS
+    study.ReferencedSOPInstanceUID = source.first.StudyInstanceUID
+    study.RTReferencedSeriesSequence = [series]
+    frame.FrameOfReferenceUID = source.first.FrameOfReferenceUID
+    frame.RTReferencedStudySequence = [study]
+    return frame
+
+
+def _image(header: Dataset, frame: int | None) -> Dataset:
+    image = Dataset()
+    image.ReferencedSOPClassUID = header.SOPClassUID
+    image.ReferencedSOPInstanceUID = header.SOPInstanceUID
+    if frame is not None:
+        image.ReferencedFrameNumber = frame
+    return image
+
+
+def _structure(number: int, segment: Segment, source: SourceSeries) -> Dataset:
+    structure = Dataset()
+    structure.ROINumber, structure.ROIName = number, segment.name[:_LONGEST_NAME]
+    structure.ReferencedFrameOfReferenceUID = source.first.FrameOfReferenceUID
+    structure.ROIGenerationAlgorithm = "AUTOMATIC"
+    structure.ROIGenerationDescription = f"{MANUFACTURER} {__version__}"
+    return structure
+
+
+def _observation(number: int, segment: Segment) -> Dataset:
+    observation = Dataset()
+    observation.ObservationNumber = observation.ReferencedROINumber = number
+    observation.RTROIInterpretedType = "" if not segment.is_coded else "ORGAN"
+    observation.ROIInterpreter = ""
+    if segment.is_coded:
+        observation.RTROIIdentificationCodeSequence = [_coded(segment.code.type)]
+    return observation
+
+
+def _coded(pair: tuple[str, str]) -> Dataset:
+    code = Dataset()
+    code.CodeValue, code.CodeMeaning = pair
+    code.CodingSchemeDesignator = "SCT"
+    return code
+
+
+def _contours(
+    number: int, segment: Segment, label: npt.NDArray[np.integer], source: SourceSeries
+) -> Dataset:
+    contours = Dataset()
+    contours.ReferencedROINumber = number
+    contours.ROIDisplayColor = list(segment.colour)
+    contours.ContourSequence = list(_slice_contours(segment.value, label, source))
+    return contours
+
+
+def _slice_contours(
+    value: int, label: npt.NDArray[np.integer], source: SourceSeries
+) -> Iterator[Dataset]:
+    for k in range(label.shape[2]):
+        mask: npt.NDArray[np.bool_] = np.equal(label[:, :, k].T, value)
+        if not mask.any():
+            continue
+        image = _image(*source.numbers(k))
+        for polygon in outlines(mask):
+            contour = Dataset()
+            contour.ContourImageSequence = [image]
+            contour.ContourGeometricType = "CLOSED_PLANAR"
+            contour.NumberOfContourPoints = len(polygon)
+            contour[_CONTOUR_DATA] = _contour_data(_in_patient(polygon, source.slices[k]))
+            yield contour
+
+
+def _in_patient(polygon: npt.NDArray[np.float64], each: Slice) -> npt.NDArray[np.float64]:
+    """Return corners (x, y) of a slice's frame space as LPS mm, (N, 3)."""
+    along_row, along_column = each.orientation[:3], each.orientation[3:]
+    between_rows, between_columns = each.spacing
+    return (
+        each.position
+        + polygon[:, :1] * between_columns * along_row
+        + polygon[:, 1:] * between_rows * along_column
+    )
+
+
+def _contour_data(points: npt.NDArray[np.float64]) -> Any:
+    """Return the element as it will lie in the file: a number object per value fills memories."""
+    text = "\\".join(str(format_number_as_ds(value)) for value in points.ravel().tolist())
+    content = (text + " " * (len(text) % 2)).encode("ascii")
+    return RawDataElement(_CONTOUR_DATA, "DS", len(content), content, 0, False, True)
+
+
+logger = logging.getLogger(__name__)
+
+# Contours lie on slices; planning systems round their positions, but by less than this.
+_OFF_SLICE = 0.1
+_CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
+
+Mask = npt.NDArray[np.bool_]
+
+
+def roi_names(header: Dataset, path: Path) -> dict[int, str]:
+    """Return the names of the regions that have closed contours, by number."""
+    drawn = {
+        int(element(item, "ReferencedROINumber", path) or 0)
+        for item in element(header, "ROIContourSequence", path) or []
+        if any(_is_closed(contour, path) for contour in _contour_items(item, path))
+    }
+    names = {}
+    for item in element(header, "StructureSetROISequence", path) or []:
+        number = int(element(item, "ROINumber", path) or 0)
+        if number in drawn:
+            names[number] = str(element(item, "ROIName", path) or f"roi_{number}").strip()
+    return names
+
+
+def read_regions(path: Path, reference: Volume) -> Iterator[tuple[str, Mask]]:
+    """Yield each region's name and mask; regions of one name are one structure.
+
+    All closed contours of a region on a slice are filled together by the even-odd rule: a contour
+    within another is a hole, an island within it is filled again, and a keyhole's two sides cancel
+    out. Pixel centres count (see `fill_polygons`), so that contours along the edges of pixels give
+    back exactly those pixels.
+
+    Args:
+        path: The structure set.
+        reference: The volume of the series that it was drawn on.
+
+    Yields:
+        Name, and bool (I, J, K) on the reference's grid.
+
+    Raises:
+        InputError: The object is damaged, or a contour lies between or outside the slices.
+    """
+    with quiet():
+        try:
+            dataset = pydicom.dcmread(path, force=True)
+        except Exception:
+            raise InputError(f"{path}: not a readable RTSTRUCT; export it again") from None
+        names = roi_names(dataset, path)
+        by_name: dict[str, list[Any]] = defaultdict(list)
+        for item in element(dataset, "ROIContourSequence", path) or []:
+            name = names.get(int(element(item, "ReferencedROINumber", path) or 0))
+            if name is not None:
+                by_name[name] += _contour_items(item, path)
+        for name, contours in by_name.items():
+            yield name, _mask(name, contours, reference, path)
+
+
+def _mask(name: str, contours: list[Any], reference: Volume, path: Path) -> Mask:
+    to_voxels = np.linalg.inv(LPS_TO_RAS @ reference.affine)
+    on_slice: dict[int, list[npt.NDArray[np.float64]]] = defaultdict(list)
+    skipped = 0
+    for contour in contours:
+        if not _is_closed(contour, path):
+            skipped += 1
+            continue
+        points = _points(contour, path)
+        voxels = points @ to_voxels[:3, :3].T + to_voxels[:3, 3]
+        k = float(np.median(voxels[:, 2]))
+        if np.abs(voxels[:, 2] - round(k)).max() > _OFF_SLICE:
+            raise InputError(
+                f"{path}: a contour of {name!r:.60} does not lie on a slice of the image (at slice "
+                f"{k:.2f}); give the series that it was drawn on"
+            )
+        if not 0 <= round(k) < reference.shape[2]:
+            raise InputError(
+                f"{path}: a contour of {name!r:.60} lies beyond the image's slices; give the whole "
+                "series that it was drawn on"
+            )
+        on_slice[round(k)].append(voxels[:, :2])
+    if skipped:
+        logger.warning("structure set: left out %d points and open lines of one region", skipped)
+    columns, rows, slices = reference.shape
+    mask = np.zeros((slices, rows, columns), bool)
+    for k, polygons in on_slice.items():
+        mask[k] = fill_polygons(polygons, (rows, columns))
+    return mask.transpose(2, 1, 0)
+
+
+def _points(contour: Dataset, path: Path) -> npt.NDArray[np.float64]:
+    values = element(contour, "ContourData", path)
+    try:
+        points = np.array([float(value) for value in values]).reshape(-1, 3)
+    except (TypeError, ValueError):
+        points = np.empty((0, 3))
+    if len(points) < 3 or not np.isfinite(points).all():
+        raise InputError(f"{path}: a contour without three points in numbers; export it again")
+    return points
+
+
+def _contour_items(item: Dataset, path: Path) -> list[Any]:
+    return list(element(item, "ContourSequence", path) or [])
+
+
+def _is_closed(contour: Dataset, path: Path) -> bool:
+    return str(element(contour, "ContourGeometricType", path) or "") in _CLOSED
+
+
+def referenced_series(header: Dataset, path: Path) -> set[str]:
+    """Return the SeriesInstanceUIDs that a structure set refers to; none when it does not say."""
+    return {
+        str(series.get("SeriesInstanceUID", ""))
+        for frame in element(header, "ReferencedFrameOfReferenceSequence", path) or []
+        for study in element(frame, "RTReferencedStudySequence", path) or []
+        for series in element(study, "RTReferencedSeriesSequence", path) or []
+    } - {""}

@@ -1,0 +1,1 @@
+"""Phantom patients: generated anatomy as NIfTI and DICOM."""

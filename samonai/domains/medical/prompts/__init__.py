@@ -1,0 +1,1 @@
+"""Prompt files of scans: boxes and points in voxel indices."""

@@ -1,0 +1,1 @@
+"""Process groups and progress handlers that training and evaluation share."""

@@ -1,0 +1,152 @@
+"""Metrics of each predicted case beside two baselines, as `metrics.json` and `metrics.csv`."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from ignite.engine import Engine, Events
+from monai.utils import CommonKeys
+
+from samonai.core.errors import InputError
+from samonai.engine.processes import gather_rows, is_main_process
+from samonai.evaluation.baselines import box_scores
+from samonai.evaluation.calibration import CalibrationMetrics
+from samonai.evaluation.measures import Measure, VolumeMeasure
+from samonai.inference.cases import CaseItem
+from samonai.inference.inferer import Automatic, SourceInferer
+from samonai.metrics.summary import summarise_members, write_metrics
+from samonai.metrics.volumes import Row
+from samonai.sam.network import SamNetwork
+
+logger = logging.getLogger(__name__)
+
+
+class CaseMetrics:
+    """Measures every case beside the two baselines, and writes `metrics.json` and `metrics.csv`.
+
+    The baselines get the same prompts: the model before fine-tuning, and the filled box where
+    there are boxes.
+
+    Args:
+        folder: Where the files go.
+        inferer: The evaluator's inferer, for the baselines.
+        classes: Label value to name; values of the labels that it lacks get a name by number.
+        zero_shot: The network before fine-tuning; None leaves that baseline out.
+        extra: What else `metrics.json` says, such as which prompts were used.
+        surface_tolerance_mm: Tolerance of the surface Dice.
+        calibration: What counted probabilities while the cases were predicted.
+        network: The first network of an ensemble; its members are then measured one by one too.
+        measure: What is measured; None: volumes, with that tolerance.
+
+    Attributes:
+        predictions: The last case's label map by method.
+        document: What `metrics.json` holds, once it is written.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        inferer: SourceInferer,
+        classes: Mapping[int, str],
+        zero_shot: SamNetwork | None = None,
+        extra: Mapping[str, Any] | None = None,
+        surface_tolerance_mm: float = 1.0,
+        calibration: CalibrationMetrics | None = None,
+        network: SamNetwork | None = None,
+        measure: Measure | None = None,
+    ) -> None:
+        """Start with no case measured."""
+        self.folder = Path(folder)
+        self.inferer = inferer
+        self.classes = {int(value): name for value, name in classes.items()}
+        self.zero_shot = zero_shot
+        self.extra = dict(extra or {})
+        self.surface_tolerance_mm = surface_tolerance_mm
+        self.calibration = calibration
+        self.members: dict[str, SamNetwork] = {}
+        if network is not None and calibration is not None and inferer.members:
+            networks = [network, *inferer.members]
+            self.members = dict(zip(calibration.names, networks, strict=True))
+        self.measure = measure or VolumeMeasure(surface_tolerance_mm)
+        self.rows: list[Row] = []
+        self.member_rows: list[Row] = []
+        self.predictions: dict[str, Any] = {}
+        self.document: dict[str, Any] = {}
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to the evaluator."""
+        engine.add_event_handler(Events.STARTED, self.started)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.case_completed)
+        engine.add_event_handler(Events.COMPLETED, self.completed)
+
+    def started(self, engine: Engine) -> None:
+        """Forget the cases of an earlier run."""
+        self.rows, self.member_rows = [], []
+
+    def case_completed(self, engine: Engine) -> None:
+        """Measure the case that was just predicted.
+
+        Raises:
+            InputError: The case has no label.
+        """
+        item: CaseItem = engine.state.batch
+        label = item.source.label
+        if label is None:
+            raise InputError(f"case {item.case.case_id} has no label to measure against")
+        classes = self.classes_of(label)
+        predictions = {"finetuned": engine.state.output[CommonKeys.PRED]}
+        if self.zero_shot is not None:
+            predictions["zero_shot"] = self._alone(item, self.zero_shot)
+        if not isinstance(item.prompts, Automatic) and _has_boxes(item.prompts):
+            predictions["box"] = self.inferer.merge(item.source, item.prompts, box_scores)
+        self.predictions = predictions
+        for method, prediction in predictions.items():
+            self.rows += self._measure(item, prediction, classes, method)
+        for name, network in self.members.items():
+            rows = self._measure(item, self._alone(item, network), classes)
+            self.member_rows += [{**row, "member": name} for row in rows]
+
+    def _alone(self, item: CaseItem, network: SamNetwork) -> Any:
+        return self.inferer(item.source, network, item.prompts, alone=True)
+
+    def _measure(
+        self, item: CaseItem, prediction: Any, classes: Mapping[int, str], method: str = "finetuned"
+    ) -> list[Row]:
+        return self.measure.rows(
+            self.inferer.domain,
+            item.source,
+            prediction,
+            classes=classes,
+            case_id=item.case.case_id,
+            method=method,
+        )
+
+    def classes_of(self, label: npt.NDArray[np.integer]) -> dict[int, str]:
+        """Return the classes to measure: the known ones, and what else is in a label."""
+        return self.classes | {
+            int(v): f"class_{v}" for v in np.unique(label) if v and int(v) not in self.classes
+        }
+
+    def completed(self, engine: Engine) -> None:
+        """Write the files."""
+        rows, member_rows = gather_rows(self.rows), gather_rows(self.member_rows)
+        calibration = None if self.calibration is None else self.calibration.document()
+        # Every process takes part: each knows the objects of its own cases only.
+        facts = self.measure.facts(rows)
+        if is_main_process():
+            extra = {**self.extra, **facts}
+            if calibration is not None:
+                extra["calibration"] = calibration
+            if self.members:
+                extra |= summarise_members(member_rows, self.measure.names)
+            self.document = write_metrics(self.folder, rows, extra, self.measure.names)
+            engine.state.metrics["dice"] = self.document["summary"]["dice"]["finetuned"]
+            logger.info("wrote %s", self.folder / "metrics.json")
+
+
+def _has_boxes(prompts: Any) -> bool:
+    """Say whether a box baseline makes sense: not for clicks alone; for no prompts it is empty."""
+    return not prompts or any(np.isfinite(frame.boxes).any() for frame in prompts.values())

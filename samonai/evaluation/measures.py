@@ -1,0 +1,193 @@
+"""What an evaluation measures of a case: volumes in mm, or maps of objects."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from samonai.core.errors import InputError
+from samonai.domains.base import Domain, ObjectMaps
+from samonai.engine.processes import gather
+from samonai.metrics import objects as object_metrics
+from samonai.metrics import volumes as metrics
+from samonai.metrics.average_precision import (
+    DetectedObject,
+    average_precision,
+    detected_objects,
+)
+from samonai.metrics.volumes import Row
+
+
+class Measure(Protocol):
+    """Measures predictions; `CaseMetrics` collects what it says."""
+
+    names: tuple[str, ...]
+    """The metrics that are averaged."""
+
+    def rows(
+        self,
+        domain: Domain,
+        source: Any,
+        prediction: Any,
+        *,
+        classes: Mapping[int, str],
+        case_id: str,
+        method: str,
+    ) -> list[Row]:
+        """Measure one case's prediction against its reference, class by class."""
+        ...
+
+    def facts(self, rows: Iterable[Row]) -> dict[str, Any]:
+        """Return what `metrics.json` says besides the rows of all processes and their means.
+
+        Every process of an evaluation calls it, at the same time.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class VolumeMeasure:
+    """Dice, surface Dice, HD95 and volume; see `training.metrics`.
+
+    Attributes:
+        surface_tolerance_mm: Tolerance of the surface Dice.
+    """
+
+    surface_tolerance_mm: float = 1.0
+    names: tuple[str, ...] = metrics.METRICS
+
+    def rows(
+        self,
+        domain: Domain,
+        source: Any,
+        prediction: Any,
+        *,
+        classes: Mapping[int, str],
+        case_id: str,
+        method: str,
+    ) -> list[Row]:
+        """Measure one label map."""
+        return metrics.case_rows(
+            prediction,
+            source.label,
+            spacing=source.spacing,
+            classes=classes,
+            case_id=case_id,
+            method=method,
+            surface_tolerance_mm=self.surface_tolerance_mm,
+        )
+
+    def facts(self, rows: Iterable[Row]) -> dict[str, Any]:
+        """Return the tolerance."""
+        return {"surface_tolerance_mm": self.surface_tolerance_mm}
+
+
+@dataclass(frozen=True)
+class ObjectMeasure:
+    """Pixels, outlines and objects; see `training.object_metrics`.
+
+    Attributes:
+        boundary_tolerance: How far outlines may lie apart and still agree, in the unit of the
+            source's spacing (metres of a raster, pixels where it has no CRS).
+    """
+
+    boundary_tolerance: float = 1.0
+    names: tuple[str, ...] = object_metrics.METRICS
+
+    def rows(
+        self,
+        domain: Domain,
+        source: Any,
+        prediction: Any,
+        *,
+        classes: Mapping[int, str],
+        case_id: str,
+        method: str,
+    ) -> list[Row]:
+        """Measure one map of objects.
+
+        Raises:
+            InputError: The domain knows no objects.
+        """
+        if not isinstance(domain, ObjectMaps):
+            raise InputError(f"the {domain.name} domain knows classes only, and no objects")
+        return object_metrics.object_rows(
+            domain.maps(source, prediction),
+            domain.maps(source),
+            spacing=source.spacing,
+            classes=classes,
+            case_id=case_id,
+            method=method,
+            boundary_tolerance=self.boundary_tolerance,
+        )
+
+    def facts(self, rows: Iterable[Row]) -> dict[str, Any]:
+        """Return the tolerance, and the objects of all cases pooled."""
+        return {
+            "boundary_tolerance": self.boundary_tolerance,
+            "pooled_instances": object_metrics.pooled_instances(rows),
+        }
+
+
+class DetectionMeasure:
+    """What `ObjectMeasure` measures, and COCO's mean average precision; see `average_precision`.
+
+    Args:
+        boundary_tolerance: See `ObjectMeasure`.
+    """
+
+    names: tuple[str, ...] = object_metrics.METRICS
+
+    def __init__(self, boundary_tolerance: float = 1.0) -> None:
+        """Start with no object found."""
+        self._objects = ObjectMeasure(boundary_tolerance)
+        self._classes: dict[int, str] = {}
+        self._found: dict[tuple[str, str], list[DetectedObject]] = {}
+        self._reference: dict[str, list[DetectedObject]] = {}
+
+    def rows(
+        self,
+        domain: Domain,
+        source: Any,
+        prediction: Any,
+        *,
+        classes: Mapping[int, str],
+        case_id: str,
+        method: str,
+    ) -> list[Row]:
+        """Measure one map of objects, and keep its objects."""
+        asked: dict[str, Any] = {"classes": classes, "case_id": case_id, "method": method}
+        measured = self._objects.rows(domain, source, prediction, **asked)
+        assert isinstance(domain, ObjectMaps)
+        self._classes.update(classes)
+        reference = domain.maps(source)
+        if case_id not in self._reference:
+            found = detected_objects(reference, classes, case_id, reference.known)
+            self._reference[case_id] = found
+        # The ensemble's answer comes first; those of its members are measured under its name too.
+        if (method, case_id) not in self._found:
+            found = detected_objects(
+                domain.maps(source, prediction), classes, case_id, reference.known
+            )
+            self._found[method, case_id] = found
+        return measured
+
+    def facts(self, rows: Iterable[Row]) -> dict[str, Any]:
+        """Return also `average_precision` by method, over the cases of all processes.
+
+        What was kept of the cases is forgotten.
+        """
+        facts = self._objects.facts(rows)
+        # Equal scores rank in the order in which they come: by case, whoever measured it.
+        reference = dict(sorted(gather(list(self._reference.items()))))
+        found = dict(sorted(gather(list(self._found.items()))))
+        classes = dict(sorted(gather(list(self._classes.items()))))
+        truth = [one for objects in reference.values() for one in objects]
+        by_method: dict[str, list[DetectedObject]] = {}
+        for (method, _), objects in found.items():
+            by_method.setdefault(method, []).extend(objects)
+        facts["average_precision"] = {
+            method: average_precision(objects, truth, classes)
+            for method, objects in by_method.items()
+        }
+        self._found, self._reference = {}, {}
+        return facts

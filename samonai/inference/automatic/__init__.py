@@ -1,0 +1,1 @@
+"""Automatic segmentation: point grids, instance masks, border maps, object classification."""

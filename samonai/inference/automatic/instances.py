@@ -1,0 +1,297 @@
+"""Automatic masks: instances out of the semantic head, or out of a grid of points.
+
+The semantic head says which class each pixel has, but not where one object ends and the next
+begins, unless it learned borders too, which part what touches (`inference.borders`). The promptable
+head of the same decoder knows objects, but not which to look for. So each part of the class map
+prompts the promptable head, with its box, with points spread over it, or with both; every answer is
+scored by the decoder's own IoU estimate times the mean probability of the class under the mask; and
+of answers that overlap the best is kept. Where the domain can tell objects apart without knowing
+what they are (`Proposes`), its boxes prompt the promptable head, too. Of runs that learned to name
+objects, what names them says what each answer is, or that it is none (`inference.naming`). A model
+without semantic head is asked at a grid of points (`inference.grid`).
+
+`ObjectFinding` is what commands ask with; the domain's merger joins what several frames show of an
+object. Nothing here knows what the objects are.
+"""
+
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from samonai.core.errors import InputError
+from samonai.core.frame import Frame
+from samonai.core.geometry import LOW_RES_STRIDE
+from samonai.domains.base import Proposes
+from samonai.inference.automatic.borders import components
+from samonai.inference.automatic.classify import name, names_of
+from samonai.inference.automatic.grid import (
+    AT_ONCE,
+    GridMasks,
+    check_numbers,
+    decoded_masks,
+    grid_points,
+    point_prompts,
+)
+from samonai.inference.automatic.masks import Instance, as_instances, suppress
+from samonai.inference.inferer import SourceInferer, class_values
+from samonai.inference.tta import refuse_turns
+from samonai.inference.types import FindObjects, tells_borders
+from samonai.prompts.clicks import interior_pixel
+from samonai.prompts.types import FramePrompts
+from samonai.sam.network import SamNetwork
+
+PROMPT_KINDS = ("none", "box", "points", "box_and_points", "proposed", "box_and_proposed")
+
+CLASSES, GRID = "classes", "grid"
+"""The map of classes as it is, parted by borders where the head learned them; a grid of points."""
+
+AUTOMATIC = (CLASSES, *PROMPT_KINDS[1:], GRID)
+"""How objects are found without prompts."""
+
+
+@dataclass(frozen=True)
+class ObjectFinding:
+    """How objects are found where no prompts are given.
+
+    Attributes:
+        automatic: "classes" tells objects apart where the semantic head learned borders; "box",
+            "points" and "box_and_points" let the semantic head prompt the promptable one,
+            "proposed" and "box_and_proposed" the domain, see `InstanceFinder`; "grid" asks about
+            points all over a frame, see `GridMasks`.
+        points_per_side: Points along a frame's longer side.
+        min_score: Objects with a lower score are dropped; None: 0, and 0.88 for a grid.
+        grid_class: Label value of what a grid finds: it knows no classes.
+    """
+
+    automatic: str = CLASSES
+    points_per_side: int = 32
+    min_score: float | None = None
+    grid_class: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            InputError: One is not known or out of range.
+        """
+        if self.automatic not in AUTOMATIC:
+            raise InputError(f"automatic={self.automatic!r}: use one of {', '.join(AUTOMATIC)}")
+        if self.min_score is not None and not 0 <= self.min_score <= 1:
+            raise InputError(f"min_score={self.min_score:g}: expected 0 to 1")
+        check_numbers(self.points_per_side, 1)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings as JSON values."""
+        return {
+            "automatic": self.automatic,
+            "points_per_side": self.points_per_side,
+            "min_score": self.min_score,
+        }
+
+    def __call__(
+        self,
+        inferer: SourceInferer,
+        networks: Sequence[SamNetwork],
+        classes: tuple[int, ...] | None = None,
+    ) -> FindObjects | None:
+        """Return what finds the objects of a frame; with several networks, by their average.
+
+        None where only the class of each pixel can be told.
+
+        Raises:
+            InputError: What is found is asked about, and that is not averaged over turns.
+        """
+        if self.automatic != CLASSES:
+            refuse_turns(inferer.turns, f"what automatic={self.automatic} asks about")
+        given: dict[str, Any] = {"points_per_side": self.points_per_side}
+        if self.automatic == GRID:
+            if self.min_score is not None:
+                given["min_iou"] = self.min_score
+            # A pixel of a label map belongs to one object: parts of a better whole are left out.
+            return GridMasks(inferer, networks, value=self.grid_class, inside=0.8, **given)
+        given["min_score"] = self.min_score or 0.0
+        prompts = self.automatic
+        if prompts == CLASSES:
+            if not any(tells_borders(network) for network in networks):
+                return None
+            prompts = "none"
+        return InstanceFinder(inferer, networks, classes, prompts, **given)
+
+
+@dataclass(frozen=True)
+class InstanceFinder:
+    """Finds the instances of the semantic head's classes on a frame.
+
+    Attributes:
+        inferer: Embeds and decodes.
+        networks: Their answers are averaged. Each has a semantic head, and a promptable one
+            unless `prompts` is "none".
+        classes: Label values to find; None: all.
+        prompts: What each component of the class map asks for: "box", its box, which refines it;
+            "points", points on a grid within it, which split what touches; "box_and_points",
+            both; "none" takes the component as it is. Components are parted at borders where the
+            head learned them. "proposed" asks about the boxes that the
+            domain proposes instead, "box_and_proposed" about both.
+        points_per_side: Points along the frame's longer side. A component between the points gets
+            one at its interior centre.
+        min_area: Components and masks of fewer pixels are dropped.
+        min_score: Instances with a lower score are dropped.
+        iou: See `suppress`.
+        inside: See `suppress`.
+    """
+
+    inferer: SourceInferer
+    networks: Sequence[SamNetwork]
+    classes: tuple[int, ...] | None = None
+    prompts: str = "box"
+    points_per_side: int = 32
+    min_area: int = 10
+    min_score: float = 0.0
+    iou: float = 0.5
+    inside: float = 0.8
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            InputError: There is no semantic head, or a setting is out of range.
+        """
+        known = class_values(self.networks[0])
+        if self.prompts not in PROMPT_KINDS:
+            raise InputError(
+                f"instances from {self.prompts!r} are not known; use one of "
+                f"{', '.join(PROMPT_KINDS)}"
+            )
+        if "proposed" in self.prompts and not isinstance(self.inferer.domain, Proposes):
+            raise InputError(
+                f"automatic={self.prompts}: {self.inferer.domain.name} data propose no boxes; "
+                f"use box, points or box_and_points"
+            )
+        if unknown := sorted(set(self.classes or ()) - set(known[1:])):
+            raise InputError(f"the semantic head has no class {unknown[0]}, but {list(known[1:])}")
+        check_numbers(self.points_per_side, self.min_area)
+
+    def __call__(self, source: Any, frame: Frame) -> list[Instance]:
+        """Return the instances on a frame of a source, best first."""
+        embedding = self.inferer.embed(source, frame, self.networks[0])
+        classes, borders = self.inferer.class_maps(source, self.networks, frame, embedding)
+        probabilities = classes.softmax(0).numpy()
+        best = probabilities.argmax(0)
+        if frame.valid is not None:
+            best[~frame.valid] = 0
+        near = None if borders is None else borders.sigmoid().numpy()
+        found: list[Instance] = []
+        most = AT_ONCE
+        for one in self._candidates(embedding, frame, probabilities, best, near):
+            found.append(one)
+            if len(found) > most:
+                found = self._kept(found)
+                most = len(found) + AT_ONCE
+        return self._kept(found)
+
+    def _candidates(
+        self,
+        embedding: torch.Tensor,
+        frame: Frame,
+        probabilities: npt.NDArray[np.float32],
+        best: npt.NDArray[np.int64],
+        borders: npt.NDArray[np.float32] | None,
+    ) -> Iterator[Instance]:
+        """Yield what may be an instance of a class, given probabilities (K + 1, H, W).
+
+        Args:
+            embedding: The frame's.
+            frame: The frame.
+            probabilities: Of the classes.
+            best: (H, W), the likeliest channel.
+            borders: (H, W), probability of being near a border; None where none are told.
+        """
+        values = class_values(self.networks[0])
+        wanted = {v for v in values[1:] if self.classes is None or v in self.classes}
+        for one, asked in self._answers(embedding, frame, best, borders, wanted):
+            channel, probability = name(self.networks, one, asked, embedding, probabilities)
+            if values[channel] in wanted:
+                yield one.called(values[channel], probability)
+
+    def _answers(
+        self,
+        embedding: torch.Tensor,
+        frame: Frame,
+        best: npt.NDArray[np.int64],
+        borders: npt.NDArray[np.float32] | None,
+        wanted: Set[int],
+    ) -> Iterator[tuple[Instance, int | None]]:
+        """Yield what was found, with the channel of the component that asked for it, if one did."""
+        unit = LOW_RES_STRIDE * max(frame.size) / self.networks[0].long_side
+        # Of a component's class its pixels say something, but the last word has what names objects.
+        several = names_of(self.networks) is not None
+        for channel, value in enumerate(class_values(self.networks[0])):
+            if self.prompts != "proposed" and channel and (several or value in wanted):
+                parts = as_instances(components(best == channel, borders, unit), self.min_area)
+                for one in self._asked(parts, embedding, frame):
+                    yield one, channel
+        if "proposed" in self.prompts:
+            for one in self._proposed(embedding, frame):
+                yield one, None
+
+    def _proposed(self, embedding: torch.Tensor, frame: Frame) -> Iterator[Instance]:
+        """Yield what the boxes that the domain proposes are answered."""
+        assert isinstance(self.inferer.domain, Proposes)
+        boxes = self.inferer.domain.proposals(frame)
+        if not len(boxes):
+            return
+        prompts = FramePrompts(boxes, np.zeros(len(boxes), np.int64))
+        for output in self.inferer.decode(self.networks, embedding, prompts, frame.size):
+            yield from decoded_masks(output, frame, self.networks[0].long_side, self.min_area)
+
+    def _kept(self, found: list[Instance]) -> list[Instance]:
+        kept = [one for one in found if one.score >= self.min_score]
+        return suppress(kept, self.iou, self.inside)
+
+    def _asked(
+        self, components: list[Instance], embedding: torch.Tensor, frame: Frame
+    ) -> Iterator[Instance]:
+        """Yield the components as they are, or what their prompts are answered."""
+        if self.prompts == "none":
+            yield from components
+        if self.prompts == "none" or not components:
+            return
+        asked = []
+        if "box" in self.prompts:
+            asked.append((_boxes(components), False))
+        if "points" in self.prompts:
+            # A point can mean a part or a whole, where the decoder was trained to say all of them.
+            points = _points_within(components, frame.size, self.points_per_side)
+            asked.append((points, self.networks[0].multimask))
+        for prompts, several in asked:
+            for output in self.inferer.decode(
+                self.networks, embedding, prompts, frame.size, several
+            ):
+                yield from decoded_masks(output, frame, self.networks[0].long_side, self.min_area)
+
+
+def _boxes(components: list[Instance]) -> FramePrompts:
+    boxes = np.array([one.box for one in components], np.float32)
+    return FramePrompts(boxes, np.zeros(len(boxes), np.int64))
+
+
+def _points_within(
+    components: list[Instance], size: tuple[int, int], points_per_side: int
+) -> FramePrompts:
+    """Return the points of the grid that lie in a component, and one for each without any."""
+    grid = grid_points(size, points_per_side)
+    columns, rows = grid.astype(int).T
+    chosen = []
+    for one in components:
+        x0, y0, x1, y1 = one.box
+        boxed = np.flatnonzero((columns >= x0) & (columns < x1) & (rows >= y0) & (rows < y1))
+        inside = grid[boxed[one.mask[rows[boxed] - y0, columns[boxed] - x0]]]
+        if not len(inside):
+            row, column = interior_pixel(one.mask)
+            inside = np.array([[x0 + column + 0.5, y0 + row + 0.5]], np.float32)
+        chosen.append(inside)
+    return point_prompts(np.concatenate(chosen))

@@ -1,0 +1,284 @@
+"""What a fine-tuned decoder brings along: its model, its domain's settings, its classes, its cases.
+
+All of these stand in the decoder's file, so that nothing has to be remembered or typed again; what
+is typed all the same must not contradict it.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from samonai.core.errors import InputError
+from samonai.core.files import sha256_file
+from samonai.core.pseudonyms import known_as, pseudonym
+from samonai.domains import get_domain
+from samonai.domains.base import Case, Domain, LabelFacts
+from samonai.inference.ensemble import ensemble_decoders, member_names
+from samonai.inference.volumes.propagate import Propagation
+from samonai.sam.decoder_file import DecoderMetadata, read_decoder_metadata
+from samonai.sam.loading import load_sam
+from samonai.sam.network import SamNetwork
+from samonai.sam.normalisation import Normalisation
+
+logger = logging.getLogger(__name__)
+
+_CARRIED_IOU = 0.6
+
+
+def trained_domain(decoder: Path | str | None, name: str = "medical", **settings: Any) -> Domain:
+    """Build the domain that a decoder was trained with.
+
+    Args:
+        decoder: The decoder's file; None: the domain's defaults.
+        name: The domain expected.
+        **settings: Explicit settings; None leaves one to the decoder.
+
+    Raises:
+        InputError: The decoder belongs to another domain, or was trained with other settings.
+    """
+    given = {key: value for key, value in settings.items() if value is not None}
+    if decoder is None:
+        return get_domain(name, **given)
+    metadata = read_decoder_metadata(decoder)
+    if metadata.domain != name:
+        raise InputError(f"{decoder} was trained on {metadata.domain} data, not on {name} data")
+    if name == "medical" and metadata.classes:
+        # Structures are known by their names: their values are those of the training.
+        named = {name: int(value) for value, name in metadata.classes.items()}
+        given.setdefault("structures", named)
+    domain = get_domain(name, **{**metadata.domain_settings, **given})
+    asked, trained = domain.settings(), metadata.domain_settings
+    for key in [*trained, *(key for key in asked if key not in trained)]:
+        # What nobody said anything about is not there: runs from before a setting, and crops.
+        before, now = trained.get(key, "none"), asked.get(key, "none")
+        if key in domain.free_settings or before == now:
+            continue
+        # Training has no prompts to crop to: no contradiction, but another scale.
+        if asked.get("crop") != "prompt" or not key.startswith("crop"):
+            raise InputError(
+                f"{decoder} was trained with {key}={before}, but {key}={now} is asked for; leave "
+                f"it out, or train again with it"
+            )
+        if key == "crop":
+            logger.warning(
+                "%s was trained with crop=%s; crop=prompt shows it everything larger",
+                decoder,
+                before,
+            )
+    return domain
+
+
+def trained_network(
+    decoder: Path | str | None,
+    model: str | None = None,
+    checkpoint: Path | str | None = None,
+    sha256: str | None = None,
+    device: Any = None,
+) -> SamNetwork:
+    """Load the model that a decoder was trained on, as it was before: without the decoder.
+
+    Args:
+        decoder: The decoder's file. None, or a file that is not there (yet): the model named.
+        model: The model's name; None: the decoder's, or "micro" without one.
+        checkpoint: The model's own weights, where they are not the published ones.
+        sha256: The hash that these must have.
+        device: Where to put it.
+
+    Raises:
+        InputError: Another model than the decoder's is asked for or was loaded.
+    """
+    if decoder is None or not Path(decoder).exists():
+        return load_sam(model or "micro", checkpoint, device, sha256)
+    metadata = read_decoder_metadata(decoder)
+    if model is not None and model != metadata.model:
+        raise InputError(f"{decoder} was trained on {metadata.model}, but {model} is asked for")
+    network = load_sam(metadata.model, checkpoint, device, sha256)
+    if network.stock_sha256 != metadata.encoder_sha256:
+        raise InputError(
+            f"{decoder} was trained on another encoder (sha256 {metadata.encoder_sha256[:16]}…) "
+            f"than this {metadata.model} (sha256 {network.stock_sha256[:16]}…); give the "
+            f"checkpoint that it was trained on"
+        )
+    network.normalisation = Normalisation.from_metadata(metadata.normalisation)
+    return network
+
+
+def trained_propagation(
+    decoder: Path | str | None,
+    prompt: str = "auto",
+    margin: float | None = None,
+    iou: float | None = None,
+    **rule: Any,
+) -> Propagation:
+    """Return how a decoder's masks prompt the next frame, which hangs on what it was trained with.
+
+    A decoder that was trained with prompts carried from the frames beside (`carried_probability`)
+    takes the mask's logits too, and its estimate of the IoU says where a structure ends; others
+    have only seen boxes drawn around the object itself.
+
+    Args:
+        decoder: The decoder's file. None, or a file that is not there (yet): the model as it is.
+        prompt: See `Propagation`; "auto" for what the decoder knows.
+        margin: See `Propagation`; None for its default.
+        iou: See `Propagation`; None for 0.6 where the decoder knows carried prompts, else its
+            default.
+        **rule: See `Propagation`.
+
+    Raises:
+        InputError: A value cannot be used.
+    """
+    carried = False
+    if decoder is not None and Path(decoder).exists():
+        prompts = read_decoder_metadata(decoder).training.get("prompts", {})
+        carried = prompts.get("carried", 0.0) > 0
+    if prompt == "auto":
+        prompt = "box+mask" if carried else "box"
+    if iou is None and carried:
+        iou = _CARRIED_IOU
+    for name, value in (("margin", margin), ("iou", iou)):
+        if value is not None:
+            rule[name] = value
+    return Propagation(prompt, **rule)
+
+
+def trained_classes(decoder: Path | str | None) -> dict[int, str]:
+    """Return a decoder's classes, label value to name; none without a decoder."""
+    classes = {} if decoder is None else read_decoder_metadata(decoder).classes
+    return {int(value): name for value, name in classes.items()}
+
+
+def label_facts(
+    decoder: Path | str | None,
+    network: SamNetwork,
+    members: Sequence[Path | str] | None = None,
+) -> LabelFacts:
+    """Return what objects written from predictions say about classes and algorithm.
+
+    Args:
+        decoder: The decoder's file; None: the model as it is.
+        network: The model.
+        members: The further decoders of an ensemble, which are named after their runs.
+    """
+    algorithm = {"model": network.name, "encoder_sha256": network.encoder_sha256[:16]}
+    decoders = ensemble_decoders(decoder, members)
+    for number, path in enumerate(decoders, 1):
+        suffix = "" if number == 1 else f"_{number}"
+        algorithm[f"decoder_sha256{suffix}"] = sha256_file(path)[:16]
+    if len(decoders) > 1:
+        algorithm["members"] = ", ".join(member_names(decoders))
+    return LabelFacts(trained_classes(decoder), algorithm)
+
+
+def evaluation_cases(
+    domain: Domain,
+    images: Path | str,
+    labels: Path | str | None,
+    decoder: Path | str | None,
+    names: Sequence[str] | str | None = None,
+    members: Sequence[Path | str] | None = None,
+) -> list[Case]:
+    """Choose the cases to measure a decoder on.
+
+    Args:
+        domain: Finds them.
+        images: As `Domain.find_cases` takes it.
+        labels: Likewise.
+        decoder: The decoder's file, which knows the cases that it was trained on.
+        names: Case names; "all" for all there are; None for those that the decoder's run held
+            out, or all where none of these is here. With members: those that no run trained on.
+        members: The further decoders of an ensemble.
+
+    Raises:
+        InputError: A named case is not here, a case has no label, or every case was trained on
+            by one of several runs.
+    """
+    found = {case.case_id: case for case in domain.find_cases(images, labels)}
+    trained, held_out = _training_cases(ensemble_decoders(decoder, members))
+    if names is None:
+        chosen = [name for name in found if name in held_out]
+        if members and not chosen:
+            chosen = [name for name in found if name not in trained]
+        if members and not chosen:
+            raise InputError(
+                f"each of the {len(found)} cases in {images} was trained on by one of the runs; "
+                f"name the cases to measure"
+            )
+        chosen = chosen or list(found)
+    else:
+        if not names or not isinstance(names, Sequence):
+            raise InputError(f"cases: expected names of cases, or 'all', got {names!r:.80}")
+        chosen = list(found) if names == "all" else [names] if isinstance(names, str) else [*names]
+        chosen = [known_as(name, found) for name in chosen]
+    if unknown := [name for name in chosen if name not in found]:
+        raise InputError(
+            f"case {unknown[0]!r} is not in {images}, which has {', '.join(list(found)[:3])}, …"
+        )
+    if unlabelled := [name for name in chosen if found[name].label is None]:
+        raise InputError(f"case {unlabelled[0]} in {images} has no label to measure against")
+    if seen := sorted(set(chosen) & trained):
+        logger.warning("%d of the %d cases were trained on, such as %s", *_count(seen, chosen))
+    return [found[name] for name in chosen]
+
+
+def evaluation_facts(
+    decoder: Path | str | None,
+    cases: Sequence[Case],
+    prompts: dict[str, Any],
+    members: Sequence[Path | str] | None = None,
+) -> dict[str, Any]:
+    """Return what `metrics.json` says besides numbers.
+
+    Args:
+        decoder: The decoder's file.
+        cases: The cases measured.
+        prompts: The prompts' settings.
+        members: The further decoders of an ensemble.
+
+    Returns:
+        JSON values: prompts, model, and which of the cases the decoder had been trained on.
+    """
+    facts: dict[str, Any] = {"prompts": prompts}
+    if decoder is not None:
+        metadata: DecoderMetadata = read_decoder_metadata(decoder)
+        trained, _ = _training_cases(ensemble_decoders(decoder, members))
+        facts |= {
+            "model": metadata.model,
+            "encoder_sha256": metadata.encoder_sha256,
+            "domain": metadata.domain,
+            "domain_settings": metadata.domain_settings,
+            "chosen_by": metadata.metrics,
+            "cases_trained_on": sorted(c.case_id for c in cases if c.case_id in trained),
+        }
+    return facts
+
+
+def input_cases(domain: Domain, path: Path | str, series: str | None = None) -> list[Case]:
+    """List the cases to predict.
+
+    Args:
+        domain: Finds them.
+        path: One source, or a folder of them.
+        series: The DICOM series to take where `path` holds several; makes `path` one case.
+
+    Raises:
+        InputError: A series is given for what is no folder.
+    """
+    path = Path(path)
+    if series is not None:
+        if not path.is_dir():
+            raise InputError(f"series {series} is chosen in a folder of DICOM, and {path} is none")
+        return [Case(pseudonym(path.resolve().name), path, None, series)]
+    return domain.find_cases(path)
+
+
+def _training_cases(decoders: Sequence[Path]) -> tuple[set[str], set[str]]:
+    """Return the cases that any of the decoders was trained on, and those that all held out."""
+    training = [read_decoder_metadata(path).training for path in decoders]
+    trained = {name for one in training for name in one.get("train_cases", [])}
+    held_out = [set(one.get("val_cases", [])) for one in training]
+    return trained, set.intersection(*held_out) - trained if held_out else set()
+
+
+def _count(seen: Sequence[str], chosen: Sequence[str]) -> tuple[int, int, str]:
+    return len(seen), len(chosen), seen[0]

@@ -1,0 +1,254 @@
+"""What networks say of one frame: encoded or read from a store, decoded, and put on its grid."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from samonai.core.frame import Frame
+from samonai.core.geometry import FrameGeometry
+from samonai.domains.base import Domain
+from samonai.embeddings.encode import Embedder
+from samonai.embeddings.store import EmbeddingStore
+from samonai.inference.tta import UPRIGHT, Turn, mean_over, turns_of
+from samonai.inference.types import Answers, FrameAnswer, class_values, mean_output
+from samonai.prompts.types import FramePrompts, Prompts
+from samonai.sam.network import DecodeOutput, SamNetwork
+
+
+class FrameDecoder:
+    """Asks networks about frames; nothing else does.
+
+    Args:
+        domain: Cuts the frames.
+        store: Embeddings are read from here and added; None: encode, keep nothing.
+        precision: Precision of the encoder where an embedding is not in the store.
+        prompts_at_once: Prompts decoded together; bounds memory on crowded frames.
+        turns: In how many ways a frame is looked at, see `turns_of`; what is said is averaged.
+    """
+
+    def __init__(
+        self,
+        domain: Domain,
+        store: EmbeddingStore | Path | str | None,
+        precision: str,
+        prompts_at_once: int,
+        turns: int,
+    ) -> None:
+        """Keep the domain and the limits."""
+        self.domain = domain
+        self.store = EmbeddingStore(store) if isinstance(store, Path | str) else store
+        self.precision = precision
+        self.prompts_at_once = prompts_at_once
+        self.turns = turns_of(turns)
+        self._embedders: dict[Turn, tuple[torch.nn.Module, Embedder]] = {}
+
+    def answers(self, source: Any, networks: Sequence[SamNetwork], *, each: bool) -> Answers:
+        """Return what answers the prompts of a source's frames.
+
+        Args:
+            source: The source.
+            networks: One, or several on one encoder.
+            each: Answer for each network, else for their average alone, which is quicker.
+        """
+
+        def answer(frame: Frame, prompts: FramePrompts) -> FrameAnswer:
+            def say(turn: Turn, seen: Frame) -> tuple[torch.Tensor, torch.Tensor | None]:
+                embedding = self.embed(source, seen, networks[0], turn)
+                asked = turn.prompts(prompts, frame.size)
+                if each:
+                    return self.each_logits(networks, embedding, asked, seen.size)
+                return self.logits(networks, embedding, asked, seen.size)[None], None
+
+            logits, iou = mean_over(self.turns, frame, say)
+            return FrameAnswer(logits, logits, iou)
+
+        return answer
+
+    @torch.no_grad()
+    def logits(
+        self,
+        networks: SamNetwork | Sequence[SamNetwork],
+        embedding: torch.Tensor,
+        prompts: FramePrompts,
+        size: tuple[int, int],
+    ) -> torch.Tensor:
+        """Return float32 (N, H, W): each prompt's logits in frame space, on the CPU.
+
+        Args:
+            networks: One, or several whose logits are averaged. Resizing is linear, so the
+                average is taken first, and costs one resize however many there are.
+            embedding: float (C, h, w).
+            prompts: N prompts.
+            size: (H, W) of the frame.
+        """
+        several = [networks] if isinstance(networks, SamNetwork) else networks
+        geometry = FrameGeometry(size, several[0].long_side)
+        model = prompts.to_model(geometry)
+        parts = [
+            geometry.logits_to_frame(self.low_res(several, embedding, model[part]).low_res_logits)
+            for part in torch.arange(len(prompts)).split(self.prompts_at_once)
+        ]
+        return torch.cat(parts)[:, 0].float().cpu()
+
+    @torch.no_grad()
+    def low_res(
+        self, networks: Sequence[SamNetwork], embedding: torch.Tensor, prompts: Prompts
+    ) -> DecodeOutput:
+        """Return what the networks say on average to prompts in model space, all at once.
+
+        Args:
+            networks: One, or several on one encoder.
+            embedding: float (C, h, w).
+            prompts: N prompts on image 0.
+        """
+        return mean_output([network.answer(embedding[None], prompts) for network in networks])
+
+    @torch.no_grad()
+    def each_low_res(
+        self, networks: Sequence[SamNetwork], embedding: torch.Tensor, prompts: Prompts
+    ) -> DecodeOutput:
+        """Return what each of K networks says, as `low_res` does with their number K in front."""
+        said = [network.answer(embedding[None], prompts) for network in networks]
+        return DecodeOutput(*(torch.stack(parts) for parts in zip(*said, strict=True)))
+
+    def embed(
+        self, source: Any, frame: Frame, network: SamNetwork, turn: Turn = UPRIGHT
+    ) -> torch.Tensor:
+        """Return float32 (C, h, w): a frame's embedding, from the store where it is there.
+
+        Networks on one encoder (forks, an ensemble) get the same one, encoded once where there is
+        a store.
+
+        Args:
+            source: The source.
+            frame: The frame, turned as `turn` says.
+            network: Its encoder is used.
+            turn: Tells the embeddings of turned frames apart in the store.
+        """
+        return self._embedder_of(network, turn)(source, [frame])[0]
+
+    def class_logits(
+        self, source: Any, networks: Sequence[SamNetwork], frame: Frame
+    ) -> torch.Tensor:
+        """Return what semantic heads say of a frame, float32 (N, K + 1, H, W), on the CPU.
+
+        Channels are in the order of `class_values(network)`, background first; their softmax are
+        probabilities.
+
+        Args:
+            source: The source.
+            networks: N networks on one encoder.
+            frame: The frame.
+
+        Raises:
+            InputError: A network has no semantic head.
+        """
+
+        def say(turn: Turn, seen: Frame) -> tuple[torch.Tensor, None]:
+            embedding = self.embed(source, seen, networks[0], turn)
+            said = [self.frame_classes([one], embedding, seen)[0] for one in networks]
+            return torch.stack(said), None
+
+        return mean_over(self.turns, frame, say)[0]
+
+    def class_maps(
+        self,
+        source: Any,
+        networks: Sequence[SamNetwork],
+        frame: Frame,
+        embedding: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return what semantic heads say of a frame on average over networks and turns.
+
+        Args:
+            source: The source.
+            networks: One, or several on one encoder.
+            frame: The frame.
+            embedding: The frame's, as it is.
+
+        Returns:
+            As `frame_classes`.
+        """
+
+        def say(turn: Turn, seen: Frame) -> tuple[torch.Tensor, None]:
+            own = embedding if turn == UPRIGHT else self.embed(source, seen, networks[0], turn)
+            classes, borders = self.frame_classes(networks, own, seen)
+            return classes if borders is None else torch.cat([classes, borders[None]]), None
+
+        said, _ = mean_over(self.turns, frame, say)
+        channels = len(class_values(networks[0]))
+        return said[:channels], said[channels] if len(said) > channels else None
+
+    @torch.no_grad()
+    def frame_classes(
+        self, networks: Sequence[SamNetwork], embedding: torch.Tensor, frame: Frame
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return what semantic heads say of a frame on average, in frame space, on the CPU.
+
+        Args:
+            networks: One, or several on one encoder.
+            embedding: The frame's.
+            frame: The frame.
+
+        Returns:
+            float32 (K + 1, H, W), see `class_logits`; and float32 (H, W), the logit of being near
+            an object's border, of the networks that learned it, None where none did.
+        """
+        said = [network.decode_frames(embedding[None]) for network in networks]
+        borders = [one.border_logits for one in said if one.border_logits is not None]
+        low_res = torch.stack([one.class_logits[0] for one in said]).mean(0)
+        if borders:
+            low_res = torch.cat([low_res, torch.stack(borders).mean(0)])
+        geometry = FrameGeometry(frame.size, networks[0].long_side)
+        found = geometry.logits_to_frame(low_res[:, None].float())[:, 0].cpu()
+        return (found[:-1], found[-1]) if borders else (found, None)
+
+    @torch.no_grad()
+    def each_logits(
+        self,
+        networks: Sequence[SamNetwork],
+        embedding: torch.Tensor,
+        prompts: FramePrompts,
+        size: tuple[int, int],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what each of K networks says, float32 (K, N, H, W), and its own IoU (K, N).
+
+        See `logits` for the arguments.
+        """
+        geometry = FrameGeometry(size, networks[0].long_side)
+        model = prompts.to_model(geometry)
+        logits, iou = [], []
+        for part in torch.arange(len(prompts)).split(self.prompts_at_once):
+            said = [network.answer(embedding[None], model[part]) for network in networks]
+            logits.append(
+                torch.stack([geometry.logits_to_frame(s.low_res_logits)[:, 0] for s in said])
+            )
+            iou.append(torch.stack([s.iou_predictions[:, 0] for s in said]))
+        return torch.cat(logits, 1).float().cpu(), torch.cat(iou, 1).float().cpu()
+
+    @torch.no_grad()
+    def decode(
+        self,
+        networks: Sequence[SamNetwork],
+        embedding: torch.Tensor,
+        prompts: FramePrompts,
+        size: tuple[int, int],
+        multimask_output: bool = False,
+    ) -> Iterator[DecodeOutput]:
+        """Yield low-res masks of a few prompts at a time, for who chooses before resizing them."""
+        model = prompts.to_model(FrameGeometry(size, networks[0].long_side))
+        for part in torch.arange(len(prompts)).split(self.prompts_at_once):
+            yield mean_output(
+                [n.decode(embedding[None], model[part], multimask_output) for n in networks]
+            )
+
+    def _embedder_of(self, network: SamNetwork, turn: Turn) -> Embedder:
+        """Return an embedder for the network's encoder; forks of one network share it."""
+        encoder, embedder = self._embedders.get(turn, (None, None))
+        if embedder is None or encoder is not network.image_encoder:
+            domain = turn.domain(self.domain)
+            embedder = Embedder(network, domain, self.store, precision=self.precision)
+            self._embedders[turn] = network.image_encoder, embedder
+        return embedder

@@ -1,0 +1,1 @@
+"""Prompt sources at inference: prompt files, coarse label maps, keyframe interpolation."""

@@ -1,0 +1,78 @@
+"""Which kinds of prompts a decoder was trained with, and a word where it is asked by another.
+
+A decoder that saw boxes only answers clicks no better than before fine-tuning, often worse, and the
+other way round. It does answer, so this is a warning and no error.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from samonai.prompts.types import FramePrompts
+from samonai.sam.decoder_file import read_decoder_metadata
+
+logger = logging.getLogger(__name__)
+
+BOXES, CLICKS = "boxes", "clicks"
+
+_TRAIN_WITH = {BOXES: "box_probability", CLICKS: "points_probability"}
+
+
+class Familiarity:
+    """Warns, once for each kind, when decoders get prompts of a kind that they never saw.
+
+    Args:
+        decoders: The decoders' files; those that do not say what they were trained with are
+            taken to know everything.
+    """
+
+    def __init__(self, decoders: Sequence[Path | str]) -> None:
+        """Read what the decoders know."""
+        known = {path: trained_kinds(read_decoder_metadata(path).training) for path in decoders}
+        self._known = {path: kinds for path, kinds in known.items() if kinds}
+        self._warned: set[str] = set()
+
+    def ask(self, kind: str) -> None:
+        """Take note that prompts of this kind are put to all decoders."""
+        strange = [path for path, kinds in self._known.items() if kind not in kinds]
+        if not strange or kind in self._warned:
+            return
+        self._warned.add(kind)
+        logger.warning(
+            "%s was trained with %s only: its answers to %s may be worse than before fine-tuning; "
+            "train with --set %s=0.5 to ask with both",
+            strange[0],
+            " and ".join(sorted(self._known[strange[0]])),
+            kind,
+            _TRAIN_WITH[kind],
+        )
+
+    def look_at(self, prompts: Mapping[int, FramePrompts]) -> None:
+        """Take note of the kinds among a source's prompts."""
+        for found in prompts.values():
+            if np.isfinite(found.boxes).any():
+                self.ask(BOXES)
+            if found.point_labels is not None and (found.point_labels >= 0).any():
+                self.ask(CLICKS)
+
+
+def trained_kinds(training: Mapping[str, Any]) -> frozenset[str]:
+    """Return the kinds of prompts in a decoder's training: boxes, clicks, coarse masks.
+
+    Args:
+        training: What the decoder's file says of it; nothing of prompts gives no kinds.
+    """
+    prompts = training.get("prompts", {})
+    drawn = {name for name, weight in prompts.get("kinds", {}).items() if weight > 0}
+    kinds = set()
+    # Carried prompts are the box around a mask on the slice beside, with the mask.
+    if drawn & {"box", "box_and_points"} or prompts.get("carried", 0) > 0:
+        kinds.add(BOXES)
+    if drawn & {"points", "box_and_points"} or training.get("click_rounds", 0) > 0:
+        kinds.add(CLICKS)
+    if "mask" in drawn:
+        kinds.add("coarse masks")
+    return frozenset(kinds)

@@ -1,0 +1,112 @@
+"""Prompts that a user gives in a file: boxes, or a coarse label map to refine."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from samonai.core.errors import InputError
+from samonai.core.pseudonyms import stands_for
+from samonai.domains.base import Case, Domain
+from samonai.embeddings.targets import check_components
+from samonai.inference.prompting.compatibility import Familiarity
+from samonai.inference.prompting.from_labels import prompts_from_label
+from samonai.prompts.types import FramePrompts
+
+
+class FilePrompts:
+    """Reads each case's prompts from a file, or from the file in a folder named like the case.
+
+    A file with one of the domain's `prompt_endings` (.json and .csv for scans) holds boxes, in
+    the domain's own way; any other file is a label map on the source's grid, each component of
+    which gives a box per frame. Where one source is asked about, a folder without anything of its
+    name is its label: one file per structure, or label objects.
+
+    Args:
+        path: The file or folder.
+        class_names: Label value to name, for files that name classes.
+        several: More than one case is asked about: a file must say which boxes are whose.
+        margin: Boxes around a label map's components grow by so many pixels on each side.
+        specks: Components of a label map with fewer pixels get no prompt, see `prompts_from_label`.
+        components: What of a scattered label map is asked about, see `embeddings.targets`.
+        familiar: Told what kinds of prompts are asked.
+
+    Raises:
+        InputError: There is no such file or folder.
+    """
+
+    def __init__(
+        self,
+        path: Path | str | None,
+        class_names: Mapping[int, str] | None = None,
+        *,
+        several: bool = False,
+        margin: float = 0.0,
+        specks: int = 1,
+        components: str = "each",
+        familiar: Familiarity | None = None,
+    ) -> None:
+        """Keep what is needed for reading."""
+        if path is None:
+            raise InputError("no prompts given; name a file of boxes or a coarse label map")
+        self.path = Path(path)
+        if not self.path.exists():
+            raise InputError(f"{self.path}: no such file of boxes")
+        self.class_names = dict(class_names or {})
+        if specks < 1:
+            raise InputError(f"label_min_area={specks}: expected at least 1 pixel")
+        check_components(components)
+        self.several, self.familiar = several, familiar
+        self.policy: dict[str, Any] = {
+            "margin": margin,
+            "specks": specks,
+            "components": components,
+        }
+
+    def __call__(self, domain: Domain, case: Case, source: Any) -> dict[int, FramePrompts]:
+        """Return a case's prompts by frame index.
+
+        Raises:
+            InputError: The file has none for this case, or they do not fit the source.
+        """
+        prompts = self._read(domain, case, source)
+        if self.familiar is not None:
+            self.familiar.look_at(prompts)
+        return prompts
+
+    def _read(self, domain: Domain, case: Case, source: Any) -> dict[int, FramePrompts]:
+        path, shared = self.path, self.several
+        if path.is_dir():
+            path, shared = _file_of(case, path, or_folder=not self.several), False
+        if path.suffix.lower() in domain.prompt_endings:
+            boxes = domain.read_boxes(
+                source, path, class_names=self.class_names, only_case=not shared
+            )
+            return {
+                index: found if isinstance(found, FramePrompts) else FramePrompts(*found)
+                for index, found in boxes.items()
+            }
+        if shared:
+            raise InputError(f"{path}: one label map for several cases; give a folder of them")
+        labelled = domain.with_label(source, path)
+        prompts = prompts_from_label(domain, labelled, **self.policy)
+        if not prompts:
+            raise InputError(f"{path}: the label map is empty, so there is nothing to refine")
+        return prompts
+
+
+def _file_of(case: Case, folder: Path, *, or_folder: bool) -> Path:
+    """Return the file of a folder that is named like the case; or the folder, if it has others."""
+    found = [
+        path
+        for path in sorted(folder.iterdir())
+        if path.name.startswith(f"{case.case_id}.")
+        or stands_for(path.stem.removesuffix(".nii"), case.case_id)
+    ]
+    if or_folder and not found and any(path.is_file() for path in folder.iterdir()):
+        return folder
+    if len(found) != 1:
+        raise InputError(
+            f"{folder}: {len(found)} files are named {case.case_id}.*; expected one of boxes "
+            f"(.json, .csv) or one label map"
+        )
+    return found[0]

@@ -1,0 +1,91 @@
+"""Whose predictions lie in a folder, so that those of another source do not replace them.
+
+Cases are called by names of files and folders, and two patients' scans are often called alike. The
+first prediction of a case claims its name in a folder, in a file that only ever grows; who comes
+with another source of that name is refused.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from samonai.core.errors import InputError
+from samonai.core.pseudonyms import PREFIX, pseudonym
+from samonai.domains.base import Case
+
+CLAIMS_FILE = ".sources.jsonl"
+_DIGITS = 16
+
+
+class Claims:
+    """Which source each case of a folder was predicted from.
+
+    Args:
+        folder: The folder of predictions.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Read what is there."""
+        self.folder = folder
+        self._claimed: dict[str, str] = {}
+        content = self._content()
+        self._torn = not content.endswith("\n") and bool(content)
+        for line in content.splitlines():
+            try:
+                record = json.loads(line)
+                self._claimed[record["case"]] = record["source"]
+            except (ValueError, KeyError, TypeError):  # killed while writing
+                continue
+
+    def claim(self, case: Case) -> None:
+        """Note where a case's predictions come from, before any is written.
+
+        Raises:
+            InputError: Files of the case's name are there and are not known to be of this source.
+        """
+        source, known = _mark(case), self._claimed.get(case.case_id)
+        if source == known:
+            return
+        if there := self._files_of(case.case_id):
+            why = (
+                "no prediction wrote it" if known is None else "it is of another input of this name"
+            )
+            raise InputError(
+                f"{there[0]} is there already, and {why}; choose another folder (--out), so that "
+                f"nothing is overwritten"
+            )
+        record = json.dumps({"case": case.case_id, "source": source}, ensure_ascii=False) + "\n"
+        if self._torn:
+            record = "\n" + record
+        self.folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.folder / CLAIMS_FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(handle, record.encode("utf-8", "surrogateescape"))
+        finally:
+            os.close(handle)
+        self._claimed[case.case_id], self._torn = source, False
+
+    def _content(self) -> str:
+        try:
+            return (self.folder / CLAIMS_FILE).read_text("utf-8", "surrogateescape")
+        except OSError:
+            return ""
+
+    def _files_of(self, case_id: str) -> list[Path]:
+        """Return files of a case's name; those of `a.b` are not those of `a`."""
+        longer = [f"{known}." for known in self._claimed if known.startswith(f"{case_id}.")]
+        return sorted(
+            path
+            for path in self.folder.glob("*")
+            if path.name.startswith(f"{case_id}.") and not path.name.startswith(tuple(longer))
+        )
+
+
+def _mark(case: Case) -> str:
+    """Return what tells one source from another without naming it: its place may name a patient."""
+    place = os.path.realpath(case.image) if os.path.exists(case.image) else str(case.image)
+    text = "\n".join([place, case.series or "", case.part or ""])
+    if case.case_id.startswith(PREFIX):
+        return pseudonym(text)
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:_DIGITS]

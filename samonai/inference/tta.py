@@ -1,0 +1,162 @@
+"""Frames turned and mirrored, and what is said of them turned back: test-time augmentation.
+
+A model's answer hangs a little on how an object happens to lie on the encoder's patches. The mean
+over several ways to look at one frame hangs on it less.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from samonai.core.errors import InputError
+from samonai.core.frame import Frame
+from samonai.domains.base import Domain
+from samonai.embeddings.views import changed_frames
+from samonai.prompts.types import FramePrompts
+
+Say = Callable[["Turn", Frame], tuple[torch.Tensor, torch.Tensor | None]]
+"""Gives (..., H', W') of a frame seen so, and values that do not hang on how it lies, or None."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One way to look at a frame; rows and columns change places first.
+
+    Attributes:
+        transposed: Rows become columns.
+        upside_down: The order of the rows is reversed.
+        mirrored: The order of the columns is reversed.
+    """
+
+    transposed: bool = False
+    upside_down: bool = False
+    mirrored: bool = False
+
+    def frame(self, frame: Frame) -> Frame:
+        """Return a frame seen so, with its label, instances and valid mask."""
+        if self == UPRIGHT:
+            return frame
+        maps: dict[str, Any] = {
+            name: self._array(value)
+            for name in ("image", "label", "valid", "instances")
+            if (value := getattr(frame, name)) is not None
+        }
+        return replace(frame, **maps)
+
+    def prompts(self, prompts: FramePrompts, size: tuple[int, int]) -> FramePrompts:
+        """Return prompts for the frame seen so.
+
+        Args:
+            prompts: On the frame as it is.
+            size: (H, W) of the frame as it is.
+        """
+        x0, y0, x1, y1 = self._points(prompts.boxes.reshape(-1, 2, 2), size).reshape(-1, 4).T
+        boxes = [np.minimum(x0, x1), np.minimum(y0, y1), np.maximum(x0, x1), np.maximum(y0, y1)]
+        coords = prompts.point_coords
+        return replace(
+            prompts,
+            boxes=np.stack(boxes, 1),
+            point_coords=None if coords is None else self._points(coords, size),
+        )
+
+    def back(self, values: torch.Tensor) -> torch.Tensor:
+        """Return values (..., H', W') of the frame seen so on the frame as it is, (..., H, W)."""
+        if self.mirrored:
+            values = values.flip(-1)
+        if self.upside_down:
+            values = values.flip(-2)
+        return values.transpose(-1, -2) if self.transposed else values
+
+    def domain(self, domain: Domain) -> Domain:
+        """Return a domain that shows its frames so; a store tells its embeddings apart."""
+        if self == UPRIGHT:
+            return domain
+        note = {"turn": [self.transposed, self.upside_down, self.mirrored]}
+        return changed_frames(domain, note, lambda _, frame: self.frame(frame))
+
+    def _array(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        if self.transposed:
+            values = values.swapaxes(0, 1)
+        rows = slice(None, None, -1 if self.upside_down else 1)
+        columns = slice(None, None, -1 if self.mirrored else 1)
+        return np.ascontiguousarray(values[rows, columns])
+
+    def _points(
+        self, points: npt.NDArray[np.float32], size: tuple[int, int]
+    ) -> npt.NDArray[np.float32]:
+        """Map points (..., 2), (x, y) in edge coordinates; see `geometry`."""
+        height, width = size
+        if self.transposed:
+            points, (height, width) = points[..., ::-1], (width, height)
+        x, y = points[..., 0], points[..., 1]
+        x = width - x if self.mirrored else x
+        y = height - y if self.upside_down else y
+        return np.stack([x, y], -1).astype(np.float32)
+
+
+UPRIGHT = Turn()
+
+_TURNS = tuple(
+    Turn(transposed, upside_down, mirrored)
+    for transposed in (False, True)
+    for upside_down in (False, True)
+    for mirrored in (False, True)
+)
+_COUNTS = (1, 2, 4, 8)
+
+
+def turns_of(count: int) -> tuple[Turn, ...]:
+    """Return 1 turn (the frame as it is), 2 (and mirrored), 4 (all mirrorings) or all 8.
+
+    Raises:
+        InputError: It is another number.
+    """
+    if count not in _COUNTS or isinstance(count, bool):
+        raise InputError(
+            f"turns={count!r}: use 1 (frames as they are), 2 (mirrored too), 4 (all mirrorings) or "
+            f"8 (and all of these turned)"
+        )
+    return _TURNS[:count]
+
+
+def refuse_turns(turns: Sequence[Turn], what: str) -> None:
+    """Refuse what is not averaged over turns, rather than leave it out in silence.
+
+    Raises:
+        InputError: There is more than one turn.
+    """
+    if len(turns) > 1:
+        raise InputError(
+            f"turns={len(turns)} averages what boxes and points are answered and maps of classes, "
+            f"not {what}; leave it out"
+        )
+
+
+def mean_over(
+    turns: Sequence[Turn], frame: Frame, say: Say
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return what is said of a frame on average over turns, on the frame as it is.
+
+    Args:
+        turns: In which ways to look at it.
+        frame: The frame.
+        say: Asks about the frame as it is seen.
+    """
+    count = len(turns)
+    values, beside = _said(turns[0], frame, say)
+    if count == 1:
+        return values, beside
+    for turn in turns[1:]:
+        more, others = _said(turn, frame, say)
+        values = values + more
+        beside = None if beside is None or others is None else beside + others
+    return values / count, None if beside is None else beside / count
+
+
+def _said(turn: Turn, frame: Frame, say: Say) -> tuple[torch.Tensor, torch.Tensor | None]:
+    values, beside = say(turn, turn.frame(frame))
+    return turn.back(values), beside

@@ -1,0 +1,228 @@
+"""How sure a prediction is: a map beside the label map, and a line per structure.
+
+The probability of a voxel is the sigmoid of the mean over the networks of logit / temperature, so
+that above one half it is inside, as in the label map. The uncertainty is the binary entropy of
+that probability in bits, for the prompt that is least sure of the voxel: 0 is sure, 1 is a coin's
+toss. Where no prompt was asked it is 0; where frames overlap, it is blended as their scores are.
+Where prompts were carried from slice to slice it is that of each slice's answer; of three planes a
+network's logit is its average over the planes, each cut off at 10. Clean-up in 3D comes after it.
+"""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from ignite.engine import Engine, Events
+
+from samonai.core.errors import InputError
+from samonai.core.files import write_atomically
+from samonai.core.frame import Frame
+from samonai.domains.base import Domain, MapMerger, WritesMaps
+from samonai.domains.tiling.frames import label_from_scores
+from samonai.inference.cases import CaseItem
+from samonai.inference.ensemble import member_names, temperatures
+from samonai.inference.inferer import FrameAnswer, FramePrompts
+
+logger = logging.getLogger(__name__)
+
+UNCERTAINTY, CONFIDENCE = "uncertainty", "confidence"
+"""What is appended to a case's name for the two files."""
+
+
+def scaled_mean(logits: torch.Tensor, scales: Sequence[float]) -> torch.Tensor:
+    """Return float32 (N, H, W): the mean over K networks of logit / temperature.
+
+    Args:
+        logits: float32 (K, N, H, W).
+        scales: The temperature of each network; or none, for 1 each.
+    """
+    if all(scale == 1 for scale in scales):
+        return logits.mean(0)
+    divisors = torch.tensor(scales, dtype=logits.dtype)
+    return (logits / divisors[:, None, None, None]).mean(0)
+
+
+def binary_entropy(probability: torch.Tensor) -> torch.Tensor:
+    """Return the entropy in bits, 0..1, of float probabilities of any shape."""
+    inside = torch.special.entr(probability) + torch.special.entr(1 - probability)
+    return (inside / np.log(2)).clamp(0, 1)
+
+
+@dataclass
+class _Structure:
+    """Sums over the frames of one class."""
+
+    voxels: int = 0
+    probability: float = 0.0
+    uncertainty: float = 0.0
+    iou: list[float] = field(default_factory=list)
+    sizes: dict[int, int] = field(default_factory=dict)
+    common: dict[tuple[int, int], int] = field(default_factory=dict)
+
+    def agreement(self) -> float | None:
+        """Return the mean Dice between pairs of networks; None for one network."""
+        scores = [
+            2 * common / (self.sizes[a] + self.sizes[b])
+            for (a, b), common in self.common.items()
+            if self.sizes[a] + self.sizes[b]
+        ]
+        return fmean(scores) if scores else None
+
+
+class Certainty:
+    """Collects, frame by frame, how sure the networks are of one source."""
+
+    def __init__(self, scales: Sequence[float] = ()) -> None:
+        """Start with no frame; `scales` are the networks' temperatures."""
+        self.scales = list(scales)
+        self.maps: dict[int, npt.NDArray[np.float32]] = {}
+        self._structures: dict[int, _Structure] = {}
+
+    def reset(self) -> None:
+        """Forget the source."""
+        self.maps, self._structures = {}, {}
+
+    def observe(self, frame: Frame, prompts: FramePrompts, answer: FrameAnswer) -> None:
+        """Take note of one frame."""
+        probability = scaled_mean(answer.logits, self.scales).sigmoid()
+        entropy = binary_entropy(probability)
+        uncertainty = entropy.amax(0).numpy().astype(np.float32)
+        label = label_from_scores(answer.scores.mean(0), prompts.classes)
+        if frame.valid is not None:
+            uncertainty, label = (np.where(frame.valid, v, 0) for v in (uncertainty, label))
+        self._keep(frame, uncertainty.astype(np.float32))
+        own = [label_from_scores(scores, prompts.classes) for scores in answer.scores]
+        for value in np.unique(prompts.classes).tolist():
+            rows = np.flatnonzero(prompts.classes == value)
+            structure = self._structures.setdefault(value, _Structure())
+            inside = label == value
+            structure.voxels += int(inside.sum())
+            structure.probability += float(probability[rows].amax(0).numpy()[inside].sum())
+            structure.uncertainty += float(uncertainty[inside].sum())
+            if answer.iou is not None:
+                structure.iou += answer.iou[:, rows].mean(0).tolist()
+            _add_members(structure, [mask == value for mask in own])
+
+    def _keep(self, frame: Frame, uncertainty: npt.NDArray[np.float32]) -> None:
+        self.maps[frame.location.index] = uncertainty
+
+    def document(self, classes: Mapping[int, str]) -> dict[str, Any]:
+        """Return what is known of each structure, as JSON values.
+
+        Args:
+            classes: Label value to name.
+
+        Returns:
+            By class name: `label`, `voxels`, and over the predicted voxels the means
+            `probability` and `uncertainty`; `predicted_iou`, the networks' own estimate, mean over
+            prompts and networks; `agreement`, the mean Dice between pairs of networks. None where
+            nothing was predicted, or there is one network; no IoU is predicted for three planes
+            together, nor by the semantic head.
+        """
+        return {
+            classes.get(value, f"class_{value}"): {
+                "label": value,
+                "voxels": found.voxels,
+                "probability": found.probability / found.voxels if found.voxels else None,
+                "uncertainty": found.uncertainty / found.voxels if found.voxels else None,
+                "predicted_iou": fmean(found.iou) if found.iou else None,
+                "agreement": found.agreement(),
+            }
+            for value, found in sorted(self._structures.items())
+        }
+
+
+class CertaintyWriter(Certainty):
+    """Writes each case's uncertainty map and confidences beside its label map.
+
+    Args:
+        folder: Where the files go, named after their cases.
+        domain: Writes the map.
+        decoders: The decoders' files, for their names and temperatures.
+        classes: Label value to name.
+        ending: File ending of the map; empty: the input's own.
+        enabled: Nothing is written otherwise.
+
+    Raises:
+        InputError: The domain cannot write maps.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        domain: Domain,
+        decoders: Sequence[Path | str],
+        classes: Mapping[int, str],
+        ending: str = "",
+        enabled: bool = True,
+    ) -> None:
+        """Keep where and how to write."""
+        super().__init__(temperatures(decoders))
+        if enabled and not isinstance(domain, WritesMaps):
+            raise InputError(f"there are no uncertainty maps of {domain.name} data; leave them out")
+        self.folder, self.domain, self.ending = Path(folder), domain, ending
+        self.enabled = enabled
+        self.names = member_names(decoders)
+        self.classes = {int(value): name for value, name in classes.items()}
+        self._merger: MapMerger | None = None
+        self._seen = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to the evaluator."""
+        if not self.enabled:
+            return
+        engine.add_event_handler(Events.ITERATION_STARTED, self.case_started)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.case_completed)
+
+    def case_started(self, engine: Engine) -> None:
+        """Forget the last case, and get ready for the next."""
+        self.reset()
+        assert isinstance(self.domain, WritesMaps)
+        self._merger, self._seen = self.domain.map_merger(engine.state.batch.source), 0
+
+    def _keep(self, frame: Frame, uncertainty: npt.NDArray[np.float32]) -> None:
+        # Not kept: a raster has more frames than memory holds.
+        assert self._merger is not None
+        self._merger.add(frame, uncertainty)
+        self._seen += 1
+
+    def case_completed(self, engine: Engine) -> None:
+        """Write what was seen of the case that was just predicted."""
+        item: CaseItem = engine.state.batch
+        name = item.case.case_id
+        if not self._seen:
+            # A map of zeros would say that all is certain.
+            logger.warning(
+                "%s: no uncertainty is known where nothing was asked, or objects were found one by "
+                "one",
+                name,
+            )
+            return
+        assert isinstance(self.domain, WritesMaps)
+        assert self._merger is not None
+        path = self.folder / f"{name}_{UNCERTAINTY}{self.ending}"
+        self.domain.write_map(item.source, self._merger.finish(), path)
+        self._merger = None
+        document = {
+            "members": self.names,
+            "temperatures": self.scales,
+            "structures": self.document(self.classes),
+        }
+        with write_atomically(self.folder / f"{name}_{CONFIDENCE}.json") as path:
+            path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def _add_members(structure: _Structure, masks: Sequence[npt.NDArray[np.bool_]]) -> None:
+    for number, mask in enumerate(masks):
+        structure.sizes[number] = structure.sizes.get(number, 0) + int(mask.sum())
+    for a, b in combinations(range(len(masks)), 2):
+        common = int((masks[a] & masks[b]).sum())
+        structure.common[a, b] = structure.common.get((a, b), 0) + common

@@ -1,0 +1,1 @@
+"""Volume inference: slices into 3D label maps, propagation, three-plane averaging."""

@@ -1,0 +1,229 @@
+"""A whole structure from little: prompts carried along, between, or seen from three sides.
+
+Frames are decoded by `SourceInferer` and nowhere else. This module decides what is asked of them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from monai.transforms import (
+    Compose,
+    FillHoles,
+    KeepLargestConnectedComponent,
+    RemoveSmallObjects,
+)
+
+from samonai.core.errors import InputError
+from samonai.core.frame import Frame
+from samonai.core.geometry import FrameGeometry
+from samonai.domains.base import Domain
+from samonai.embeddings.store import EmbeddingStore
+from samonai.inference.inferer import Automatic, CasePrompts, SourceInferer
+from samonai.inference.prompting.interpolate import interpolate_boxes
+from samonai.inference.tta import refuse_turns
+from samonai.inference.types import Answers, FrameAnswer, FrameObserver, Scores, observed
+from samonai.inference.volumes.planes import fuse_planes
+from samonai.inference.volumes.propagate import FrameTracks, Propagation, Propagator, seeds_of
+from samonai.prompts.types import FramePrompts
+from samonai.sam.network import SamNetwork
+
+SPREADS = {"middle": "propagate", "middle_click": "propagate", "keyframes": "interpolate"}
+"""How the prompts of a regime of `prompts_from_label` reach the other frames; else "none"."""
+
+_KNOWN = ("none", "propagate", "interpolate")
+Clean = Callable[[torch.Tensor], torch.Tensor]
+
+
+class VolumeInferer(SourceInferer):
+    """Decodes a volume frame by frame from prompts on some of them.
+
+    Args:
+        domain: As for `SourceInferer`, like the next six.
+        store: As there.
+        precision: As there.
+        prompts_at_once: As there.
+        members: As there.
+        observers: As there. Of propagated prompts they see what was carried to each frame; of
+            fused planes the average over the planes, a row per class.
+        turns: As there. Not for prompts that are carried from frame to frame.
+        spread: "none": prompts are for their own frames; "propagate": each is carried to the
+            frames on both sides, where a prompt that is the same on neighbouring frames counts
+            once, in their middle; "interpolate": boxes of one object on several frames are
+            interpolated between them.
+        propagation: How a mask prompts the next frame, and when that ends.
+        planes: 3 decodes the two other planes too, prompted by what the boxes of the first cut
+            out of them, and averages the logits of each class on the voxel grid. 1 does not.
+        clean: Applied to the mask of each class, such as MONAI's `KeepLargestConnectedComponent`,
+            `RemoveSmallObjects` and `FillHoles`; uint8 (1, I, J, K) in and out.
+
+    Raises:
+        InputError: A setting is not known.
+    """
+
+    def __init__(
+        self,
+        domain: Domain,
+        store: EmbeddingStore | Path | str | None = None,
+        precision: str = "auto",
+        prompts_at_once: int = 16,
+        members: Sequence[SamNetwork] | None = None,
+        observers: Sequence[FrameObserver | None] = (),
+        turns: int = 1,
+        *,
+        spread: str = "none",
+        propagation: Propagation | None = None,
+        planes: int = 1,
+        clean: Clean | None = None,
+    ) -> None:
+        """Keep what is asked for."""
+        super().__init__(domain, store, precision, prompts_at_once, members, observers, turns)
+        if spread not in _KNOWN:
+            raise InputError(f"spread={spread!r}: use one of {', '.join(_KNOWN)}")
+        if planes not in (1, 3):
+            raise InputError(f"planes={planes!r}: expected 1 or 3")
+        self.spread, self.planes, self.clean = spread, planes, clean
+        self.propagation = propagation or Propagation()
+        self._others: list[SourceInferer] | None = None
+
+    def __call__(
+        self,
+        inputs: Any,
+        network: SamNetwork,
+        prompts: CasePrompts | None = None,
+        *,
+        alone: bool = False,
+    ) -> Any:
+        """Predict a source's label map; see `SourceInferer`."""
+        network = getattr(network, "module", network)
+        networks = [network] if alone else [network, *self.members]
+        observers = [] if alone else self.observers
+        each = bool(observers)
+        if prompts is None or isinstance(prompts, Automatic):
+            self._refuse_without_prompts()
+            label = super().__call__(inputs, network, prompts, alone=alone)
+        elif self.spread == "propagate":
+            refuse_turns(self.turns, "prompts that are carried from frame to frame")
+            tracks = self._tracks(inputs, networks, prompts, each=each)
+            asked = {index: found.prompts for index, found in tracks.items()}
+            label = self._merged(
+                inputs, networks, asked, _track_answers(tracks, network), observers
+            )
+        else:
+            answers = self.answers(inputs, networks, each=each)
+            label = self._merged(inputs, networks, self._asked(prompts), answers, observers)
+        return label if self.clean is None else cleaned(label, self.clean)
+
+    def merge(self, source: Any, prompts: Mapping[int, FramePrompts], scores: Scores) -> Any:
+        """Score the frames that the prompts reach without a network; see `SourceInferer`."""
+        return super().merge(source, self._asked(prompts), scores)
+
+    def _asked(self, prompts: Mapping[int, FramePrompts]) -> Mapping[int, FramePrompts]:
+        return interpolate_boxes(prompts) if self.spread == "interpolate" else prompts
+
+    def _refuse_without_prompts(self) -> None:
+        """Refuse what is done with boxes and clicks only, rather than leave it out in silence."""
+        for name, value, usual in (("spread", self.spread, "none"), ("planes", self.planes, 1)):
+            if value != usual:
+                raise InputError(f"{name}={value} goes with boxes or clicks; give these, or not it")
+
+    def _merged(
+        self,
+        source: Any,
+        networks: list[SamNetwork],
+        asked: Mapping[int, FramePrompts],
+        answers: Answers,
+        observers: Sequence[FrameObserver],
+    ) -> Any:
+        if self.planes == 1:
+            return SourceInferer.merge(self, source, asked, observed(answers, observers))
+        planes = self._plane_inferers()
+        return fuse_planes(source, self.domain, planes, networks, asked, answers, observers)
+
+    def _tracks(
+        self,
+        source: Any,
+        networks: list[SamNetwork],
+        prompts: Mapping[int, FramePrompts],
+        *,
+        each: bool = False,
+    ) -> dict[int, FrameTracks]:
+        propagator = Propagator(
+            lambda index: self.domain.frame(source, index),
+            lambda frame: self.embed(source, frame, networks[0]),
+            lambda embedding, asked: self.each_low_res(networks, embedding, asked),
+            networks[0].long_side,
+            self.propagation,
+            each,
+        )
+        return propagator(seeds_of(prompts), self.domain.frame_count(source))
+
+    def _plane_inferers(self) -> list[SourceInferer]:
+        if self._others is None:
+            along = getattr(self.domain, "along", None)
+            if along is None:
+                raise InputError(f"planes=3 is for volumes, and {self.domain.name} has none")
+            self._others = [
+                SourceInferer(
+                    along(axis),
+                    self.store,
+                    self.precision,
+                    self.prompts_at_once,
+                    turns=len(self.turns),
+                )
+                for axis in range(3)
+            ]
+        return self._others
+
+
+def cleaning(
+    keep_largest: bool = False, min_size: int = 0, fill_holes: bool = False
+) -> Clean | None:
+    """Return MONAI's transforms that clean one structure's mask in 3D, in this order; or None.
+
+    Args:
+        keep_largest: Keep the largest connected component.
+        min_size: Remove components of fewer voxels.
+        fill_holes: Fill what a structure encloses.
+    """
+    transforms: list[Any] = []
+    if min_size > 1:
+        transforms.append(RemoveSmallObjects(min_size=min_size))
+    if keep_largest:
+        transforms.append(KeepLargestConnectedComponent(is_onehot=False))
+    if fill_holes:
+        transforms.append(FillHoles())
+    return Compose(transforms) if transforms else None
+
+
+def cleaned(label: npt.NDArray[np.integer], clean: Clean) -> npt.NDArray[np.integer]:
+    """Apply a transform to the mask of each class; what it adds fills background only.
+
+    Args:
+        label: integer (I, J, K), class per voxel.
+        clean: Takes and returns uint8 (1, I, J, K), 0 or 1.
+    """
+    result = label.copy()
+    for value in np.unique(label[label > 0]).tolist():
+        mask = label == value
+        after = np.asarray(clean(torch.from_numpy(mask[None].astype(np.uint8))))[0] > 0
+        result[mask & ~after & (result == value)] = 0
+        result[after & (result == 0)] = value
+    return result
+
+
+def _track_answers(tracks: Mapping[int, FrameTracks], network: SamNetwork) -> Answers:
+    """Return what was found on the way, of the classes that are asked for."""
+
+    def answer(frame: Frame, prompts: FramePrompts) -> FrameAnswer:
+        geometry = FrameGeometry(frame.size, network.long_side)
+        found = tracks[frame.location.index]
+        rows = torch.from_numpy(np.isin(found.prompts.classes, prompts.classes))
+        low_res = found.low_res[:, rows].float()
+        logits = torch.stack([geometry.logits_to_frame(one)[:, 0] for one in low_res])
+        return FrameAnswer(logits, logits, found.iou[:, rows])
+
+    return answer

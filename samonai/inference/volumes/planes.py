@@ -1,0 +1,222 @@
+"""One volume from three planes: the logits of each plane, averaged on the voxel grid."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from samonai.domains.base import Domain
+from samonai.inference.inferer import SourceInferer
+from samonai.inference.types import Answers, FrameAnswer, FrameObserver
+from samonai.prompts.types import FramePrompts
+from samonai.sam.network import SamNetwork
+
+# Of a frame that was not asked, or said no more: beyond this no logit changes anything.
+_CERTAIN = 10.0
+
+# Bytes of logits that are summed at a time. Classes beyond it wait for another turn, which encodes
+# what is not in the store anew.
+_ROOM = 2**30
+
+Half = npt.NDArray[np.float16]
+Corner = tuple[int, int]
+"""The (x, y) of a frame's first pixel in the volume's plane."""
+
+
+def fuse_planes(
+    source: Any,
+    domain: Domain,
+    planes: Sequence[SourceInferer],
+    networks: Sequence[SamNetwork],
+    asked: Mapping[int, FramePrompts],
+    answers: Answers,
+    observers: Sequence[FrameObserver] = (),
+) -> npt.NDArray[np.int32]:
+    """Average each class's logits over planes, and take the highest.
+
+    Each frame is encoded and decoded once for all classes whose logits fit into 1 GiB together: a
+    float16 volume per class, and with observers one more per class and network, which stays.
+
+    Args:
+        source: The volume.
+        domain: Cuts the frames that prompts are for.
+        planes: An inferer for each plane, that of `domain` among them.
+        networks: Who is asked, on one encoder.
+        asked: Prompts by frame index.
+        answers: Answers them, or those of some classes; other planes are asked for what boxes cut
+            out of them.
+        observers: See the average over the planes of what each network said, a row per class, on
+            the frames that were asked or have something.
+
+    Returns:
+        int32 (I, J, K), class per voxel.
+    """
+    shape = source.data.shape
+    best, label = np.zeros(shape, np.float16), np.zeros(shape, np.int32)
+    kept: dict[int, Half] = {}
+    seen = len(networks) if observers else 0
+    values = sorted({int(value) for found in asked.values() for value in found.classes})
+    at_once = max(1, _ROOM // (best.nbytes * (1 + seen)))
+    for start in range(0, len(values), at_once):
+        few = values[start : start + at_once]
+        total = np.zeros((len(few), 1 + seen, *shape), np.float16)
+        of_few = _of_classes(asked, few)
+        for plane in planes:
+            prompts, answer = of_few, answers
+            if _axis(plane.domain) != _axis(domain):
+                corners = _corner(domain, source), _corner(plane.domain, source)
+                prompts = across(of_few, _axis(domain), _axis(plane.domain), shape, corners)
+                answer = plane.answers(source, networks, each=bool(observers))
+            _add_plane(total, few, plane.domain, source, prompts, answer)
+        total /= np.float16(len(planes))
+        for value, mean in zip(few, total, strict=True):
+            higher = mean[0] > best
+            if source.valid is not None:
+                higher &= source.valid
+            best[higher], label[higher] = mean[0][higher], value
+            if observers:
+                kept[value] = mean[1:]
+    if kept:
+        _show(observers, source, domain, asked, label, kept)
+    return label
+
+
+def across(
+    prompts: Mapping[int, FramePrompts],
+    own: int,
+    axis: int,
+    shape: tuple[int, ...],
+    corners: tuple[Corner, Corner] = ((0, 0), (0, 0)),
+) -> dict[int, FramePrompts]:
+    """Cut the boxes of each class on frames across one axis by the frames across another.
+
+    The boxes stand for slabs one voxel thick; a frame of the other plane gets the box around what
+    it cuts of a class's slabs.
+
+    Args:
+        prompts: Boxes by frame index, xyxy on frames across `own`.
+        own: Array axis that these frames lie across.
+        axis: Array axis of the plane that is wanted.
+        shape: (I, J, K) of the volume.
+        corners: Where in the volume's plane frames across `own` begin, and those across `axis`.
+
+    Returns:
+        On each frame across `axis` that cuts slabs, one box of each of their classes.
+    """
+    slabs: dict[int, list[npt.NDArray[np.float64]]] = {}
+    x, y = (a for a in range(3) if a != own)
+    for index, found in prompts.items():
+        for box, value in zip(found.boxes, found.classes.tolist(), strict=True):
+            if np.isnan(box).any():
+                continue
+            slab = np.zeros(6)
+            slab[[own, own + 3]] = index, index + 1
+            slab[[x, y, x + 3, y + 3]] = box + np.tile(corners[0], 2)
+            slabs.setdefault(value, []).append(slab)
+    wanted_x, wanted_y = (a for a in range(3) if a != axis)
+    cut: dict[int, dict[int, npt.NDArray[np.float64]]] = {}
+    for value, of_class in sorted(slabs.items()):
+        boxes = np.array(of_class)
+        for index in range(shape[axis]):
+            here = boxes[(boxes[:, axis] < index + 1) & (boxes[:, axis + 3] > index)]
+            if len(here):
+                low = here[:, [wanted_x, wanted_y]].min(0)
+                high = here[:, [wanted_x + 3, wanted_y + 3]].max(0)
+                box = np.concatenate([low, high]) - np.tile(corners[1], 2)
+                cut.setdefault(index, {})[value] = box
+    return {
+        index: FramePrompts(np.array(list(found.values()), np.float32), np.array(list(found)))
+        for index, found in sorted(cut.items())
+    }
+
+
+def _add_plane(
+    total: Half,
+    values: Sequence[int],
+    domain: Domain,
+    source: Any,
+    prompts: Mapping[int, FramePrompts],
+    answer: Answers,
+) -> None:
+    """Add one plane's logits to (V, 1 + K, I, J, K): of V classes, the average and each network's.
+
+    A frame that is not asked for a class says that the class is not there.
+    """
+    for index in range(domain.frame_count(source)):
+        # Frames are (rows, columns), that is (y, x).
+        targets = total[(slice(None), slice(None), *_place(domain, index))].swapaxes(2, 3)
+        asked = prompts.get(index)
+        if asked is None:
+            targets -= np.float16(_CERTAIN)
+            continue
+        frame = domain.frame(source, index)
+        targets = targets[(..., *frame.part)]  # what no frame shows is left at 0: nothing is there
+        said = answer(frame, asked).scores
+        each = torch.cat([said.mean(0, keepdim=True), said[: targets.shape[1] - 1]])
+        each = each.clamp(-_CERTAIN, _CERTAIN)
+        for target, value in zip(targets, values, strict=True):
+            rows = torch.from_numpy(np.flatnonzero(asked.classes == value))
+            if len(rows):
+                target += each[:, rows].amax(1).numpy().astype(np.float16)
+            else:
+                target -= np.float16(_CERTAIN)
+
+
+def _show(
+    observers: Sequence[FrameObserver],
+    source: Any,
+    domain: Domain,
+    asked: Mapping[int, FramePrompts],
+    label: npt.NDArray[np.int32],
+    kept: Mapping[int, Half],
+) -> None:
+    """Let observers see the fused logits, (K, I, J, K) by class, frame by frame."""
+    values = np.array(sorted(kept), np.int64)
+    for index in range(domain.frame_count(source)):
+        place = _place(domain, index)
+        if index not in asked and not label[place].any():
+            continue
+        frame = domain.frame(source, index)
+        planes = [kept[value][(slice(None), *place)] for value in values.tolist()]
+        rows = [plane.transpose(0, 2, 1)[(..., *frame.part)] for plane in planes]
+        logits = torch.from_numpy(np.stack(rows, 1)).float()
+        boxes = np.stack([_box_around(asked.get(index), value) for value in values.tolist()])
+        for observer in observers:
+            observer.observe(frame, FramePrompts(boxes, values), FrameAnswer(logits, logits))
+
+
+def _axis(domain: Domain) -> int:
+    return int(domain.axis)  # type: ignore[attr-defined]
+
+
+def _corner(domain: Domain, source: Any) -> Corner:
+    row, column = domain.frame(source, 0).location.origin
+    return column, row
+
+
+def _place(domain: Domain, index: int) -> tuple[int | slice, ...]:
+    """Return what takes a frame's voxels out of a volume."""
+    place: list[int | slice] = [slice(None)] * 3
+    place[_axis(domain)] = index
+    return tuple(place)
+
+
+def _of_classes(
+    prompts: Mapping[int, FramePrompts], values: Sequence[int]
+) -> dict[int, FramePrompts]:
+    """Keep the rows of some classes, and the frames that have any."""
+    chosen = {
+        index: found[np.flatnonzero(np.isin(found.classes, values))]
+        for index, found in prompts.items()
+    }
+    return {index: found for index, found in chosen.items() if len(found)}
+
+
+def _box_around(prompts: FramePrompts | None, value: int) -> npt.NDArray[np.float32]:
+    """Return xyxy around a class's boxes; NaN where it has none, or was asked otherwise."""
+    if prompts is None or value not in prompts.classes:
+        return np.full(4, np.nan, np.float32)
+    boxes = prompts.boxes[prompts.classes == value]
+    return np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)])

@@ -1,0 +1,309 @@
+"""From a prompt on one frame to the frames beside it: the mask of a frame prompts the next."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn.functional import adaptive_avg_pool2d, cosine_similarity
+
+from samonai.core.errors import InputError
+from samonai.core.frame import Frame
+from samonai.core.geometry import FrameGeometry
+from samonai.prompts.types import FramePrompts, Prompts, joined_frame_prompts
+from samonai.sam.network import DecodeOutput
+
+PROMPTS = ("box", "mask", "box+mask")
+"""What the mask of a frame gives the next one: the box around it, its logits, or both."""
+
+Decode = Callable[[torch.Tensor, Prompts], DecodeOutput]
+
+
+@dataclass(frozen=True)
+class Propagation:
+    """How a mask prompts the next frame, and when that ends.
+
+    A track ends before the first frame on which one of these fails, or its mask is empty. None is
+    asked of the frame that was prompted: who draws a box there knows that something is in it.
+
+    Attributes:
+        prompt: See `PROMPTS`.
+        margin: The box grows by this share of its width and height on each side, or shrinks where
+            it is negative. A decoder that was trained with tight boxes fills the box it is given,
+            and structures taper off: a box that grows runs away.
+        area: The area may grow or shrink by up to this factor from one frame to the next.
+        growth: The area may be up to this many times that on the prompted frame. A decoder that
+            fills the box it is given lets a mask grow a little on every frame, which no other
+            rule sees.
+        iou: The decoder's own estimate of its mask's IoU must be at least this.
+        similarity: Cosine between the mean embeddings of the object on two neighbouring frames
+            must be at least this.
+        frames: At most so many frames are passed on each side; None: all.
+    """
+
+    prompt: str = "box"
+    margin: float = -0.05
+    area: float = 3.0
+    growth: float = 1.5
+    iou: float = 0.5
+    similarity: float = 0.8
+    frames: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            InputError: One of them cannot be used.
+        """
+        if self.prompt not in PROMPTS:
+            raise InputError(f"propagate_prompt={self.prompt!r}: use one of {', '.join(PROMPTS)}")
+        for name in ("area", "growth"):
+            if getattr(self, name) < 1:
+                raise InputError(
+                    f"propagate_{name}={getattr(self, name):g}: expected a factor of 1 or more"
+                )
+        for name in ("margin", "iou"):  # settings whose default is no number
+            if not isinstance(getattr(self, name), int | float):
+                raise InputError(f"propagate_{name}={getattr(self, name)!r}: expected a number")
+        if self.margin <= -0.5:
+            raise InputError(f"propagate_margin={self.margin:g}: expected more than -0.5")
+        for name, lowest in (("iou", 0), ("similarity", -1)):
+            if not lowest <= getattr(self, name) <= 1:
+                raise InputError(
+                    f"propagate_{name}={getattr(self, name):g}: expected {lowest} to 1"
+                )
+        if self.frames is not None and self.frames < 0:
+            raise InputError(f"propagate_frames={self.frames}: expected 0 or more")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The mask of an object on a frame.
+
+    Attributes:
+        low_res: float16 (K, 1, h, w), logits in the low-res frame: of each network, or of their
+            average alone.
+        iou: float32 (K,), each network's own estimate of its mask's IoU.
+        box: float32 (4,), xyxy in frame space, around the mask.
+        value: Label value of the object.
+        area: Pixels of the frame.
+        look: float32 (C,), mean embedding over the mask.
+        passed: Frames between it and the frame that was prompted.
+        first_area: Pixels of the mask on that frame.
+    """
+
+    low_res: torch.Tensor
+    iou: torch.Tensor
+    box: npt.NDArray[np.float32]
+    value: int
+    area: int
+    look: torch.Tensor
+    passed: int = 0
+    first_area: int = 0
+
+
+@dataclass(frozen=True)
+class FrameTracks:
+    """The objects that were found on a frame, in the form that a merger takes.
+
+    Attributes:
+        low_res: float16 (K, N, 1, h, w), logits in the low-res frame: of each network, or of
+            their average alone.
+        iou: float32 (K, N), each network's own estimate of its masks' IoU.
+        prompts: The box around each mask, and its class.
+    """
+
+    low_res: torch.Tensor
+    iou: torch.Tensor
+    prompts: FramePrompts
+
+
+class Propagator:
+    """Carries prompts from frame to frame of one source, towards both ends.
+
+    All objects of a frame are decoded together, so that a source is passed twice at most: up and
+    down. Nothing but one frame's embedding and, of each object and frame, the low-res logits as
+    float16 is in memory (131 kB, as often as there are networks where each is kept).
+
+    Args:
+        frame: Cuts a frame of the source.
+        embed: Returns a frame's embedding, float (C, h, w).
+        decode: Decodes N prompts on an embedding, in model space, by each of K networks: logits
+            (K, N, 1, h, w), IoU (K, N, 1). Their average is what is carried on.
+        long_side: Side of the model image.
+        rule: How, and when to stop.
+        each: Keep what each network says, not their average alone.
+    """
+
+    def __init__(
+        self,
+        frame: Callable[[int], Frame],
+        embed: Callable[[Frame], torch.Tensor],
+        decode: Decode,
+        long_side: int,
+        rule: Propagation,
+        each: bool = False,
+    ) -> None:
+        """Keep what passing a source needs."""
+        self._frame, self._embed, self._decode = frame, embed, decode
+        self._long_side, self._rule, self._each = long_side, rule, each
+
+    def __call__(self, seeds: Mapping[int, FramePrompts], count: int) -> dict[int, FrameTracks]:
+        """Return what is found on each frame.
+
+        Args:
+            seeds: Prompts by frame index; every one is an object of its own.
+            count: Number of frames of the source.
+        """
+        found: dict[int, list[Answer]] = defaultdict(list)
+        started: dict[int, list[Answer]] = {}
+        for index, prompts in sorted(seeds.items()):
+            frame = self._frame(index)
+            model = prompts.to_model(FrameGeometry(frame.size, self._long_side))
+            answers = self._answers(frame, model, prompts.classes, lowest_iou=-np.inf)
+            started[index] = [answer for answer in answers if answer is not None]
+            found[index] += started[index]
+        if started:
+            first, last = min(started), max(started)
+            self._pass(range(first, count), started, found)
+            self._pass(range(last, -1, -1), started, found)
+        return {index: _together(answers) for index, answers in sorted(found.items()) if answers}
+
+    def _pass(
+        self,
+        indices: Iterable[int],
+        started: Mapping[int, list[Answer]],
+        found: dict[int, list[Answer]],
+    ) -> None:
+        """Go through frames in one direction; objects join where they were prompted."""
+        active: list[Answer] = []
+        waiting = set(started)
+        for index in indices:
+            if active:
+                active = self._next(self._frame(index), active)
+                found[index] += active
+            active += started.get(index, [])
+            waiting.discard(index)
+            if not active and not waiting:
+                return
+
+    def _next(self, frame: Frame, before: list[Answer]) -> list[Answer]:
+        """Return the objects that go on to a frame."""
+        limit = self._rule.frames
+        before = [each for each in before if limit is None or each.passed < limit]
+        if not before:
+            return []
+        values = np.array([each.value for each in before], np.int64)
+        prompts = self._prompts(frame, before)
+        answers = self._answers(frame, prompts, values, lowest_iou=self._rule.iou)
+        return [
+            replace(answer, passed=old.passed + 1, first_area=old.first_area)
+            for old, answer in zip(before, answers, strict=True)
+            if answer is not None and self._goes_on(old, answer)
+        ]
+
+    def _prompts(self, frame: Frame, before: list[Answer]) -> Prompts:
+        """Let the masks of the frame before prompt a frame."""
+        geometry = FrameGeometry(frame.size, self._long_side)
+        boxes = np.stack([each.box for each in before])
+        sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2) * self._rule.margin
+        grown = boxes + sides * np.array([-1, -1, 1, 1], np.float32)
+        limits = np.array([frame.size[1], frame.size[0]] * 2, np.float32)
+        prompts = Prompts.from_boxes(geometry.boxes_to_model(np.clip(grown, 0, limits)))
+        if self._rule.prompt == "box":
+            return prompts
+        masks = torch.stack([each.low_res.float().mean(0) for each in before])
+        boxes_too = prompts.boxes if self._rule.prompt == "box+mask" else None
+        return replace(prompts, boxes=boxes_too, mask_inputs=masks)
+
+    @torch.no_grad()
+    def _answers(
+        self,
+        frame: Frame,
+        prompts: Prompts,
+        values: npt.NDArray[np.int64],
+        *,
+        lowest_iou: float,
+    ) -> list[Answer | None]:
+        """Decode prompts on a frame; None where the mask is empty or not believed."""
+        geometry = FrameGeometry(frame.size, self._long_side)
+        embedding = self._embed(frame)
+        output = self._decode(embedding, prompts)
+        answers: list[Answer | None] = []
+        for row, value in enumerate(values.tolist()):
+            said, iou = output.low_res_logits[:, row], output.iou_predictions[:, row, 0]
+            low_res = said.mean(0)
+            mask = (geometry.logits_to_frame(low_res[None])[0, 0] > 0).cpu().numpy()
+            if frame.valid is not None:
+                mask &= frame.valid
+            if not mask.any() or float(iou.mean()) < lowest_iou:
+                answers.append(None)
+                continue
+            rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+            box = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
+            look = _look(embedding, low_res).cpu()
+            area = int(np.count_nonzero(mask))
+            if not self._each:
+                said, iou = low_res[None], iou.mean(0, keepdim=True)
+            answers.append(
+                Answer(said.half().cpu(), iou.cpu(), box, int(value), area, look, first_area=area)
+            )
+        return answers
+
+    def _goes_on(self, old: Answer, new: Answer) -> bool:
+        ratio = new.area / old.area
+        similar = float(cosine_similarity(old.look, new.look, dim=0))
+        within = 1 / self._rule.area <= ratio <= self._rule.area
+        within &= new.area <= self._rule.growth * old.first_area
+        return within and similar >= self._rule.similarity
+
+
+def _look(embedding: torch.Tensor, low_res: torch.Tensor) -> torch.Tensor:
+    """Return the mean (C,) of an embedding (C, h, w) over a mask of low-res logits (1, H, W)."""
+    height, width = embedding.shape[-2:]
+    weights = adaptive_avg_pool2d((low_res > 0).to(embedding), (height, width))[0]
+    if not bool(weights.any()):  # smaller than a cell
+        weights = torch.zeros_like(weights)
+        place = int(adaptive_avg_pool2d(low_res.to(embedding), (height, width)).argmax())
+        weights.view(-1)[place] = 1
+    return (embedding * weights).sum((1, 2)) / weights.sum()
+
+
+def _together(answers: list[Answer]) -> FrameTracks:
+    boxes = np.stack([each.box for each in answers]).astype(np.float32)
+    values = np.array([each.value for each in answers], np.int64)
+    low_res = torch.stack([each.low_res for each in answers], 1)
+    iou = torch.stack([each.iou for each in answers], 1)
+    return FrameTracks(low_res, iou, FramePrompts(boxes, values))
+
+
+def seeds_of(prompts: Mapping[int, FramePrompts]) -> dict[int, FramePrompts]:
+    """Keep one frame of prompts that stay the same over neighbouring frames: the middle one.
+
+    A box drawn in three dimensions asks for one object, not for one on each of its frames.
+    """
+    runs: list[tuple[int, int, FramePrompts]] = []  # first frame, last frame, one prompt
+    for index, found in sorted(prompts.items()):
+        for row in range(len(found)):
+            one = found[np.array([row])]
+            for number, (first, last, other) in enumerate(runs):
+                if last == index - 1 and _same(one, other):
+                    runs[number] = first, index, other
+                    break
+            else:
+                runs.append((index, index, one))
+    middles: dict[int, list[FramePrompts]] = defaultdict(list)
+    for first, last, one in runs:
+        middles[(first + last) // 2].append(one)
+    return {
+        index: replace(joined_frame_prompts(parts), object_ids=None)
+        for index, parts in sorted(middles.items())
+    }
+
+
+def _same(first: FramePrompts, second: FramePrompts) -> bool:
+    same = first.classes[0] == second.classes[0]
+    points = first.point_coords is None and second.point_coords is None
+    return bool(same and points and np.array_equal(first.boxes, second.boxes))

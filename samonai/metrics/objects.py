@@ -1,0 +1,241 @@
+"""How good a map of objects is: pixels, outlines and whole objects, per case and class.
+
+| metric               | what it is                                                             |
+|----------------------|------------------------------------------------------------------------|
+| `dice`               | F1 of the pixels                                                       |
+| `iou`                | intersection over union of the pixels                                  |
+| `boundary_f1`        | F1 of the outlines' pixels, which agree within a tolerance             |
+| `instance_precision` | share of the predicted objects that match one of the reference         |
+| `instance_recall`    | share of the reference's objects that are matched                      |
+| `instance_f1`        | F1 of the objects, SpaceNet's measure                                  |
+
+Two objects match when their IoU is at least 0.5; each matches at most one. Where a map has no
+objects, pixels of a class that touch by side or corner are one. Pixels that the reference says
+nothing about count for neither side. What is not defined is None, as in `metrics`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from samonai.domains.base import LabelMaps
+from samonai.metrics.volumes import METHODS, Row, status
+
+METRICS = (
+    "dice",
+    "iou",
+    "boundary_f1",
+    "instance_precision",
+    "instance_recall",
+    "instance_f1",
+)
+"""What is averaged."""
+
+MATCH_IOU = 0.5
+
+_EVERY_NEIGHBOUR = np.ones((3, 3), bool)
+
+Mask = npt.NDArray[np.bool_]
+
+
+def object_rows(
+    prediction: LabelMaps,
+    reference: LabelMaps,
+    *,
+    spacing: Sequence[float],
+    classes: Mapping[int, str],
+    case_id: str,
+    method: str = "finetuned",
+    boundary_tolerance: float = 1.0,
+) -> list[Row]:
+    """Measure one predicted map against the reference, class by class.
+
+    Args:
+        prediction: Class and perhaps object per pixel.
+        reference: The same, on the same grid.
+        spacing: Size of a pixel (down, across).
+        classes: Label value to class name; each gives one row.
+        case_id: What the rows carry as `case`.
+        method: One of `metrics.METHODS`.
+        boundary_tolerance: How far two outlines may lie apart and still agree, in the unit of
+            `spacing`.
+
+    Returns:
+        One row per class: `case`, `class`, `label`, `method`, `METRICS`, `matched`, `objects`,
+        `reference_objects`, `pixels`, `reference_pixels`, `status`.
+    """
+    if prediction.label.shape != reference.label.shape:
+        raise ValueError(
+            f"case {case_id}: the prediction has shape {prediction.label.shape} and the reference "
+            f"{reference.label.shape}"
+        )
+    known = np.ones(reference.label.shape, bool) if reference.known is None else reference.known
+    rows: list[Row] = []
+    for value, name in classes.items():
+        masks = [(maps.label == value) & known for maps in (prediction, reference)]
+        numbers = [
+            objects_of(mask, maps)
+            for mask, maps in zip(masks, (prediction, reference), strict=True)
+        ]
+        pixels, reference_pixels = (int(np.count_nonzero(mask)) for mask in masks)
+        rows.append(
+            {
+                "case": case_id,
+                "class": name,
+                "label": int(value),
+                "method": method,
+                **pixel_metrics(masks[0], masks[1]),
+                "boundary_f1": boundary_f1(masks[0], masks[1], spacing, boundary_tolerance),
+                **instance_metrics(numbers[0], numbers[1]),
+                "pixels": pixels,
+                "reference_pixels": reference_pixels,
+                "status": status(pixels > 0, reference_pixels > 0),
+            }
+        )
+    return rows
+
+
+def pixel_metrics(predicted: Mask, reference: Mask) -> dict[str, float | None]:
+    """Return F1 (`dice`) and IoU of two masks; None where both are empty."""
+    common = np.count_nonzero(predicted & reference)
+    either = np.count_nonzero(predicted | reference)
+    if not either:
+        return {"dice": None, "iou": None}
+    return {"dice": 2 * common / (either + common), "iou": common / either}
+
+
+def boundary_f1(
+    predicted: Mask, reference: Mask, spacing: Sequence[float], tolerance: float
+) -> float | None:
+    """Return the F1 of two masks' outlines; None where both are empty.
+
+    Args:
+        predicted: bool (H, W).
+        reference: bool (H, W).
+        spacing: Size of a pixel (down, across).
+        tolerance: A pixel of an outline is right when the other outline is no farther than this.
+    """
+    ours, theirs = _outline(predicted), _outline(reference)
+    if not ours.any() and not theirs.any():
+        return None
+    if not ours.any() or not theirs.any():
+        return 0.0
+    steps = tuple(float(step) for step in spacing)
+    shares = [
+        float((ndimage.distance_transform_edt(~other, sampling=steps)[own] <= tolerance).mean())
+        for own, other in ((ours, theirs), (theirs, ours))
+    ]
+    return _f1(*shares)
+
+
+def instance_metrics(
+    predicted: npt.NDArray[np.integer], reference: npt.NDArray[np.integer]
+) -> dict[str, float | None]:
+    """Match objects and return precision, recall, F1 and the counts behind them.
+
+    Args:
+        predicted: integer (H, W), number of the object, 0 is none.
+        reference: The same.
+    """
+    objects, reference_objects = (
+        int(np.count_nonzero(np.unique(numbers))) for numbers in (predicted, reference)
+    )
+    matched = len(match_objects(predicted, reference))
+    return {
+        **_shares(matched, objects, reference_objects),
+        "matched": matched,
+        "objects": objects,
+        "reference_objects": reference_objects,
+    }
+
+
+def match_objects(
+    predicted: npt.NDArray[np.integer],
+    reference: npt.NDArray[np.integer],
+    least_iou: float = MATCH_IOU,
+) -> list[tuple[int, int, float]]:
+    """Pair objects one to one, the best pairs first.
+
+    Returns:
+        (number in `predicted`, number in `reference`, IoU) of each pair.
+    """
+    areas = [dict(zip(*_counts(numbers), strict=True)) for numbers in (predicted, reference)]
+    both = (predicted > 0) & (reference > 0)
+    pairs, common = np.unique(
+        np.column_stack([predicted[both], reference[both]]), axis=0, return_counts=True
+    )
+    scored = []
+    for (own, other), count in zip(pairs.tolist(), common.tolist(), strict=True):
+        iou = count / (areas[0][own] + areas[1][other] - count)
+        if iou >= least_iou:
+            scored.append((own, other, iou))
+    chosen: list[tuple[int, int, float]] = []
+    taken: tuple[set[int], set[int]] = (set(), set())
+    for own, other, iou in sorted(scored, key=lambda pair: -pair[2]):
+        if own not in taken[0] and other not in taken[1]:
+            chosen.append((own, other, iou))
+            taken[0].add(own)
+            taken[1].add(other)
+    return chosen
+
+
+def pooled_instances(rows: Iterable[Row]) -> dict[str, dict[str, dict[str, float | None]]]:
+    """Return precision, recall and F1 over the objects of all cases together, as SpaceNet does.
+
+    Args:
+        rows: What `object_rows` returned for any number of cases and methods.
+
+    Returns:
+        By class and method.
+    """
+    rows = list(rows)
+    pooled: dict[str, dict[str, dict[str, float | None]]] = {}
+    for name in dict.fromkeys(row["class"] for row in rows):
+        pooled[name] = {}
+        for method in METHODS:
+            chosen = [row for row in rows if row["class"] == name and row["method"] == method]
+            if chosen:
+                counts = (sum(r[k] for r in chosen) for k in _COUNTS)
+                pooled[name][method] = _shares(*counts)
+    return pooled
+
+
+def objects_of(mask: Mask, maps: LabelMaps) -> npt.NDArray[np.integer]:
+    """Return the number of the object at each pixel of a class, 0 is none."""
+    if maps.instances is not None:
+        return np.where(mask, maps.instances, 0)
+    numbers: npt.NDArray[np.int32] = ndimage.label(mask, _EVERY_NEIGHBOUR)[0]
+    return numbers
+
+
+_COUNTS = ("matched", "objects", "reference_objects")
+
+
+def _shares(matched: int, objects: int, reference_objects: int) -> dict[str, float | None]:
+    if not objects and not reference_objects:
+        return dict.fromkeys(METRICS[3:])
+    precision = matched / objects if objects else None
+    recall = matched / reference_objects if reference_objects else None
+    return {
+        "instance_precision": precision,
+        "instance_recall": recall,
+        "instance_f1": 2 * matched / (objects + reference_objects),
+    }
+
+
+def _counts(numbers: npt.NDArray[np.integer]) -> tuple[list[Any], list[Any]]:
+    values, counts = np.unique(numbers, return_counts=True)
+    return values.tolist(), counts.tolist()
+
+
+def _outline(mask: Mask) -> Mask:
+    # The raster's own border is no outline: what lies behind it is not known.
+    outline: Mask = mask & ~ndimage.binary_erosion(mask, border_value=1)
+    return outline
+
+
+def _f1(precision: float, recall: float) -> float:
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0

@@ -1,0 +1,1 @@
+"""Prompts of a batch: boxes, points and masks; sampling them from labels; simulated clicks."""

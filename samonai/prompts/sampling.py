@@ -1,0 +1,262 @@
+"""Prompts sampled from labels: what a user would have drawn, with a user's errors."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from samonai.core.errors import InputError
+from samonai.core.geometry import LOW_RES_STRIDE
+from samonai.prompts.coarse_masks import coarse_logits
+from samonai.prompts.types import NO_POINT, Prompts
+
+KINDS = ("box", "points", "box_and_points", "mask")
+
+_MIN_BOX_SIDE = 4.0
+"""Shortest side in model pixels that a box may get: one pixel of the low-res frame."""
+
+
+@dataclass(frozen=True)
+class PromptSampler:
+    """Draws one prompt per object from its box and its low-res mask.
+
+    A box is wrong in one of three ways: every side of its own (the usual one), shifted as a
+    whole, or loose.
+
+    Attributes:
+        kinds: Probability of each of `KINDS`; they are normalised to sum to one.
+        box_jitter: Each side of a box moves by up to this share of the box's width or height,
+            drawn uniformly, inwards or outwards. 0 gives exact boxes.
+        shifted: Probability that a box is shifted rigidly instead.
+        box_shift: Such a box moves by up to this share of its width and of its height.
+        loose: Probability that a box is loose instead.
+        box_looseness: Each side of such a box lies outside by up to this share.
+        positive: Points inside the object, from 1 to this many.
+        negative: Points outside, but in the box and its surroundings, from 0 to this many.
+        with_mask: Probability that a prompt of another kind than "mask" brings a mask as well.
+        mask_noise: How coarse the masks are, see `samonai.prompts.coarse_masks.coarse_logits`.
+        carried: Probability that a frame's objects are asked for by what they are on the frame
+            beside it, as propagation does; see `samonai.training.data.propagated`.
+
+    Raises:
+        InputError: A kind is not known, a probability or share is out of range.
+    """
+
+    kinds: Mapping[str, float] = field(default_factory=lambda: {"box": 1.0})
+    box_jitter: float = 0.05
+    positive: int = 3
+    negative: int = 2
+    shifted: float = 0.0
+    box_shift: float = 0.1
+    loose: float = 0.0
+    box_looseness: float = 0.25
+    with_mask: float = 0.0
+    mask_noise: float = 0.3
+    carried: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        unknown = sorted(set(self.kinds) - set(KINDS))
+        if unknown:
+            raise InputError(f"prompt kind {unknown[0]!r} is not known; use {', '.join(KINDS)}")
+        if not self.kinds or min(self.kinds.values()) < 0 or sum(self.kinds.values()) <= 0:
+            raise InputError(f"prompt probabilities must be positive, got {dict(self.kinds)}")
+        for name in ("box_jitter", "box_shift"):
+            if not 0 <= getattr(self, name) < 0.5:
+                raise InputError(
+                    f"{name} is a share from 0 to below 0.5, got {getattr(self, name)}"
+                )
+        for name in ("box_looseness", "mask_noise", "with_mask", "carried"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} lies between 0 and 1, got {getattr(self, name)}")
+        if min(self.shifted, self.loose) < 0 or self.shifted + self.loose > 1:
+            raise InputError(
+                f"the probabilities of shifted and of loose boxes are from 0 to 1 together, got "
+                f"{self.shifted} and {self.loose}"
+            )
+        if self.positive < 1 or self.negative < 0:
+            raise InputError(
+                f"points: at least 1 positive and 0 negative, got {self.positive}, {self.negative}"
+            )
+
+    def settings(self) -> dict[str, Any]:
+        """Return the regime as JSON values, for checkpoints and reports."""
+        return {**vars(self), "kinds": dict(self.kinds)}
+
+    def sample(
+        self,
+        boxes: npt.NDArray[np.float32],
+        masks: npt.NDArray[np.bool_],
+        limits: tuple[float, float],
+        generator: np.random.Generator,
+    ) -> Prompts:
+        """Draw one prompt for each of N objects of one frame.
+
+        Args:
+            boxes: float32 (N, 4), xyxy in model space, exact.
+            masks: bool (N, h, w), the objects in the low-res frame.
+            limits: (width, height) of the frame in model space; boxes stay inside.
+            generator: The only source of chance.
+
+        Returns:
+            N prompts on image 0.
+        """
+        names = list(self.kinds)
+        weights = np.array([self.kinds[name] for name in names], float)
+        kinds = generator.choice(len(names), size=len(boxes), p=weights / weights.sum())
+        drawn = [names[kind] for kind in kinds]
+        out_boxes = self._boxes(boxes, limits, generator)
+        out_boxes[[kind in ("points", "mask") for kind in drawn]] = np.nan
+        coords, labels = self._points(drawn, boxes, masks, limits, generator)
+        mask_inputs, has_mask = self._masks(drawn, masks, generator)
+        return Prompts(
+            torch.zeros(len(boxes), dtype=torch.int64),
+            boxes=torch.from_numpy(out_boxes),
+            point_coords=None if coords is None else torch.from_numpy(coords),
+            point_labels=None if labels is None else torch.from_numpy(labels),
+            mask_inputs=None if mask_inputs is None else torch.from_numpy(mask_inputs),
+            has_mask=None if has_mask is None else torch.from_numpy(has_mask),
+        )
+
+    def _boxes(
+        self,
+        boxes: npt.NDArray[np.float32],
+        limits: tuple[float, float],
+        generator: np.random.Generator,
+    ) -> npt.NDArray[np.float32]:
+        """Draw a box for each object, wrong in one of the three ways."""
+        drawn = jitter_boxes(boxes, self.box_jitter, limits, generator)
+        if self.shifted or self.loose:
+            chance = generator.random(len(boxes))[:, None]
+            shifted = shift_boxes(boxes, self.box_shift, limits, generator)
+            loose = loosen_boxes(boxes, self.box_looseness, limits, generator)
+            drawn = np.where(chance < self.shifted + self.loose, loose, drawn)
+            drawn = np.where(chance < self.shifted, shifted, drawn)
+        return drawn
+
+    def _points(
+        self,
+        kinds: list[str],
+        boxes: npt.NDArray[np.float32],
+        masks: npt.NDArray[np.bool_],
+        limits: tuple[float, float],
+        generator: np.random.Generator,
+    ) -> tuple[npt.NDArray[np.float32] | None, npt.NDArray[np.int64] | None]:
+        """Draw points for the objects whose kind has some; None when none has."""
+        rows = [row for row, kind in enumerate(kinds) if kind in ("points", "box_and_points")]
+        if not rows:
+            return None, None
+        coords = np.zeros((len(kinds), self.positive + self.negative, 2), np.float32)
+        labels = np.full(coords.shape[:2], NO_POINT, np.int64)
+        for row in rows:
+            points, signs = self._points_of(boxes[row], masks[row], limits, generator)
+            coords[row, : len(points)], labels[row, : len(points)] = points, signs
+        return coords, labels
+
+    def _points_of(
+        self,
+        box: npt.NDArray[np.float32],
+        mask: npt.NDArray[np.bool_],
+        limits: tuple[float, float],
+        generator: np.random.Generator,
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        """Draw points inside one object, and outside it near its box."""
+        inside = np.argwhere(mask)
+        near = np.zeros_like(mask)
+        margin = 0.5 * max(box[2] - box[0], box[3] - box[1], _MIN_BOX_SIDE)
+        x0, y0 = np.floor((box[:2] - margin).clip(0) / LOW_RES_STRIDE).astype(int)
+        x1, y1 = np.ceil(np.minimum(box[2:] + margin, limits) / LOW_RES_STRIDE).astype(int)
+        near[y0:y1, x0:x1] = True
+        outside = np.argwhere(near & ~mask)
+        points, signs = [], []
+        wanted = (generator.integers(1, self.positive + 1), generator.integers(self.negative + 1))
+        for pixels, count, sign in zip((inside, outside), wanted, (1, 0), strict=True):
+            if len(pixels):
+                rows = generator.choice(
+                    len(pixels), size=min(int(count), len(pixels)), replace=False
+                )
+                points.append((pixels[rows][:, ::-1] + 0.5) * LOW_RES_STRIDE)
+                signs.append(np.full(len(rows), sign, np.int64))
+        return np.concatenate(points).astype(np.float32), np.concatenate(signs)
+
+    def _masks(
+        self, kinds: list[str], masks: npt.NDArray[np.bool_], generator: np.random.Generator
+    ) -> tuple[npt.NDArray[np.float32] | None, npt.NDArray[np.bool_] | None]:
+        """Draw coarse masks: float32 (N, 1, h, w) and which of them count; None when none does."""
+        has_mask = np.array([kind == "mask" for kind in kinds], bool)
+        if self.with_mask:
+            has_mask |= generator.random(len(kinds)) < self.with_mask
+        if not has_mask.any():
+            return None, None
+        logits = np.zeros((len(kinds), 1, *masks.shape[1:]), np.float32)
+        for row in np.flatnonzero(has_mask):
+            logits[row, 0] = coarse_logits(masks[row], self.mask_noise, generator)
+        return logits, has_mask
+
+
+def jitter_boxes(
+    boxes: npt.NDArray[np.float32],
+    jitter: float,
+    limits: tuple[float, float],
+    generator: np.random.Generator,
+) -> npt.NDArray[np.float32]:
+    """Move every side of every box by up to `jitter` of the box's width or height.
+
+    Args:
+        boxes: float32 (N, 4), xyxy.
+        jitter: Share of the side's length, drawn uniformly from [-jitter, jitter] per side.
+        limits: (width, height) that boxes are clipped to.
+        generator: The only source of chance.
+
+    Returns:
+        float32 (N, 4), a new array.
+    """
+    return _moved(boxes, generator.uniform(-jitter, jitter, boxes.shape), limits)
+
+
+def shift_boxes(
+    boxes: npt.NDArray[np.float32],
+    shift: float,
+    limits: tuple[float, float],
+    generator: np.random.Generator,
+) -> npt.NDArray[np.float32]:
+    """Move every box as a whole by up to `shift` of its width and of its height.
+
+    Args:
+        boxes: As for `jitter_boxes`, like the rest.
+        shift: Share of the box's size, drawn uniformly from [-shift, shift] per axis.
+        limits: (width, height) that boxes are clipped to.
+        generator: The only source of chance.
+    """
+    offset = generator.uniform(-shift, shift, (len(boxes), 2))
+    return _moved(boxes, np.tile(offset, 2), limits)
+
+
+def loosen_boxes(
+    boxes: npt.NDArray[np.float32],
+    looseness: float,
+    limits: tuple[float, float],
+    generator: np.random.Generator,
+) -> npt.NDArray[np.float32]:
+    """Move every side of every box outwards by up to `looseness` of the box's width or height.
+
+    Args:
+        boxes: As for `jitter_boxes`, like the rest.
+        looseness: Share of the side's length, drawn uniformly from [0, looseness] per side.
+        limits: (width, height) that boxes are clipped to.
+        generator: The only source of chance.
+    """
+    outwards = generator.uniform(0, looseness, boxes.shape) * np.array([-1.0, -1.0, 1.0, 1.0])
+    return _moved(boxes, outwards, limits)
+
+
+def _moved(
+    boxes: npt.NDArray[np.float32], shares: npt.NDArray[np.float64], limits: tuple[float, float]
+) -> npt.NDArray[np.float32]:
+    """Move sides by shares (N, 4) of the boxes' widths and heights, as far as the limits go."""
+    sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
+    upper = np.tile(np.asarray(limits, np.float32), 2)
+    return np.clip(boxes + shares * sides, 0, upper).astype(np.float32)

@@ -1,0 +1,1 @@
+"""Training data: stored frames as a dataset, splits, folds, class balance, embedding mix-up."""

@@ -1,0 +1,240 @@
+"""From folders to training data: find the cases, split them, fill the store."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from samonai.core.errors import InputError
+from samonai.domains.base import Case, Domain
+from samonai.embeddings.encode import EncodeReport
+from samonai.embeddings.store import EmbeddingStore
+from samonai.embeddings.views import Augmentation
+from samonai.prompts.sampling import PromptSampler
+from samonai.sam.network import SamNetwork
+from samonai.sam.tuning import TrainParts
+from samonai.training.data.frames import FrameDataset
+from samonai.training.data.mixing import EmbeddingMix
+from samonai.training.data.propagated import frames_beside
+from samonai.training.data.split import Split, split_cases
+from samonai.training.data.stored import StoredCase, StoredSplit, store_split
+from samonai.training.objectives.heads import PROMPTABLE, check_heads
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run trains on and is validated on.
+
+    Attributes:
+        train: Frames with prompts drawn anew every epoch.
+        val: Frames of the held-out cases, with the same prompts every time.
+        split: The cases of both.
+        classes: Label value to name, for all values that occur.
+        encoded: What encoding did.
+        heads: The heads that are trained.
+        borders: Whether the semantic head learns where objects end, too.
+        frames: How frames are chosen where the semantic head is trained, as JSON values.
+    """
+
+    train: FrameDataset
+    val: FrameDataset
+    split: Split
+    classes: dict[int, str]
+    encoded: EncodeReport
+    heads: str = PROMPTABLE
+    borders: bool = False
+    frames: Mapping[str, float] = field(default_factory=dict)
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what a checkpoint tells about its data, as JSON values."""
+        return {
+            "train_cases": [case.case_id for case in self.split.train],
+            "val_cases": [case.case_id for case in self.split.val],
+            "classes": {str(value): name for value, name in self.classes.items()},
+            "dropped_objects": self.encoded.dropped_objects,
+            "heads": self.heads,
+            "borders": self.borders,
+            **self.frames,
+        }
+
+
+def prepare_training(
+    network: SamNetwork,
+    domain: Domain,
+    images: Path | str,
+    labels: Path | str | None,
+    store: Path | str,
+    *,
+    sampler: PromptSampler,
+    val_sampler: PromptSampler | None = None,
+    val_fraction: float = 0.2,
+    split_file: Path | str | None = None,
+    seed: int = 0,
+    min_area: int = 10,
+    components: str = "each",
+    objects_per_frame: int | None = 8,
+    precision: str = "auto",
+    views: int = 1,
+    augmentation: Augmentation | None = None,
+    mix: EmbeddingMix | None = None,
+    heads: str = PROMPTABLE,
+    borders: bool = False,
+    empty_frames: float = 1.0,
+    empty_rate: float = 0.2,
+    class_balance: float = 1.0,
+    parts: str = "decoder",
+) -> TrainingData:
+    """Find the cases, split them, encode what the store lacks, and make the datasets.
+
+    Args:
+        network: Its encoder fills the store.
+        domain: Reads and cuts the cases.
+        images: Folder of images, or a data list file.
+        labels: Folder of labels; None with a data list that names them.
+        store: The embedding store; made when missing.
+        sampler: Draws the training prompts.
+        val_sampler: Draws the validation prompts; None: as for training.
+        val_fraction: Share of cases held out, without a split file.
+        split_file: JSON with the cases to train on and to hold out.
+        seed: Seed of the split and of all prompts.
+        min_area: Objects of fewer pixels are dropped, and counted.
+        components: What of a scattered label is an object, see `embeddings.targets`.
+        objects_per_frame: At most this many objects of a frame are trained on at a time.
+        precision: Precision of the encoder.
+        views: Versions of each training frame in the store; all but the first are augmented.
+        augmentation: How far these are from the frame.
+        mix: How embeddings are mixed while training.
+        heads: "promptable", "semantic" or "both". The semantic head learns from frames without
+            objects too; what follows is for it.
+        borders: Learn where objects end, too, see `training.borders`.
+        empty_frames: Share of the frames without objects that are encoded, trained on and
+            validated on, evenly spaced in each case.
+        empty_rate: Share of an epoch's frames that have no object, see `BalancedDraw`.
+        class_balance: From 0 to 1, see `BalancedDraw`.
+        parts: What is trained, see `samonai.sam.tuning`. With a part of the encoder the store
+            keeps targets only, and frames are encoded as they come.
+
+    Raises:
+        InputError: The data cannot be used as they are.
+    """
+    check_heads(heads, borders)
+    tunes_encoder = TrainParts.parse(parts).tunes_encoder
+    if tunes_encoder and views > 1:
+        raise InputError(f"views={views} are stored embeddings, which {parts} cannot use; set 1")
+    cases = domain.find_cases(images, labels)
+    split = split_cases(cases, val_fraction=val_fraction, split_file=split_file, seed=seed)
+    _refuse_unlabelled([*split.train, *split.val], images)
+    domain.fit([*split.train, *split.val])
+    stored = store_split(
+        network,
+        domain,
+        split,
+        EmbeddingStore(store),
+        augmentation or Augmentation(),
+        tunes_encoder=tunes_encoder,
+        views=views,
+        precision=precision,
+        empty_frames=0.0 if heads == PROMPTABLE else empty_frames,
+        beside=frames_beside(sampler.carried, heads),
+        min_area=min_area,
+        components=components,
+    )
+    if tunes_encoder:
+        _warn_of_encoding(parts, stored)
+    classes = _class_names(domain, images, labels, [*stored.train, *stored.val])
+    train, val = _datasets(
+        stored,
+        sampler,
+        val_sampler or sampler,
+        min_area,
+        objects_per_frame=objects_per_frame,
+        mix=mix,
+        balance=None if heads == PROMPTABLE else (empty_rate, class_balance),
+        seed=seed,
+        heads=heads,
+        classes=sorted(classes),
+        empty_frames=empty_frames,
+        borders=borders,
+    )
+    shares = {
+        "empty_frames": empty_frames,
+        "empty_rate": empty_rate,
+        "class_balance": class_balance,
+    }
+    frames = {} if heads == PROMPTABLE else shares
+    return TrainingData(train, val, split, classes, stored.encoded, heads, borders, frames)
+
+
+def _refuse_unlabelled(cases: Sequence[Case], images: Path | str) -> None:
+    """Refuse cases that nothing can be learned from."""
+    if unlabelled := [case.case_id for case in cases if case.label is None]:
+        raise InputError(
+            f"{len(unlabelled)} of {len(cases)} cases in {images} have no label, such as "
+            f"{unlabelled[0]!r}; give their labels, or name the other cases in a split file"
+        )
+
+
+def _warn_of_encoding(parts: str, stored: StoredSplit) -> None:
+    """Say what it costs to train these parts, which no stored embedding can spare."""
+    logger.warning(
+        "%s trains the encoder, so no embedding is stored: all of %d frames go through it, "
+        "forth and back, in every epoch; a decoder would see them encoded once",
+        parts,
+        sum(len(case.targets.indices) for case in (*stored.train, *stored.val)),
+    )
+
+
+def _datasets(
+    stored: StoredSplit,
+    sampler: PromptSampler,
+    val_sampler: PromptSampler,
+    min_area: int,
+    *,
+    objects_per_frame: int | None,
+    mix: EmbeddingMix | None,
+    balance: tuple[float, float] | None,
+    **alike: Any,
+) -> tuple[FrameDataset, FrameDataset]:
+    """Make the datasets to train on and to validate on.
+
+    Args:
+        stored: The cases of both.
+        sampler: Draws the training prompts.
+        val_sampler: Draws the validation prompts.
+        min_area: Objects of fewer pixels were dropped.
+        objects_per_frame: For training alone, see `FrameDataset`; so are the next two.
+        mix: Likewise.
+        balance: Likewise.
+        **alike: What `FrameDataset` takes for both.
+
+    Raises:
+        InputError: There is no object to learn from, or none to choose the best epoch by.
+    """
+    train = FrameDataset(
+        stored.train,
+        sampler,
+        objects_per_frame=objects_per_frame,
+        mix=mix,
+        balance=balance,
+        **alike,
+    )
+    val = FrameDataset(stored.val, val_sampler, varies=False, **alike)
+    for dataset, part in ((train, "training"), (val, "held-out")):
+        if not dataset.has_objects:
+            raise InputError(
+                f"no {part} case has an object of {min_area} pixels or more; check the labels, or "
+                f"lower min_area"
+            )
+    return train, val
+
+
+def _class_names(
+    domain: Domain, images: Path | str, labels: Path | str | None, stored: Sequence[StoredCase]
+) -> dict[int, str]:
+    """Return label value to name, for all values that occur."""
+    values = sorted({value for case in stored for value in case.targets.objects[:, 0].astype(int)})
+    names = domain.class_names(images, labels) or {}
+    return {int(value): names.get(int(value), f"class_{value}") for value in values}

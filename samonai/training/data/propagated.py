@@ -1,0 +1,109 @@
+"""Prompts as propagation gives them: what an object is on the frame beside asks for it here.
+
+A decoder that has only seen boxes drawn around the object itself fills whatever box it is given, so
+a box that is handed on grows or shrinks and nothing stops it. One that has been asked with the box
+and the mask of the frame beside, and answered for this frame, follows the structure; and where
+the structure has ended its mask is empty.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from samonai.core.geometry import FrameGeometry
+from samonai.embeddings.target_store import SourceTargets
+from samonai.embeddings.targets import FrameTargets
+from samonai.prompts.coarse_masks import coarse_logits
+from samonai.prompts.sampling import PromptSampler, jitter_boxes
+from samonai.prompts.types import Prompts
+from samonai.training.objectives.heads import SEMANTIC
+
+REACH = 3
+"""Frames that prompts are carried over, at most. One frame would do if masks were right, but a mask
+that is carried on lags behind the structure, and past its end it is still large."""
+
+_NOISE = 0.1  # of the masks: a decoder's are better than those of a hurried reader
+_BOX_ALONE, _MASK_ALONE = 0.25, 0.25  # the others bring both
+
+
+def frames_beside(carried: float, heads: str) -> int:
+    """Return how near to objects empty frames are needed too.
+
+    Args:
+        carried: Share of the frames that are asked so.
+        heads: What is trained.
+    """
+    return REACH if carried and heads != SEMANTIC else 0
+
+
+class CarriedObjects(NamedTuple):
+    """M objects of a neighbouring frame, and what they are on this one.
+
+    Attributes:
+        boxes: float32 (M, 4), xyxy in model space, on the neighbour.
+        before: bool (M, 256, 256), the masks there; low-res frame.
+        masks: bool (M, 256, 256), the masks here: all parts of the same class that touch it; empty
+            where it has ended.
+        classes: int32 (M,), label values.
+    """
+
+    boxes: npt.NDArray[np.float32]
+    before: npt.NDArray[np.bool_]
+    masks: npt.NDArray[np.bool_]
+    classes: npt.NDArray[np.int32]
+
+    def only(self, rows: npt.NDArray[np.intp]) -> "CarriedObjects":
+        """Return some of the objects."""
+        return CarriedObjects(
+            self.boxes[rows], self.before[rows], self.masks[rows], self.classes[rows]
+        )
+
+
+def carried_objects(here: FrameTargets, beside: FrameTargets) -> CarriedObjects:
+    """Follow a neighbouring frame's objects to this frame."""
+    before = np.stack([beside.mask(number) for number in range(1, len(beside) + 1)])
+    masks = np.zeros_like(before)
+    for row, (mask, value) in enumerate(zip(before, beside.classes, strict=True)):
+        for number in np.unique(here.components[mask]).tolist():
+            if number and here.classes[number - 1] == value:
+                masks[row] |= here.mask(number)
+    return CarriedObjects(beside.boxes, before, masks, beside.classes)
+
+
+def neighbours(targets: SourceTargets, index: int) -> list[int]:
+    """Return the frames with objects within `REACH` of a frame, ascending, itself left out."""
+    near = range(index - REACH, index + REACH + 1)
+    return [other for other in near if other != index and targets.has_objects(other)]
+
+
+def carried_prompts(
+    found: CarriedObjects,
+    size: tuple[int, int],
+    sampler: PromptSampler,
+    generator: np.random.Generator,
+) -> Prompts:
+    """Ask for each object with its box on the neighbour, its mask there, or both.
+
+    Args:
+        found: M objects.
+        size: (H, W) of the frame in pixels.
+        sampler: How wrong boxes are.
+        generator: The only source of chance.
+    """
+    height, width = FrameGeometry(size).input_size
+    limits = (float(width), float(height))
+    boxes = jitter_boxes(found.boxes, sampler.box_jitter, limits, generator)
+    chance = generator.random(len(boxes))
+    has_mask = chance >= _BOX_ALONE
+    boxes[chance >= 1 - _MASK_ALONE] = np.nan
+    logits = np.zeros((len(boxes), 1, *found.before.shape[1:]), np.float32)
+    for row in np.flatnonzero(has_mask):
+        logits[row, 0] = coarse_logits(found.before[row], _NOISE, generator)
+    return Prompts(
+        torch.zeros(len(boxes), dtype=torch.int64),
+        boxes=torch.from_numpy(boxes),
+        mask_inputs=torch.from_numpy(logits) if has_mask.any() else None,
+        has_mask=torch.from_numpy(has_mask) if has_mask.any() else None,
+    )

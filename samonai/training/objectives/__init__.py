@@ -1,0 +1,1 @@
+"""Training objectives: mask losses, semantic head loss, border targets."""

@@ -1,0 +1,146 @@
+"""Which heads a run trains: the promptable one, the semantic one, or both in one pass."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from samonai.core.errors import InputError
+from samonai.sam.network import DecodeOutput, HeadsOutput, SamNetwork
+from samonai.training.objectives.losses import MaskLoss, MaskTargets
+from samonai.training.objectives.semantic import ClassTargets, SemanticLoss
+
+PROMPTABLE, SEMANTIC, BOTH = "promptable", "semantic", "both"
+HEADS = (PROMPTABLE, SEMANTIC, BOTH)
+
+
+class HeadTargets(NamedTuple):
+    """What a batch should give where the semantic head is trained.
+
+    Attributes:
+        masks: Targets of the prompts; None where none are given.
+        classes: Targets of the frames.
+    """
+
+    masks: MaskTargets | None
+    classes: ClassTargets
+
+
+class HeadsLoss(nn.Module):
+    """The semantic head's loss, and the prompts' beside it where there are any.
+
+    Args:
+        of_masks: The loss of prompted masks.
+        semantic_weight: Weight of the semantic head's loss.
+    """
+
+    def __init__(self, of_masks: MaskLoss, semantic_weight: float = 1.0) -> None:
+        """Keep the parts."""
+        super().__init__()
+        self.of_masks, self.of_classes = of_masks, SemanticLoss()
+        self.semantic_weight = semantic_weight
+
+    def forward(
+        self, output: DecodeOutput | HeadsOutput, targets: MaskTargets | HeadTargets
+    ) -> torch.Tensor:
+        """Return the loss of one head's or of both heads' answers as a scalar."""
+        if isinstance(targets, MaskTargets):
+            assert isinstance(output, DecodeOutput)
+            of_masks: torch.Tensor = self.of_masks(output, targets)
+            return of_masks
+        assert isinstance(output, HeadsOutput)
+        loss: torch.Tensor = self.of_classes(
+            output.class_logits, targets.classes, output.border_logits
+        )
+        loss = self.semantic_weight * loss
+        # A batch of frames without objects has no prompt.
+        if output.prompted is not None and targets.masks is not None and len(targets.masks.masks):
+            loss = loss + self.of_masks(output.prompted, targets.masks)
+        return loss
+
+
+def heads_loss(
+    heads: str = PROMPTABLE,
+    recipe: str = "dice_bce",
+    iou_weight: float = 1.0,
+    semantic_weight: float = 1.0,
+) -> nn.Module:
+    """Return the loss of a run.
+
+    Args:
+        heads: One of `HEADS`.
+        recipe: The prompted masks' loss, see `MaskLoss`.
+        iou_weight: Weight of the IoU head's error.
+        semantic_weight: Weight of the semantic head's loss beside the prompted masks'.
+
+    Raises:
+        InputError: The heads or the recipe are not known, or the weight is not above 0.
+    """
+    check_heads(heads)
+    of_masks = MaskLoss(recipe, iou_weight)
+    if heads == PROMPTABLE:
+        return of_masks
+    if not semantic_weight > 0:
+        raise InputError(f"semantic_weight is above 0, got {semantic_weight}")
+    return HeadsLoss(of_masks, semantic_weight)
+
+
+def with_heads(
+    network: SamNetwork, classes: Mapping[int, str], heads: str, borders: bool = False
+) -> SamNetwork:
+    """Give a network the heads that a run trains, and freeze what only another head uses.
+
+    A semantic head for the same classes, with borders or without as asked for, is trained on;
+    another one is replaced. A run of the promptable head drops it, since the transformer that it
+    shares changes.
+
+    Args:
+        network: The network, its trainable parts chosen already.
+        classes: Label value to name.
+        heads: One of `HEADS`.
+        borders: Let the semantic head say where objects end, too.
+
+    Returns:
+        The same network.
+
+    Raises:
+        InputError: The heads are not known, or have no borders.
+    """
+    check_heads(heads, borders)
+    network.object_names = None
+    if heads == PROMPTABLE:
+        return network.remove_semantic_head()
+    values, head = sorted(classes), network.semantic_head
+    if head is None or (head.values, head.borders) != ((0, *values), borders):
+        network.add_semantic_head(values, borders=borders)
+    if heads == SEMANTIC:
+        decoder = network.mask_decoder
+        for part in (
+            decoder.iou_token,
+            decoder.mask_tokens,
+            decoder.output_hypernetworks_mlps,
+            decoder.iou_prediction_head,
+        ):
+            part.requires_grad_(False)
+    return network
+
+
+def check_heads(heads: str, borders: bool = False) -> None:
+    """Check the name of the heads, and whether they can say where objects end.
+
+    Raises:
+        InputError: It is not known, or borders are asked of the promptable head.
+    """
+    if heads not in HEADS:
+        raise InputError(f"heads {heads!r} are not known; use one of {', '.join(HEADS)}")
+    if borders and heads == PROMPTABLE:
+        raise InputError(
+            "borders=true is for the semantic head, which is not trained; give --heads both or "
+            "--heads semantic, or leave it out"
+        )
+
+
+def trained_heads(heads: str) -> list[str]:
+    """Return the single heads that a run trains, as a decoder's file names them."""
+    return [PROMPTABLE, SEMANTIC] if heads == BOTH else [heads]

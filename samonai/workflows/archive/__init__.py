@@ -1,0 +1,1 @@
+"""Archive jobs: prediction and embedding of thousands of studies, resumable by a manifest."""

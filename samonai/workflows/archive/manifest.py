@@ -1,0 +1,140 @@
+"""What happened to each case of an archive, in a file that only ever grows.
+
+One JSON object per line, written through to the disk before the next study begins, so that a run
+that was stopped, even killed, goes on where it was. The first line holds the settings.
+"""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from samonai.core.errors import InputError
+from samonai.version import __version__
+
+DONE, FAILED, SKIPPED = "done", "failed", "skipped"
+
+_STARTED, _AGAIN = "started", "again"
+_FORMAT_VERSION = 1
+
+
+class Manifest:
+    """What happened to each case, in a file that only ever grows.
+
+    Args:
+        path: The file; made when missing.
+        settings: What the results depend on, as JSON values; a manifest made with others is
+            refused.
+
+    Raises:
+        InputError: The file is of other settings, or no manifest.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        """Read what is there."""
+        self.path = path
+        self.states: dict[str, str] = {}
+        self.reasons: dict[str, str] = {}
+        self._attempts: Counter[str] = Counter()
+        self._alone: Counter[str] = Counter()
+        self._settings = json.loads(json.dumps(dict(settings)))
+        records = self._read() if path.exists() else []
+        if records:
+            self._check_header(records[0])
+        for record in records[1:]:
+            self._apply(record)
+        self._is_new = not records
+
+    def attempts(self, case_id: str) -> int:
+        """Return how often a case without a result was begun."""
+        return self._attempts[case_id]
+
+    def alone(self, case_id: str) -> int:
+        """Return how often it was begun as the only one."""
+        return self._alone[case_id]
+
+    def started(self, case_id: str, *, alone: bool) -> None:
+        """Note that a case is begun."""
+        self._append({"case": case_id, "state": _STARTED, "alone": alone})
+
+    def finished(
+        self,
+        case_id: str,
+        state: str,
+        reason: str = "",
+        files: Sequence[Path] = (),
+        seconds: float = 0.0,
+    ) -> None:
+        """Note how a case ended."""
+        record: dict[str, Any] = {"case": case_id, "state": state}
+        if reason:
+            record["reason"] = reason
+        if files:
+            record["files"] = [path.name for path in files]
+        self._append({**record, "seconds": round(seconds, 3)})
+
+    def forget_failures(self) -> None:
+        """Let failed cases be tried again."""
+        for case_id in [case for case, state in self.states.items() if state == FAILED]:
+            self._append({"case": case_id, "state": _AGAIN})
+
+    def _append(self, record: Mapping[str, Any]) -> None:
+        lines = [record]
+        if self._is_new:
+            header = {"manifest": _FORMAT_VERSION, "samonai": __version__}
+            lines.insert(0, {**header, "settings": self._settings})
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(handle, text.encode("utf-8", "surrogateescape"))
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        self._is_new = False
+        self._apply(record)
+
+    def _apply(self, record: Mapping[str, Any]) -> None:
+        case_id, state = str(record.get("case")), str(record.get("state"))
+        if state == _STARTED:
+            self._attempts[case_id] += 1
+            self._alone[case_id] += bool(record.get("alone"))
+            return
+        self._attempts.pop(case_id, None)
+        self._alone.pop(case_id, None)
+        self.states.pop(case_id, None)
+        self.reasons.pop(case_id, None)
+        if state in (DONE, FAILED, SKIPPED):
+            self.states[case_id] = state
+            if record.get("reason"):
+                self.reasons[case_id] = str(record["reason"])
+
+    def _read(self) -> list[dict[str, Any]]:
+        content = self.path.read_bytes()
+        whole, _, torn = content.rpartition(b"\n")
+        if torn:
+            # Killed while writing: what the line was about is not known to have happened.
+            os.truncate(self.path, len(content) - len(torn))
+        try:
+            records = [json.loads(line) for line in whole.split(b"\n") if line]
+        except ValueError as error:
+            raise InputError(f"{self.path} is damaged ({error}); choose another folder") from error
+        if not all(isinstance(record, dict) for record in records):
+            raise InputError(f"{self.path} is no manifest of samonai; choose another folder")
+        return records
+
+    def _check_header(self, header: Mapping[str, Any]) -> None:
+        if header.get("manifest") != _FORMAT_VERSION:
+            raise InputError(f"{self.path} is no manifest of samonai; choose another folder")
+        found = header.get("settings", {})
+        differing = sorted(
+            key
+            for key in found.keys() | self._settings.keys()
+            if found.get(key) != self._settings.get(key)
+        )
+        if differing:
+            raise InputError(
+                f"{self.path.parent} holds results of other settings ({', '.join(differing)}); "
+                f"choose another folder"
+            )

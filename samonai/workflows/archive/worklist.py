@@ -1,0 +1,196 @@
+"""Go through cases so that one that fails takes no other with it, and nothing is done twice.
+
+Cases are read in several threads and worked on in one. A case during which the program died is
+tried again by itself, so that the one at fault is found.
+"""
+
+import errno
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from samonai.core.errors import InputError
+from samonai.core.files import walk_below
+from samonai.domains.base import Case
+from samonai.workflows.archive.manifest import DONE, FAILED, Manifest
+
+_LOCK_FILE = ".lock"
+_DEADLY_ATTEMPTS = 3
+_NO_SPACE = {"ENOSPC", "EDQUOT", "EROFS"}
+
+Read = Callable[[Case], Any]
+Work = Callable[[Case, Any], Sequence[Path]]
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Hold a folder for one process, without what killed ones left half written.
+
+    Raises:
+        InputError: Another process works there, or it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / _LOCK_FILE, timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(f"another process is working into {folder}; wait for it") from error
+    except OSError as error:
+        raise InputError(f"cannot write into {folder}: {error.strerror}") from error
+    try:
+        for left in folder.glob(".writing-*"):
+            left.unlink(missing_ok=True)
+        yield
+    finally:
+        lock.release()
+        (folder / _LOCK_FILE).unlink(missing_ok=True)
+
+
+def still_open(cases: Sequence[Case], manifest: Manifest) -> list[Case]:
+    """Return the cases without a result; those during which the program died come last."""
+    found = [case for case in cases if case.case_id not in manifest.states]
+    return sorted(found, key=lambda case: manifest.attempts(case.case_id) > 0)
+
+
+def work_through(
+    cases: Sequence[Case],
+    manifest: Manifest,
+    read: Read,
+    work: Work,
+    *,
+    readers: int = 2,
+    limit: int | None = None,
+    on_case: Callable[[str, str], None] | None = None,
+) -> int:
+    """Read cases in parallel and work on them one after the other.
+
+    Args:
+        cases: The whole archive; those with a result are passed over.
+        manifest: Says what was done, and is told.
+        read: Reads a case, in one of several threads.
+        work: Works on what was read, in this thread, and returns the files it wrote.
+        readers: Cases that are read at once or wait to be worked on.
+        limit: Work on so many at most.
+        on_case: Called with each case's id and how it ended.
+
+    Returns:
+        The number of cases worked on.
+
+    Raises:
+        InputError: The disk is full or cannot be written.
+    """
+    todo = still_open(cases, manifest)[:limit]
+    fresh = [case for case in todo if not manifest.attempts(case.case_id)]
+    suspects = todo[len(fresh) :]
+    _Team(manifest, read, work, on_case).run(fresh, max(1, readers))
+    # One at a time, so that it is known which one brings the program down.
+    alone = _Team(manifest, read, work, on_case, alone=True)
+    for case in suspects:
+        if manifest.alone(case.case_id) >= _DEADLY_ATTEMPTS:
+            reason = f"the program died {_DEADLY_ATTEMPTS} times while working on it alone"
+            manifest.finished(case.case_id, FAILED, reason)
+            continue
+        alone.run([case], 1)
+    return len(todo)
+
+
+class _Team:
+    """Readers in threads, and one who works on what they bring."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        read: Read,
+        work: Work,
+        on_case: Callable[[str, str], None] | None,
+        *,
+        alone: bool = False,
+    ) -> None:
+        self.manifest, self.read, self.work = manifest, read, work
+        self.on_case, self.alone = on_case, alone
+
+    def run(self, cases: Sequence[Case], readers: int) -> None:
+        """Work on all cases."""
+        ahead: dict[Future[Any], tuple[Case, float]] = {}
+        coming = iter(cases)
+        pool = ThreadPoolExecutor(readers, thread_name_prefix="samonai-reader")
+
+        def fill() -> None:
+            while len(ahead) < readers and (case := next(coming, None)) is not None:
+                self.manifest.started(case.case_id, alone=self.alone)
+                ahead[pool.submit(self.read, case)] = case, time.monotonic()
+
+        try:
+            fill()
+            while ahead:
+                ready, _ = wait(ahead, return_when=FIRST_COMPLETED)
+                future = next(iter(ready))
+                case, began = ahead.pop(future)
+                fill()
+                self._finish(case, future, began)
+        finally:
+            # An interrupt does not wait for what nobody will use.
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _finish(self, case: Case, future: Future[Any], began: float) -> None:
+        state, reason = DONE, ""
+        files: tuple[Path, ...] = ()
+        try:
+            files = tuple(self.work(case, future.result()))
+        except InputError as error:
+            _stop_when_full(error)
+            state, reason = FAILED, without_paths(str(error), case)
+        except Exception as error:  # one study must not stop the others, whatever it is
+            _stop_when_full(error)
+            state, reason = FAILED, _where(error)
+        self.manifest.finished(case.case_id, state, reason, files, time.monotonic() - began)
+        if self.on_case is not None:
+            self.on_case(case.case_id, state)
+
+
+def without_paths(message: str, case: Case) -> str:
+    """Return a message that names the case instead of its folder, and its files by number.
+
+    Folders and files are often named after patients, and manifests are passed on.
+    """
+    where = str(case.image)
+    if where not in message:
+        return message
+    if case.image.is_dir():
+        found = walk_below(case.image)
+        for number in range(len(found.files), 0, -1):  # IM10 before IM1
+            named = f"file {number} of {len(found.files)}"
+            message = message.replace(str(found.files[number - 1]), f"{case.case_id}, {named}")
+        folders = {*found.unreadable, *(path.parent for path in found.files)} - {case.image}
+        for folder in sorted(folders, reverse=True):
+            message = message.replace(str(folder), f"{case.case_id}, a folder in it")
+    return message.replace(where, case.case_id)
+
+
+def _where(error: BaseException) -> str:
+    """Return what kind of error it is and where it arose; its text may quote a patient's data."""
+    frames = traceback.extract_tb(error.__traceback__)
+    package = str(Path(__file__).parent)
+    ours = [
+        frame
+        for frame in frames
+        if frame.filename.startswith(package) and frame.filename != __file__
+    ] or frames
+    place = f" at {Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else ""
+    return f"unexpected {type(error).__name__}{place}; please report it"
+
+
+def _stop_when_full(error: BaseException) -> None:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and errno.errorcode.get(cause.errno or 0) in _NO_SPACE:
+            raise InputError(
+                f"cannot write results: {cause.strerror}; make room and run the same command again"
+            ) from error
+        cause = cause.__cause__ or cause.__context__

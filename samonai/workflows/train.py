@@ -1,0 +1,320 @@
+"""The main job in Python. The command line calls the same functions.
+
+Each runs a bundle's configuration with overrides, so there is one way to do it and two doors.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from samonai.core.files import as_path, no_empty_folders, write_atomically
+from samonai.domains import Case, Domain, get_domain
+from samonai.version import __version__
+from samonai.workflows.bundle_files import (
+    TRAIN,
+    check_settings,
+    config_files,
+    one_line_errors,
+    plain_settings,
+    quiet_third_parties,
+    read_config,
+    run_bundle,
+)
+from samonai.workflows.inputs import (
+    data_paths,
+    model_name,
+    network_overrides,
+    shows_progress,
+    store_location,
+)
+from samonai.workflows.run import Run
+from samonai.workflows.run_folder import (
+    CURVE_FILE,
+    HISTORY_FILE,
+    SPLIT_FILE,
+    STORE_FOLDER,
+    RunFolder,
+    file_fingerprint,
+    path_fingerprint,
+)
+
+if TYPE_CHECKING:
+    from samonai.embeddings import EncodeReport
+    from samonai.sam.network import SamNetwork
+
+logger = logging.getLogger(__name__)
+
+# How and where a run computes, which does not change what comes out of it; and what is recorded
+# apart from the settings.
+_NOT_RECORDED = {"progress", "resume", "workers", "checkpoint", "sha256", "split", "case_map"}
+
+
+def finetune(
+    sam: "SamNetwork | str",
+    images: Path | str,
+    labels: Path | str | None = None,
+    *,
+    domain: str = "medical",
+    out: Path | str,
+    heads: str | None = None,
+    epochs: int = 20,
+    split: Path | str | Mapping[str, Sequence[str]] | None = None,
+    val_fraction: float = 0.2,
+    seed: int = 0,
+    checkpoint: Path | str | None = None,
+    sha256: str | None = None,
+    store: Path | str | None = None,
+    device: Any = None,
+    overwrite: bool = False,
+    progress: bool | None = None,
+    **settings: Any,
+) -> "Run":
+    """Train the mask decoder on a folder of images and labels.
+
+    The same call on the same `out` goes on where it was stopped, and ends with the weights that
+    an uninterrupted run has.
+
+    Args:
+        sam: A network from `load_sam`, whose own weights stay as they are; or a model's name.
+        images: Folder of images, or a data list file.
+        labels: Folder of labels; None with a data list that names them.
+        domain: The kind of data, which names the bundle.
+        out: The run's folder.
+        heads: "promptable" (answers boxes and clicks, the default), "semantic" (labels everything
+            without a prompt) or "both".
+        epochs: How often each labelled frame is seen, unless validation stops rising before.
+        split: `{"train": [case, …], "val": [case, …]}`, or the JSON file that holds it.
+        val_fraction: Share of the cases that is held out, without a split.
+        seed: Every random choice hangs on it.
+        checkpoint: The model's weights, where `sam` is a name and they are not the published ones.
+        sha256: The hash that these must have.
+        store: Where embeddings are kept; by default in the run's folder.
+        device: Where to compute; by default a GPU when there is one.
+        overwrite: Start over where `out` holds a run already.
+        progress: Show a bar; by default where standard error is a terminal.
+        **settings: The bundle's other settings; `samonai bundle show` lists them.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        InputError: Something that was given cannot be used; the message says what and why.
+    """
+    files = config_files(domain, TRAIN)
+    config = read_config(files)
+    images, labels = data_paths(images, labels)
+    plain = {
+        **settings,
+        "epochs": epochs,
+        "val_fraction": val_fraction,
+        "seed": seed,
+        "model": model_name(sam),
+        **({} if heads is None else {"heads": heads}),
+    }
+    chosen = check_settings(plain, config)
+    # Before a model is loaded, or even fetched.
+    found = domain_of(domain, config, chosen).find_cases(images, labels)
+    split = _checked_split(split, found)
+    folder = RunFolder(out)
+    record = {
+        **_record(domain, {**plain_settings(config), **chosen}, sam, checkpoint),
+        "images": path_fingerprint(images),
+        "labels": path_fingerprint(labels),
+        "split": dict(split) if isinstance(split, Mapping) else file_fingerprint(split),
+        "store": None if store is None else store_location(store),
+    }
+    with (
+        no_empty_folders(folder.path, record["store"]),
+        folder.claimed(record, overwrite=overwrite) as unfinished,
+    ):
+        overrides = {
+            **chosen,
+            **network_overrides(sam, checkpoint, sha256, device),
+            "images": images,
+            "labels": labels,
+            "split": _split_file(split, folder.path),
+            "output_dir": folder.path,
+            "store": folder.path / STORE_FOLDER if store is None else store_location(store),
+            "progress": shows_progress(progress),
+        }
+        if unfinished:
+            run_bundle(files, overrides)
+        else:
+            logger.info("%s is complete; nothing is left to train", folder.path)
+        if unfinished or not (folder.path / CURVE_FILE).exists():
+            _draw_history(folder.path)
+    return Run(folder.path, sam=None if isinstance(sam, str) else sam, device=device)
+
+
+def embed(
+    sam: "SamNetwork | str",
+    images: Path | str,
+    labels: Path | str | None = None,
+    *,
+    store: Path | str,
+    domain: str = "medical",
+    checkpoint: Path | str | None = None,
+    sha256: str | None = None,
+    device: Any = None,
+    dtype: str | None = None,
+    **settings: Any,
+) -> "EncodeReport":
+    """Encode a data set into a store, as training and evaluation do where frames are missing.
+
+    Args:
+        sam: A network, or a model's name.
+        images: Folder of images, or a data list file.
+        labels: Folder of labels: only frames with objects are encoded then, else all.
+        store: Where to: a folder, or a URL that zarr takes.
+        domain: The kind of data.
+        checkpoint: The model's weights, where `sam` is a name and they are not the published ones.
+        sha256: The hash that these must have.
+        device: Where to compute.
+        dtype: What a new store keeps embeddings as: "float16", or "int8" in half the bytes.
+        **settings: The bundle's other settings.
+
+    Returns:
+        What was encoded, reused and left out.
+
+    Raises:
+        InputError: Something that was given cannot be used.
+    """
+    with no_empty_folders(store_location(store)):
+        reader, encode = embedder(sam, store, domain, checkpoint, sha256, device, dtype, **settings)
+        cases = reader.find_cases(*data_paths(images, labels))
+        reader.fit(cases)
+        return encode(reader, cases, True)
+
+
+def embedder(
+    sam: "SamNetwork | str",
+    store: Path | str,
+    domain: str = "medical",
+    checkpoint: Path | str | None = None,
+    sha256: str | None = None,
+    device: Any = None,
+    dtype: str | None = None,
+    **settings: Any,
+) -> "tuple[Domain, Callable[[Domain, Sequence[Case], bool], EncodeReport]]":
+    """Return the domain and the function that encodes its cases: domain, cases, show a bar.
+
+    Args:
+        sam: As `embed` takes it, like the rest.
+        store: Likewise.
+        domain: Likewise.
+        checkpoint: Likewise.
+        sha256: Likewise.
+        device: Likewise.
+        dtype: Likewise.
+        **settings: Likewise.
+    """
+    config = read_config(config_files(domain, TRAIN))
+    chosen = {**plain_settings(config), **check_settings(settings, config)}
+    network = _network(sam, checkpoint, sha256, device)
+    from samonai.embeddings import EmbeddingStore, encode_views, summed
+
+    with one_line_errors(), quiet_third_parties():
+        options = _encode_options(config, chosen)
+        opened = EmbeddingStore(store_location(store), dtype=dtype)
+
+    def encode(reader: Domain, cases: Sequence[Case], progress: bool) -> "EncodeReport":
+        frames = "all" if any(case.label is None for case in cases) else "labelled"
+        with one_line_errors(), quiet_third_parties():
+            return summed(
+                encode_views(
+                    network, reader, cases, opened, frames=frames, progress=progress, **options
+                )
+            )
+
+    return domain_of(domain, config, chosen), encode
+
+
+def _network(
+    sam: "SamNetwork | str", checkpoint: Path | str | None, sha256: str | None, device: Any
+) -> "SamNetwork":
+    """Return the network itself, or load the model of that name."""
+    if not isinstance(sam, str):
+        return sam
+    chosen = network_overrides(sam, checkpoint, sha256, device)
+    from samonai.sam import load_sam
+
+    with one_line_errors(), quiet_third_parties():
+        return load_sam(sam, chosen["checkpoint"], chosen["device"], sha256)
+
+
+def _encode_options(config: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of `encode_views` that training with these settings would use."""
+    from samonai.embeddings import Augmentation
+    from samonai.training.data.propagated import frames_beside
+    from samonai.training.objectives.heads import PROMPTABLE
+
+    heads = settings.get("heads", PROMPTABLE)
+    # Each names a setting: "flip": "@view_flip".
+    names = config.get("augmentation", {})
+    of_views = {key: settings[name[1:]] for key, name in names.items() if name[0] == "@"}
+    return {
+        "augmentation": Augmentation(**of_views),
+        "views": settings.get("views", 1),
+        "precision": settings["precision"],
+        "empty_frames": 0.0 if heads == PROMPTABLE else float(settings["empty_frames"]),
+        "beside": frames_beside(settings.get("carried_probability", 0.0), heads),
+        "min_area": settings["min_area"],
+        "components": settings["components"],
+    }
+
+
+def _checked_split(
+    split: Path | str | Mapping[str, Sequence[str]] | None, cases: Sequence[Case]
+) -> Path | dict[str, list[str]] | None:
+    """Return a split's file; else the split as a run's folder may keep it: patients have no names.
+
+    Raises:
+        InputError: It is neither, or not of these cases.
+    """
+    if not isinstance(split, Mapping):
+        return None if split is None else as_path(split, "split")
+    from samonai.training.data.split import named_split
+
+    return named_split(split, [case.case_id for case in cases], "the split")
+
+
+def _split_file(split: Path | Mapping[str, Sequence[str]] | None, folder: Path) -> Path | None:
+    """Return the split's file; what is none yet is written into the run's folder."""
+    if not isinstance(split, Mapping):
+        return split
+    path = folder / SPLIT_FILE
+    with write_atomically(path) as temporary:
+        temporary.write_text(json.dumps(split))
+    return path
+
+
+def _record(
+    domain: str,
+    settings: Mapping[str, Any],
+    sam: "SamNetwork | str",
+    checkpoint: Path | str | None,
+) -> dict[str, Any]:
+    """Return what a run's folder keeps of its settings and its model."""
+    return {
+        "samonai": __version__,
+        "domain": domain,
+        "settings": {key: value for key, value in settings.items() if key not in _NOT_RECORDED},
+        "checkpoint": None
+        if checkpoint is None
+        else str(as_path(checkpoint, "checkpoint").absolute()),
+        "encoder_sha256": None if isinstance(sam, str) else sam.encoder_sha256,
+    }
+
+
+def domain_of(name: str, config: Mapping[str, Any], settings: Mapping[str, Any]) -> Domain:
+    """Build the domain that a training configuration would build."""
+    asked = {key: settings[key] for key in config["domain"] if settings.get(key) is not None}
+    return get_domain(name, **asked)
+
+
+def _draw_history(folder: Path) -> None:
+    from samonai.report.plots import learning_curve
+
+    learning_curve(folder / HISTORY_FILE, folder / CURVE_FILE)
