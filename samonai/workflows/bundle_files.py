@@ -37,7 +37,7 @@ _SYSTEM_ERRORS = {errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.ENOSPC, errno.E
 
 def bundles_folder() -> Path:
     """Return the folder of the bundles: in the installed package, or beside it in a checkout."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     installed = package / "bundles"
     return installed if installed.is_dir() else package.parent / "bundles"
 

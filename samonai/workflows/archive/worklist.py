@@ -176,7 +176,7 @@ def without_paths(message: str, case: Case) -> str:
 def _where(error: BaseException) -> str:
     """Return what kind of error it is and where it arose; its text may quote a patient's data."""
     frames = traceback.extract_tb(error.__traceback__)
-    package = str(Path(__file__).parent)
+    package = str(Path(__file__).parents[2])
     ours = [
         frame
         for frame in frames

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from samonai.core.errors import InputError
 from samonai.core.ranges import check_kind
+from samonai.domains.medical.objects.segments import JOINED
 from samonai.domains.medical.volume import Volume
 
 logger = logging.getLogger(__name__)
@@ -22,9 +23,6 @@ _KINDS = {
     "1.2.840.10008.5.1.4.1.1.481.3": RTSTRUCT,
 }
 _LARGEST_CLASS = np.iinfo(np.uint16).max
-
-JOINED = " // "
-"""Stands between the names of structures that are one class."""
 
 Mask = npt.NDArray[np.bool_]
 NamedMask = tuple[str, Mask]

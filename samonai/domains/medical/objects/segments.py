@@ -17,8 +17,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from samonai.domains.medical.labels.structures import JOINED
-
 Colour = tuple[int, int, int]
 
 _CATEGORIES = {
@@ -33,6 +31,9 @@ _SIDES = {
     "r": ("24028007", "Right"),
 }
 _GOLDEN_RATIO = 0.618033988749895
+
+JOINED = " // "
+"""Stands between the names of structures that are one class."""
 
 
 @dataclass(frozen=True)
