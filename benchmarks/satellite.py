@@ -27,7 +27,7 @@ import rasterio
 from rasterio.windows import Window
 
 import samonai
-from samonai.domains import Case
+from samonai.domains.base import Case
 from samonai.domains.satellite import SatelliteDomain
 from samonai.domains.satellite.raster import Raster
 from samonai.domains.tiling.tiles import TileGrid

@@ -13,7 +13,8 @@ from tiny_rasters import write_raster
 
 import samonai as api
 from samonai.core.errors import InputError
-from samonai.domains import Case, get_domain
+from samonai.domains import get_domain
+from samonai.domains.base import Case
 from samonai.inference import ObjectFinding, SourceInferer, asked_prompts, evaluation_prompts
 from samonai.inference.automatic.instances import AUTOMATIC
 from samonai.inference.inferer import Automatic

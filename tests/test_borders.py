@@ -16,7 +16,8 @@ import samonai
 import samonai as api
 from samonai.core.errors import InputError
 from samonai.core.frame import Frame, FrameLocation
-from samonai.domains import Case, get_domain
+from samonai.domains import get_domain
+from samonai.domains.base import Case
 from samonai.embeddings.targets import FrameTargets
 from samonai.inference import ObjectFinding, SourceInferer
 from samonai.inference.automatic.borders import components

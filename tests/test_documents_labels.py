@@ -10,7 +10,7 @@ from document_factory import CLASSES, block_page, save_picture, text_pdf, write_
 from pycocotools import mask as coco_mask
 
 from samonai.core.errors import InputError
-from samonai.domains import Case
+from samonai.domains.base import Case
 from samonai.domains.documents import DocumentsDomain
 from samonai.domains.documents import prompts as prompts_module
 from samonai.training.data.split import split_cases

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from samonai.core.errors import InputError
-from samonai.domains import Case
+from samonai.domains.base import Case
 from samonai.domains.documents import DocumentsDomain
 from samonai.domains.documents.formats import pictures as pictures_module
 from samonai.prompts.types import UNKNOWN_ID, FramePrompts

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from bundle_factory import AFFINE
 
-from samonai.domains import Case
+from samonai.domains.base import Case
 from samonai.domains.medical import MedicalDomain
 from samonai.inference import ObjectFinding, asked_prompts, evaluation_prompts
 from samonai.inference.automatic.instances import AUTOMATIC

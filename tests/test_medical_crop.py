@@ -22,7 +22,8 @@ from samonai.cli import main
 from samonai.core.errors import InputError
 from samonai.core.frame import Frame
 from samonai.core.pseudonyms import pseudonym
-from samonai.domains import Case, get_domain
+from samonai.domains import get_domain
+from samonai.domains.base import Case
 from samonai.domains.medical import MedicalDomain, Volume, read_volume, write_label
 from samonai.domains.medical.crop import body_part
 from samonai.domains.medical.volume import FormatFacts

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from samonai.core.errors import InputError
-from samonai.domains import DOMAINS, Case, get_domain
+from samonai.domains import DOMAINS, get_domain
+from samonai.domains.base import Case
 from samonai.domains.medical import MedicalDomain, Volume, read_volume, write_label
 from samonai.domains.medical.volume import FormatFacts
 

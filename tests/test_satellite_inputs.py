@@ -14,7 +14,8 @@ from affine import Affine
 from tiny_rasters import PLACE, UTM, picture, write_features, write_raster
 
 from samonai.core.errors import InputError
-from samonai.domains import Case, get_domain
+from samonai.domains import get_domain
+from samonai.domains.base import Case
 from samonai.domains.satellite import SatelliteDomain
 from samonai.domains.satellite.access import check_path
 from samonai.domains.satellite.tiles import blocks

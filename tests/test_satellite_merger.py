@@ -9,7 +9,7 @@ import rasterio
 from scipy import ndimage
 from tiny_rasters import picture, write_raster
 
-from samonai.domains import Case
+from samonai.domains.base import Case
 from samonai.domains.satellite import Raster, SatelliteDomain
 from samonai.domains.satellite.prediction import RasterPrediction
 from samonai.domains.tiling.classes import ClassLayers

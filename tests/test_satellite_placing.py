@@ -13,7 +13,7 @@ from tiny_rasters import PLACE, picture, write_features, write_raster
 
 import samonai as api
 from samonai.core.errors import InputError
-from samonai.domains import Case
+from samonai.domains.base import Case
 from samonai.domains.satellite import SatelliteDomain
 from samonai.domains.satellite.placing import place
 from samonai.domains.tiling.tiles import TileGrid, Window

@@ -11,7 +11,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from tiny_rasters import PLACE, UTM, picture, write_raster
 
-from samonai.domains import Case
+from samonai.domains.base import Case
 from samonai.domains.satellite import SatelliteDomain
 from samonai.prompts.types import FramePrompts
 

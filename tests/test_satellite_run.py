@@ -16,7 +16,7 @@ from tiny_rasters import PLACE, UTM, picture, write_features, write_raster
 
 import samonai as api
 from samonai.core.errors import InputError
-from samonai.domains import Case
+from samonai.domains.base import Case
 from samonai.domains.satellite import SatelliteDomain
 from samonai.domains.satellite.polygons import PolygonOptions
 from samonai.domains.satellite.regularise import right_angled

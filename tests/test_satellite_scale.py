@@ -11,7 +11,8 @@ from tiny_rasters import PLACE, UTM, picture, write_raster
 
 from samonai.core.errors import InputError
 from samonai.core.geometry import LONG_SIDE
-from samonai.domains import Case, get_domain
+from samonai.domains import get_domain
+from samonai.domains.base import Case
 from samonai.domains.satellite import SatelliteDomain
 
 # Files of a place that is nowhere are written without a georeference on purpose.

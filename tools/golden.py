@@ -36,6 +36,9 @@ OF_DOMAIN = {
     "satellite": ("--set", "tile=32", "--set", "overlap=8"),
     "documents": ("--set", "classes=text,table"),
 }
+PATHS = ("images", "labels")
+"""Entries of `run.json` that are hashes of the scratch folder's path."""
+
 COMPUTED = "computed"
 """The part of a domain's record that depends on the processor."""
 
@@ -119,7 +122,10 @@ def record_domain(domain: str, folder: Path) -> dict[str, Any]:
         "--out", str(folder / "masks"),
     )  # fmt: skip
     return {
-        "run.json": without(json.loads((run / "run.json").read_text()), str(folder)),
+        "run.json": without(
+            {k: v for k, v in json.loads((run / "run.json").read_text()).items() if k not in PATHS},
+            str(folder),
+        ),
         "store": sections_of(store),
         "files": sorted(
             str(path.relative_to(folder))

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from samonai.core.errors import InputError
+from samonai.domains import DOMAINS
 
 if TYPE_CHECKING:
     from samonai.workflows.archive.archive import ArchiveReport
-
-DOMAINS = ("documents", "medical", "satellite")
 
 HAVE_OPTIONS = {
     name: f"--{name.replace('_', '-')}"
@@ -52,13 +51,13 @@ HAVE_OPTIONS = {
 
 def _known_domain(name: str) -> str:
     if name not in DOMAINS:
-        raise typer.BadParameter(f"{name!r} is not known; use {', '.join(DOMAINS)}")
+        raise typer.BadParameter(f"{name!r} is not known; use {', '.join(sorted(DOMAINS))}")
     return name
 
 
 Domain = Annotated[
     str,
-    typer.Argument(help=f"Kind of data: {', '.join(DOMAINS)}.", callback=_known_domain),
+    typer.Argument(help=f"Kind of data: {', '.join(sorted(DOMAINS))}.", callback=_known_domain),
 ]
 Images = Annotated[
     Path,

@@ -1,24 +1,47 @@
-"""Domains: how each kind of data is read, cut into frames, merged and written back."""
+"""Domains: how each kind of data is read, cut into frames, merged and written back.
+
+Importing this package loads no library of a domain, so that the command line can list the names.
+"""
 
 import difflib
 import inspect
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from samonai.core.errors import InputError
-from samonai.domains.base import Case, Domain, Source
+
+if TYPE_CHECKING:
+    from samonai.domains.base import Domain
 
 DOMAINS = {
     "medical": "samonai.domains.medical:MedicalDomain",
     "documents": "samonai.domains.documents:DocumentsDomain",
     "satellite": "samonai.domains.satellite:SatelliteDomain",
 }
-"""Name to class. A class is imported when it is asked for: its libraries may be an extra."""
+"""Name to class. A class is imported on first use: its libraries may be an extra."""
 
-__all__ = ["DOMAINS", "Case", "Domain", "Source", "get_domain"]
+DEFAULT_DOMAIN = "medical"
+"""The domain of jobs that name none."""
 
 
-def get_domain(name: str, **settings: Any) -> Domain:
+def domain_class(name: str) -> Any:
+    """Return the class of a domain.
+
+    Raises:
+        InputError: The name is not in `DOMAINS`.
+    """
+    if name not in DOMAINS:
+        raise InputError(f"unknown domain {name!r}: expected one of {', '.join(DOMAINS)}")
+    module, _, class_name = DOMAINS[name].partition(":")
+    return getattr(import_module(module), class_name)
+
+
+def setting_names(name: str) -> list[str]:
+    """Return the names of the settings that a domain's class takes."""
+    return list(inspect.signature(domain_class(name)).parameters)
+
+
+def get_domain(name: str, **settings: Any) -> "Domain[Any]":
     """Build a domain by name.
 
     Args:
@@ -26,17 +49,13 @@ def get_domain(name: str, **settings: Any) -> Domain:
         **settings: What the domain's class takes, as its `settings()` returned them.
 
     Raises:
-        InputError: When the name or a setting is unknown.
+        InputError: The name or a setting is unknown.
     """
-    if name not in DOMAINS:
-        raise InputError(f"unknown domain {name!r}: expected one of {', '.join(DOMAINS)}")
-    module, _, class_name = DOMAINS[name].partition(":")
-    domain_class: Any = getattr(import_module(module), class_name)
-    known = list(inspect.signature(domain_class).parameters)
+    known = setting_names(name)
     for setting in settings:
         if setting not in known:
             close = difflib.get_close_matches(setting, known, n=1)
             hint = f"; did you mean {close[0]}?" if close else f": expected {', '.join(known)}"
             raise InputError(f"domain {name} has no setting {setting!r}{hint}")
-    domain: Domain = domain_class(**settings)
+    domain: Domain[Any] = domain_class(name)(**settings)
     return domain

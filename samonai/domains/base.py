@@ -1,9 +1,12 @@
-"""What the engine asks of a domain: read, cut into frames, merge, write. Nothing else."""
+"""Domain protocol: read a source, cut it into frames, merge their scores, write the label map.
+
+What only some domains can do besides is in `samonai.domains.capabilities`.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -89,6 +92,10 @@ class Source(Protocol):
         ...
 
 
+SourceT = TypeVar("SourceT", bound=Source)
+ReadSourceT = TypeVar("ReadSourceT", bound=Source, contravariant=True)
+
+
 class Merger(Protocol):
     """Takes the scores of a source's frames in order, and gives the source's label map.
 
@@ -119,18 +126,11 @@ class Merger(Protocol):
         ...
 
 
-class Domain(Protocol):
-    """Read, cut, merge, write. A domain never prompts, stores, trains or measures."""
+class Reads(Protocol[SourceT]):
+    """Data sets, sources, labels and prompt files of one kind of data."""
 
-    name: str
     prompt_endings: tuple[str, ...]
     """Files with these endings hold prompts; any other is a coarse label map."""
-    free_settings: frozenset[str]
-    """Settings that say how data are stored, not what their pixels look like to a decoder."""
-
-    def settings(self) -> dict[str, Any]:
-        """Return all that is done to the pixels, as JSON values, for signatures and metadata."""
-        ...
 
     def find_cases(self, images: Path | str, labels: Path | str | None = None) -> list[Case]:
         """List the cases of a data set, sorted by id."""
@@ -146,17 +146,17 @@ class Domain(Protocol):
         """Measure over a training set what all its sources share, and keep it in the settings."""
         ...
 
-    def read(self, case: Case) -> Any:
+    def read(self, case: Case) -> SourceT:
         """Read a case, its label included when it has one, into a `Source`."""
         ...
 
-    def with_label(self, source: Any, label: npt.NDArray[np.integer] | Path) -> Any:
+    def with_label(self, source: SourceT, label: npt.NDArray[np.integer] | Path) -> SourceT:
         """Return a source with another label map, an array or a file, on the source's grid."""
         ...
 
     def read_boxes(
         self,
-        source: Any,
+        source: SourceT,
         path: Path,
         *,
         class_names: Mapping[int, str] | None = None,
@@ -176,29 +176,41 @@ class Domain(Protocol):
         """
         ...
 
-    def frame_count(self, source: Any) -> int:
+
+class Cuts(Protocol[ReadSourceT]):
+    """Frames of a source: slices, tiles, pages."""
+
+    def frame_count(self, source: ReadSourceT) -> int:
         """Return the number of frames that the source is cut into."""
         ...
 
-    def frame(self, source: Any, index: int) -> Frame:
+    def frame(self, source: ReadSourceT, index: int) -> Frame:
         """Cut one frame."""
         ...
 
-    def merger(self, source: Any) -> Merger:
+
+class Merges(Protocol[ReadSourceT]):
+    """Label maps of a source from the scores or labels of its frames."""
+
+    def merger(self, source: ReadSourceT) -> Merger:
         """Return what merges the scores of a source's frames; see `FrameMerger`."""
         ...
 
     def merge(
-        self, source: Any, frame_labels: Mapping[int, npt.NDArray[np.integer]]
+        self, source: ReadSourceT, frame_labels: Mapping[int, npt.NDArray[np.integer]]
     ) -> npt.NDArray[np.integer]:
         """Put frame labels (H, W) back on the source's grid; frames not given are background."""
         ...
+
+
+class Writes(Protocol[ReadSourceT]):
+    """Label maps on a source's own grid, written and read back."""
 
     def read_back(self, path: Path) -> npt.NDArray[np.integer]:
         """Read a label map that `write` wrote, in the source's index order."""
         ...
 
-    def write(self, source: Any, label: Any, path: Path) -> Path:
+    def write(self, source: ReadSourceT, label: Any, path: Path) -> Path:
         """Write a label map on the source's grid and return the file that was written.
 
         Args:
@@ -209,140 +221,16 @@ class Domain(Protocol):
         ...
 
 
-@runtime_checkable
-class ObjectMaps(Protocol):
-    """A domain whose label maps tell objects of one class apart."""
+class Domain(Reads[SourceT], Cuts[SourceT], Merges[SourceT], Writes[SourceT], Protocol[SourceT]):
+    """One kind of data: read, cut, merge, write. A domain never stores, trains or measures.
 
-    def maps(self, source: Any, prediction: Any = None) -> LabelMaps:
-        """Return a prediction as arrays, or the source's own label."""
+    Type parameter: what `read` returns, a `Source`.
+    """
+
+    name: str
+    free_settings: frozenset[str]
+    """Settings of how data are stored, which change no pixel that a decoder sees."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return all that is done to the pixels, as JSON values, for signatures and metadata."""
         ...
-
-
-@runtime_checkable
-class ArchiveDomain(Protocol):
-    """A domain that finds its cases in archives: nested, mixed, and larger than data sets."""
-
-    def find_archive(self, root: Path) -> tuple[list[Case], dict[str, str]]:
-        """List the cases below a folder, sorted by id, and what is left out: id to reason."""
-        ...
-
-
-@runtime_checkable
-class Exporter(Protocol):
-    """A domain that writes predictions in more ways than as the input's kind of label map."""
-
-    formats: tuple[str, ...]
-    unmeasured: str
-    """Why measurements are not written beside predictions; empty: they are."""
-
-    def export(
-        self,
-        source: Any,
-        label: npt.NDArray[np.integer],
-        stem: Path,
-        formats: Sequence[str] = (),
-        *,
-        measure: bool = False,
-        facts: LabelFacts | None = None,
-    ) -> list[Path]:
-        """Write one prediction in several formats.
-
-        Args:
-            source: The source that the label map lies on.
-            label: The label map.
-            stem: Path without an ending.
-            formats: Of `formats`; none: the input's own kind.
-            measure: Write measurements beside it.
-            facts: What the objects say about classes and algorithm.
-
-        Returns:
-            The files written.
-        """
-        ...
-
-
-@runtime_checkable
-class ChoosesEnding(Protocol):
-    """A domain whose `write` takes the ending of a path for the format that is wanted."""
-
-    endings: tuple[str, ...]
-
-
-class MapMerger(Protocol):
-    """Takes values of a source's frames in order, and puts them on the source's grid."""
-
-    def add(self, frame: Frame, values: npt.NDArray[np.float32]) -> None:
-        """Take the values (H, W) of one frame."""
-        ...
-
-    def finish(self) -> Any:
-        """Return the map, 0 where no frame said anything, or the domain's own handle of it."""
-        ...
-
-
-@runtime_checkable
-class WritesMaps(Protocol):
-    """What a domain can do besides: put values such as an uncertainty on the source's grid."""
-
-    def map_merger(self, source: Any) -> MapMerger:
-        """Return what puts frames' values on the source's grid; see `FrameMaps`."""
-        ...
-
-    def write_map(self, source: Any, values: Any, path: Path) -> Path:
-        """Write what the map merger gave on the source's grid; return the file written."""
-        ...
-
-
-@runtime_checkable
-class Answers(Protocol):
-    """A domain whose predictions are more than label maps, such as masks with scores and text."""
-
-    def read_answers(self, paths: Sequence[Path]) -> list[Any]:
-        """Read what predictions answered, from the files that were written."""
-        ...
-
-
-@runtime_checkable
-class Proposes(Protocol):
-    """A domain that can say where objects may lie on a frame, without knowing what they are."""
-
-    def proposals(self, frame: Frame) -> npt.NDArray[np.float32]:
-        """Return float32 (N, 4): boxes worth asking about, xyxy in frame space."""
-        ...
-
-
-@runtime_checkable
-class Focuses(Protocol):
-    """A domain whose frames may show a part of a source, which what is asked has a say in."""
-
-    def whole(self, source: Any) -> Any:
-        """Return a source whose frames show all of it: what prompts are given for."""
-        ...
-
-    def focus(
-        self, source: Any, prompts: Mapping[int, FramePrompts] | None
-    ) -> tuple[Any, dict[int, FramePrompts]]:
-        """Return a source whose frames show all that is asked, and the prompts on these frames.
-
-        Args:
-            source: As it was read.
-            prompts: By frame index, on the frames of the whole source; None: nothing in particular.
-        """
-        ...
-
-
-@runtime_checkable
-class Suits(Protocol):
-    """A domain that knows how objects are best found for what it is asked."""
-
-    @property
-    def suits(self) -> str:
-        """Return a way of finding, as `automatic` takes it."""
-        ...
-
-
-@runtime_checkable
-class ReadsElsewhere(Protocol):
-    """A domain whose inputs need not be files on this machine; reading says which it takes."""
-
-    reads_elsewhere: bool

@@ -67,7 +67,7 @@ class EncodeReport:
 
 
 def embedding_signature(
-    network: SamNetwork, domain: Domain, precision: str = "auto"
+    network: SamNetwork, domain: Domain[Any], precision: str = "auto"
 ) -> dict[str, Any]:
     """Return all that an embedding depends on, apart from its source, as JSON values."""
     return {
@@ -82,7 +82,7 @@ def embedding_signature(
 
 def encode_cases(
     network: SamNetwork,
-    domain: Domain,
+    domain: Domain[Any],
     cases: Sequence[Case],
     store: EmbeddingStore,
     *,
@@ -201,7 +201,7 @@ class Embedder:
     def __init__(
         self,
         network: SamNetwork,
-        domain: Domain,
+        domain: Domain[Any],
         store: EmbeddingStore | None = None,
         *,
         precision: str = "auto",

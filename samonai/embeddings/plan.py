@@ -110,7 +110,7 @@ class Planner:
     def __init__(
         self,
         network: SamNetwork,
-        domain: Domain,
+        domain: Domain[Any],
         section: StoreSection,
         *,
         frames: FrameChoice,

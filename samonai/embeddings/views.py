@@ -131,7 +131,7 @@ class _Changed:
     """A domain whose frames are another's, changed; all else is the other's."""
 
     def __init__(
-        self, domain: Domain, note: Mapping[str, Any], change: Callable[[Source, Frame], Frame]
+        self, domain: Domain[Any], note: Mapping[str, Any], change: Callable[[Source, Frame], Frame]
     ) -> None:
         self._domain, self._note, self._change = domain, note, change
 
@@ -148,8 +148,8 @@ class _Changed:
 
 
 def changed_frames(
-    domain: Domain, note: Mapping[str, Any], change: Callable[[Source, Frame], Frame]
-) -> Domain:
+    domain: Domain[Any], note: Mapping[str, Any], change: Callable[[Source, Frame], Frame]
+) -> Domain[Any]:
     """Return a domain that cuts other frames of the same sources, on the same grids.
 
     Args:
@@ -157,7 +157,7 @@ def changed_frames(
         note: JSON values that say how they are changed, beside the domain's settings.
         change: Changes a frame of a source.
     """
-    return cast(Domain, _Changed(domain, note, change))
+    return cast(Domain[Any], _Changed(domain, note, change))
 
 
 class _Draw:
@@ -179,7 +179,7 @@ class _Draw:
         return self._hashed[1]
 
 
-def view_of(domain: Domain, augmentation: Augmentation, number: int) -> Domain:
+def view_of(domain: Domain[Any], augmentation: Augmentation, number: int) -> Domain[Any]:
     """Return a domain that cuts view `number` of each frame; number 0 is the domain itself."""
     if number == 0:
         return domain
@@ -189,7 +189,7 @@ def view_of(domain: Domain, augmentation: Augmentation, number: int) -> Domain:
 
 def encode_views(
     network: SamNetwork,
-    domain: Domain,
+    domain: Domain[Any],
     cases: Sequence[Case],
     store: EmbeddingStore,
     augmentation: Augmentation,

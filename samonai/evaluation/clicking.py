@@ -83,7 +83,7 @@ class ClickSimulation:
             InputError: The inferer averages over turns, and clicks follow one answer.
         """
         refuse_turns(self.inferer.turns, "clicks that follow an answer")
-        domain: Domain = self.inferer.domain
+        domain: Domain[Any] = self.inferer.domain
         mergers = {count: domain.merger(source) for count in self.counts}
         for index in range(domain.frame_count(source)):
             frame = domain.frame(source, index)

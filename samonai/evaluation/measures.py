@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from samonai.core.errors import InputError
-from samonai.domains.base import Domain, ObjectMaps
+from samonai.domains.base import Domain
+from samonai.domains.capabilities import capabilities
 from samonai.engine.processes import gather
 from samonai.metrics import objects as object_metrics
 from samonai.metrics import volumes as metrics
@@ -25,7 +26,7 @@ class Measure(Protocol):
 
     def rows(
         self,
-        domain: Domain,
+        domain: Domain[Any],
         source: Any,
         prediction: Any,
         *,
@@ -57,7 +58,7 @@ class VolumeMeasure:
 
     def rows(
         self,
-        domain: Domain,
+        domain: Domain[Any],
         source: Any,
         prediction: Any,
         *,
@@ -95,7 +96,7 @@ class ObjectMeasure:
 
     def rows(
         self,
-        domain: Domain,
+        domain: Domain[Any],
         source: Any,
         prediction: Any,
         *,
@@ -108,11 +109,12 @@ class ObjectMeasure:
         Raises:
             InputError: The domain knows no objects.
         """
-        if not isinstance(domain, ObjectMaps):
+        objects = capabilities(domain).object_maps
+        if objects is None:
             raise InputError(f"the {domain.name} domain knows classes only, and no objects")
         return object_metrics.object_rows(
-            domain.maps(source, prediction),
-            domain.maps(source),
+            objects.maps(source, prediction),
+            objects.maps(source),
             spacing=source.spacing,
             classes=classes,
             case_id=case_id,
@@ -146,7 +148,7 @@ class DetectionMeasure:
 
     def rows(
         self,
-        domain: Domain,
+        domain: Domain[Any],
         source: Any,
         prediction: Any,
         *,
@@ -157,16 +159,17 @@ class DetectionMeasure:
         """Measure one map of objects, and keep its objects."""
         asked: dict[str, Any] = {"classes": classes, "case_id": case_id, "method": method}
         measured = self._objects.rows(domain, source, prediction, **asked)
-        assert isinstance(domain, ObjectMaps)
+        objects = capabilities(domain).object_maps
+        assert objects is not None
         self._classes.update(classes)
-        reference = domain.maps(source)
+        reference = objects.maps(source)
         if case_id not in self._reference:
             found = detected_objects(reference, classes, case_id, reference.known)
             self._reference[case_id] = found
         # The ensemble's answer comes first; those of its members are measured under its name too.
         if (method, case_id) not in self._found:
             found = detected_objects(
-                domain.maps(source, prediction), classes, case_id, reference.known
+                objects.maps(source, prediction), classes, case_id, reference.known
             )
             self._found[method, case_id] = found
         return measured

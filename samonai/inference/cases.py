@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from samonai.domains.base import Case, Domain, Focuses
+from samonai.domains.base import Case, Domain
+from samonai.domains.capabilities import capabilities
 from samonai.inference.inferer import Automatic, CasePrompts
 
-PromptSource = Callable[[Domain, Case, Any], CasePrompts]
+PromptSource = Callable[[Domain[Any], Case, Any], CasePrompts]
 
 
 class CaseItem(NamedTuple):
@@ -35,7 +36,7 @@ class CaseDataset(Dataset[CaseItem]):
         prompts: Gives a case's prompts once it is read.
     """
 
-    def __init__(self, domain: Domain, cases: Sequence[Case], prompts: PromptSource) -> None:
+    def __init__(self, domain: Domain[Any], cases: Sequence[Case], prompts: PromptSource) -> None:
         """Keep what is needed for reading."""
         self.domain, self.cases, self.prompts = domain, list(cases), prompts
 
@@ -47,13 +48,14 @@ class CaseDataset(Dataset[CaseItem]):
         """Read one case."""
         case = self.cases[number]
         source = self.domain.read(case)
-        if not isinstance(self.domain, Focuses):
+        crop = capabilities(self.domain).crop
+        if crop is None:
             return CaseItem(case, source, self.prompts(self.domain, case, source))
         # Nobody who asks knows what frames will show.
-        asked = self.prompts(self.domain, case, self.domain.whole(source))
+        asked = self.prompts(self.domain, case, crop.whole(source))
         if isinstance(asked, Automatic):
-            return CaseItem(case, self.domain.focus(source, None)[0], asked)
-        return CaseItem(case, *self.domain.focus(source, asked))
+            return CaseItem(case, crop.focus(source, None)[0], asked)
+        return CaseItem(case, *crop.focus(source, asked))
 
 
 def case_loader(dataset: CaseDataset, rank: int = 0, world_size: int = 1) -> DataLoader[CaseItem]:

@@ -12,7 +12,7 @@ from typing import Any
 from samonai.core.errors import InputError
 from samonai.core.files import sha256_file
 from samonai.core.pseudonyms import known_as, pseudonym
-from samonai.domains import get_domain
+from samonai.domains import DEFAULT_DOMAIN, get_domain, setting_names
 from samonai.domains.base import Case, Domain, LabelFacts
 from samonai.inference.ensemble import ensemble_decoders, member_names
 from samonai.inference.volumes.propagate import Propagation
@@ -26,7 +26,9 @@ logger = logging.getLogger(__name__)
 _CARRIED_IOU = 0.6
 
 
-def trained_domain(decoder: Path | str | None, name: str = "medical", **settings: Any) -> Domain:
+def trained_domain(
+    decoder: Path | str | None, name: str = DEFAULT_DOMAIN, **settings: Any
+) -> Domain[Any]:
     """Build the domain that a decoder was trained with.
 
     Args:
@@ -43,7 +45,7 @@ def trained_domain(decoder: Path | str | None, name: str = "medical", **settings
     metadata = read_decoder_metadata(decoder)
     if metadata.domain != name:
         raise InputError(f"{decoder} was trained on {metadata.domain} data, not on {name} data")
-    if name == "medical" and metadata.classes:
+    if "structures" in setting_names(name) and metadata.classes:
         # Structures are known by their names: their values are those of the training.
         named = {name: int(value) for value, name in metadata.classes.items()}
         given.setdefault("structures", named)
@@ -171,7 +173,7 @@ def label_facts(
 
 
 def evaluation_cases(
-    domain: Domain,
+    domain: Domain[Any],
     images: Path | str,
     labels: Path | str | None,
     decoder: Path | str | None,
@@ -253,7 +255,7 @@ def evaluation_facts(
     return facts
 
 
-def input_cases(domain: Domain, path: Path | str, series: str | None = None) -> list[Case]:
+def input_cases(domain: Domain[Any], path: Path | str, series: str | None = None) -> list[Case]:
     """List the cases to predict.
 
     Args:

@@ -30,7 +30,7 @@ class FrameDecoder:
 
     def __init__(
         self,
-        domain: Domain,
+        domain: Domain[Any],
         store: EmbeddingStore | Path | str | None,
         precision: str,
         prompts_at_once: int,

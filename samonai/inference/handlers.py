@@ -14,7 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
 from samonai.core.errors import InputError
 from samonai.core.files import all_or_none
-from samonai.domains.base import ChoosesEnding, Domain, Exporter, LabelFacts
+from samonai.domains.base import Domain, LabelFacts
+from samonai.domains.capabilities import capabilities
 from samonai.engine.progress import EngineProgress
 from samonai.inference.cases import CaseItem
 from samonai.inference.provenance import Claims
@@ -66,7 +67,7 @@ class LabelWriter:
     def __init__(
         self,
         folder: Path | str,
-        domain: Domain,
+        domain: Domain[Any],
         ending: str = "",
         formats: Sequence[str] = (),
         measure: bool = False,
@@ -106,34 +107,37 @@ class LabelWriter:
         """Write one label map in every way asked for and return the files."""
         stem = self.folder / case_id
         with all_or_none(self.folder, case_id):
-            if isinstance(self.domain, Exporter) and not self.ending:
-                return self.domain.export(
+            exporter = capabilities(self.domain).exporter
+            if exporter is not None and not self.ending:
+                return exporter.export(
                     source, label, stem, self.formats, measure=self.measure, facts=self.facts
                 )
             return [self.domain.write(source, label, stem.with_name(case_id + self.ending))]
 
 
-def _check_ending(domain: Domain, ending: str) -> None:
+def _check_ending(domain: Domain[Any], ending: str) -> None:
     if not ending:
         return
-    if not isinstance(domain, ChoosesEnding):
+    endings = capabilities(domain).endings
+    if not endings:
         raise InputError(f"ending {ending}: the {domain.name} domain has one only; leave it out")
-    if ending not in domain.endings:
-        raise InputError(f"ending {ending!r} is not known; use {', '.join(domain.endings)}")
+    if ending not in endings:
+        raise InputError(f"ending {ending!r} is not known; use {', '.join(endings)}")
 
 
-def _check_formats(domain: Domain, ending: str, formats: Sequence[str], measure: bool) -> None:
+def _check_formats(domain: Domain[Any], ending: str, formats: Sequence[str], measure: bool) -> None:
     if not formats and not measure:
         return
-    if not isinstance(domain, Exporter):
+    exporter = capabilities(domain).exporter
+    if exporter is None:
         raise InputError(f"the {domain.name} domain writes label maps only: no formats, no measure")
-    if measure and domain.unmeasured:
-        raise InputError(domain.unmeasured)
+    if measure and exporter.unmeasured:
+        raise InputError(exporter.unmeasured)
     if ending:
         raise InputError(f"ending {ending} beside formats or measure; give formats alone")
     for name in formats:
-        if name not in domain.formats:
-            raise InputError(f"format {name!r} is not known; use {', '.join(domain.formats)}")
+        if name not in exporter.formats:
+            raise InputError(f"format {name!r} is not known; use {', '.join(exporter.formats)}")
 
 
 class CaseProgress(EngineProgress):

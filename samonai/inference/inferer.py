@@ -72,7 +72,7 @@ class SourceInferer(FrameDecoder, Inferer):
 
     def __init__(
         self,
-        domain: Domain,
+        domain: Domain[Any],
         store: EmbeddingStore | Path | str | None = None,
         precision: str = "auto",
         prompts_at_once: int = 16,

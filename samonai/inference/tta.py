@@ -71,7 +71,7 @@ class Turn:
             values = values.flip(-2)
         return values.transpose(-1, -2) if self.transposed else values
 
-    def domain(self, domain: Domain) -> Domain:
+    def domain(self, domain: Domain[Any]) -> Domain[Any]:
         """Return a domain that shows its frames so; a store tells its embeddings apart."""
         if self == UPRIGHT:
             return domain

@@ -25,7 +25,8 @@ from ignite.engine import Engine, Events
 from samonai.core.errors import InputError
 from samonai.core.files import write_atomically
 from samonai.core.frame import Frame
-from samonai.domains.base import Domain, MapMerger, WritesMaps
+from samonai.domains.base import Domain
+from samonai.domains.capabilities import MapMerger, capabilities
 from samonai.domains.tiling.frames import label_from_scores
 from samonai.inference.cases import CaseItem
 from samonai.inference.ensemble import member_names, temperatures
@@ -158,7 +159,7 @@ class CertaintyWriter(Certainty):
     def __init__(
         self,
         folder: Path | str,
-        domain: Domain,
+        domain: Domain[Any],
         decoders: Sequence[Path | str],
         classes: Mapping[int, str],
         ending: str = "",
@@ -166,7 +167,8 @@ class CertaintyWriter(Certainty):
     ) -> None:
         """Keep where and how to write."""
         super().__init__(temperatures(decoders))
-        if enabled and not isinstance(domain, WritesMaps):
+        self.writer = capabilities(domain).value_maps
+        if enabled and self.writer is None:
             raise InputError(f"there are no uncertainty maps of {domain.name} data; leave them out")
         self.folder, self.domain, self.ending = Path(folder), domain, ending
         self.enabled = enabled
@@ -185,8 +187,8 @@ class CertaintyWriter(Certainty):
     def case_started(self, engine: Engine) -> None:
         """Forget the last case, and get ready for the next."""
         self.reset()
-        assert isinstance(self.domain, WritesMaps)
-        self._merger, self._seen = self.domain.map_merger(engine.state.batch.source), 0
+        assert self.writer is not None
+        self._merger, self._seen = self.writer.map_merger(engine.state.batch.source), 0
 
     def _keep(self, frame: Frame, uncertainty: npt.NDArray[np.float32]) -> None:
         # Not kept: a raster has more frames than memory holds.
@@ -206,10 +208,10 @@ class CertaintyWriter(Certainty):
                 name,
             )
             return
-        assert isinstance(self.domain, WritesMaps)
+        assert self.writer is not None
         assert self._merger is not None
         path = self.folder / f"{name}_{UNCERTAINTY}{self.ending}"
-        self.domain.write_map(item.source, self._merger.finish(), path)
+        self.writer.write_map(item.source, self._merger.finish(), path)
         self._merger = None
         document = {
             "members": self.names,

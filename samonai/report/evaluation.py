@@ -38,7 +38,7 @@ class EvaluationReport:
     def __init__(
         self,
         folder: Path | str,
-        domain: Domain,
+        domain: Domain[Any],
         metrics: CaseMetrics,
         title: str = "Evaluation",
         cases: int = 8,
@@ -91,7 +91,7 @@ class EvaluationReport:
 
 
 def draw_case(
-    domain: Domain,
+    domain: Domain[Any],
     source: Any,
     predictions: Mapping[str, npt.NDArray[np.integer]],
     path: Path,
@@ -126,7 +126,7 @@ def draw_case(
     )
 
 
-def _label(domain: Domain, source: Any, index: int) -> npt.NDArray[np.integer]:
+def _label(domain: Domain[Any], source: Any, index: int) -> npt.NDArray[np.integer]:
     label = domain.frame(source, index).label
     assert label is not None
     return label

@@ -108,7 +108,12 @@ def calibrate(
 
 
 def _histogram(
-    run: Run, domain: "Domain", cases: "Sequence[Case]", prompts: "LabelPrompts", *, shown: bool
+    run: Run,
+    domain: "Domain[Any]",
+    cases: "Sequence[Case]",
+    prompts: "LabelPrompts",
+    *,
+    shown: bool,
 ) -> LogitHistogram:
     """Predict the cases, and count the logits of all classes together.
 

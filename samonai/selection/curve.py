@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from samonai.core.errors import InputError
+from samonai.domains import get_domain
+from samonai.domains.capabilities import capabilities
 from samonai.embeddings import EmbeddingStore, encode_cases
 from samonai.embeddings.counting import counting_frames
 from samonai.metrics.summary import write_metrics
@@ -93,7 +95,7 @@ def curve(
     if not 0 <= unet < math.inf:
         raise InputError(f"the U-Net's time is a multiple of ours, 0 or more; got {unet}")
     job = make_job(sam, images, labels, out, settings)
-    if job.domain != "medical":
+    if not capabilities(get_domain(job.domain)).frames_are_whole:
         raise InputError(f"the U-Net reads volumes and pictures; there is no curve of {job.domain}")
     names = job.split(split, val_fraction, groups, seed)
     chosen = growing_shares(names["train"], shares, groups, seed)

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from samonai.core.errors import InputError
 from samonai.core.files import output_folder
+from samonai.domains import DEFAULT_DOMAIN
 from samonai.training.data.folds import SplitNames, fold_splits, grouped_split, read_groups
 from samonai.training.objectives.heads import PROMPTABLE
 from samonai.workflows.bundle_files import (
@@ -55,7 +56,7 @@ class Job:
     images: Path | str
     labels: Path | str | None
     out: Path
-    domain: str = "medical"
+    domain: str = DEFAULT_DOMAIN
     checkpoint: Path | str | None = None
     sha256: str | None = None
     store: Path | str | None = None
@@ -82,7 +83,7 @@ class Job:
         return {**plain_settings(self._config), **(self.settings or {})}
 
     @cached_property
-    def reader(self) -> "Domain":
+    def reader(self) -> "Domain[Any]":
         """Return the domain that reads the cases."""
         return domain_of(self.domain, self._config, self.all_settings)
 

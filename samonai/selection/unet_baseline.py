@@ -83,7 +83,7 @@ class UNetBaseline:
         logits = self.network(batch.to(device))[0, :, :height, :width]
         return np.asarray(self.values, np.int32)[logits.argmax(0).cpu().numpy()]
 
-    def predict(self, domain: Domain, source: Any) -> npt.NDArray[np.integer]:
+    def predict(self, domain: Domain[Any], source: Any) -> npt.NDArray[np.integer]:
         """Return the label map of a source on its own grid."""
         labels = {}
         for index in range(domain.frame_count(source)):
@@ -102,7 +102,7 @@ class UNetBaseline:
 
 
 def train_unet(
-    domain: Domain,
+    domain: Domain[Any],
     train: Sequence[Case],
     val: Sequence[Case],
     settings: UNetSettings,
@@ -160,7 +160,7 @@ def train_unet(
 
 
 def _frames(
-    domain: Domain, case: Case
+    domain: Domain[Any], case: Case
 ) -> list[tuple[npt.NDArray[np.uint8], npt.NDArray[np.integer]]]:
     """Return image and label of every frame of a labelled case; both stay in memory."""
     source = domain.read(case)

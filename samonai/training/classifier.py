@@ -7,6 +7,7 @@ of objects, and several at once, are learned to be none, as in Fast R-CNN (arXiv
 """
 
 import logging
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,8 @@ from torch.nn.functional import cross_entropy
 
 from samonai.core.frame import Frame
 from samonai.core.geometry import FrameGeometry
-from samonai.domains.base import Domain, Proposes
+from samonai.domains.base import Domain
+from samonai.domains.capabilities import capabilities
 from samonai.embeddings.store import SourceEmbeddings
 from samonai.embeddings.targets import FrameTargets
 from samonai.prompts.types import FramePrompts
@@ -46,7 +48,7 @@ Examples = tuple[torch.Tensor, torch.Tensor]
 
 
 @torch.no_grad()
-def learn_names(network: SamNetwork, domain: Domain, data: TrainingData) -> ObjectNames | None:
+def learn_names(network: SamNetwork, domain: Domain[Any], data: TrainingData) -> ObjectNames | None:
     """Return what names objects as the training cases do; None where nothing asks for it.
 
     Args:
@@ -54,7 +56,8 @@ def learn_names(network: SamNetwork, domain: Domain, data: TrainingData) -> Obje
         domain: Reads the training cases once more.
         data: The run's data.
     """
-    if data.heads != BOTH or not isinstance(domain, Proposes) or len(data.classes) < 2:
+    proposing = capabilities(domain).proposals
+    if data.heads != BOTH or proposing is None or len(data.classes) < 2:
         return None
     frames = [
         (case, index)
@@ -73,7 +76,7 @@ def learn_names(network: SamNetwork, domain: Domain, data: TrainingData) -> Obje
             source_of, source = case.case_id, domain.read(cases[case.case_id])
         frame = domain.frame(source, index)
         embedding = torch.from_numpy(case.embeddings.read(index)).float().to(network.device)
-        boxes = domain.proposals(frame)
+        boxes = proposing.proposals(frame)
         answers = _answers(network, embedding, boxes, frame)
         found.append(
             learned_examples(embedding, answers, case.targets.read(index), data.train.values)

@@ -31,7 +31,7 @@ DECODER_FILE = "decoder.safetensors"
 def export_best(
     folder: Path | str,
     network: nn.Module,
-    domain: Domain,
+    domain: Domain[Any],
     data: TrainingData,
     sampler: PromptSampler,
     provenance: Mapping[str, Any],
@@ -66,7 +66,7 @@ def export_best(
 
 def _metadata(
     network: SamNetwork,
-    domain: Domain,
+    domain: Domain[Any],
     data: TrainingData,
     training: Mapping[str, Any],
     history: Sequence[Mapping[str, Any]],

@@ -14,8 +14,8 @@ from samonai.core.files import (
     output_folder,
     written_meanwhile,
 )
-from samonai.domains import get_domain
-from samonai.domains.base import Answers, ReadsElsewhere, WritesMaps
+from samonai.domains import DEFAULT_DOMAIN, get_domain
+from samonai.domains.capabilities import capabilities
 from samonai.workflows.bundle_files import (
     EVALUATE,
     INFERENCE,
@@ -148,16 +148,17 @@ class Run:
         if prompt is not None and not isinstance(prompt, str):
             boxes, prompt = prompt, None
         domain = get_domain(self.domain)
+        results = capabilities(domain).results
         with tempfile.TemporaryDirectory(prefix="samonai-") as scratch:
             written = predict(
                 self, source, boxes, Path(scratch) if out is None else out, prompt=prompt, **options
             )
-            found = domain.read_answers(written) if isinstance(domain, Answers) else written
+            found = written if results is None else results.read_answers(written)
             if len(found) != 1:
                 raise InputError(
                     f"{source} holds {len(found)} sources; give one, or use samonai.predict"
                 )
-            return found[0] if isinstance(domain, Answers) else domain.read_back(found[0])
+            return domain.read_back(found[0]) if results is None else found[0]
 
     def evaluate(
         self, images: Path | str, labels: Path | str | None, out: Path | str, **options: Any
@@ -291,7 +292,7 @@ def predict(
     out: Path | str,
     *,
     prompt: str | None = None,
-    domain: str = "medical",
+    domain: str = DEFAULT_DOMAIN,
     series: str | None = None,
     ending: str = "",
     formats: Sequence[str] = (),
@@ -349,7 +350,7 @@ def predict(
     if prompt is not None and not prompt.strip():
         raise InputError("the prompt is empty; leave it out to ask for all")
     if uncertainty is None:
-        uncertainty = len(runs) > 1 and isinstance(get_domain(name), WritesMaps)
+        uncertainty = len(runs) > 1 and capabilities(get_domain(name)).value_maps is not None
     kinds = {"output_ending": ending, "measure": measure, "uncertainty": uncertainty}
     plain = check_settings({**settings, **kinds}, config)
     network = (
@@ -357,7 +358,7 @@ def predict(
         if runs
         else network_overrides(cast("SamNetwork | str", run), checkpoint, sha256, device)
     )
-    find = existing_or_elsewhere if isinstance(get_domain(name), ReadsElsewhere) else existing
+    find = existing_or_elsewhere if capabilities(get_domain(name)).remote_sources else existing
     source, out = find(source, "the input"), output_folder(out)
     with (
         written_meanwhile(out) as written,

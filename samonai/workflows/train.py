@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samonai.core.files import as_path, no_empty_folders, write_atomically
-from samonai.domains import Case, Domain, get_domain
+from samonai.domains import DEFAULT_DOMAIN, get_domain
+from samonai.domains.base import Case, Domain
 from samonai.version import __version__
 from samonai.workflows.bundle_files import (
     TRAIN,
@@ -56,7 +57,7 @@ def finetune(
     images: Path | str,
     labels: Path | str | None = None,
     *,
-    domain: str = "medical",
+    domain: str = DEFAULT_DOMAIN,
     out: Path | str,
     heads: str | None = None,
     epochs: int = 20,
@@ -154,7 +155,7 @@ def embed(
     labels: Path | str | None = None,
     *,
     store: Path | str,
-    domain: str = "medical",
+    domain: str = DEFAULT_DOMAIN,
     checkpoint: Path | str | None = None,
     sha256: str | None = None,
     device: Any = None,
@@ -191,13 +192,13 @@ def embed(
 def embedder(
     sam: "SamNetwork | str",
     store: Path | str,
-    domain: str = "medical",
+    domain: str = DEFAULT_DOMAIN,
     checkpoint: Path | str | None = None,
     sha256: str | None = None,
     device: Any = None,
     dtype: str | None = None,
     **settings: Any,
-) -> "tuple[Domain, Callable[[Domain, Sequence[Case], bool], EncodeReport]]":
+) -> "tuple[Domain[Any], Callable[[Domain[Any], Sequence[Case], bool], EncodeReport]]":
     """Return the domain and the function that encodes its cases: domain, cases, show a bar.
 
     Args:
@@ -219,7 +220,7 @@ def embedder(
         options = _encode_options(config, chosen)
         opened = EmbeddingStore(store_location(store), dtype=dtype)
 
-    def encode(reader: Domain, cases: Sequence[Case], progress: bool) -> "EncodeReport":
+    def encode(reader: Domain[Any], cases: Sequence[Case], progress: bool) -> "EncodeReport":
         frames = "all" if any(case.label is None for case in cases) else "labelled"
         with one_line_errors(), quiet_third_parties():
             return summed(
@@ -308,7 +309,7 @@ def _record(
     }
 
 
-def domain_of(name: str, config: Mapping[str, Any], settings: Mapping[str, Any]) -> Domain:
+def domain_of(name: str, config: Mapping[str, Any], settings: Mapping[str, Any]) -> Domain[Any]:
     """Build the domain that a training configuration would build."""
     asked = {key: settings[key] for key in config["domain"] if settings.get(key) is not None}
     return get_domain(name, **asked)

@@ -225,7 +225,7 @@ class DocumentsDomain:
         )
 
     @property
-    def suits(self) -> str:
+    def default_automatic(self) -> str:
         """Return how regions are found: by boxes of ink where anything is asked of a page.
 
         Whether everything is wanted of a page or of a photograph is not known, so both are tried.

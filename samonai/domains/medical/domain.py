@@ -75,6 +75,7 @@ class MedicalDomain:
     """
 
     name = "medical"
+    frames_are_whole = True
     prompt_endings: tuple[str, ...] = (".json", ".csv")
     formats = FORMATS
     unmeasured = ""

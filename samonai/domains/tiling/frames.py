@@ -19,7 +19,7 @@ class FrameMerger:
         source: The source that the frames are cut from.
     """
 
-    def __init__(self, domain: Domain, source: Any) -> None:
+    def __init__(self, domain: Domain[Any], source: Any) -> None:
         """Start with no frame."""
         self._domain, self._source = domain, source
         self._labels: dict[int, npt.NDArray[np.integer]] = {}

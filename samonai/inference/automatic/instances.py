@@ -25,7 +25,7 @@ import torch
 from samonai.core.errors import InputError
 from samonai.core.frame import Frame
 from samonai.core.geometry import LOW_RES_STRIDE
-from samonai.domains.base import Proposes
+from samonai.domains.capabilities import capabilities
 from samonai.inference.automatic.borders import components
 from samonai.inference.automatic.classify import name, names_of
 from samonai.inference.automatic.grid import (
@@ -166,7 +166,7 @@ class InstanceFinder:
                 f"instances from {self.prompts!r} are not known; use one of "
                 f"{', '.join(PROMPT_KINDS)}"
             )
-        if "proposed" in self.prompts and not isinstance(self.inferer.domain, Proposes):
+        if "proposed" in self.prompts and capabilities(self.inferer.domain).proposals is None:
             raise InputError(
                 f"automatic={self.prompts}: {self.inferer.domain.name} data propose no boxes; "
                 f"use box, points or box_and_points"
@@ -240,8 +240,9 @@ class InstanceFinder:
 
     def _proposed(self, embedding: torch.Tensor, frame: Frame) -> Iterator[Instance]:
         """Yield what the boxes that the domain proposes are answered."""
-        assert isinstance(self.inferer.domain, Proposes)
-        boxes = self.inferer.domain.proposals(frame)
+        proposing = capabilities(self.inferer.domain).proposals
+        assert proposing is not None
+        boxes = proposing.proposals(frame)
         if not len(boxes):
             return
         prompts = FramePrompts(boxes, np.zeros(len(boxes), np.int64))

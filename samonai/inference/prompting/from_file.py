@@ -62,7 +62,7 @@ class FilePrompts:
             "components": components,
         }
 
-    def __call__(self, domain: Domain, case: Case, source: Any) -> dict[int, FramePrompts]:
+    def __call__(self, domain: Domain[Any], case: Case, source: Any) -> dict[int, FramePrompts]:
         """Return a case's prompts by frame index.
 
         Raises:
@@ -73,7 +73,7 @@ class FilePrompts:
             self.familiar.look_at(prompts)
         return prompts
 
-    def _read(self, domain: Domain, case: Case, source: Any) -> dict[int, FramePrompts]:
+    def _read(self, domain: Domain[Any], case: Case, source: Any) -> dict[int, FramePrompts]:
         path, shared = self.path, self.several
         if path.is_dir():
             path, shared = _file_of(case, path, or_folder=not self.several), False

@@ -33,7 +33,7 @@ _FrameBox = tuple[int, npt.NDArray[np.float32], int]
 
 
 def prompts_from_label(
-    domain: Domain,
+    domain: Domain[Any],
     source: Any,
     *,
     regime: str = "slices",
@@ -112,7 +112,7 @@ class LabelPrompts:
         if not 0 <= self.box_jitter < 0.5:
             raise InputError(f"the boxes' jitter is from 0 to below 0.5, got {self.box_jitter:g}")
 
-    def __call__(self, domain: Domain, case: Case, source: Any) -> dict[int, FramePrompts]:
+    def __call__(self, domain: Domain[Any], case: Case, source: Any) -> dict[int, FramePrompts]:
         """Return a case's prompts by frame index."""
         return prompts_from_label(domain, source, **self.settings())
 
@@ -122,7 +122,7 @@ class LabelPrompts:
 
 
 def _boxes(
-    domain: Domain, source: Any, min_area: int, components: str, margin: float, specks: int
+    domain: Domain[Any], source: Any, min_area: int, components: str, margin: float, specks: int
 ) -> tuple[dict[int, FramePrompts], dict[int, tuple[int, int]]]:
     """Put a box around each object of each frame; return boxes and the size of frames by index."""
     prompts: dict[int, FramePrompts] = {}
@@ -148,7 +148,9 @@ def _boxes(
     return prompts, sizes
 
 
-def _clicks(domain: Domain, source: Any, min_area: int, components: str) -> dict[int, FramePrompts]:
+def _clicks(
+    domain: Domain[Any], source: Any, min_area: int, components: str
+) -> dict[int, FramePrompts]:
     """Put a click into each object of each frame."""
     prompts: dict[int, FramePrompts] = {}
     for index in range(domain.frame_count(source)):

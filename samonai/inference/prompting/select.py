@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from samonai.core.errors import InputError
-from samonai.domains.base import Case, Domain, ObjectMaps, Suits
+from samonai.domains.base import Case, Domain
+from samonai.domains.capabilities import capabilities
 from samonai.inference.automatic.instances import CLASSES, GRID, ObjectFinding
 from samonai.inference.inferer import Automatic
 from samonai.inference.prompting.compatibility import BOXES, CLICKS, Familiarity
@@ -50,10 +51,10 @@ class NoPrompts:
     classes: tuple[int, ...] | None = None
     finding: ObjectFinding | None = None
 
-    def __call__(self, domain: Domain, case: Case, source: Any) -> Automatic:
+    def __call__(self, domain: Domain[Any], case: Case, source: Any) -> Automatic:
         """Return what every case is asked."""
         finding = self.finding or ObjectFinding()
-        if finding.automatic == CLASSES and not isinstance(domain, ObjectMaps):
+        if finding.automatic == CLASSES and capabilities(domain).object_maps is None:
             return Automatic(self.classes)
         return Automatic(self.classes, finding)
 
@@ -153,7 +154,7 @@ def evaluation_prompts(
 
 def suitable_finding(
     automatic: str | None,
-    domain: Domain,
+    domain: Domain[Any],
     boxes: Path | str | None,
     decoder: Path | str | None,
     members: Sequence[Path | str] | None = None,
@@ -162,7 +163,7 @@ def suitable_finding(
 
     Args:
         automatic: What was said, which holds; None: what suits.
-        domain: May know what `Suits` it.
+        domain: Has a default, see `capabilities`.
         boxes: Prompts, beside which nothing is looked for.
         decoder: The decoder's file; ways that prompt need one whose both heads were trained.
         members: The further decoders of an ensemble.
@@ -172,7 +173,7 @@ def suitable_finding(
     decoders = [] if decoder is None else [decoder, *(members or ())]
     heads = [set(read_decoder_metadata(path).heads) for path in decoders]
     both = bool(heads) and all({"promptable", "semantic"} <= known for known in heads)
-    wanted = domain.suits if isinstance(domain, Suits) else CLASSES
+    wanted = capabilities(domain).default_automatic
     return wanted if both and boxes is None else CLASSES
 
 

@@ -66,7 +66,7 @@ class VolumeInferer(SourceInferer):
 
     def __init__(
         self,
-        domain: Domain,
+        domain: Domain[Any],
         store: EmbeddingStore | Path | str | None = None,
         precision: str = "auto",
         prompts_at_once: int = 16,

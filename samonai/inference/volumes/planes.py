@@ -27,7 +27,7 @@ Corner = tuple[int, int]
 
 def fuse_planes(
     source: Any,
-    domain: Domain,
+    domain: Domain[Any],
     planes: Sequence[SourceInferer],
     networks: Sequence[SamNetwork],
     asked: Mapping[int, FramePrompts],
@@ -135,7 +135,7 @@ def across(
 def _add_plane(
     total: Half,
     values: Sequence[int],
-    domain: Domain,
+    domain: Domain[Any],
     source: Any,
     prompts: Mapping[int, FramePrompts],
     answer: Answers,
@@ -167,7 +167,7 @@ def _add_plane(
 def _show(
     observers: Sequence[FrameObserver],
     source: Any,
-    domain: Domain,
+    domain: Domain[Any],
     asked: Mapping[int, FramePrompts],
     label: npt.NDArray[np.int32],
     kept: Mapping[int, Half],
@@ -187,16 +187,16 @@ def _show(
             observer.observe(frame, FramePrompts(boxes, values), FrameAnswer(logits, logits))
 
 
-def _axis(domain: Domain) -> int:
+def _axis(domain: Domain[Any]) -> int:
     return int(domain.axis)  # type: ignore[attr-defined]
 
 
-def _corner(domain: Domain, source: Any) -> Corner:
+def _corner(domain: Domain[Any], source: Any) -> Corner:
     row, column = domain.frame(source, 0).location.origin
     return column, row
 
 
-def _place(domain: Domain, index: int) -> tuple[int | slice, ...]:
+def _place(domain: Domain[Any], index: int) -> tuple[int | slice, ...]:
     """Return what takes a frame's voxels out of a volume."""
     place: list[int | slice] = [slice(None)] * 3
     place[_axis(domain)] = index

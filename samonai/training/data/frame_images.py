@@ -70,7 +70,7 @@ class FrameImages:
 
     def __init__(
         self,
-        domain: Domain,
+        domain: Domain[Any],
         case: Case,
         network: SamNetwork,
         indices: Sequence[int],

@@ -63,7 +63,7 @@ class TrainingData:
 
 def prepare_training(
     network: SamNetwork,
-    domain: Domain,
+    domain: Domain[Any],
     images: Path | str,
     labels: Path | str | None,
     store: Path | str,
@@ -232,7 +232,7 @@ def _datasets(
 
 
 def _class_names(
-    domain: Domain, images: Path | str, labels: Path | str | None, stored: Sequence[StoredCase]
+    domain: Domain[Any], images: Path | str, labels: Path | str | None, stored: Sequence[StoredCase]
 ) -> dict[int, str]:
     """Return label value to name, for all values that occur."""
     values = sorted({value for case in stored for value in case.targets.objects[:, 0].astype(int)})

@@ -68,7 +68,7 @@ class StoredSplit:
 
 def store_split(
     network: SamNetwork,
-    domain: Domain,
+    domain: Domain[Any],
     split: Split,
     store: EmbeddingStore,
     augmentation: Augmentation,
@@ -134,7 +134,7 @@ def _embeddings_of(store: EmbeddingStore, report: EncodeReport) -> FramesOf:
     return lambda case, encoded: section.find(encoded.source_hash)
 
 
-def _images_of(domain: Domain, network: SamNetwork) -> FramesOf:
+def _images_of(domain: Domain[Any], network: SamNetwork) -> FramesOf:
     """Give images in the place of embeddings, which change where the encoder is trained."""
     cache = ImageCache()
 

@@ -15,7 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from samonai.core.errors import InputError
 from samonai.core.files import output_folder
-from samonai.domains.base import ArchiveDomain, Case, Domain
+from samonai.domains.base import Case, Domain
+from samonai.domains.capabilities import capabilities
 from samonai.inference import CaseDataset, LabelWriter
 from samonai.workflows.archive.manifest import DONE, FAILED, SKIPPED, Manifest
 from samonai.workflows.archive.worklist import Read, Work, claimed, still_open, work_through
@@ -164,17 +165,18 @@ def embed_archive(
         return _as_planned(cases, left_out, out, settings, how)
 
     def work(case: Case, source: Any) -> Sequence[Path]:
-        encode(cast("Domain", _AlreadyRead(domain, source)), [case], False)
+        encode(cast("Domain[Any]", _AlreadyRead(domain, source)), [case], False)
         return ()
 
     with claimed(out):
         return _run(cases, left_out, out, settings, domain.read, work, how)
 
 
-def list_archive(domain: Domain, source: Path) -> tuple[list[Case], dict[str, str]]:
+def list_archive(domain: Domain[Any], source: Path) -> tuple[list[Case], dict[str, str]]:
     """List an archive's cases, and what is left out with the reason."""
-    if isinstance(domain, ArchiveDomain):
-        return domain.find_archive(source)
+    listing = capabilities(domain).archive
+    if listing is not None:
+        return listing.find_archive(source)
     return domain.find_cases(source), {}
 
 
@@ -198,7 +200,7 @@ class _How:
 class _AlreadyRead:
     """A domain whose next case has been read in another thread."""
 
-    def __init__(self, domain: Domain, source: Any) -> None:
+    def __init__(self, domain: Domain[Any], source: Any) -> None:
         self._domain, self._source = domain, source
 
     def read(self, case: Case) -> Any:

@@ -1,0 +1,216 @@
+"""Optional abilities of a domain, found out in one place: `capabilities(domain)`.
+
+A domain has an ability by having the members of its protocol; nothing is registered. The engine
+asks for the ability and never for the domain's name.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from samonai.core.frame import Frame
+from samonai.domains.base import Case, LabelFacts, LabelMaps
+from samonai.prompts.types import FramePrompts
+
+CLASSES = "classes"
+"""The way of finding objects without prompts that every domain can do: the map of classes."""
+
+
+class MapMerger(Protocol):
+    """Takes values of a source's frames in order, and puts them on the source's grid."""
+
+    def add(self, frame: Frame, values: npt.NDArray[np.float32]) -> None:
+        """Take the values (H, W) of one frame."""
+        ...
+
+    def finish(self) -> Any:
+        """Return the map, 0 where no frame said anything, or the domain's own handle of it."""
+        ...
+
+
+@runtime_checkable
+class ObjectMaps(Protocol):
+    """A domain whose label maps tell objects of one class apart."""
+
+    def maps(self, source: Any, prediction: Any = None) -> LabelMaps:
+        """Return a prediction as arrays, or the source's own label."""
+        ...
+
+
+@runtime_checkable
+class ArchiveListing(Protocol):
+    """A domain that finds its cases in archives: nested, mixed, and larger than data sets."""
+
+    def find_archive(self, root: Path) -> tuple[list[Case], dict[str, str]]:
+        """List the cases below a folder, sorted by id, and what is left out: id to reason."""
+        ...
+
+
+@runtime_checkable
+class Exporter(Protocol):
+    """A domain that writes predictions in more ways than as the input's kind of label map."""
+
+    formats: tuple[str, ...]
+    unmeasured: str
+    """Why measurements are not written beside predictions; empty: they are."""
+
+    def export(
+        self,
+        source: Any,
+        label: npt.NDArray[np.integer],
+        stem: Path,
+        formats: Sequence[str] = (),
+        *,
+        measure: bool = False,
+        facts: LabelFacts | None = None,
+    ) -> list[Path]:
+        """Write one prediction in several formats.
+
+        Args:
+            source: The source that the label map lies on.
+            label: The label map.
+            stem: Path without an ending.
+            formats: Of `formats`; none: the input's own kind.
+            measure: Write measurements beside it.
+            facts: What the objects say about classes and algorithm.
+
+        Returns:
+            The files written.
+        """
+        ...
+
+
+@runtime_checkable
+class FileEndings(Protocol):
+    """A domain whose `write` takes the ending of a path for the format that is wanted."""
+
+    endings: tuple[str, ...]
+
+
+@runtime_checkable
+class ValueMaps(Protocol):
+    """A domain that puts values such as an uncertainty on the source's grid."""
+
+    def map_merger(self, source: Any) -> MapMerger:
+        """Return what puts frames' values on the source's grid; see `FrameMaps`."""
+        ...
+
+    def write_map(self, source: Any, values: Any, path: Path) -> Path:
+        """Write what the map merger gave on the source's grid; return the file written."""
+        ...
+
+
+@runtime_checkable
+class ResultReader(Protocol):
+    """A domain whose predictions hold more than label maps, such as masks with scores and text."""
+
+    def read_answers(self, paths: Sequence[Path]) -> list[Any]:
+        """Read what predictions answered, from the files that were written."""
+        ...
+
+
+@runtime_checkable
+class RegionProposals(Protocol):
+    """A domain that proposes boxes of objects on a frame, of whatever class."""
+
+    def proposals(self, frame: Frame) -> npt.NDArray[np.float32]:
+        """Return float32 (N, 4): boxes worth asking about, xyxy in frame space."""
+        ...
+
+
+@runtime_checkable
+class PromptCrop(Protocol):
+    """A domain whose frames may show a part of a source only, chosen by the prompts."""
+
+    def whole(self, source: Any) -> Any:
+        """Return a source whose frames show all of it: what prompts are given for."""
+        ...
+
+    def focus(
+        self, source: Any, prompts: Mapping[int, FramePrompts] | None
+    ) -> tuple[Any, dict[int, FramePrompts]]:
+        """Return a source whose frames show all that is asked, and the prompts on these frames.
+
+        Args:
+            source: As it was read.
+            prompts: By frame index, on the frames of the whole source; None: nothing in particular.
+        """
+        ...
+
+
+@runtime_checkable
+class DefaultAutomatic(Protocol):
+    """A domain whose data are best segmented without prompts in another way than by classes."""
+
+    @property
+    def default_automatic(self) -> str:
+        """Return a way of finding, as `automatic` takes it."""
+        ...
+
+
+@runtime_checkable
+class RemoteSources(Protocol):
+    """A domain whose inputs need not be files on this machine; reading says which it takes."""
+
+    reads_elsewhere: bool
+
+
+@runtime_checkable
+class WholeSlices(Protocol):
+    """A domain whose frames are whole slices or pictures, as a 2D U-Net takes them."""
+
+    frames_are_whole: bool
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """Optional abilities of one domain; None, empty or False where it lacks one.
+
+    Attributes:
+        object_maps: Tells objects of one class apart.
+        archive: Lists nested archives.
+        exporter: Writes several formats.
+        endings: Endings of paths that `write` takes for the format that is wanted.
+        value_maps: Writes maps of values such as an uncertainty.
+        results: Reads predictions back that hold more than label maps.
+        proposals: Proposes boxes of objects on a frame.
+        crop: Cuts frames around the prompts.
+        default_automatic: Way of finding objects where no prompt is given.
+        remote_sources: Whether inputs need not be files of this machine.
+        frames_are_whole: Whether frames are whole slices or pictures.
+    """
+
+    object_maps: ObjectMaps | None = None
+    archive: ArchiveListing | None = None
+    exporter: Exporter | None = None
+    endings: tuple[str, ...] = ()
+    value_maps: ValueMaps | None = None
+    results: ResultReader | None = None
+    proposals: RegionProposals | None = None
+    crop: PromptCrop | None = None
+    default_automatic: str = CLASSES
+    remote_sources: bool = False
+    frames_are_whole: bool = False
+
+
+def capabilities(domain: object) -> Capabilities:
+    """Return the optional abilities of a domain, or of what wraps one."""
+    return Capabilities(
+        object_maps=domain if isinstance(domain, ObjectMaps) else None,
+        archive=domain if isinstance(domain, ArchiveListing) else None,
+        exporter=domain if isinstance(domain, Exporter) else None,
+        endings=domain.endings if isinstance(domain, FileEndings) else (),
+        value_maps=domain if isinstance(domain, ValueMaps) else None,
+        results=domain if isinstance(domain, ResultReader) else None,
+        proposals=domain if isinstance(domain, RegionProposals) else None,
+        crop=domain if isinstance(domain, PromptCrop) else None,
+        default_automatic=(
+            domain.default_automatic if isinstance(domain, DefaultAutomatic) else CLASSES
+        ),
+        remote_sources=isinstance(domain, RemoteSources) and domain.reads_elsewhere,
+        frames_are_whole=isinstance(domain, WholeSlices) and domain.frames_are_whole,
+    )
