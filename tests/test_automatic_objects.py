@@ -190,8 +190,10 @@ def test_a_model_as_it_is_answers_with_a_grid(tiny_network: "SamNetwork", tmp_pa
 @pytest.mark.parametrize("automatic", AUTOMATIC)
 def test_every_way_can_be_asked_for(automatic: str, monkeypatch: pytest.MonkeyPatch) -> None:
     both = SimpleNamespace(heads=["promptable", "semantic"], classes={"1": "roof"}, training={})
-    for module in ("asked", "familiar"):
-        monkeypatch.setattr(f"samonai.inference.{module}.read_decoder_metadata", lambda _: both)
+    for module in ("select", "compatibility"):
+        monkeypatch.setattr(
+            f"samonai.inference.prompting.{module}.read_decoder_metadata", lambda _: both
+        )
     asked = evaluation_prompts("none", "decoder", finding=ObjectFinding(automatic))
     assert asked.settings()["automatic"] == automatic
 

@@ -47,7 +47,7 @@ class Measure(Protocol):
 
 @dataclass(frozen=True)
 class VolumeMeasure:
-    """Dice, surface Dice, HD95 and volume; see `training.metrics`.
+    """Dice, surface Dice, HD95 and volume; see `metrics.volumes`.
 
     Attributes:
         surface_tolerance_mm: Tolerance of the surface Dice.
@@ -84,7 +84,7 @@ class VolumeMeasure:
 
 @dataclass(frozen=True)
 class ObjectMeasure:
-    """Pixels, outlines and objects; see `training.object_metrics`.
+    """Pixels, outlines and objects; see `metrics.objects`.
 
     Attributes:
         boundary_tolerance: How far outlines may lie apart and still agree, in the unit of the

@@ -5,7 +5,7 @@ a whole object shows: a list is a text with a mark before some of its lines. So 
 by how the embedding is spread over its mask (mean and deviation of each channel), by what lies
 right around it, which tells a whole from its parts, and by its size and shape, from which a linear
 function makes the probability of every class, and of being none. It is fitted at the end of
-training (`training.naming`), to all examples at once, and is no network.
+training (`training.classifier`), to all examples at once, and is no network.
 """
 
 from collections.abc import Mapping

@@ -1,14 +1,14 @@
 """Automatic masks: instances out of the semantic head, or out of a grid of points.
 
 The semantic head says which class each pixel has, but not where one object ends and the next
-begins, unless it learned borders too, which part what touches (`inference.borders`). The promptable
+begins, unless it learned borders too, which part what touches (`inference.automatic.borders`). The promptable
 head of the same decoder knows objects, but not which to look for. So each part of the class map
 prompts the promptable head, with its box, with points spread over it, or with both; every answer is
 scored by the decoder's own IoU estimate times the mean probability of the class under the mask; and
 of answers that overlap the best is kept. Where the domain can tell objects apart without knowing
 what they are (`Proposes`), its boxes prompt the promptable head, too. Of runs that learned to name
-objects, what names them says what each answer is, or that it is none (`inference.naming`). A model
-without semantic head is asked at a grid of points (`inference.grid`).
+objects, what names them says what each answer is, or that it is none (`inference.automatic.classify`). A model
+without semantic head is asked at a grid of points (`inference.automatic.grid`).
 
 `ObjectFinding` is what commands ask with; the domain's merger joins what several frames show of an
 object. Nothing here knows what the objects are.

@@ -109,7 +109,7 @@ def prepare_training(
         mix: How embeddings are mixed while training.
         heads: "promptable", "semantic" or "both". The semantic head learns from frames without
             objects too; what follows is for it.
-        borders: Learn where objects end, too, see `training.borders`.
+        borders: Learn where objects end, too, see `training.objectives.borders`.
         empty_frames: Share of the frames without objects that are encoded, trained on and
             validated on, evenly spaced in each case.
         empty_rate: Share of an epoch's frames that have no object, see `BalancedDraw`.
