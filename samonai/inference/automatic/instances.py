@@ -1,17 +1,15 @@
-"""Automatic masks: instances out of the semantic head, or out of a grid of points.
+"""Automatic mask generation: objects from the semantic head, from proposals or a point grid.
 
-The semantic head says which class each pixel has, but not where one object ends and the next
-begins, unless it learned borders too, which part what touches (`inference.automatic.borders`). The promptable
-head of the same decoder knows objects, but not which to look for. So each part of the class map
-prompts the promptable head, with its box, with points spread over it, or with both; every answer is
-scored by the decoder's own IoU estimate times the mean probability of the class under the mask; and
-of answers that overlap the best is kept. Where the domain can tell objects apart without knowing
-what they are (`Proposes`), its boxes prompt the promptable head, too. Of runs that learned to name
-objects, what names them says what each answer is, or that it is none (`inference.automatic.classify`). A model
-without semantic head is asked at a grid of points (`inference.automatic.grid`).
+The semantic head gives each pixel a class, but no limits between objects that touch, unless it was
+trained with borders (`inference.automatic.borders`). So each connected component of the class map
+prompts the promptable head with its box, with points spread over it, or with both. Each mask is
+scored by the decoder's IoU estimate times the mean probability of the class under it; of masks that
+overlap, the one with the best score is kept (non-maximum suppression). Boxes that the domain
+proposes (`RegionProposals`) prompt the promptable head too. Where the run has a linear classifier
+of objects, it names every mask, or drops it as none (`inference.automatic.classify`). A model
+without semantic head is prompted at a grid of points (`inference.automatic.grid`).
 
-`ObjectFinding` is what commands ask with; the domain's merger joins what several frames show of an
-object. Nothing here knows what the objects are.
+`ObjectFinding` holds the settings; the domain's merger joins what several frames show of an object.
 """
 
 from collections.abc import Iterator, Sequence, Set

@@ -43,7 +43,7 @@ class FrameSample(NamedTuple):
         objects: (case id, class value) of each object.
         click_seed: Seeds the generator of the frame's corrective clicks: seed, stream, epoch,
             number.
-        mix: Share that the next frame of the batch has in the embedding, see `training.data.mixing`.
+        mix: Share of the next frame of the batch in the embedding, see `training.data.mixing`.
         channels: uint8 (256, 256), see `ClassTargets`; None where the semantic head is not
             trained.
         values: Label value of each channel.
