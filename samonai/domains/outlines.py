@@ -28,7 +28,9 @@ def outlines(mask: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.float64]]:
     Returns:
         One float64 (N, 2) per 4-connected component, corners (x, y) in frame space where the
         centre of pixel (0, 0) is (0, 0) and its edges lie at -0.5 and 0.5; not repeated at the
-        end, clockwise as seen with y downwards.
+        end, clockwise as seen with y downwards. The closing edge, from the last corner to the
+        first, runs along a row: plastimatch 1.9.4 loses a corner of contours on sagittal and
+        coronal slices that close along a column.
     """
     rings = _Rings(mask)
     for start in sorted(rings.holes, key=lambda node: rings.corners[node]):
@@ -137,6 +139,9 @@ def _polygon(corners: list[Corner]) -> npt.NDArray[np.float64]:
         goes = np.sign(after[0] - x), np.sign(after[1] - y)
         if came != goes:
             kept.append((x, y))
+    if kept[0][1] != kept[-1][1]:  # edges along rows and columns alternate, but at keyholes
+        first = next(n for n, (_, y) in enumerate(kept) if n and y == kept[n - 1][1])
+        kept = kept[first:] + kept[:first]
     return np.array(kept, np.float64) - 0.5
 
 

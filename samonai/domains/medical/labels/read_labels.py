@@ -1,7 +1,7 @@
 """Read label maps and structures onto the grid of the scan that they belong to."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,9 @@ def read_label(
     if found:
         names = [name for name, _ in found]
         values = with_parts(structures, names) if structures else number_structures(names, {})
-        label = combine(_masks(found, reference, prefer), values, reference.shape, str(path))
+        label = combine(
+            _masks(found, reference, prefer, values), values, reference.shape, str(path)
+        )
         if not label.any():
             logger.warning("%s: none of the structures is there", reference.source_id)
         return label
@@ -107,20 +109,24 @@ def find_structures(path: Path) -> list[tuple[str, Path | LabelObject]]:
 
 
 def _masks(
-    found: list[tuple[str, Path | LabelObject]], reference: Volume, prefer: str | None
+    found: list[tuple[str, Path | LabelObject]],
+    reference: Volume,
+    prefer: str | None,
+    wanted: Collection[str],
 ) -> Iterator[NamedMask]:
     seen: set[Path] = set()
     uid = reference.facts.series_uid
     beside = {each.path for _, each in found if isinstance(each, LabelObject)}
     for name, each in found:
         if isinstance(each, Path):
-            yield name, _structure_mask(each, reference, prefer)
+            if name in wanted:
+                yield name, _structure_mask(each, reference, prefer)
             continue
         # Objects of a patient's other series may lie in the same folder.
         other = len(beside) > 1 and uid is not None and each.series and uid not in each.series
         if each.path not in seen and not other:
             seen.add(each.path)
-            yield from object_masks(each, reference)
+            yield from object_masks(each, reference, wanted)
 
 
 def _structure_mask(path: Path, reference: Volume, prefer: str | None) -> npt.NDArray[np.bool_]:

@@ -1,7 +1,7 @@
 """Labels as named structures: one file each, the segments of a SEG, the regions of an RTSTRUCT."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,12 +37,14 @@ class LabelObject:
         kind: `SEG` or `RTSTRUCT`.
         names: Its structures, in its own order.
         series: SeriesInstanceUIDs that it refers to; empty when it does not say.
+        frame_of_reference: FrameOfReferenceUID that it lies in; empty when it does not say.
     """
 
     path: Path
     kind: str
     names: tuple[str, ...]
     series: frozenset[str]
+    frame_of_reference: str = ""
 
 
 def holds_dicom(path: Path) -> bool:
@@ -81,18 +83,28 @@ def label_object(path: Path) -> LabelObject | None:
         if kind == SEG:
             names = seg_labels.segment_names(header, path)
             series = seg_labels.referenced_series(header, path)
+            frame = seg_labels.referenced_frame(header, path)
         else:
             names = rtstruct_labels.roi_names(header, path)
             series = rtstruct_labels.referenced_series(header, path)
+            frame = rtstruct_labels.referenced_frame(header, path)
         ordered = dict.fromkeys(name for _, name in sorted(names.items()))
-        return LabelObject(path, kind, tuple(ordered), frozenset(series))
+        return LabelObject(path, kind, tuple(ordered), frozenset(series), frame)
 
 
-def object_masks(found: LabelObject, reference: Volume) -> Iterator[NamedMask]:
+def object_masks(
+    found: LabelObject, reference: Volume, wanted: Collection[str] | None = None
+) -> Iterator[NamedMask]:
     """Yield the structures of a DICOM object on the grid of its series.
 
+    Args:
+        found: The object.
+        reference: The volume of the series.
+        wanted: Names to read, whatever is wrong with others; None: all.
+
     Raises:
-        InputError: It refers to another series than the volume's, or cannot be placed on it.
+        InputError: It refers to another series than the volume's, lies in another frame of
+            reference, or cannot be placed on the volume.
     """
     from samonai.domains.medical.objects import rtstruct as rtstruct_labels
     from samonai.domains.medical.objects import seg as seg_labels
@@ -102,8 +114,33 @@ def object_masks(found: LabelObject, reference: Volume) -> Iterator[NamedMask]:
         raise InputError(
             f"{found.path}: labels series {sorted(found.series)[0]}, but the image is series {uid}"
         )
+    _check_frame_of_reference(found, reference)
     read = seg_labels.read_segments if found.kind == SEG else rtstruct_labels.read_regions
-    yield from read(found.path, reference)
+    yield from read(found.path, reference, wanted)
+
+
+def _check_frame_of_reference(found: LabelObject, reference: Volume) -> None:
+    """Refuse an object of another patient space, unless it names the image's series."""
+    from samonai.domains.medical.dicom.files import quiet, read_header  # pydicom is slow to import
+
+    if not found.frame_of_reference or not reference.facts.slices:
+        return
+    image = reference.facts.slices[0].path
+    with quiet():
+        header = read_header(image) if image.is_file() else None
+        uid = "" if header is None else header.text("FrameOfReferenceUID")
+    if uid in ("", found.frame_of_reference):
+        return
+    if not found.series:
+        raise InputError(
+            f"{found.path}: lies in frame of reference {found.frame_of_reference} and names no "
+            f"series, but the image lies in {uid}; positions of the two say nothing of each other: "
+            "give the series that it was drawn on"
+        )
+    logger.warning(
+        "%s: the %s names its series, but another frame of reference; it is placed by its series",
+        *(reference.source_id, found.kind),
+    )
 
 
 def parse_structures(structures: Any) -> dict[str, int]:

@@ -3,7 +3,7 @@
 import datetime
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from samonai.domains.medical.dicom.files import element, quiet
 from samonai.domains.medical.dicom.slices import Slice
 from samonai.domains.medical.dicom.source import SourceSeries, copy_patient_and_study
 from samonai.domains.medical.formats.itk import LPS_TO_RAS
+from samonai.domains.medical.objects.contours import ContourCounts, combine_planar
 from samonai.domains.medical.objects.segments import Segment
 from samonai.domains.medical.volume import Volume
 from samonai.domains.outlines import fill_polygons, outlines
@@ -195,7 +196,9 @@ logger = logging.getLogger(__name__)
 
 # Contours lie on slices; planning systems round their positions, but by less than this.
 _OFF_SLICE = 0.1
-_CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
+_XOR = "CLOSEDPLANAR_XOR"
+_CLOSED = ("CLOSED_PLANAR", _XOR)
+_FEWEST_POINTS = 3
 
 Mask = npt.NDArray[np.bool_]
 
@@ -215,23 +218,26 @@ def roi_names(header: Dataset, path: Path) -> dict[int, str]:
     return names
 
 
-def read_regions(path: Path, reference: Volume) -> Iterator[tuple[str, Mask]]:
-    """Yield each region's name and mask; regions of one name are one structure.
+def read_regions(
+    path: Path, reference: Volume, wanted: Collection[str] | None = None
+) -> Iterator[tuple[str, Mask]]:
+    """Yield each structure's name and mask; regions of one name are one structure, their union.
 
-    All closed contours of a region on a slice are filled together by the even-odd rule: a contour
-    within another is a hole, an island within it is filled again, and a keyhole's two sides cancel
-    out. Pixel centres count (see `fill_polygons`), so that contours along the edges of pixels give
-    back exactly those pixels.
+    The contours of one region on one slice are combined as `combine_planar` says, those of type
+    CLOSEDPLANAR_XOR by the even-odd rule. Pixel centres count (see `fill_polygons`), so that
+    contours along the edges of pixels give back exactly those pixels.
 
     Args:
         path: The structure set.
         reference: The volume of the series that it was drawn on.
+        wanted: Names to read; what is wrong with other regions does not matter. None: all.
 
     Yields:
         Name, and bool (I, J, K) on the reference's grid.
 
     Raises:
-        InputError: The object is damaged, or a contour lies between or outside the slices.
+        InputError: The object is damaged, or a contour of a wanted region is not of finite numbers
+            or lies between or outside the slices.
     """
     with quiet():
         try:
@@ -239,54 +245,96 @@ def read_regions(path: Path, reference: Volume) -> Iterator[tuple[str, Mask]]:
         except Exception:
             raise InputError(f"{path}: not a readable RTSTRUCT; export it again") from None
         names = roi_names(dataset, path)
-        by_name: dict[str, list[Any]] = defaultdict(list)
+        by_name: dict[str, dict[int, list[Any]]] = defaultdict(lambda: defaultdict(list))
         for item in element(dataset, "ROIContourSequence", path) or []:
-            name = names.get(int(element(item, "ReferencedROINumber", path) or 0))
-            if name is not None:
-                by_name[name] += _contour_items(item, path)
-        for name, contours in by_name.items():
-            yield name, _mask(name, contours, reference, path)
+            number = int(element(item, "ReferencedROINumber", path) or 0)
+            name = names.get(number)
+            if name is not None and (wanted is None or name in wanted):
+                by_name[name][number] += _contour_items(item, path)
+        counts, left_out = ContourCounts(), 0
+        for name, regions in by_name.items():
+            columns, rows, slices = reference.shape
+            mask = np.zeros((slices, rows, columns), bool)
+            for contours in regions.values():
+                left_out += _fill(mask, name, contours, reference, path, counts)
+            yield name, mask.transpose(2, 1, 0)
+    _log(counts, left_out, sum(len(regions) - 1 for regions in by_name.values()))
 
 
-def _mask(name: str, contours: list[Any], reference: Volume, path: Path) -> Mask:
+def _log(counts: ContourCounts, left_out: int, joined: int) -> None:
+    if left_out:
+        logger.warning(
+            "structure set: left out %d points, open lines and contours of fewer than three points",
+            left_out,
+        )
+    level = logging.WARNING if joined or counts.repeated or counts.overlapping else logging.INFO
+    if joined or counts != ContourCounts():
+        logger.log(
+            level,
+            "structure set: %d contours stored twice count once, %d within another one are holes, "
+            "%d pairs that overlap are united, %d regions are united with another one of their "
+            "name",
+            *(counts.repeated, counts.holes, counts.overlapping, joined),
+        )
+
+
+def _fill(
+    mask: Mask,
+    name: str,
+    contours: list[Any],
+    reference: Volume,
+    path: Path,
+    counts: ContourCounts,
+) -> int:
+    """Add one region to bool (K, J, I); return how many of its contours enclose nothing."""
     to_voxels = np.linalg.inv(LPS_TO_RAS @ reference.affine)
-    on_slice: dict[int, list[npt.NDArray[np.float64]]] = defaultdict(list)
-    skipped = 0
+    on_slice: dict[tuple[int, bool], list[npt.NDArray[np.float64]]] = defaultdict(list)
+    left_out = 0
     for contour in contours:
-        if not _is_closed(contour, path):
-            skipped += 1
+        points = _points(name, contour, path) if _is_closed(contour, path) else ()
+        if len(points) < _FEWEST_POINTS:
+            left_out += 1
             continue
-        points = _points(contour, path)
         voxels = points @ to_voxels[:3, :3].T + to_voxels[:3, 3]
-        k = float(np.median(voxels[:, 2]))
-        if np.abs(voxels[:, 2] - round(k)).max() > _OFF_SLICE:
-            raise InputError(
-                f"{path}: a contour of {name!r:.60} does not lie on a slice of the image (at slice "
-                f"{k:.2f}); give the series that it was drawn on"
-            )
-        if not 0 <= round(k) < reference.shape[2]:
-            raise InputError(
-                f"{path}: a contour of {name!r:.60} lies beyond the image's slices; give the whole "
-                "series that it was drawn on"
-            )
-        on_slice[round(k)].append(voxels[:, :2])
-    if skipped:
-        logger.warning("structure set: left out %d points and open lines of one region", skipped)
-    columns, rows, slices = reference.shape
-    mask = np.zeros((slices, rows, columns), bool)
-    for k, polygons in on_slice.items():
-        mask[k] = fill_polygons(polygons, (rows, columns))
-    return mask.transpose(2, 1, 0)
+        k = _slice_of(voxels, name, reference, path)
+        is_xor = str(element(contour, "ContourGeometricType", path)) == _XOR
+        on_slice[k, is_xor].append(voxels[:, :2])
+    shape = mask.shape[1], mask.shape[2]
+    for (k, is_xor), polygons in on_slice.items():
+        if is_xor:
+            mask[k] |= fill_polygons(polygons, shape)
+        else:
+            mask[k] |= combine_planar(polygons, shape, counts)
+    return left_out
 
 
-def _points(contour: Dataset, path: Path) -> npt.NDArray[np.float64]:
+def _slice_of(voxels: npt.NDArray[np.float64], name: str, reference: Volume, path: Path) -> int:
+    k = float(np.median(voxels[:, 2]))
+    if np.abs(voxels[:, 2] - round(k)).max() > _OFF_SLICE:
+        raise InputError(
+            f"{path}: a contour of {name!r:.60} does not lie on a slice of the image (at slice "
+            f"{k:.2f}); give the series that it was drawn on"
+        )
+    if not 0 <= round(k) < reference.shape[2]:
+        raise InputError(
+            f"{path}: a contour of {name!r:.60} lies beyond the image's slices; give the whole "
+            "series that it was drawn on"
+        )
+    return round(k)
+
+
+def _points(name: str, contour: Dataset, path: Path) -> npt.NDArray[np.float64]:
+    """Return a contour's points as LPS mm, (N, 3)."""
     values = element(contour, "ContourData", path)
     try:
-        points = np.array([float(value) for value in values]).reshape(-1, 3)
+        points = np.array([float(value) for value in values or ()]).reshape(-1, 3)
     except (TypeError, ValueError):
-        points = np.empty((0, 3))
-    if len(points) < 3 or not np.isfinite(points).all():
-        raise InputError(f"{path}: a contour without three points in numbers; export it again")
+        points = np.full((1, 3), np.nan)
+    if not np.isfinite(points).all():
+        raise InputError(
+            f"{path}: a contour of {name!r:.60} is not made of points of three numbers; export it "
+            "again, or name the structures to read: --set structures=NAME,..."
+        )
     return points
 
 
@@ -306,3 +354,12 @@ def referenced_series(header: Dataset, path: Path) -> set[str]:
         for study in element(frame, "RTReferencedStudySequence", path) or []
         for series in element(study, "RTReferencedSeriesSequence", path) or []
     } - {""}
+
+
+def referenced_frame(header: Dataset, path: Path) -> str:
+    """Return the FrameOfReferenceUID that contours lie in; empty when there are several or none."""
+    frames = element(header, "ReferencedFrameOfReferenceSequence", path) or []
+    uids = {str(frame.get("FrameOfReferenceUID", "")) for frame in frames} or {
+        str(element(header, "FrameOfReferenceUID", path) or "")
+    }
+    return uids.pop() if len(uids) == 1 else ""

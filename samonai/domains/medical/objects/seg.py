@@ -1,7 +1,7 @@
 """DICOM-SEG: write a label map as a segmentation, read segments as masks on a series' grid."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -212,22 +212,43 @@ FRACTION = 0.5
 
 # Voxel centres of label and image may differ by this many voxels, as corners of `same_grid` may.
 _TOLERANCE_VOXELS = 0.05
-_BACKGROUND = 0  # the segment number that label maps keep for it
+_UNNUMBERED = 0  # what label maps keep for the background where they do not say otherwise
+_BACKGROUND_CODE = ("125040", "DCM")
 
 Mask = npt.NDArray[np.bool_]
 
 
 def segment_names(header: Dataset, path: Path) -> dict[int, str]:
-    """Return the labels of an object's segments by number, without the background."""
+    """Return the labels of an object's segments by number, without the background.
+
+    The background of a label map (PS3.3 C.8.20.2) is the segment of its Pixel Padding Value, 0
+    where it has none; in any object it is the segment of the type 125040 DCM.
+    """
+    padding = element(header, "PixelPaddingValue", path) if _is_label_map(header, path) else None
+    background = _UNNUMBERED if padding is None else int(padding)
     names = {}
     for item in element(header, "SegmentSequence", path) or []:
         number = int(element(item, "SegmentNumber", path) or 0)
-        if number != _BACKGROUND:
+        if number != background and not _is_background(item, path):
             names[number] = str(element(item, "SegmentLabel", path) or f"segment_{number}").strip()
     return names
 
 
-def read_segments(path: Path, reference: Volume) -> Iterator[tuple[str, Mask]]:
+def _is_label_map(header: Dataset, path: Path) -> bool:
+    return str(element(header, "SegmentationType", path) or "") == "LABELMAP"
+
+
+def _is_background(segment: Dataset, path: Path) -> bool:
+    return any(
+        (str(code.get("CodeValue", "")), str(code.get("CodingSchemeDesignator", "")))
+        == _BACKGROUND_CODE
+        for code in element(segment, "SegmentedPropertyTypeCodeSequence", path) or []
+    )
+
+
+def read_segments(
+    path: Path, reference: Volume, wanted: Collection[str] | None = None
+) -> Iterator[tuple[str, Mask]]:
     """Yield each segment's name and mask; segments of one name are one structure.
 
     Frames are placed one by one by their own positions, so that it does not matter in which order
@@ -236,6 +257,8 @@ def read_segments(path: Path, reference: Volume) -> Iterator[tuple[str, Mask]]:
     Args:
         path: The object: BINARY, FRACTIONAL (see `FRACTION`) or LABELMAP.
         reference: The volume of the series.
+        wanted: Names to read; what is wrong with frames of other segments does not matter. None:
+            all.
 
     Yields:
         Name, and bool (I, J, K) on the reference's grid.
@@ -249,8 +272,9 @@ def read_segments(path: Path, reference: Volume) -> Iterator[tuple[str, Mask]]:
         raise InputError(f"{path}: not a readable DICOM-SEG object; export it again") from None
     numbers: dict[str, list[int]] = {}
     for number, name in segment_names(segmentation, path).items():
-        numbers.setdefault(name, []).append(number)
-    frames = _frames(segmentation, path, reference)
+        if wanted is None or name in wanted:
+            numbers.setdefault(name, []).append(number)
+    frames = _frames(segmentation, path, reference, {n for of in numbers.values() for n in of})
     for name, of_name in numbers.items():
         mask = np.zeros(reference.shape, bool)
         for segment, places in frames:
@@ -262,13 +286,18 @@ def read_segments(path: Path, reference: Volume) -> Iterator[tuple[str, Mask]]:
 _Places = tuple[int, npt.NDArray[np.float64]]
 
 
-def _frames(segmentation: Any, path: Path, reference: Volume) -> list[tuple[int | None, _Places]]:
-    """Return each frame's segment (None: a label map's) and how its pixels map to voxels."""
+def _frames(
+    segmentation: Any, path: Path, reference: Volume, wanted: Collection[int]
+) -> list[tuple[int | None, _Places]]:
+    """Return the wanted segments' frames: segment (None: a label map's), pixel to voxel."""
     to_voxels = np.linalg.inv(LPS_TO_RAS @ reference.affine)
     shared = (element(segmentation, "SharedFunctionalGroupsSequence", path) or [Dataset()])[0]
     found: list[tuple[int | None, _Places]] = []
     for index, frame in enumerate(element(segmentation, "PerFrameFunctionalGroupsSequence", path)):
         number = _find(frame, shared, "SegmentIdentificationSequence", path)
+        segment = None if number is None else int(number.ReferencedSegmentNumber)
+        if segment is not None and segment not in wanted:
+            continue
         position = _find(frame, shared, "PlanePositionSequence", path)
         orientation = _find(frame, shared, "PlaneOrientationSequence", path)
         measures = _find(frame, shared, "PixelMeasuresSequence", path)
@@ -279,7 +308,6 @@ def _frames(segmentation: Any, path: Path, reference: Volume) -> list[tuple[int 
         lps = np.zeros((4, 3))
         lps[:3, 0], lps[:3, 1] = cosines[0] * between_columns, cosines[1] * between_rows
         lps[:, 2] = [*(float(v) for v in position.ImagePositionPatient), 1]
-        segment = None if number is None else int(number.ReferencedSegmentNumber)
         found.append((segment, (index, (to_voxels @ lps)[:3])))
     return found
 
@@ -325,3 +353,8 @@ def referenced_series(header: Dataset, path: Path) -> set[str]:
     """Return the SeriesInstanceUIDs that an object refers to; none when it does not say."""
     items = element(header, "ReferencedSeriesSequence", path) or []
     return {str(item.get("SeriesInstanceUID", "")) for item in items} - {""}
+
+
+def referenced_frame(header: Dataset, path: Path) -> str:
+    """Return the FrameOfReferenceUID that an object lies in; empty when it does not say."""
+    return str(element(header, "FrameOfReferenceUID", path) or "")
