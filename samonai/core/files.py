@@ -3,20 +3,29 @@
 import glob
 import hashlib
 import os
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from samonai.core.errors import InputError
 
+TEMPORARY_PREFIX = ".writing-"
+"""How names of files begin that are being written."""
+
 _HASH_BLOCK_BYTES = 1 << 20
+_PROBE_BYTES = 1 << 16
+_RUST_ERROR = re.compile(r"\(os error (\d+)\)")
+_ABANDONED_SECONDS = 3600.0
 
 
 @contextmanager
-def write_atomically(path: Path | str) -> Iterator[Path]:
+def write_atomically(path: Path | str, *, private: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path`, renamed onto it when the block succeeds.
 
     The temporary file keeps the full ending of `path` (`.nii.gz`), since many writers choose
@@ -24,24 +33,79 @@ def write_atomically(path: Path | str) -> Iterator[Path]:
 
     Args:
         path: The file to write. Its folder is made when missing.
+        private: Only its owner may read it, from the first byte on.
 
     Yields:
         The path to write to, in the same folder and so on the same file system.
+
+    Raises:
+        OSError: The disk is full or cannot be written, whatever error a library makes of it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     ending = "".join(path.suffixes)
-    handle, name = tempfile.mkstemp(prefix=".writing-", suffix=ending, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=ending, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
+        with _system_errors(temporary):
+            yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
+        # Some writers make the file anew, with the permissions that the system gives.
+        temporary.chmod(0o600 if private else 0o666 & ~_umask())
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_abandoned(folder: Path, *, older_than: float = _ABANDONED_SECONDS) -> None:
+    """Remove what killed writers of `write_atomically` left in a folder.
+
+    Args:
+        folder: The folder.
+        older_than: Age in seconds of what is removed; 0 where no other process can be writing.
+    """
+    for left in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        with suppress(OSError):  # another process was faster
+            if left.is_file() and time.time() - left.stat().st_mtime >= older_than:
+                left.unlink()
+
+
+@contextmanager
+def _system_errors(temporary: Path) -> Iterator[None]:
+    """Raise the system's error where a library makes one of its own of a full disk.
+
+    torch, safetensors, SimpleITK and GDAL raise errors without `errno`. Rust's tell it in their
+    text; else whether the disk was at fault shows when more is written behind what they wrote.
+    """
+    try:
+        yield
+    except (InputError, OSError):
+        raise
+    except Exception as error:
+        if told := _RUST_ERROR.search(str(error)):
+            number = int(told[1])
+            raise OSError(number, os.strerror(number)) from error
+        try:
+            with temporary.open("ab") as file:
+                file.write(bytes(_PROBE_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as cause:
+            raise cause from error
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Wait until a folder's entries are on the disk, where the system can do that."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def as_path(given: object, what: str) -> Path:
@@ -100,6 +164,7 @@ def output_folder(path: Path | str) -> Path:
                 made.append(folder)
         with tempfile.TemporaryFile(dir=path):
             pass
+        remove_abandoned(path)
     except OSError as error:
         raise InputError(
             f"{path}: cannot be written to ({error.strerror}); give another folder"
@@ -228,8 +293,9 @@ def _write_times(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in shown if path.is_file()}
 
 
+@cache
 def _umask() -> int:
-    # The mask can only be read by setting it; mkstemp made the file 0600 regardless of it.
+    # The mask can only be read by setting it, which other threads would notice: once will do.
     mask = os.umask(0)
     os.umask(mask)
     return mask

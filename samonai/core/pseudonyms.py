@@ -19,6 +19,7 @@ from pathlib import Path
 
 from samonai.core.errors import InputError
 from samonai.core.files import write_atomically
+from samonai.core.tables import cell_text, csv_cell
 
 SALT_VARIABLE = "SAMONAI_SALT"
 PREFIX = "case-"
@@ -74,20 +75,19 @@ def write_case_map(path: Path | str, names: Mapping[str, str]) -> None:
         try:
             with path.open(newline="", encoding="utf-8") as file:
                 rows = list(csv.DictReader(file))
-            known = {row["case"]: row["name"] for row in rows}
-        except (OSError, UnicodeDecodeError, csv.Error, KeyError):
+            known = {row["case"]: cell_text(row["name"]) for row in rows}
+        except (OSError, UnicodeDecodeError, csv.Error, KeyError, AttributeError):
             raise InputError(f"{path}: not a map of cases (columns case,name); keep it") from None
     both = known | dict(names)
     if both == known:
         return
     with (
-        write_atomically(path) as temporary,
+        write_atomically(path, private=True) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.writer(file)
         writer.writerow(_MAP_COLUMNS)
-        writer.writerows(sorted(both.items()))
-    path.chmod(0o600)
+        writer.writerows((case, csv_cell(name)) for case, name in sorted(both.items()))
 
 
 @lru_cache(maxsize=4)

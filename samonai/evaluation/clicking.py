@@ -21,6 +21,7 @@ from samonai.core.errors import InputError
 from samonai.core.files import write_atomically
 from samonai.core.frame import Frame
 from samonai.core.geometry import FrameGeometry
+from samonai.core.tables import csv_row
 from samonai.domains.base import Domain
 from samonai.embeddings.targets import object_map
 from samonai.engine.processes import gather_rows, is_main_process
@@ -220,5 +221,5 @@ def write_rows(rows: list[Row], path: Path) -> None:
     ):
         writer = csv.DictWriter(file, list(rows[0]) if rows else ["clicks"], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(map(csv_row, rows))
     logger.info("wrote %s", path)

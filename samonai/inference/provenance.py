@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from samonai.core.errors import InputError
+from samonai.core.journal import append_lines
 from samonai.core.pseudonyms import PREFIX, pseudonym
 from samonai.domains.base import Case
 
@@ -35,7 +36,7 @@ class Claims:
             try:
                 record = json.loads(line)
                 self._claimed[record["case"]] = record["source"]
-            except (ValueError, KeyError, TypeError):  # killed while writing
+            except (ValueError, KeyError, TypeError, RecursionError):  # killed while writing
                 continue
 
     def claim(self, case: Case) -> None:
@@ -59,11 +60,7 @@ class Claims:
         if self._torn:
             record = "\n" + record
         self.folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.folder / CLAIMS_FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            os.write(handle, record.encode("utf-8", "surrogateescape"))
-        finally:
-            os.close(handle)
+        append_lines(self.folder / CLAIMS_FILE, record)
         self._claimed[case.case_id], self._torn = source, False
 
     def _content(self) -> str:

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from samonai.core.files import write_atomically
+from samonai.core.tables import csv_row
 from samonai.metrics.volumes import METHODS, METRICS, Row
 
 _KEYS = ("case", "class", "label")
@@ -170,7 +171,7 @@ def write_metrics(
     ):
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(document["cases"])
+        writer.writerows(map(csv_row, document["cases"]))
     return document
 
 

@@ -18,6 +18,7 @@ from rich.progress import track
 
 from samonai.core.errors import InputError
 from samonai.core.files import write_atomically
+from samonai.core.tables import csv_row
 from samonai.workflows.inputs import existing, shows_progress, store_location
 from samonai.workflows.run import Run, Runs, open_runs
 
@@ -106,7 +107,7 @@ def rank(
     with write_atomically(Path(out)) as path, path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(one.row(number) for number, one in enumerate(found, start=1))
+        writer.writerows(csv_row(one.row(number)) for number, one in enumerate(found, start=1))
     return found
 
 

@@ -16,10 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from samonai.core.errors import InputError
-from samonai.core.files import as_path, sha256_file, write_atomically
+from samonai.core.files import as_path, remove_abandoned, sha256_file, write_atomically
+from samonai.core.locks import LOCK_FILE, locked_folder
 
 FOLDS_FILE, SEEDS_FILE = "folds.json", "seeds.json"
 """What a folder has that holds several runs: k folds, or one recipe with several seeds."""
@@ -29,7 +28,6 @@ DECODER_FILE, STATE_FILE, HISTORY_FILE = "decoder.safetensors", "last.pt", "hist
 CURVE_FILE, SPLIT_FILE = "learning_curve.png", "split.json"
 
 _FORMAT_VERSION = 1
-_LOCK_FILE = ".lock"
 _ENCODER = "encoder_sha256"
 _MADE_BY_TRAINING = (
     SETTINGS_FILE, DECODER_FILE, STATE_FILE, HISTORY_FILE, "model.pt", "history.csv", SPLIT_FILE,
@@ -102,25 +100,17 @@ class RunFolder:
         self._check_is_ours()
         existed = self.path.is_dir()
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / _LOCK_FILE, timeout=0)
-            lock.acquire()
-        except Timeout as error:
-            raise InputError(
-                f"another process is training into {self.path}; wait for it"
-            ) from error
-        except OSError as error:
-            raise InputError(f"cannot write into {self.path}: {error.strerror}") from error
-        try:
-            if overwrite:
-                self._remove_results()
-            self._agree_on(settings)
-            yield not self.is_complete
+            with locked_folder(self.path, "training into"):
+                remove_abandoned(self.path, older_than=0)
+                try:
+                    if overwrite:
+                        self._remove_results()
+                    self._agree_on(settings)
+                    yield not self.is_complete
+                finally:
+                    if not (self.path / STATE_FILE).exists() and not self.is_complete:
+                        self._remove_results()
         finally:
-            if not (self.path / STATE_FILE).exists() and not self.is_complete:
-                self._remove_results()
-            lock.release()
-            (self.path / _LOCK_FILE).unlink(missing_ok=True)
             if not existed:
                 _remove_if_empty(self.path)
 
@@ -132,7 +122,7 @@ class RunFolder:
         others = [
             path.name
             for path in self.path.iterdir()
-            if path.name not in (_LOCK_FILE, STORE_FOLDER) and not path.name.startswith(".writing-")
+            if path.name not in (LOCK_FILE, STORE_FOLDER) and not path.name.startswith(".writing-")
         ]
         if others:
             raise InputError(

@@ -232,6 +232,14 @@ def embedder(
     return domain_of(domain, config, chosen), encode
 
 
+def reader_of(domain: str = "medical", **settings: Any) -> "Domain[Any]":
+    """Build the domain that reads a data set with a bundle's settings; nothing is written."""
+    config = read_config(config_files(domain, TRAIN))
+    return domain_of(
+        domain, config, {**plain_settings(config), **check_settings(settings, config)}
+    )
+
+
 def _network(
     sam: "SamNetwork | str", checkpoint: Path | str | None, sha256: str | None, device: Any
 ) -> "SamNetwork":

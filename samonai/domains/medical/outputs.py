@@ -45,7 +45,7 @@ def write_outputs(
         label: integer (I, J, K), class per voxel, 0 is background.
         stem: Path without an ending.
         formats: Of `FORMATS`; none: the format family of the input.
-        with_measurements: Write measurements as JSON and CSV, and as a DICOM SR for DICOM input.
+        with_measurements: Write measurements as JSON and CSV, and as a DICOM SR beside other DICOM.
         facts: Names of the classes, and what made them.
 
     Returns:
@@ -95,8 +95,8 @@ class _Prediction:
 
     def write_dicom(self, formats: Sequence[str], measured: bool) -> list[Path]:
         """Write the DICOM objects, measurements' report included, where there is something."""
-        reports = measured and bool(self.volume.facts.slices)
-        if not formats and not reports:
+        # A report names the patient, so it comes only where DICOM, which does, is asked for.
+        if not formats:
             return []
         # pydicom and highdicom are slow to import.
         from samonai.domains.medical.dicom.source import read_source
@@ -104,14 +104,7 @@ class _Prediction:
         from samonai.domains.medical.objects.seg import write_dicom_seg
         from samonai.domains.medical.objects.sr import write_dicom_sr
 
-        try:
-            source = read_source(self.volume, formats[0] if formats else "a DICOM SR")
-        except InputError as error:
-            if formats:
-                raise
-            # Nobody asked for the report by name, and what was measured is in JSON and CSV.
-            logger.warning("no DICOM SR is written: %s", error)
-            return []
+        source = read_source(self.volume, formats[0])
         if not self.segments:
             logger.warning("%s: nothing was found, so no DICOM object is written", self.stem.name)
             return []
@@ -124,7 +117,7 @@ class _Prediction:
         if "rtstruct" in formats:
             written.append(self.path(_DICOM_ENDINGS["rtstruct"]))
             write_rtstruct(label, segments, source, facts, written[-1])
-        if reports:
+        if measured:
             found = list(zip(segments, self.measure(segments), strict=True))
             written.append(self.path(_REPORT_ENDING))
             unit = intensity_unit(self.volume)

@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from samonai.core.errors import InputError
-from samonai.core.files import output_folder
+from samonai.core.files import as_path, output_folder
 from samonai.domains.base import Case, Domain
 from samonai.domains.capabilities import capabilities
 from samonai.inference import CaseDataset, LabelWriter
@@ -24,7 +25,7 @@ from samonai.workflows.bundle_files import one_line_errors, opened_bundle
 from samonai.workflows.inputs import existing, shows_progress, store_location
 from samonai.workflows.run import predict
 from samonai.workflows.run_folder import file_fingerprint, path_fingerprint
-from samonai.workflows.train import embedder
+from samonai.workflows.train import embedder, reader_of
 
 MANIFEST_FILE = "manifest.jsonl"
 
@@ -33,6 +34,9 @@ _NOT_COMPARED = {
     *("progress", "store", "device", "decoder", "members", "input", "boxes", "output_dir"),
     *("network_def", "output_formats", "checkpoint", "case_map"),
 }
+
+# Options of `embed` that have nothing to do with reading a study.
+_OF_ENCODING = {"checkpoint", "sha256", "device", "dtype", "case_map"}
 
 
 @dataclass(frozen=True)
@@ -95,12 +99,14 @@ def predict_archive(
     Raises:
         InputError: Something that was given cannot be used, whatever the study.
     """
-    source, out = existing(source, "the input"), output_folder(out)
+    source, out = existing(source, "the input"), _result_folder(out, dry_run)
     how = _How(readers, limit, dry_run, retry_failed, shows_progress(progress))
     reports: list[ArchiveReport] = []
 
     def over_archive(files: Sequence[Path], overrides: Mapping[str, Any]) -> None:
         quiet = {**overrides, "progress": False}
+        if dry_run:
+            quiet.pop("case_map", None)
         with opened_bundle(files, quiet, workflow_type="infer") as workflow:
             domain = workflow.parser.get_parsed_content("domain")
         cases, left_out = list_archive(domain, source)
@@ -119,7 +125,9 @@ def predict_archive(
         with nullcontext() if dry_run else claimed(out):
             over_archive(files, overrides)
 
-    predict(run, source, boxes, out, progress=False, run_with=given, **options)
+    # What the folder holds is looked at above; a dry run leaves it, and what is not there, alone.
+    with TemporaryDirectory(prefix="samonai-") if dry_run else nullcontext(out) as folder:
+        predict(run, source, boxes, Path(folder), progress=False, run_with=given, **options)
     return reports[0]
 
 
@@ -150,9 +158,12 @@ def embed_archive(
         progress: Likewise.
         **options: What `embed` takes besides.
     """
-    images, out = existing(images, "images"), output_folder(out)
+    images, out = existing(images, "images"), _result_folder(out, dry_run)
     how = _How(readers, limit, dry_run, retry_failed, shows_progress(progress))
-    domain, encode = embedder(sam, store, **options)
+    if dry_run:
+        domain = reader_of(**{k: v for k, v in options.items() if k not in _OF_ENCODING})
+    else:
+        domain, encode = embedder(sam, store, **options)
     cases, left_out = list_archive(domain, images)
     domain.fit(cases)
     settings = {
@@ -170,6 +181,16 @@ def embed_archive(
 
     with claimed(out):
         return _run(cases, left_out, out, settings, domain.read, work, how)
+
+
+def _result_folder(out: Path | str, dry_run: bool) -> Path:
+    """Return the folder for results, of which a dry run tries nothing."""
+    if not dry_run:
+        return output_folder(out)
+    path = as_path(out, "the output folder")
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file; give a folder")
+    return path
 
 
 def list_archive(domain: Domain[Any], source: Path) -> tuple[list[Case], dict[str, str]]:

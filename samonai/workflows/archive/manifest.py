@@ -5,19 +5,21 @@ that was stopped, even killed, goes on where it was. The first line holds the se
 """
 
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from samonai.core.errors import InputError
+from samonai.core.journal import append_lines, whole_lines
+from samonai.core.json_files import parse_json
 from samonai.version import __version__
 
 DONE, FAILED, SKIPPED = "done", "failed", "skipped"
 
 _STARTED, _AGAIN = "started", "again"
 _FORMAT_VERSION = 1
+_BEGINNING = b'{"manifest": '
 
 
 class Manifest:
@@ -40,7 +42,8 @@ class Manifest:
         self._attempts: Counter[str] = Counter()
         self._alone: Counter[str] = Counter()
         self._settings = json.loads(json.dumps(dict(settings)))
-        records = self._read() if path.exists() else []
+        self._whole_bytes: int | None = None
+        records = self._read() if path.exists() or path.is_symlink() else []
         if records:
             self._check_header(records[0])
         for record in records[1:]:
@@ -86,13 +89,8 @@ class Manifest:
             header = {"manifest": _FORMAT_VERSION, "samonai": __version__}
             lines.insert(0, {**header, "settings": self._settings})
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            os.write(handle, text.encode("utf-8", "surrogateescape"))
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        self._is_new = False
+        append_lines(self.path, text, after=self._whole_bytes)
+        self._is_new, self._whole_bytes = False, None
         self._apply(record)
 
     def _apply(self, record: Mapping[str, Any]) -> None:
@@ -111,14 +109,21 @@ class Manifest:
                 self.reasons[case_id] = str(record["reason"])
 
     def _read(self) -> list[dict[str, Any]]:
+        if self.path.is_symlink() or not self.path.is_file():
+            raise InputError(
+                f"{self.path} is a link, or no file, which no manifest is; choose another folder"
+            )
         content = self.path.read_bytes()
-        whole, _, torn = content.rpartition(b"\n")
-        if torn:
-            # Killed while writing: what the line was about is not known to have happened.
-            os.truncate(self.path, len(content) - len(torn))
+        lines, size = whole_lines(content)
+        if size < len(content):
+            # Killed while writing: what the line was about is not known to have happened. It goes
+            # with the next line that is written, and nothing is touched before.
+            self._whole_bytes = size
+        if not lines and not _BEGINNING.startswith(content[: len(_BEGINNING)]):
+            raise InputError(f"{self.path} is no manifest of samonai; choose another folder")
         try:
-            records = [json.loads(line) for line in whole.split(b"\n") if line]
-        except ValueError as error:
+            records = [parse_json(line, f"line {n}") for n, line in enumerate(lines, 1)]
+        except InputError as error:
             raise InputError(f"{self.path} is damaged ({error}); choose another folder") from error
         if not all(isinstance(record, dict) for record in records):
             raise InputError(f"{self.path} is no manifest of samonai; choose another folder")
@@ -127,7 +132,9 @@ class Manifest:
     def _check_header(self, header: Mapping[str, Any]) -> None:
         if header.get("manifest") != _FORMAT_VERSION:
             raise InputError(f"{self.path} is no manifest of samonai; choose another folder")
-        found = header.get("settings", {})
+        found = header.get("settings")
+        if not isinstance(found, dict):
+            raise InputError(f"{self.path} is no manifest of samonai; choose another folder")
         differing = sorted(
             key
             for key in found.keys() | self._settings.keys()

@@ -13,16 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from samonai.core.errors import InputError
-from samonai.core.files import walk_below
+from samonai.core.files import remove_abandoned, walk_below
+from samonai.core.locks import locked_folder
 from samonai.domains.base import Case
 from samonai.workflows.archive.manifest import DONE, FAILED, Manifest
 
-_LOCK_FILE = ".lock"
 _DEADLY_ATTEMPTS = 3
-_NO_SPACE = {"ENOSPC", "EDQUOT", "EROFS"}
+_NO_SPACE = {"EDQUOT", "EFBIG", "ENOSPC", "EROFS"}
 
 Read = Callable[[Case], Any]
 Work = Callable[[Case, Any], Sequence[Path]]
@@ -35,21 +33,9 @@ def claimed(folder: Path) -> Iterator[None]:
     Raises:
         InputError: Another process works there, or it cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / _LOCK_FILE, timeout=0)
-        lock.acquire()
-    except Timeout as error:
-        raise InputError(f"another process is working into {folder}; wait for it") from error
-    except OSError as error:
-        raise InputError(f"cannot write into {folder}: {error.strerror}") from error
-    try:
-        for left in folder.glob(".writing-*"):
-            left.unlink(missing_ok=True)
+    with locked_folder(folder, "working into"):
+        remove_abandoned(folder, older_than=0)
         yield
-    finally:
-        lock.release()
-        (folder / _LOCK_FILE).unlink(missing_ok=True)
 
 
 def still_open(cases: Sequence[Case], manifest: Manifest) -> list[Case]:

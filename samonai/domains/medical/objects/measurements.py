@@ -13,6 +13,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from samonai.core.files import write_atomically
+from samonai.core.tables import csv_row
 from samonai.domains.base import LabelFacts
 from samonai.domains.medical.objects.segments import Segment, segment_of
 from samonai.domains.medical.volume import Volume
@@ -187,7 +188,7 @@ def _write_table(case: str, measured: Sequence[Measurement], unit: str | None, p
             for name, (key, number) in columns.items():
                 values = getattr(each, key)
                 row[name] = None if values is None else values[number]
-            writer.writerow(row)
+            writer.writerow(csv_row(row))
 
 
 def _hidden(text: str | None) -> str | None:
