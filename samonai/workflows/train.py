@@ -235,9 +235,7 @@ def embedder(
 def reader_of(domain: str = "medical", **settings: Any) -> "Domain[Any]":
     """Build the domain that reads a data set with a bundle's settings; nothing is written."""
     config = read_config(config_files(domain, TRAIN))
-    return domain_of(
-        domain, config, {**plain_settings(config), **check_settings(settings, config)}
-    )
+    return domain_of(domain, config, {**plain_settings(config), **check_settings(settings, config)})
 
 
 def _network(
