@@ -6,13 +6,16 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint golden format bench wheel clean
+.PHONY: help demo test coverage lowest lint golden docs format bench wheel clean
 
 help:
 	@echo "make demo    train on phantom patients and leave a folder to look at: demo-output"
 	@echo "make test    run the tests"
+	@echo "make coverage  the tests that are not slow, and the lines they reach: coverage-output"
+	@echo "make lowest  the tests with the lowest versions that pyproject.toml declares: .venv-lowest"
 	@echo "make lint    ruff and mypy"
 	@echo "make golden  weights, masks, metrics, settings and help texts beside the committed record"
+	@echo "make docs    the documentation site, without warnings: site"
 	@echo "make format  let ruff rewrite what it can"
 	@echo "make bench   measure the ratios that the README states: benchmark-output"
 	@echo "make wheel   build the wheel and the source archive: dist"
@@ -32,6 +35,19 @@ demo: $(READY)
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 
+# Apart from `make test`, because tracing slows the tests down; the floor is in pyproject.toml.
+coverage: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 -m 'not slow' \
+		--cov --cov-report term:skip-covered --cov-report html
+
+# Warnings of old libraries are no errors here.
+lowest:
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet uv
+	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python \
+		--resolution lowest-direct --editable '.[dev]'
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n auto --maxprocesses 4 -W default
+
 lint: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -39,6 +55,9 @@ lint: $(READY)
 
 golden: $(READY)
 	$(BIN)/python tools/golden.py
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 format: $(READY)
 	$(BIN)/ruff check --fix
@@ -51,4 +70,4 @@ wheel: $(READY)
 	$(BIN)/python -m build --no-isolation
 
 clean:
-	rm -rf $(VENV) demo-output benchmark-output dist build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-lowest demo-output benchmark-output coverage-output site dist build .pytest_cache .mypy_cache .ruff_cache

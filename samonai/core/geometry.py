@@ -31,6 +31,13 @@ class FrameGeometry:
     Attributes:
         original_size: (H, W) of the frame in pixels.
         long_side: Side of the square model image in pixels.
+
+    Example:
+        >>> geometry = FrameGeometry((60, 80))
+        >>> geometry.input_size
+        (768, 1024)
+        >>> geometry.points_to_model([[40, 30]]).tolist()
+        [[512.0, 384.0]]
     """
 
     original_size: tuple[int, int]

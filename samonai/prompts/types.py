@@ -37,6 +37,14 @@ class Prompts:
             `BLANK_POINT`).
         mask_inputs: float32 (N, 1, 256, 256), logits in the low-res frame. None: no masks.
         has_mask: bool (N,), which rows of `mask_inputs` count. None: all.
+
+    Example:
+        >>> prompts = Prompts.from_boxes([[0, 0, 64, 64], [32, 32, 96, 96]], image_index=[0, 1])
+        >>> len(prompts), prompts.image_index.tolist()
+        (2, [0, 1])
+        >>> clicked = prompts.add_points(torch.full((2, 2), 48.0), torch.tensor([1, 0]))
+        >>> clicked.point_labels.tolist()
+        [[1], [0]]
     """
 
     image_index: torch.Tensor
