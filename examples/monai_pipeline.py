@@ -2,8 +2,8 @@
 
     python examples/monai_pipeline.py --out FOLDER
 
-Writes a generated patient into FOLDER, and there the mask of its liver on the volume's own grid. Each
-slice is prompted by a box around the label.
+Writes a generated patient into FOLDER, and there the mask of its liver on the volume's own grid.
+Each slice is prompted by a box around the label.
 """
 
 import argparse

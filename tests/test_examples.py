@@ -64,7 +64,7 @@ def tutorials() -> Iterator[object]:
         yield pytest.param(page, id=page.stem, marks=[pytest.mark.slow] if trains else [])
 
 
-@pytest.mark.parametrize("page", tutorials())
+@pytest.mark.parametrize("page", list(tutorials()))
 def test_a_tutorial_runs_and_says_what_comes_out(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
