@@ -147,7 +147,7 @@ def test_embedding_skips_what_training_has_stored(
 
 
 def test_exporting_writes_what_upstream_loads(job: Job, tmp_path: Path) -> None:
-    samonai("checkpoints", "export", "--run", job.run, "--out", tmp_path / "sam.safetensors")
+    samonai("export", "--run", job.run, "--out", tmp_path / "sam.safetensors")
     exported = load_file(tmp_path / "sam.safetensors")
     trained = load_file(job.run / "decoder.safetensors")
     assert any(name.startswith("image_encoder.") for name in exported)

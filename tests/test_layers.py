@@ -28,6 +28,7 @@ LAYERS = (
     ("report",),
     ("workflows",),
     ("selection",),
+    ("export",),
     ("cli",),
 )
 SIBLINGS = {frozenset({"training", "inference"}), frozenset({"training", "evaluation"})}

@@ -24,7 +24,7 @@ from samonai.prompts.types import Prompts
 from samonai.sam import load_sam
 from samonai.sam.decoder_file import DecoderMetadata, load_decoder, save_decoder
 from samonai.sam.encoder import encode_images
-from samonai.sam.export import full_state
+from samonai.sam.full_state import full_state
 from samonai.sam.network import SamNetwork
 from samonai.sam.normalisation import SAM_NORMALISATION
 from samonai.sam.tuning import TrainParts
@@ -356,7 +356,7 @@ def test_a_run_that_tunes_the_encoder_by_command(tmp_path: Path, capsys) -> None
     assert "encoder-lora+decoder trains the encoder, so no embedding is stored" in said
     before = {path for path in store.rglob("*") if path.is_file()}
     exported = tmp_path / "sam.safetensors"
-    assert main(["checkpoints", "export", "--run", str(run), "--out", str(exported)]) == 0
+    assert main(["export", "--run", str(run), "--out", str(exported)]) == 0
     tuned = load_sam("micro", exported)
     assert tuned.encoder_sha256 != load_sam("micro").encoder_sha256
     out = tmp_path / "evaluation"

@@ -25,6 +25,7 @@ from samonai.cli import (
     doctor,
     embed,
     evaluate,
+    export,
     predict,
     rank,
     sweep,
@@ -45,7 +46,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for verb in (train, evaluate, calibrate, predict, rank, sweep, curve, embed, demo, doctor):
+for verb in (train, evaluate, calibrate, predict, rank, sweep, curve, embed, export, demo, doctor):
     name = verb.__name__.rpartition(".")[2]
     app.command(name, epilog=verb.EXAMPLE)(getattr(verb, name))
 app.add_typer(bundle.app, name="bundle")

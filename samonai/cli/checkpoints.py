@@ -1,6 +1,5 @@
-"""`samonai checkpoints`: list, fetch and verify models, and write fine-tuned ones for others."""
+"""`samonai checkpoints`: list, fetch and verify models."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,9 +7,7 @@ import typer
 from samonai.cli import options
 from samonai.core.errors import InputError
 
-app = typer.Typer(
-    no_args_is_help=True, help="List, fetch and verify models; write fine-tuned ones for others."
-)
+app = typer.Typer(no_args_is_help=True, help="List, fetch and verify models.")
 
 Name = Annotated[str, typer.Argument(help="vit_b, vit_l, vit_h, vit_t or medsam_vit_b.")]
 
@@ -59,21 +56,3 @@ def verify(name: Name, sha256: options.Sha256 = None) -> None:
         raise InputError(f"{name} is not here; fetch it with samonai checkpoints download {name}")
     verify_file(path, expected_sha256(checkpoint, sha256), checkpoint.size)
     typer.echo(f"{path}: as published")
-
-
-@app.command(epilog="Example: samonai checkpoints export --run runs/spleen --out spleen.pth")
-def export(
-    run: Annotated[Path, typer.Option(help="The folder that training wrote.")],
-    out: Annotated[Path, typer.Option(help="File ending in .pth, .pt or .safetensors.")],
-    format: Annotated[  # noqa: A002
-        str, typer.Option(help="sam: a full state that sam_model_registry loads.")
-    ] = "sam",
-    checkpoint: options.Checkpoint = None,
-) -> None:
-    """Write a fine-tuned model, encoder included, for the tools that take SAM."""
-    from samonai.sam import save_sam
-    from samonai.workflows import run as workflow
-
-    if format != "sam":
-        raise InputError(f"--format {format} is not known; use sam")
-    typer.echo(save_sam(workflow.Run(run, checkpoint=checkpoint, device="cpu").network, out))

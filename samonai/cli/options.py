@@ -82,7 +82,11 @@ Heads = Annotated[
     ),
 ]
 Checkpoint = Annotated[
-    Path | None, typer.Option(help="The model's weights (.pth, .safetensors), if your own.")
+    Path | None,
+    typer.Option(
+        help="The model's weights, if your own: a .pth or .safetensors file, or a folder of "
+        "transformers' SamModel."
+    ),
 ]
 Sha256 = Annotated[str | None, typer.Option(help="The hash that the weights' file must have.")]
 AllowGaps = Annotated[

@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from samonai.sam.export import save_sam
+    from samonai.sam.full_state import save_sam
     from samonai.sam.loading import load_sam
     from samonai.sam.network import DecodeOutput, HeadsOutput, SamNetwork
     from samonai.sam.normalisation import Normalisation
@@ -28,7 +28,7 @@ _HOMES = {
     "Predictor": "predictor",
     "SamNetwork": "network",
     "load_sam": "loading",
-    "save_sam": "export",
+    "save_sam": "full_state",
 }
 
 

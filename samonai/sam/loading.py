@@ -14,6 +14,7 @@ from samonai.core.errors import InputError
 from samonai.core.files import as_path
 from samonai.sam.checkpoints import Checkpoint, check_sha256, find_checkpoint, verify_file
 from samonai.sam.download import fetch
+from samonai.sam.hf_folder import HF_WEIGHTS, hf_folder, hf_normalisation
 from samonai.sam.micro import MICRO_WEIGHTS, build_micro
 from samonai.sam.network import SamNetwork
 from samonai.sam.normalisation import Normalisation
@@ -34,8 +35,9 @@ def load_sam(
     Args:
         name: "micro" (embedded), "vit_b", "vit_l", "vit_h", "vit_t" (MobileSAM) or
             "medsam_vit_b".
-        checkpoint: A local `.pth`, `.pt` or `.safetensors` file of that architecture. Without
-            one the published weights are fetched into the cache, verified, and used.
+        checkpoint: A local `.pth`, `.pt` or `.safetensors` file of that architecture, or a folder
+            that transformers' `SamModel.save_pretrained` wrote. Without one the published weights
+            are fetched into the cache, verified, and used.
         device: Where to put the model; by default a GPU when there is one, else the CPU.
         sha256: The hash that the file must have. Needed to fetch where none is published.
 
@@ -47,14 +49,17 @@ def load_sam(
     """
     entry = find_checkpoint(name)
     target = choose_device(device)
-    path = _locate(entry, checkpoint, sha256)
-    state, metadata = read_state(path)
+    folder = hf_folder(checkpoint)
+    path = _locate(entry, folder / HF_WEIGHTS if folder else checkpoint, sha256)
     # Built without memory: no random weights are drawn only to be overwritten.
     with torch.device("meta"):
         sam = architecture_builder(entry.architecture)()
+    state, metadata = read_state(path, sam.state_dict())
     check_state(state, sam, path)
     sam.load_state_dict(own_weights(state, path), strict=True, assign=True)
     normalisation = entry.normalisation
+    if folder is not None:
+        normalisation = hf_normalisation(folder) or normalisation
     if "normalisation" in metadata:
         normalisation = Normalisation.from_metadata(metadata["normalisation"])
     network = SamNetwork(

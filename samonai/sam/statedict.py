@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from samonai.core.errors import InputError
+from samonai.sam.hf_names import from_hf_names, is_hf_state
 
 METADATA_KEY = "samonai"
 """Key of our JSON among the metadata of a safetensors file."""
@@ -34,13 +35,17 @@ _ENCODERS = {128: "micro", 768: "vit_b", 1024: "vit_l", 1280: "vit_h", 32: "vit_
 _COUNTER = "num_batches_tracked"
 
 
-def read_state(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def read_state(
+    path: Path, names: Mapping[str, torch.Tensor] | None = None
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Read a `.pth`, `.pt` or `.safetensors` file; its content, not its ending, tells which.
 
     Wrappings that training scripts add (`{"model": …}`, `module.`, `sam.`, nested) are taken off.
 
     Args:
         path: The file.
+        names: State of the upstream model; with it, tensors named as in transformers' `SamModel`
+            are renamed.
 
     Returns:
         Tensors by upstream name, not yet checked, and our metadata where the file has some.
@@ -62,6 +67,8 @@ def read_state(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         content = _read_pickle(path)
     else:
         raise InputError(f"checkpoint {path} is not a checkpoint: {_describe(head)}")
+    if names is not None and isinstance(content, Mapping) and is_hf_state(content):
+        content = from_hf_names(content, names)
     return _unwrap(content, path), metadata
 
 

@@ -59,8 +59,8 @@ def network_overrides(
     model_name(sam)
     if checkpoint is not None:
         checkpoint = as_path(checkpoint, "checkpoint")
-        if not checkpoint.is_file():
-            raise InputError(f"checkpoint {checkpoint}: there is no such file")
+        if not checkpoint.exists():
+            raise InputError(f"checkpoint {checkpoint}: there is no such file or folder")
     if not isinstance(sam, str):
         return {"network_def": sam.fork().eval(), "device": sam.device}
     from samonai.sam.checkpoints import check_sha256
