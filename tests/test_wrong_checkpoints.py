@@ -128,8 +128,8 @@ WRONG = {
         r"mask_tokens.weight has shape \(9, 128\), expected \(4, 128\)",
     ),
     "transformers": (
-        lambda s: saved({"vision_encoder.pos_embed": torch.ones(1)}),
-        "format of Hugging Face",
+        lambda s: saved({"vision_encoder.backbone.weight": torch.ones(1)}),
+        "another model of Hugging Face transformers",
     ),
     "own decoder": (
         lambda s: saved({**only(s, "mask_decoder"), "encoder_identity": torch.ones(32)}),

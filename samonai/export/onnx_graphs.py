@@ -78,7 +78,8 @@ class DynamicCropDecoder(SamOnnxModel):  # type: ignore[misc, unused-ignore]
         masks = masks.index_select(-2, torch.arange(shown[0]))
         masks = masks.index_select(-1, torch.arange(shown[1]))
         size = orig_im_size.to(torch.int64)
-        return interpolate(masks, size=(size[0], size[1]), mode="bilinear", align_corners=False)
+        whole: Any = (size[0], size[1])  # tensors, which stay in the traced graph
+        return interpolate(masks, size=whole, mode="bilinear", align_corners=False)
 
 
 def export_onnx(network: SamNetwork, out: Path, metadata: "DecoderMetadata") -> dict[str, float]:

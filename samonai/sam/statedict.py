@@ -25,7 +25,7 @@ _ANCHORS = (
 _PREFERRED = ("model", "state_dict", "model_state_dict")
 _FOREIGN = {
     "encoder_identity": "a decoder checkpoint of samonai; load it onto the model it was trained on",
-    "vision_encoder.": "in the format of Hugging Face transformers; the original format is needed",
+    "vision_encoder.": "another model of Hugging Face transformers; a SamModel is needed",
     "image_encoder.trunk.": "a SAM 2 checkpoint; this package takes SAM 1",
     "sam_mask_decoder.": "a SAM 2 checkpoint; this package takes SAM 1",
 }
