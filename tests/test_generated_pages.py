@@ -9,8 +9,8 @@ from benchmarks import documents as benchmark
 from benchmarks import page_classes
 from benchmarks.page_blocks import CLASSES
 from benchmarks.pages import LABELS, MadePage, read_pages, write_pages
+from samonai.domains.coco_masks import encode_rle
 from samonai.domains.documents import DocumentsDomain, Page
-from samonai.domains.documents.formats.coco import encode_rle
 from samonai.domains.documents.layout.prediction import from_label
 from samonai.domains.documents.text.answer import AnsweredRegion, Hit
 

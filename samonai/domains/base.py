@@ -54,6 +54,21 @@ class LabelFacts:
 
 
 @dataclass(frozen=True)
+class CoveredObject:
+    """One object of which others cover a part or all, so that a map does not show all of it.
+
+    Attributes:
+        number: Of the object, in `LabelMaps.instances`.
+        value: Label value of its class.
+        rle: Its whole mask as COCO's run lengths.
+    """
+
+    number: int
+    value: int
+    rle: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class LabelMaps:
     """A whole label map in memory: what evaluations compare.
 
@@ -62,12 +77,14 @@ class LabelMaps:
         instances: integer (H, W), number of the object at each pixel; None: classes only.
         known: bool (H, W), False where nothing is known and nothing is compared; None: all is.
         scores: float (N,), how sure object n + 1 is, 0..1; None: no object has a score.
+        covered: Objects that the maps do not show all of.
     """
 
     label: npt.NDArray[np.integer]
     instances: npt.NDArray[np.integer] | None = None
     known: npt.NDArray[np.bool_] | None = None
     scores: npt.NDArray[np.floating] | None = None
+    covered: tuple[CoveredObject, ...] = ()
 
 
 class Source(Protocol):

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from samonai.core.errors import InputError
 from samonai.domains.base import LabelMaps
-from samonai.metrics.objects import objects_of
+from samonai.metrics.objects import covered_masks, objects_of
 
 MOST_DETECTIONS = 1000
 """Of one class on one source; COCO's own 100 is less than a newspaper has."""
@@ -44,7 +44,7 @@ def detected_objects(
     case: str,
     known: npt.NDArray[np.bool_] | None = None,
 ) -> list[DetectedObject]:
-    """Return the objects of a map.
+    """Return the objects of a map, those that others cover with all of their pixels.
 
     Args:
         maps: Class and perhaps object per pixel; where objects have no scores, all are sure.
@@ -57,7 +57,14 @@ def detected_objects(
     for value in classes:
         mask = maps.label == value
         numbers = objects_of(mask if known is None else mask & known, maps)
+        whole = covered_masks(maps, value, known)
+        found += [
+            DetectedObject(case, int(value), 1.0, coco_mask.encode(np.asfortranarray(own)))
+            for own in whole.values()
+        ]
         for number in np.unique(numbers[numbers > 0]).tolist():
+            if number in whole:
+                continue
             own = np.asfortranarray((numbers == number).astype(np.uint8))
             score = 1.0
             if maps.scores is not None and maps.instances is not None:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from samonai.domains.base import LabelMaps
+from samonai.domains.coco_masks import decode_rle
 from samonai.metrics.volumes import METHODS, Row, status
 
 METRICS = (
@@ -89,7 +90,7 @@ def object_rows(
                 "method": method,
                 **pixel_metrics(masks[0], masks[1]),
                 "boundary_f1": boundary_f1(masks[0], masks[1], spacing, boundary_tolerance),
-                **instance_metrics(numbers[0], numbers[1]),
+                **instance_metrics(*numbers, covered_masks(reference, value, known)),
                 "pixels": pixels,
                 "reference_pixels": reference_pixels,
                 "status": status(pixels > 0, reference_pixels > 0),
@@ -132,18 +133,21 @@ def boundary_f1(
 
 
 def instance_metrics(
-    predicted: npt.NDArray[np.integer], reference: npt.NDArray[np.integer]
+    predicted: npt.NDArray[np.integer],
+    reference: npt.NDArray[np.integer],
+    covered: Mapping[int, npt.NDArray[np.uint8]] | None = None,
 ) -> dict[str, float | None]:
     """Match objects and return precision, recall, F1 and the counts behind them.
 
     Args:
         predicted: integer (H, W), number of the object, 0 is none.
         reference: The same.
+        covered: Whole masks of the reference's objects that others cover, by number.
     """
-    objects, reference_objects = (
-        int(np.count_nonzero(np.unique(numbers))) for numbers in (predicted, reference)
-    )
-    matched = len(match_objects(predicted, reference))
+    objects = int(np.count_nonzero(np.unique(predicted)))
+    numbers = {*np.unique(reference).tolist(), *(covered or {})}
+    reference_objects = len(numbers - {0})
+    matched = len(match_objects(predicted, reference, covered=covered))
     return {
         **_shares(matched, objects, reference_objects),
         "matched": matched,
@@ -156,12 +160,21 @@ def match_objects(
     predicted: npt.NDArray[np.integer],
     reference: npt.NDArray[np.integer],
     least_iou: float = MATCH_IOU,
+    covered: Mapping[int, npt.NDArray[np.uint8]] | None = None,
 ) -> list[tuple[int, int, float]]:
     """Pair objects one to one, the best pairs first.
+
+    Args:
+        predicted: integer (H, W), number of the object, 0 is none.
+        reference: The same.
+        least_iou: Of a pair.
+        covered: Whole masks, uint8 (H, W), of the reference's objects that others cover.
 
     Returns:
         (number in `predicted`, number in `reference`, IoU) of each pair.
     """
+    covered = covered or {}
+    reference = np.where(np.isin(reference, list(covered)), 0, reference)
     areas = [dict(zip(*_counts(numbers), strict=True)) for numbers in (predicted, reference)]
     both = (predicted > 0) & (reference > 0)
     pairs, common = np.unique(
@@ -172,6 +185,11 @@ def match_objects(
         iou = count / (areas[0][own] + areas[1][other] - count)
         if iou >= least_iou:
             scored.append((own, other, iou))
+    for other, mask in covered.items():
+        for own, count in zip(*_counts(predicted[mask > 0]), strict=True):
+            iou = count / (areas[0][own] + np.count_nonzero(mask) - count)
+            if own and iou >= least_iou:
+                scored.append((own, other, iou))
     chosen: list[tuple[int, int, float]] = []
     taken: tuple[set[int], set[int]] = (set(), set())
     for own, other, iou in sorted(scored, key=lambda pair: -pair[2]):
@@ -209,6 +227,20 @@ def objects_of(mask: Mask, maps: LabelMaps) -> npt.NDArray[np.integer]:
         return np.where(mask, maps.instances, 0)
     numbers: npt.NDArray[np.int32] = ndimage.label(mask, _EVERY_NEIGHBOUR)[0]
     return numbers
+
+
+def covered_masks(
+    maps: LabelMaps, value: int, known: Mask | None = None
+) -> dict[int, npt.NDArray[np.uint8]]:
+    """Return the whole masks, uint8 (H, W), of a class's objects that others cover, by number."""
+    found = {}
+    for one in maps.covered:
+        if one.value == value:
+            mask = decode_rle(one.rle, maps.label.shape[:2])
+            mask = mask if known is None else mask & known
+            if mask.any():
+                found[one.number] = mask.astype(np.uint8)
+    return found
 
 
 _COUNTS = ("matched", "objects", "reference_objects")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from samonai.core.errors import InputError
 from samonai.domains.base import Case
+from samonai.domains.coco import CocoImage, read_coco
 from samonai.domains.documents.formats import docbank
-from samonai.domains.documents.formats.coco import CocoImage, read_coco
 from samonai.domains.documents.formats.pdf import count_pdf_pages
 from samonai.domains.documents.formats.pictures import PICTURE_ENDINGS, count_pages
 from samonai.domains.documents.labels import LABEL_ENDINGS, is_coco

@@ -23,6 +23,7 @@ from samonai.domains.documents.formats.outputs import (
     write_outputs,
 )
 from samonai.domains.documents.labels import (
+    LABEL_ORIENTATIONS,
     ClassTable,
     check_classes,
     is_coco,
@@ -62,6 +63,8 @@ class DocumentsDomain:
             "MainZone:text,paragraph:text"; to nothing ("noise:") drops it.
         pages: Which pages of files that have several: "1-3,7"; None: all.
         missing_images: "refuse" a COCO file that lists images that are not there, or "skip" them.
+        label_orientation: Which pixels of a photograph with an EXIF orientation labels are of:
+            "upright", "stored", or "auto": their size tells, and where it does not, upright ones.
         ocr: When the words of pages without a text layer are read off them (RapidOCR): for a
             "query" that needs words, "always", or "never".
         query: What predictions answer, see `query`; None: all regions. It changes no
@@ -76,7 +79,16 @@ class DocumentsDomain:
     unmeasured = "the JSON says box, score and text of every region; leave out --measure"
     # Whatever a PDF is drawn at, the model sees it in its own pixels.
     free_settings = frozenset(
-        {"dpi", "classes", "rename", "pages", "missing_images", "overlap", "ocr"}
+        {
+            "dpi",
+            "classes",
+            "rename",
+            "pages",
+            "missing_images",
+            "label_orientation",
+            "overlap",
+            "ocr",
+        }
     )
 
     def __init__(
@@ -88,6 +100,7 @@ class DocumentsDomain:
         rename: str | Mapping[str, str] | None = None,
         pages: str | int | None = None,
         missing_images: str = "refuse",
+        label_orientation: str = "auto",
         ocr: str = "query",
         query: str | None = None,
         retrieval: str = BM25,
@@ -110,6 +123,10 @@ class DocumentsDomain:
         self.pages = None if pages in (None, "") else str(pages)
         self.choice = dataset.PageChoice.parse(pages)
         self.missing_images = missing_images
+        if label_orientation not in LABEL_ORIENTATIONS:
+            expected = ", ".join(LABEL_ORIENTATIONS)
+            raise InputError(f"label_orientation={label_orientation!r}: expected {expected}")
+        self.label_orientation = label_orientation
         if ocr not in _OCR:
             raise InputError(f"ocr={ocr!r}: expected {', '.join(_OCR)}")
         self.ocr, self.query = ocr, query or None
@@ -127,6 +144,7 @@ class DocumentsDomain:
             "rename": dict(self.rename),
             "pages": self.pages,
             "missing_images": self.missing_images,
+            "label_orientation": self.label_orientation,
             "ocr": self.ocr,
         }
 
@@ -184,7 +202,8 @@ class DocumentsDomain:
     ) -> Page:
         """Return a page with another label: an array on its pixels, or a label file."""
         if isinstance(label, Path | str):
-            return label_page(source, Path(label), ClassTable(self.classes, self.rename))
+            table = ClassTable(self.classes, self.rename)
+            return label_page(source, Path(label), table, self.label_orientation)
         if isinstance(label, PagePrediction):
             return replace(source, labelled=PageLabel(label.label, label.instances))
         if label.shape != source.size:
@@ -255,7 +274,9 @@ class DocumentsDomain:
         if source.labelled is None:
             raise InputError(f"{source.source_id} has no label")
         labelled = source.labelled
-        return LabelMaps(labelled.label, labelled.instances, labelled.known)
+        return LabelMaps(
+            labelled.label, labelled.instances, labelled.known, covered=labelled.covered
+        )
 
     def read_back(self, path: Path) -> npt.NDArray[np.integer]:
         """Read a label picture that `write` wrote, int32 (H, W)."""

@@ -1,5 +1,6 @@
 """Labels of pages from whatever holds them: COCO, PAGE-XML, ALTO, DocBank, mask pictures."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,19 +9,32 @@ import numpy as np
 import numpy.typing as npt
 
 from samonai.core.errors import InputError
+from samonai.domains.coco import read_coco
 from samonai.domains.documents.formats import docbank
 from samonai.domains.documents.formats.alto import read_alto
-from samonai.domains.documents.formats.annotations import PageAnnotations, draw
-from samonai.domains.documents.formats.coco import read_coco
+from samonai.domains.documents.formats.annotations import PageAnnotations, draw, report
+from samonai.domains.documents.formats.coco import page_annotations
 from samonai.domains.documents.formats.page_xml import read_page_xml
-from samonai.domains.documents.formats.pictures import PICTURE_ENDINGS, read_values, upright
-from samonai.domains.documents.formats.xml import read_xml
+from samonai.domains.documents.formats.pictures import (
+    PICTURE_ENDINGS,
+    check_size,
+    read_values,
+    upright,
+)
+from samonai.domains.documents.formats.xml import Element, read_xml
 from samonai.domains.documents.page import Page, PageLabel
+
+logger = logging.getLogger(__name__)
 
 LABEL_ENDINGS = (".xml", *PICTURE_ENDINGS)
 """Files that label one page each; COCO's .json labels many."""
 
+LABEL_ORIENTATIONS = ("auto", "upright", "stored")
+"""Which pixels of a photograph with an EXIF orientation labels are of; auto: their size tells."""
+
 _LARGEST_CLASS = 65535
+_TURNED = 5
+"""From this EXIF orientation on, rows and columns of the stored pixels change places."""
 _SAME_SHAPE = 0.01
 """Sides of a PDF's page may differ by so much from what its label's sides say of their ratio."""
 
@@ -65,87 +79,137 @@ def names_in(path: Path) -> list[str]:
     if is_coco(path):
         return [name for _, name in sorted(read_coco(path).names.items())]
     if path.suffix.lower() == ".xml":
-        annotations = _read_xml_label(path, dpi=1.0)
+        annotations = _read_xml_label(path, None)
         return sorted({region.name for region in annotations.regions})
     return docbank.docbank_names(path) if path.suffix.lower() == docbank.ENDING else []
 
 
-def label_page(page: Page, path: Path, table: ClassTable) -> Page:
+def label_page(page: Page, path: Path, table: ClassTable, orientation: str = "auto") -> Page:
     """Return a page with the label that a file holds for it.
 
     Args:
         page: The page.
         path: A COCO file, PAGE-XML, ALTO, DocBank's tokens, or a mask picture.
         table: Class names and their values.
+        orientation: Of `LABEL_ORIENTATIONS`.
 
     Raises:
         InputError: The file cannot be read, has nothing on the page, or is for another size.
     """
     if path.suffix.lower() in PICTURE_ENDINGS:
-        return replace(page, labelled=_mask_label(page, path))
+        return replace(page, labelled=_mask_label(page, path, orientation))
     if is_coco(path):
-        annotations = _coco_annotations(page, path)
+        coco = read_coco(path)
+        image = coco.image_of(page.path, page.number)
+        check_size(path, image.size)
+        annotations = page_annotations(coco, image)
     elif path.suffix.lower() == docbank.ENDING:
         annotations = docbank.read_docbank(path, page.size)
     else:
-        annotations = _read_xml_label(path, None if page.dpi is None else page.dpi[0])
+        annotations = _read_xml_label(path, page)
     annotations = table.rename(annotations)
     values = table.values([region.name for region in annotations.regions if not region.crowd])
-    return replace(page, labelled=_drawn(page, path, annotations, values))
+    drawn = _drawn(page, path, annotations, values, orientation)
+    report(path, annotations, drawn)
+    return replace(page, labelled=drawn)
 
 
-def _coco_annotations(page: Page, path: Path) -> PageAnnotations:
-    coco = read_coco(path)
-    named = [i for i in coco.by_name.get(page.path.name, ()) if i.page == page.number]
-    # Images of several folders may share a name.
-    place = "/" + page.path.resolve().as_posix()
-    exact = [image for image in named if place.endswith("/" + image.name)]
-    found = exact or named
-    if len(found) != 1:
-        raise InputError(f"{path} names {len(found)} images {page.path.name}; expected one")
-    return coco.annotations(found[0])
-
-
-def _read_xml_label(path: Path, dpi: float | None) -> PageAnnotations:
+def _read_xml_label(path: Path, page: Page | None) -> PageAnnotations:
+    """Read PAGE-XML or ALTO; without a page the coordinates may be of any scale."""
     root = read_xml(path)
     if root.tag == "PcGts":
         return read_page_xml(path, root)
     if root.tag == "alto":
-        return read_alto(path, root, dpi)
+        if page is None:
+            return read_alto(path, root, dpi=(1.0, 1.0))
+        size, dpi = page.size, page.dpi
+        if page.orientation >= _TURNED and _lies(root, page.size):
+            size, dpi = size[::-1], None if dpi is None else dpi[::-1]
+        return read_alto(path, root, size, dpi)
     raise InputError(f"{path}: <{root.tag}> is neither PAGE-XML (<PcGts>) nor ALTO (<alto>)")
 
 
+def _lies(root: Element, size: tuple[int, int]) -> bool:
+    """Say whether an ALTO file's page is wider than high, or not, other than the upright one."""
+    page = root.find("Layout/Page")
+    try:
+        assert page is not None
+        height, width = float(page.get("HEIGHT", "")), float(page.get("WIDTH", ""))
+    except (AssertionError, ValueError):
+        return False
+    return (height > width) != (size[0] > size[1])
+
+
 def _drawn(
-    page: Page, path: Path, annotations: PageAnnotations, values: Mapping[str, int]
+    page: Page,
+    path: Path,
+    annotations: PageAnnotations,
+    values: Mapping[str, int],
+    orientation: str,
 ) -> PageLabel:
     """Draw regions on the upright page, whichever way up they were annotated."""
     size = annotations.size
-    if size is None or size == page.size:
-        return draw(annotations, page.size, values)
-    if page.points is not None:
+    if page.points is not None and size is not None and size != page.size:
         y, x = (ours / theirs for ours, theirs in zip(page.size, size, strict=True))
-        if abs(x / y - 1) <= _SAME_SHAPE:
-            masks = any(region.mask is not None for region in annotations.regions)
-            if not masks:
-                regions = tuple(region.scaled(x, y) for region in annotations.regions)
-                return draw(PageAnnotations(page.size, regions), page.size, values)
-    if page.orientation >= 5 and size == page.size[::-1]:
-        drawn = draw(annotations, size, values)
-        arrays = (drawn.label, drawn.instances, drawn.known)
-        turned = [None if a is None else upright(a, page.orientation) for a in arrays]
-        assert turned[0] is not None
-        return PageLabel(turned[0], turned[1], turned[2])
+        if abs(x / y - 1) <= _SAME_SHAPE and all(one.mask is None for one in annotations.regions):
+            regions = tuple(region.scaled(x, y) for region in annotations.regions)
+            return draw(PageAnnotations(page.size, regions), page.size, values)
+    if _of_stored_pixels(page, path, size, orientation):
+        stored, turn = _stored_size(page), page.orientation
+    else:
+        stored, turn = page.size, 1
+    if size is None or size == stored:
+        return draw(annotations, stored, values, turn)
     raise InputError(
         f"{path}: for an image of {size[1]} x {size[0]} pixels, but {page.path} has "
-        f"{page.size[1]} x {page.size[0]}"
+        f"{stored[1]} x {stored[0]}"
     )
 
 
-def _mask_label(page: Page, path: Path) -> PageLabel:
-    values, orientation = read_values(path)
-    values = upright(values, orientation)
-    if values.shape != page.size and page.orientation >= 5 and values.shape == page.size[::-1]:
-        values = upright(values, page.orientation)
+def _of_stored_pixels(
+    page: Page, path: Path, size: tuple[int, int] | None, orientation: str
+) -> bool:
+    """Say whether a label is of a photograph's stored pixels, not of the upright ones.
+
+    The label's size tells where the photograph lies on its side; elsewhere only the user can.
+    """
+    if page.orientation == 1:
+        return False
+    if orientation != "auto":
+        return orientation == "stored"
+    stored = _stored_size(page)
+    if size is None or (size == page.size and size == stored):
+        _warn_once(path if is_coco(path) else path.parent, page.path, page.orientation)
+    return size == stored and size != page.size
+
+
+def _stored_size(page: Page) -> tuple[int, int]:
+    height, width = page.size
+    return (width, height) if page.orientation >= _TURNED else (height, width)
+
+
+_warned: set[Path] = set()
+
+
+def _warn_once(labels: Path, picture: Path, orientation: int) -> None:
+    """Warn of the first photograph of a label file, or of a folder of them."""
+    if labels in _warned:
+        return
+    _warned.add(labels)
+    logger.warning(
+        "%s has EXIF orientation %d, and its size does not tell whether %s labels its stored or "
+        "its upright pixels; upright is assumed, label_orientation=stored says otherwise",
+        picture,
+        orientation,
+        labels,
+    )
+
+
+def _mask_label(page: Page, path: Path, orientation: str) -> PageLabel:
+    values, own = read_values(path)
+    if own == 1 and _of_stored_pixels(page, path, values.shape, orientation):
+        own = page.orientation
+    values = upright(values, own)
     if values.shape != page.size:
         raise InputError(
             f"{path}: {values.shape[1]} x {values.shape[0]} pixels, but {page.path} has "

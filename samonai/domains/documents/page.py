@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from samonai.domains.base import CoveredObject
 from samonai.domains.documents.text.words import Word
 
 
@@ -20,11 +21,13 @@ class PageLabel:
         label: int32 (H, W), class per pixel, 0 is background.
         instances: int32 (H, W), number of the region from 1; None where only classes are known.
         known: bool (H, W), False where the label says nothing; None: it says all.
+        covered: Regions that others cover in part or in whole, all of them.
     """
 
     label: npt.NDArray[np.int32]
     instances: npt.NDArray[np.int32] | None = None
     known: npt.NDArray[np.bool_] | None = None
+    covered: tuple[CoveredObject, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,4 +97,6 @@ class Page:
             digest.update(repr(array is None).encode())
             if array is not None:
                 digest.update(array.tobytes())
+        for one in self.labelled.covered:
+            digest.update(repr((one.number, one.value, one.rle["counts"])).encode())
         return digest.hexdigest()

@@ -30,9 +30,8 @@ _TIFF_STARTS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _DRIVERS = {
     **dict.fromkeys(_TIFF_STARTS, "GTiff"),
     b"\x89PNG": "PNG",
-    b"\xff\xd8\xff\xe0": "JPEG",
-    b"\xff\xd8\xff\xe1": "JPEG",
 }
+_JPEG_START = b"\xff\xd8\xff"  # and whichever marker comes next
 _LARGEST_SIDECAR = 32 << 20
 _SCHEME = re.compile(r"(?<![\w.])([a-z][a-z0-9+]+):/+(?=[^/])", re.IGNORECASE)
 _HANDLER = re.compile(r"(/vsi\w+/)([^/]+)")
@@ -162,7 +161,8 @@ def _driver(path: Path) -> str:
         InputError: It is none that reads one file alone, or what lies beside it leads elsewhere.
     """
     with path.open("rb") as file:
-        driver = _DRIVERS.get(file.read(4))
+        start = file.read(4)
+    driver = "JPEG" if start.startswith(_JPEG_START) else _DRIVERS.get(start)
     if driver is None:
         raise InputError(
             f"{path} is no GeoTIFF, PNG or JPEG, whatever its name; --set any_driver=true lets "

@@ -1,41 +1,33 @@
-"""COCO annotations as features: polygons, and run lengths through pycocotools."""
+"""COCO annotations as features in pixels of a raster."""
 
-import json
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import shapely
+from affine import Affine
 from rasterio.features import shapes
 
 from samonai.core.errors import InputError
+from samonai.domains.coco import CocoFile, CocoObject, coco_in
 from samonai.domains.satellite.raster import Raster
 
 Found = tuple[npt.NDArray[np.object_], npt.NDArray[np.int64]]
 
 
-def read_coco(path: Path) -> dict[str, Any] | None:
-    """Return a JSON file's content when it is COCO annotations, else None."""
-    if path.suffix.lower() != ".json":
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON: {error}") from error
-    found = isinstance(content, dict) and {"images", "annotations"} <= set(content)
-    return content if found else None
+def read_coco(path: Path) -> CocoFile | None:
+    """Return the annotations in a JSON file, or None where it holds something else."""
+    return coco_in(path) if path.suffix.lower() == ".json" else None
 
 
-def coco_features(
-    content: dict[str, Any], path: Path, raster: Raster, *, boxes: bool = False
-) -> Found:
+def coco_features(coco: CocoFile, raster: Raster, *, boxes: bool = False) -> Found:
     """Return the annotations of a raster, whose file name the images are found by.
 
+    An outline is drawn as pycocotools draws it, and comes back along the edges of those pixels.
+
     Args:
-        content: What the file holds.
-        path: The file, for messages.
+        coco: What the file holds.
         raster: The raster; segmentations are in its pixels.
         boxes: Whether a box will do where an annotation has no outline.
 
@@ -43,74 +35,49 @@ def coco_features(
         shapely geometries (N,) in pixels of the file, and int64 (N,) label values.
 
     Raises:
-        InputError: The file does not name the raster, or something in it cannot be read.
+        InputError: The file does not name the raster, names it several times, states another
+            size, or something in it cannot be read.
     """
-    try:
-        return _features(content, path, raster, boxes)
-    except InputError:
-        raise
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise InputError(f"{path}: these COCO annotations cannot be read: {error!r}") from error
-
-
-def _features(content: dict[str, Any], path: Path, raster: Raster, boxes: bool) -> Found:
-    images = [
-        image
-        for image in content["images"]
-        if Path(str(image["file_name"])).stem == raster.path.stem
-    ]
-    if not images:
-        raise InputError(f"{path} names no image {raster.path.name}")
-    known = {int(category["id"]) for category in content.get("categories", [])}
+    image = coco.image_of(raster.path, other_endings=True)
+    if image.size != raster.file_size:
+        raise InputError(
+            f"{coco.path}: {image.name} is said to have {image.size[1]} x {image.size[0]} pixels, "
+            f"but {raster.path} has {raster.file_size[1]} x {raster.file_size[0]}"
+        )
     geometries, classes = [], []
-    for annotation in content["annotations"]:
-        if annotation["image_id"] != images[0]["id"] or annotation.get("iscrowd"):
+    for one in coco.objects(image):
+        if one.crowd:
             continue
-        value = int(annotation["category_id"])
-        if value < 1 or (known and value not in known):
-            raise InputError(f"{path}: category {value} is not known, or not above 0")
-        if outline := annotation.get("segmentation"):
-            geometry = _geometry(outline, raster.file_size)
-        elif boxes:
-            x, y, width, height = map(float, annotation["bbox"])
-            geometry = shapely.box(x, y, x + width, y + height)
-        else:
+        if one.category < 1:
             raise InputError(
-                f"{path} has an annotation of {raster.path.name} without an outline; boxes can "
-                f"prompt (--boxes), but are no labels"
+                f"{coco.path}: category {one.category} ({one.name}) of {image.name}; 0 is the "
+                f"background, expected categories from 1"
             )
+        if not one.outlined and not boxes:
+            raise InputError(
+                f"{coco.path} has an annotation of {raster.path.name} without an outline; boxes "
+                f"can prompt (--boxes), but are no labels"
+            )
+        geometry = _geometry(one)
+        if geometry.is_empty and boxes and one.rings:
+            # It holds no pixel, but says where something is.
+            geometry = shapely.box(*np.concatenate(one.rings).min(0), *_last(one))
         if not geometry.is_empty:
             geometries.append(geometry)
-            classes.append(value)
+            classes.append(one.category)
     return np.array(geometries, object), np.array(classes, np.int64)
 
 
-def coco_names(content: dict[str, Any]) -> dict[int, str]:
-    """Return category id to name."""
-    return {
-        int(category["id"]): str(category["name"]) for category in content.get("categories", [])
-    }
-
-
-def _geometry(segmentation: Any, size: tuple[int, int]) -> Any:
-    if isinstance(segmentation, list):
-        rings = [np.asarray(ring, float).reshape(-1, 2) for ring in segmentation]
-        return shapely.make_valid(
-            shapely.union_all([shapely.Polygon(ring) for ring in rings if len(ring) > 2])
-        )
-    mask = _decode(segmentation, size)
-    outlines = shapes(mask, mask=mask > 0, connectivity=4)
+def _geometry(one: CocoObject) -> Any:
+    (row, column), part = one.part()
+    if not part.any():
+        return shapely.Polygon()
+    values = part.astype(np.uint8)
+    place = Affine.translation(column, row)
+    outlines = shapes(values, mask=part, connectivity=4, transform=place)
     return shapely.union_all([shapely.geometry.shape(outline) for outline, _ in outlines])
 
 
-def _decode(segmentation: dict[str, Any], size: tuple[int, int]) -> Any:
-    from pycocotools import mask as coco
-
-    if tuple(segmentation["size"]) != size:
-        raise ValueError(f"size {segmentation['size']}, the raster has {list(size)}")
-    if isinstance(segmentation["counts"], list):
-        segmentation = coco.frPyObjects(segmentation, *size)
-    with warnings.catch_warnings():
-        # Its arrays do not know NumPy 2's way of being copied, and are copied all the same.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return coco.decode(segmentation)
+def _last(one: CocoObject) -> npt.NDArray[np.float64]:
+    corners: npt.NDArray[np.float64] = np.concatenate(one.rings).max(0)
+    return corners

@@ -16,7 +16,7 @@ from samonai.core.frame import Frame, FrameLocation
 from samonai.domains.base import Case, LabelFacts, LabelMaps, Merger
 from samonai.domains.satellite import dataset, features, labels
 from samonai.domains.satellite.access import VECTOR_ENDINGS, open_raster
-from samonai.domains.satellite.coco import coco_names, read_coco
+from samonai.domains.satellite.coco import read_coco
 from samonai.domains.satellite.merger import TileMaps, TileMerger
 from samonai.domains.satellite.placing import GRID, OBJECTS, place
 from samonai.domains.satellite.prediction import RasterPrediction
@@ -87,7 +87,7 @@ class SatelliteDomain(RasterSettings):
         for path in dataset.label_files(images, labels, self.any_driver):
             content = read_coco(path)
             if content is not None:
-                names |= coco_names(content)
+                names |= content.names
         return names or None
 
     def fit(self, cases: Sequence[Case]) -> None:

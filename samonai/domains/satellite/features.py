@@ -98,7 +98,7 @@ def read_features(
     """
     coco = read_coco(path)
     if coco is not None:
-        return Features(*coco_features(coco, path, raster, boxes=not widen))
+        return Features(*coco_features(coco, raster, boxes=not widen))
     frame = read_table(path, raster, options)
     values = _class_values(frame, path, options)
     keep = values > 0

@@ -1,6 +1,7 @@
 """ALTO labels: the blocks of a page, called by their tags (SegmOnto), with their text."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +22,23 @@ _BLOCKS = {
     "GraphicalElement": "graphic",
     "ComposedBlock": "block",
 }
-_TENTHS_OF_MM = "mm10"
-_UNITS = ("pixel", _TENTHS_OF_MM)
+_PIXEL = "pixel"
+_PER_INCH = {"mm10": 254.0, "inch1200": 1200.0}
+_SAME_SHAPE = 0.05
+_LARGEST_SIDE = 1e7
+_SHOWN = 3
 
 
-def read_alto(path: Path, root: Element | None = None, dpi: float | None = None) -> PageAnnotations:
+def read_alto(
+    path: Path,
+    root: Element | None = None,
+    size: tuple[int, int] | None = None,
+    dpi: tuple[float, float] | None = None,
+) -> PageAnnotations:
     """Read the blocks of an ALTO file, versions 2 to 4.
+
+    Coordinates in tenths of millimetres or 1/1200 inch are scaled by the picture's sides over the
+    page's, along each axis; of a page without sides, by the picture's resolution.
 
     A block is called by the label of its tag ("MainZone" of "MainZone#1"), else by its TYPE, else
     by its kind.
@@ -34,7 +46,8 @@ def read_alto(path: Path, root: Element | None = None, dpi: float | None = None)
     Args:
         path: The file.
         root: What it holds, where it is parsed already.
-        dpi: Resolution of the image, for files in tenths of millimetres.
+        size: (H, W) of the picture that it labels.
+        dpi: The picture's resolution (down, across).
 
     Raises:
         InputError: It is not ALTO, or something in it cannot be read.
@@ -43,33 +56,85 @@ def read_alto(path: Path, root: Element | None = None, dpi: float | None = None)
     page = root.find("Layout/Page")
     if root.tag != "alto" or page is None:
         raise InputError(f"{path}: not ALTO; expected <alto> with a <Layout> and a <Page>")
-    unit = (root.findtext("Description/MeasurementUnit") or "pixel").strip()
-    if unit not in _UNITS or (unit == _TENTHS_OF_MM and dpi is None):
-        raise InputError(
-            f"{path}: its unit {unit!r} cannot be read; expected pixel, or mm10 with an image "
-            f"that says its resolution"
-        )
-    scale = 1.0 if unit == "pixel" or dpi is None else dpi / 254.0
+    unit = (root.findtext("Description/MeasurementUnit") or _PIXEL).strip()
+    if unit != _PIXEL and unit not in _PER_INCH:
+        known = ", ".join((_PIXEL, *_PER_INCH))
+        raise InputError(f"{path}: its unit {unit!r} cannot be read; expected {known}")
     tags = {
         tag.get("ID", ""): tag.get("LABEL", "").partition("#")[0] for tag in root.iterfind("Tags/*")
     }
     try:
-        regions = tuple(
-            Annotation(_name(block, tags), (_outline(block) * scale,), text=_text(block))
-            for block in page.iter()
-            if block.tag in _BLOCKS and _has_place(block)
+        stated = _size(page)
+    except ValueError as error:
+        raise InputError(f"{path}: the sides of its page: {error}") from error
+    down, across = (1.0, 1.0) if unit == _PIXEL else _scale(path, unit, stated, size, dpi)
+    regions = [
+        _region(block, tags, across, down)
+        for block in page.iter()
+        if block.tag in _BLOCKS and not _is_group(block)
+    ]
+    if regions and all(region.lost for region in regions):
+        named = ", ".join(region.identifier or region.name for region in regions[:_SHOWN])
+        raise InputError(
+            f"{path}: no block says where it is ({named}); expected HPOS, VPOS, WIDTH and HEIGHT"
         )
-        size = _size(page, scale)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: this ALTO cannot be read: {error}") from error
-    return PageAnnotations(size, regions)
+    if unit == _PIXEL:
+        size = None if stated is None else (round(stated[0]), round(stated[1]))
+    return PageAnnotations(size, tuple(regions))
 
 
-def _size(page: Element, scale: float) -> tuple[int, int] | None:
+def _scale(
+    path: Path,
+    unit: str,
+    stated: tuple[float, float] | None,
+    size: tuple[int, int] | None,
+    dpi: tuple[float, float] | None,
+) -> tuple[float, float]:
+    """Return pixels per unit (down, across).
+
+    Raises:
+        InputError: The page has other proportions than the picture, or nothing tells the scale.
+    """
+    if stated is None or size is None:
+        if dpi is None:
+            raise InputError(
+                f"{path}: in {unit}, but neither WIDTH and HEIGHT of its page nor the resolution "
+                f"of the picture are known; add one of them"
+            )
+        return dpi[0] / _PER_INCH[unit], dpi[1] / _PER_INCH[unit]
+    down, across = size[0] / stated[0], size[1] / stated[1]
+    squeezed = 1.0 if dpi is None else dpi[0] / dpi[1]
+    if all(abs(down / across / wanted - 1) > _SAME_SHAPE for wanted in (1.0, squeezed)):
+        raise InputError(
+            f"{path}: a page of {stated[1]:g} x {stated[0]:g} {unit} has not the shape of a "
+            f"picture of {size[1]} x {size[0]} pixels; is it of another picture?"
+        )
+    return down, across
+
+
+def _size(page: Element) -> tuple[float, float] | None:
+    """Return (height, width) of the page in its unit.
+
+    Raises:
+        ValueError: They are no lengths.
+    """
     height, width = page.get("HEIGHT"), page.get("WIDTH")
     if height is None or width is None:
         return None
-    return round(float(height) * scale), round(float(width) * scale)
+    sides = float(height), float(width)
+    if not all(np.isfinite(side) and 0 < side < _LARGEST_SIDE for side in sides):
+        raise ValueError(f"WIDTH={width!r}, HEIGHT={height!r}; expected lengths above 0")
+    return sides
+
+
+def _region(block: Element, tags: dict[str, str], across: float, down: float) -> Annotation:
+    """Return a block; without a place of its own it is the union of its lines."""
+    found = Annotation(_name(block, tags), text=_text(block), identifier=block.get("ID", ""))
+    own = _outline(block)
+    inside = [own] if own is not None else [_outline(line) for line in block.iter("TextLine")]
+    rings = tuple(ring for ring in inside if ring is not None)
+    whole = replace(found, rings=rings, union=own is None, lost=not rings)
+    return whole.scaled(across, down)
 
 
 def _name(block: Element, tags: dict[str, str]) -> str:
@@ -79,17 +144,27 @@ def _name(block: Element, tags: dict[str, str]) -> str:
     return block.get("TYPE", "").strip() or _BLOCKS[block.tag]
 
 
-def _has_place(block: Element) -> bool:
-    return block.find("Shape") is not None or block.get("HPOS") is not None
+def _is_group(block: Element) -> bool:
+    """Say whether an element without a place only holds other blocks."""
+    inside = any(part.tag in _BLOCKS for part in block.iter() if part is not block)
+    return inside and _outline(block) is None
 
 
-def _outline(block: Element) -> npt.NDArray[np.float64]:
+def _outline(block: Element) -> npt.NDArray[np.float64] | None:
+    """Return an element's outline in its unit, or its box; None where it has neither."""
     polygon = block.find("Shape/Polygon")
     if polygon is not None and polygon.get("POINTS"):
         values = polygon.get("POINTS", "").replace(",", " ").split()
-        return ring([float(value) for value in values])
-    x, y, width, height = (float(block.get(n, "")) for n in ("HPOS", "VPOS", "WIDTH", "HEIGHT"))
-    return box_ring(x, y, width, height)
+        try:
+            return ring([float(value) for value in values])
+        except ValueError:
+            pass
+    try:
+        x, y, width, height = (float(block.get(n, "")) for n in ("HPOS", "VPOS", "WIDTH", "HEIGHT"))
+        corners = box_ring(x, y, width, height)
+        return ring(corners.ravel().tolist()) if width > 0 and height > 0 else None
+    except ValueError:
+        return None
 
 
 def _text(block: Element) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from samonai.core.files import write_atomically
-from samonai.domains.documents.formats.coco import encode_rle
+from samonai.domains.coco_masks import encode_rle
 from samonai.domains.documents.layout.prediction import Region
 from samonai.domains.documents.page import Page
 

@@ -28,6 +28,9 @@ _LABELS = {
     "page-footer": "page_footer",
     "page-number": "page_footer",
 }
+_FURNITURE = ("page_header", "page_footer")
+"""Labels that docling keeps out of the body text."""
+
 _PICTURES = ("figure", "image", "picture", "graphic", "chart", "illustration")
 
 
@@ -68,17 +71,19 @@ def write_docling(page: Page, regions: Sequence[Region], path: Path) -> Path:
             document.add_picture(prov=place)
         else:
             label = docling.DocItemLabel(_LABELS.get(name, "text"))
-            _add_text(document, label, region.text.replace("\n", " "), place)
+            _add_text(document, docling, label, region.text.replace("\n", " "), place)
     with write_atomically(path) as temporary:
         text = json.dumps(document.export_to_dict(), ensure_ascii=False, indent=1)
         temporary.write_text(text + "\n", encoding="utf-8")
     return path
 
 
-def _add_text(document: Any, label: Any, text: str, place: Any) -> None:
+def _add_text(document: Any, docling: Any, label: Any, text: str, place: Any) -> None:
+    layers = docling.ContentLayer
+    layer = layers.FURNITURE if label.value in _FURNITURE else layers.BODY
     if label.value == "section_header":
         document.add_heading(text=text, prov=place)
     elif label.value == "list_item":
         document.add_list_item(text=text, prov=place, parent=document.add_list_group())
     else:
-        document.add_text(label=label, text=text, prov=place)
+        document.add_text(label=label, text=text, prov=place, content_layer=layer)

@@ -1,6 +1,7 @@
 """PAGE-XML (PRImA) labels: the regions of a page, with their text."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from samonai.domains.documents.formats.annotations import Annotation, PageAnnota
 from samonai.domains.documents.formats.xml import Element, read_xml, texts
 
 _REGION = "Region"
+_LINES = ("TextLine", "TableCell")
+_SHOWN = 3
 # Where Transkribus, OCR-D and we write what a region is called beyond the schema's types.
 _STRUCTURE = re.compile(r"structure\s*\{[^}]*type:\s*([^;}]+)")
 
@@ -30,15 +33,33 @@ def read_page_xml(path: Path, root: Element | None = None) -> PageAnnotations:
         raise InputError(f"{path}: not PAGE-XML; expected <PcGts> with a <Page>")
     try:
         size = int(page.get("imageHeight", "")), int(page.get("imageWidth", ""))
-        # A region's parents come first, so that nested ones lie on top where sizes agree.
-        regions = tuple(
-            Annotation(_name(element), (_outline(element),), text=_text(element))
-            for element in page.iter()
-            if element.tag.endswith(_REGION) and element.find("Coords") is not None
+    except ValueError as error:
+        raise InputError(
+            f"{path}: imageWidth={page.get('imageWidth')!r}, imageHeight="
+            f"{page.get('imageHeight')!r}; expected the picture's sides in pixels"
+        ) from error
+    # A region's parents come first, so that nested ones lie on top where sizes agree.
+    regions = tuple(
+        _region(element) for element in page.iter() if str(element.tag).endswith(_REGION)
+    )
+    if regions and all(region.lost for region in regions):
+        named = ", ".join(region.identifier or region.name for region in regions[:_SHOWN])
+        raise InputError(
+            f"{path}: no region has a usable outline ({named}); expected <Coords "
+            f'points="x,y x,y x,y"> of at least three points'
         )
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: this PAGE-XML cannot be read: {error}") from error
     return PageAnnotations(size, regions)
+
+
+def _region(element: Element) -> Annotation:
+    """Return a region; without an outline of its own it is the union of what it holds."""
+    found = Annotation(_name(element), text=_text(element), identifier=element.get("id", ""))
+    own = _outline(element)
+    if own is not None:
+        return replace(found, rings=(own,))
+    inside = [_outline(part) for part in element.iter() if part.tag in _LINES or part is element]
+    rings = tuple(ring for ring in inside if ring is not None)
+    return replace(found, rings=rings, union=True, lost=not rings)
 
 
 def _name(element: Element) -> str:
@@ -48,14 +69,19 @@ def _name(element: Element) -> str:
     return element.get("type", "").strip() or kind
 
 
-def _outline(element: Element) -> npt.NDArray[np.float64]:
+def _outline(element: Element) -> npt.NDArray[np.float64] | None:
+    """Return an element's outline; None where it has none with an inside."""
     coords = element.find("Coords")
-    assert coords is not None
+    if coords is None:
+        return None
     if points := coords.get("points"):
         pairs = [pair.split(",") for pair in points.split()]
     else:  # the standard of 2010
         pairs = [[point.get("x", ""), point.get("y", "")] for point in coords.findall("Point")]
-    return ring([float(value) for pair in pairs for value in pair])
+    try:
+        return ring([float(value) for pair in pairs for value in pair])
+    except ValueError:
+        return None
 
 
 def _text(element: Element) -> str:

@@ -1,6 +1,8 @@
 """Pictures through Pillow: upright, RGB, 8 bit, on white; several pages of a TIFF one by one."""
 
+import logging
 import math
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +15,8 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from samonai.core.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
 LARGEST_PICTURE = 100_000_000
@@ -27,7 +31,9 @@ _FLIPS = {
     5: (False, False), 6: (False, True), 7: (True, True), 8: (True, False),
 }  # fmt: skip
 _TURNED = (5, 6, 7, 8)
-_LARGEST_16_BIT = 65535
+_DEPTHS = (8, 10, 12, 14, 16)
+"""Bits of grey that scanners and cameras store in 16."""
+_PNG_HEAD, _PNG_CHUNK = 8, ">I4s"
 
 
 @dataclass(frozen=True)
@@ -169,10 +175,34 @@ def _orientation(opened: Image.Image) -> int:
 
 
 def _from_16_bit(path: Path, values: npt.NDArray[np.integer]) -> Image.Image:
-    if values.size and (values.min() < 0 or values.max() > _LARGEST_16_BIT):
-        raise InputError(f"{path}: grey values {values.min()} to {values.max()}, not of 16 bits")
-    grey = np.round(values.astype(np.float32) * (255 / _LARGEST_16_BIT)).astype(np.uint8)
+    """Scale grey of up to 16 bits to 8: by the depth that the file states, else that it needs."""
+    least, most = (int(values.min()), int(values.max())) if values.size else (0, 0)
+    if least < 0 or most >= 1 << _DEPTHS[-1]:
+        raise InputError(f"{path}: grey values {least} to {most}, not of 16 bits")
+    depth = next(bits for bits in _DEPTHS if most < 1 << bits)
+    if stated := _significant_bits(path):
+        # Values are stored on the scale of 16 bits, unless all of them fit into the fewer.
+        depth = stated if most < 1 << stated else _DEPTHS[-1]
+    elif depth < _DEPTHS[-1]:
+        logger.warning("%s: 16 bit grey up to %d is taken for %d bit", path, most, depth)
+    grey = np.round(values.astype(np.float32) * (255 / ((1 << depth) - 1))).astype(np.uint8)
     return Image.fromarray(grey).convert("RGB")
+
+
+def _significant_bits(path: Path) -> int | None:
+    """Return how many bits of its grey a PNG says are significant (sBIT), if it does."""
+    with path.open("rb") as file:
+        if not file.read(_PNG_HEAD).startswith(b"\x89PNG"):
+            return None
+        while len(head := file.read(struct.calcsize(_PNG_CHUNK))) == struct.calcsize(_PNG_CHUNK):
+            length, kind = struct.unpack(_PNG_CHUNK, head)
+            if kind == b"sBIT":
+                bits = file.read(1)
+                return bits[0] if bits and 1 <= bits[0] <= _DEPTHS[-1] else None
+            if kind == b"IDAT":
+                return None
+            file.seek(length + 4, 1)
+    return None
 
 
 def _dpi(opened: Image.Image) -> tuple[float, float] | None:

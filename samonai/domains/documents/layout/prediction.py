@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from samonai.domains.documents.formats.coco import encode_rle
+from samonai.domains.coco_masks import encode_rle
 from samonai.domains.documents.layout.reading_order import reading_order
 from samonai.domains.documents.page import Page
 from samonai.domains.documents.text.words import Box, Word, text_of, words_in

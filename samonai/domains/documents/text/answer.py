@@ -34,7 +34,7 @@ import numpy.typing as npt
 
 from samonai.core.errors import InputError
 from samonai.core.files import write_atomically
-from samonai.domains.documents.formats.coco import decode_rle
+from samonai.domains.coco_masks import decode_rle
 from samonai.domains.documents.layout.prediction import Region
 from samonai.domains.documents.page import Page
 from samonai.domains.documents.text.words import Box
