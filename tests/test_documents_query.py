@@ -202,7 +202,8 @@ def words_of(text: str) -> list[Word]:
     ("find", "query", "expected"),
     [
         (exact_matches, "annual REPORT", ["(Annual report,"]),
-        (exact_matches, "cooperation", ["co- operation"]),
+        (exact_matches, "cooperation", ["cooperation"]),
+        (exact_matches, "co-operation", ["cooperation"]),
         (exact_matches, "ﬁnancial", ["financial"]),
         (exact_matches, "nual rep", []),
         (fuzzy_matches, "anual reprt", ["(Annual report,"]),

@@ -272,11 +272,11 @@ def _size(entry: Mapping[str, Any]) -> tuple[int, int]:
     return sides[0], sides[1]
 
 
-def _flat(segmentation: Sequence[Any]) -> list[Sequence[Any]]:
+def _flat(segmentation: Any) -> list[Sequence[Any]]:
     """Return the parts of an outline; one part may stand without its own brackets."""
     if not isinstance(segmentation, list):
         raise TypeError("a segmentation that is neither outlines nor run lengths")
-    return segmentation if isinstance(segmentation[0], list) else [segmentation]
+    return segmentation if segmentation and isinstance(segmentation[0], list) else [segmentation]
 
 
 def _too_short(row: Mapping[str, Any]) -> bool:

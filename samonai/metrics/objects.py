@@ -90,7 +90,7 @@ def object_rows(
                 "method": method,
                 **pixel_metrics(masks[0], masks[1]),
                 "boundary_f1": boundary_f1(masks[0], masks[1], spacing, boundary_tolerance),
-                **instance_metrics(*numbers, covered_masks(reference, value, known)),
+                **instance_metrics(numbers[0], numbers[1], covered_masks(reference, value, known)),
                 "pixels": pixels,
                 "reference_pixels": reference_pixels,
                 "status": status(pixels > 0, reference_pixels > 0),

@@ -65,8 +65,9 @@ class DocumentsDomain:
         missing_images: "refuse" a COCO file that lists images that are not there, or "skip" them.
         label_orientation: Which pixels of a photograph with an EXIF orientation labels are of:
             "upright", "stored", or "auto": their size tells, and where it does not, upright ones.
-        ocr: When the words of pages without a text layer are read off them (RapidOCR): for a
-            "query" that needs words, "always", or "never".
+        ocr: When words are read off pages (RapidOCR): for a "query" that needs words of pages whose
+            text layer is missing, covers little of their letters or is no text; "always", whatever
+            the layer says; or "never".
         query: What predictions answer, see `query`; None: all regions. It changes no
             pixel and is no part of `settings`.
         retrieval: What ranks regions where `query` is a question: "bm25", or the folder of a
@@ -194,7 +195,7 @@ class DocumentsDomain:
                 orientation=picture.orientation,
             )
         if self.ocr != "never":
-            page = replace(page, read_words=read_words)
+            page = replace(page, read_words=read_words, always_read=self.ocr == "always")
         return page if case.label is None else self.with_label(page, case.label)
 
     def with_label(

@@ -1,7 +1,6 @@
 """One page or picture as a source: its pixels upright, its words, its size on paper, its label."""
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from samonai.domains.base import CoveredObject
+from samonai.domains.documents.text.source import PageText, ReadWords, page_text
 from samonai.domains.documents.text.words import Word
 
 
@@ -44,7 +44,8 @@ class Page:
         orientation: EXIF orientation of the stored pixels, which has been applied.
         words: The text layer's.
         labelled: What the page is labelled with.
-        read_words: Reads words off the picture, for pages without a text layer.
+        read_words: Reads words off the picture (OCR); None: only the text layer counts.
+        always_read: The words are read off the picture whatever the text layer says.
     """
 
     source_id: str
@@ -56,9 +57,8 @@ class Page:
     orientation: int = 1
     words: tuple[Word, ...] = ()
     labelled: PageLabel | None = None
-    read_words: Callable[[npt.NDArray[np.uint8]], tuple[Word, ...]] | None = field(
-        default=None, repr=False, compare=False
-    )
+    read_words: ReadWords | None = field(default=None, repr=False, compare=False)
+    always_read: bool = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -76,11 +76,24 @@ class Page:
         return None if self.labelled is None else self.labelled.label
 
     @cached_property
+    def _found(self) -> PageText:
+        return page_text(
+            self.image,
+            self.words,
+            self.read_words,
+            always=self.always_read,
+            name=self.source_id,
+        )
+
+    @property
     def text(self) -> tuple[Word, ...]:
-        """Return the words of the text layer; of a scan what is read off it."""
-        if self.words or self.read_words is None:
-            return self.words
-        return self.read_words(self.image)
+        """Return the page's words: of its text layer, or read off it; see `text.source`."""
+        return self._found.words
+
+    @property
+    def text_source(self) -> str | None:
+        """Return where the words come from; None as long as nobody needed them."""
+        return self._found.source if "_found" in self.__dict__ else None
 
     def content_hash(self) -> str:
         """Return the sha256 of the pixels."""

@@ -15,7 +15,7 @@ import pypdfium2.raw as pdfium
 
 from samonai.core.errors import InputError
 from samonai.domains.documents.formats.pictures import check_size
-from samonai.domains.documents.text.words import Word, joined_box
+from samonai.domains.documents.text.words import Box, Word, is_unspaced, joined_box
 
 POINTS_PER_INCH = 72.0
 
@@ -108,14 +108,19 @@ def _words(page: Any, size: tuple[int, int]) -> Iterator[Word]:
     place = _Place(page, text_page, size)
     line, start = 0, 0
     for end, character in enumerate([*text, " "]):
-        if character in _HYPHENS or not (character.isspace() or ord(character) < 32):
+        # PDFium leaves the line's end out behind a hyphen that it marks.
+        broken = character in _HYPHENS and not place.goes_on(end, end + 1, len(text))
+        if character in _HYPHENS and not broken:
             continue
-        if end > start:
-            box = place.box(range(start, end))
+        if not (broken or character.isspace() or ord(character) < 32):
+            continue
+        stop = end + 1 if broken else end
+        if stop > start:
+            box = place.box(range(start, stop))
             if box is not None:
-                word = "".join("-" if c in _HYPHENS else c for c in text[start:end])
-                yield Word(word, box, line)
-        line += character == "\n"
+                word = "".join("-" if c in _HYPHENS else c for c in text[start:stop])
+                yield Word(word, box, line, letters=place.letters(word, start, box))
+        line += broken or character == "\n"
         start = end + 1
     text_page.close()
 
@@ -126,7 +131,7 @@ class _Place:
     def __init__(self, page: Any, text_page: Any, size: tuple[int, int]) -> None:
         self._page, self._text_page, (self._height, self._width) = page, text_page, size
 
-    def box(self, characters: range) -> tuple[float, float, float, float] | None:
+    def box(self, characters: range) -> Box | None:
         """Return the box around characters, cut at the page's border; None where it is empty."""
         boxes = [box for n in characters if (box := self._character(n)) is not None]
         if not boxes:
@@ -136,7 +141,25 @@ class _Place:
         y0, y1 = max(y0, 0.0), min(y1, float(self._height))
         return (x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None
 
-    def _character(self, number: int) -> tuple[float, float, float, float] | None:
+    def letters(self, word: str, start: int, box: Box) -> tuple[Box, ...]:
+        """Return the box of each character of a word, where its script has no spaces."""
+        if not any(map(is_unspaced, word)):
+            return ()
+        places = range(start, start + len(word))
+        return tuple(self.box(range(place, place + 1)) or box for place in places)
+
+    def goes_on(self, number: int, after: int, count: int) -> bool:
+        """Say whether a character stands right behind another one, on the same line."""
+        if after >= count:
+            return False
+        one, other = self._character(number), self._character(after)
+        if one is None or other is None:
+            return False
+        height = max(one[3] - one[1], other[3] - other[1])
+        level = min(one[3], other[3]) + height / 2 > max(one[1], other[1])
+        return level and -height / 2 < other[0] - one[2] < height / 2
+
+    def _character(self, number: int) -> Box | None:
         left, right, bottom, top = (ctypes.c_double() for _ in range(4))
         if not pdfium.FPDFText_GetCharBox(self._text_page, number, left, right, bottom, top):
             return None

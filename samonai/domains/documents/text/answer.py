@@ -9,6 +9,7 @@
 | `page`               | Number of the page in the file, from 1                                   |
 | `size`               | [height, width] in pixels, which all coordinates are in                  |
 | `dpi`, `points`      | [down, across]; [height, width] of a PDF's page in 1/72 inch; or null    |
+| `words_from`         | "text layer", "ocr", "text layer and ocr"; null: no words were needed    |
 | `hits[].text`        | The words that were found, or what the region reads                      |
 | `hits[].how`         | "class", "exact", "fuzzy", "regex", "retrieved", "prompted" or "region"  |
 | `hits[].score`       | 0..1: likeness of words, share of the best retrieval, or the region's    |
@@ -118,6 +119,7 @@ class Answer:
     dpi: tuple[float, float] | None = None
     points: tuple[float, float] | None = None
     hits: tuple[Hit, ...] = field(default_factory=tuple)
+    words_from: str | None = None
 
     @property
     def found(self) -> bool:
@@ -137,6 +139,7 @@ class Answer:
             "size": list(self.size),
             "dpi": None if self.dpi is None else list(self.dpi),
             "points": None if self.points is None else list(self.points),
+            "words_from": self.words_from,
             "hits": [hit.to_json() for hit in self.hits],
         }
 
@@ -160,6 +163,7 @@ def answer(page: Page, query: str | None, kind: str, hits: Sequence[Hit]) -> Ans
         dpi=page.dpi,
         points=page.points,
         hits=tuple(hits),
+        words_from=page.text_source,
     )
 
 
@@ -186,7 +190,12 @@ def _from_json(content: dict[str, Any]) -> Answer:
         key: None if content[key] is None else tuple(content[key])
         for key in ("size", "dpi", "points")
     }
-    return Answer(**kept, **pairs, hits=tuple(_hit(hit) for hit in content["hits"]))
+    return Answer(
+        **kept,
+        **pairs,
+        hits=tuple(_hit(hit) for hit in content["hits"]),
+        words_from=content.get("words_from"),
+    )
 
 
 def _hit(content: dict[str, Any]) -> Hit:

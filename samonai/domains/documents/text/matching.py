@@ -4,9 +4,18 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from samonai.core.errors import InputError
-from samonai.domains.documents.text.words import Box, Word, joined_box
+from samonai.domains.documents.text.words import (
+    UNSPACED,
+    Box,
+    Word,
+    is_broken,
+    is_unspaced,
+    joined_box,
+    running_text,
+)
 
 NEARLY = 85.0
 """Least likeness (0..100, of rapidfuzz) of words that count as nearly the same."""
@@ -14,7 +23,29 @@ NEARLY = 85.0
 _LIGATURES = str.maketrans({"\u2010": "-", "\u2011": "-", "\u2013": "-", "\u2014": "-"} | {
     "\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u00ad": "",
 })  # fmt: skip
-_AROUND = " \t.,;:!?()[]{}\"'"
+_AROUND = " \t.,;:!?()[]{}\"'\u3001\u3002\u300c\u300d\u300e\u300f\u3010\u3011\u300a\u300b\u30fb"
+
+# A character of a script without spaces, with the marks that follow it; or what else stands
+# together.
+_PIECES = re.compile(f"[{UNSPACED}][\u3099\u309a\uff9e\uff9f]*|[^{UNSPACED}]+")
+
+_NOWHERE = (0.0, 0.0, 0.0, 0.0)
+
+Span = tuple[int, int, int]
+"""Number of a word, and the first and last character of it, upper end exclusive."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Unit of comparison: a word, or a character of a script without spaces.
+
+    Attributes:
+        texts: How it may be written, the likeliest first.
+        spans: Where it stands.
+    """
+
+    texts: tuple[str, ...]
+    spans: tuple[Span, ...]
 
 
 @dataclass(frozen=True)
@@ -46,8 +77,8 @@ class Match:
 
     @property
     def text(self) -> str:
-        """Return the words as they are written."""
-        return " ".join(word.text for word in self.words)
+        """Return the words as they are written, those broken at a line's end in one piece."""
+        return running_text(self.words)
 
 
 def normalised(text: str) -> str:
@@ -58,18 +89,18 @@ def normalised(text: str) -> str:
 def exact_matches(words: Sequence[Word], query: str) -> list[Match]:
     """Return where the query's words follow each other; marks around words do not count.
 
-    A word that is broken at the end of a line counts as whole.
+    A word that is broken at the end of a line counts as whole, with its hyphen or without. In
+    scripts without spaces the query may stand inside a word, and spaces do not count.
     """
-    wanted = [_bare(part) for part in query.split()]
-    wanted = [part for part in wanted if part]
+    wanted = [unit.texts[0] for unit in _units([Word(part, _NOWHERE, 0) for part in query.split()])]
     if not wanted:
         return []
     units = list(_units(words))
     found, start = [], 0
     while start + len(wanted) <= len(units):
         run = units[start : start + len(wanted)]
-        if [text for text, _ in run] == wanted:
-            found.append(Match(tuple(w for _, parts in run for w in parts), 1.0, "exact"))
+        if all(text in unit.texts for text, unit in zip(wanted, run, strict=True)):
+            found.append(Match(_cut(words, run), 1.0, "exact"))
             start += len(wanted)
         else:
             start += 1
@@ -89,7 +120,8 @@ def fuzzy_matches(words: Sequence[Word], query: str, least: float = NEARLY) -> l
             "finding words that are nearly the same needs rapidfuzz: pip install "
             "'samonai[documents]'"
         ) from error
-    wanted = " ".join(part for part in map(_bare, query.split()) if part)
+    asked = [Word(part, _NOWHERE, 0) for part in query.split()]
+    wanted = " ".join(unit.texts[0] for unit in _units(asked))
     units = list(_units(words))
     if not wanted or not units:
         return []
@@ -100,7 +132,7 @@ def fuzzy_matches(words: Sequence[Word], query: str, least: float = NEARLY) -> l
         for count in range(max(length - 1, 1), length + 2)
         for start in range(len(units) - count + 1)
     ]
-    texts = [" ".join(text for text, _ in units[a:b]) for a, b in spans]
+    texts = [" ".join(unit.texts[0] for unit in units[a:b]) for a, b in spans]
     ranked = process.extract(wanted, texts, scorer=fuzz.ratio, score_cutoff=least, limit=None)
     taken: set[int] = set()
     found = []
@@ -108,13 +140,15 @@ def fuzzy_matches(words: Sequence[Word], query: str, least: float = NEARLY) -> l
         span = range(*spans[row])
         if not taken & set(span):
             taken |= set(span)
-            parts = tuple(word for n in span for word in units[n][1])
-            found.append(Match(parts, score / 100, "fuzzy"))
+            run = [units[n] for n in span]
+            found.append(Match(_cut(words, run), score / 100, "fuzzy"))
     return found
 
 
 def regex_matches(words: Sequence[Word], pattern: str) -> list[Match]:
     """Return what a regular expression finds in the text, words one space apart, without case.
+
+    Words broken at a line's end are searched in one piece.
 
     Raises:
         InputError: It is no regular expression.
@@ -123,35 +157,69 @@ def regex_matches(words: Sequence[Word], pattern: str) -> list[Match]:
         compiled = re.compile(pattern, re.IGNORECASE)
     except re.error as error:
         raise InputError(f"{pattern!r} is no regular expression: {error}") from error
-    text, owners = "", []
-    for word in words:
-        written = unicodedata.normalize("NFKC", word.text)
-        text += written + " "
-        owners += [word] * (len(written) + 1)
+    text, owners = "", list[Span]()
+    for number, word in enumerate(words):
+        for start, end, written in _written(word):
+            text += written
+            owners += [(number, start, end)] * len(written)
+        after = words[number + 1] if number + 1 < len(words) else None
+        if after is not None and is_broken(word, after):
+            if after.text[0].islower():
+                text = text[:-1]
+                owners.pop()
+            continue
+        text += " "
+        owners.append((number, 0, 0))
     found = []
     for hit in compiled.finditer(text):
-        parts = tuple(dict.fromkeys(owners[hit.start() : hit.end()]))
-        if parts and hit.group().strip():
-            found.append(Match(parts, 1.0, "regex"))
+        spans = [span for span in owners[hit.start() : hit.end()] if span[2]]
+        if spans and hit.group().strip():
+            found.append(Match(_cut(words, [Unit((), tuple(spans))]), 1.0, "regex"))
     return found
 
 
-def _units(words: Sequence[Word]) -> Iterator[tuple[str, tuple[Word, ...]]]:
-    """Yield words as they are compared; the halves of one broken at a line's end as one."""
-    waiting: Word | None = None
-    for word in words:
-        if waiting is not None:
-            first, waiting = waiting, None
-            if word.line == first.line + 1:
-                yield _bare(first.text[:-1] + word.text), (first, word)
-                continue
-            yield _bare(first.text), (first,)
-        if len(word.text) > 2 and word.text[-1] in "-\u2010\u00ad" and word.text[-2].isalpha():
-            waiting = word
-        elif bare := _bare(word.text):
-            yield bare, (word,)
-    if waiting is not None:
-        yield _bare(waiting.text), (waiting,)
+def _written(word: Word) -> Iterator[tuple[int, int, str]]:
+    """Yield first and last character of each piece of a word, and how it is searched."""
+    if not word.letters:
+        yield 0, len(word.text), unicodedata.normalize("NFKC", word.text)
+        return
+    for piece in _PIECES.finditer(word.text):
+        if is_unspaced(piece.group()[0]):
+            yield piece.start(), piece.end(), unicodedata.normalize("NFKC", piece.group())
+        else:
+            for place, character in enumerate(piece.group(), piece.start()):
+                yield place, place + 1, unicodedata.normalize("NFKC", character)
+
+
+def _units(words: Sequence[Word]) -> Iterator[Unit]:
+    """Yield what is compared; the halves of a word broken at a line's end as one."""
+    number = 0
+    while number < len(words):
+        word, length = words[number], len(words[number].text)
+        number += 1
+        if number < len(words) and is_broken(word, words[number]):
+            after = words[number]
+            joined = _bare(word.text[:-1] + after.text), _bare(word.text + after.text)
+            yield Unit(joined, ((number - 1, 0, length), (number, 0, len(after.text))))
+            number += 1
+            continue
+        for piece in _PIECES.finditer(word.text):
+            span = number - 1, piece.start(), piece.end()
+            if is_unspaced(piece.group()[0]):
+                yield from (Unit((text,), (span,)) for text in normalised(piece.group()))
+            elif bare := _bare(piece.group()):
+                yield Unit((bare,), (span,))
+
+
+def _cut(words: Sequence[Word], units: Sequence[Unit]) -> tuple[Word, ...]:
+    """Return the words of units, each once, cut to the characters that are meant."""
+    spans = [span for unit in units for span in unit.spans]
+    found = []
+    for number, parts in groupby(spans, key=lambda span: span[0]):
+        places = list(parts)
+        start, end = min(part[1] for part in places), max(part[2] for part in places)
+        found.append(words[number].cut(start, end))
+    return tuple(found)
 
 
 def _bare(text: str) -> str:

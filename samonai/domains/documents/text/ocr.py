@@ -2,6 +2,7 @@
 
 import logging
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy.typing as npt
 
 from samonai.core.errors import InputError
 from samonai.domains.documents.layout.reading_order import reading_order
-from samonai.domains.documents.text.words import Word
+from samonai.domains.documents.text.words import Box, Word, is_unspaced, joined_box
 
 _LEAST_SCORE = 0.5
 """Lines that the reader is less sure of are more often dirt than text."""
@@ -46,9 +47,34 @@ def _line_words(parts: Any, number: int) -> list[Word]:
         at = 0
         for piece in pieces:
             left, right = (x0 + (x1 - x0) * n / letters for n in (at, at + len(piece)))
-            words.append(Word(piece, (left, y0, right, y1), number, float(score)))
+            box = (left, y0, right, y1)
+            words.append(Word(piece, box, number, float(score), _letters(piece, box)))
             at += len(piece) + 1
-    return words
+    return _joined(words)
+
+
+def _letters(text: str, box: Box) -> tuple[Box, ...]:
+    """Return equal shares of a box for each character, where the script has no spaces."""
+    if not any(map(is_unspaced, text)):
+        return ()
+    x0, y0, x1, y1 = box
+    edges = np.linspace(x0, x1, len(text) + 1).tolist()
+    return tuple((left, y0, right, y1) for left, right in pairwise(edges))
+
+
+def _joined(words: list[Word]) -> list[Word]:
+    """Join the characters of scripts without spaces, which are read one by one."""
+    found: list[Word] = []
+    for word in words:
+        last = found[-1] if found else None
+        height = word.box[3] - word.box[1]
+        if last and last.letters and word.letters and word.box[0] - last.box[2] < height:
+            box, score = joined_box([last.box, word.box]), min(last.score, word.score)
+            letters = last.letters + word.letters
+            found[-1] = Word(last.text + word.text, box, word.line, score, letters)
+        else:
+            found.append(word)
+    return found
 
 
 def _around(corners: list[Any]) -> tuple[float, float, float, float]:

@@ -5,6 +5,7 @@ is loaded from a folder that the user names, and nothing is fetched. Both say no
 something that does not fit.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from importlib import import_module
@@ -16,6 +17,7 @@ import numpy as np
 
 from samonai.core.errors import InputError
 from samonai.domains.documents.text.matching import normalised
+from samonai.domains.documents.text.words import HYPHENS, UNSPACED
 
 Retrieve = Callable[[Sequence[str], str], list[tuple[int, float]]]
 """Ranks texts by how well they answer a question: row and score 0..1, best first, misfits out."""
@@ -30,6 +32,9 @@ _LEAST_LIKENESS = 0.3
 """Of the embeddings of a question and a text (cosine), for the text to answer it."""
 _LEAST_OF_BEST = 0.8
 """Of the best text's likeness, for further texts."""
+
+_BROKEN = re.compile(f"(\\w)[{HYPHENS}]\n([a-z])")
+_RUNS = re.compile(f"[{UNSPACED}]+")
 
 
 def retriever(name: str) -> Retrieve:
@@ -71,7 +76,10 @@ def by_terms(texts: Sequence[str], question: str) -> list[tuple[int, float]]:
             "answering questions needs bm25s: pip install 'samonai[documents]'"
         ) from error
     tokenized = bm25s.tokenize(
-        [*texts, question], stopwords="en", show_progress=False, return_ids=False
+        [_spaced(text) for text in (*texts, question)],
+        stopwords="en",
+        show_progress=False,
+        return_ids=False,
     )
     *corpus, terms = [[normalised(term) for term in tokens] for tokens in tokenized]
     wanted = set(terms)
@@ -84,6 +92,16 @@ def by_terms(texts: Sequence[str], question: str) -> list[tuple[int, float]]:
     ranked = [(row, float(scores[row])) for row in np.argsort(-scores, kind="stable")]
     kept = [(int(row), score) for row, score in ranked if fits[row] and score > 0]
     return [(row, score / kept[0][1]) for row, score in kept if score >= _LEAST_SHARE * kept[0][1]]
+
+
+def _spaced(text: str) -> str:
+    """Return text with words in one piece, and pairs of characters for scripts without spaces."""
+    whole = _BROKEN.sub(r"\1\2", text)
+    return _RUNS.sub(lambda run: f" {_pairs(run.group())} ", whole)
+
+
+def _pairs(run: str) -> str:
+    return " ".join(run[n : n + 2] for n in range(max(len(run) - 1, 1)))
 
 
 def by_meaning(folder: Path, texts: Sequence[str], question: str) -> list[tuple[int, float]]:

@@ -1,5 +1,6 @@
 """Words and where they stand on a page."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -8,27 +9,59 @@ import numpy.typing as npt
 
 Box = tuple[float, float, float, float]
 
+UNSPACED = (
+    "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Tibetan, Burmese, Khmer
+    "\u2e80-\u2fdf\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han
+    "\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f"  # kana
+)
+"""Characters of scripts that put no spaces between words, as ranges of a regular expression."""
+
+_UNSPACED = re.compile(f"[{UNSPACED}]")
+HYPHENS = "\u2010\u00ad-"
+"""What a word that is broken at a line's end ends with."""
+
 
 @dataclass(frozen=True)
 class Word:
-    """One word.
+    """One word; of scripts without spaces what stands together, up to a line.
 
     Attributes:
         text: As it is written.
         box: xyxy in pixels of the page, upper ends exclusive.
         line: Number of its line in the page's text, from 0.
         score: How sure the reader was, 0..1; 1 for a text layer.
+        letters: The box of each character, of scripts without spaces; else empty.
     """
 
     text: str
     box: Box
     line: int
     score: float = 1.0
+    letters: tuple[Box, ...] = ()
 
     @property
     def centre(self) -> tuple[float, float]:
         """Return (x, y) of the box's middle."""
         return (self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2
+
+    def cut(self, start: int, end: int) -> "Word":
+        """Return some of its characters, with their box; all where their boxes are not known."""
+        if not self.letters or (start, end) == (0, len(self.text)):
+            return self
+        boxes = self.letters[start:end]
+        return Word(self.text[start:end], joined_box(boxes), self.line, self.score, boxes)
+
+
+def is_unspaced(character: str) -> bool:
+    """Say whether a character's script puts no spaces between words."""
+    return _UNSPACED.match(character) is not None
+
+
+def is_broken(word: Word, after: Word) -> bool:
+    """Say whether a word at the end of a line may go on in the next one."""
+    text = word.text
+    ends = len(text) > 1 and text[-1] in HYPHENS and text[-2].isalpha()
+    return ends and after.line == word.line + 1 and after.text[:1].isalpha()
 
 
 def joined_box(boxes: Iterable[Box]) -> Box:
@@ -43,6 +76,18 @@ def text_of(words: Sequence[Word]) -> str:
     for word in words:
         lines.setdefault(word.line, []).append(word.text)
     return "\n".join(" ".join(line) for line in lines.values())
+
+
+def running_text(words: Sequence[Word]) -> str:
+    """Return words one space apart, those broken at a line's end in one piece."""
+    text = ""
+    for number, word in enumerate(words):
+        goes_on = number + 1 < len(words) and is_broken(word, words[number + 1])
+        if goes_on and words[number + 1].text[:1].islower():
+            text += word.text[:-1]
+        else:
+            text += word.text if goes_on else word.text + " "
+    return text.rstrip()
 
 
 def words_in(words: Sequence[Word], mask: npt.NDArray[np.bool_]) -> list[Word]:
