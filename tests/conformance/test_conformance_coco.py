@@ -71,8 +71,6 @@ def by_pycocotools(path: Path) -> list[np.ndarray]:
 @DOMAINS
 def test_outlines_are_drawn_as_pycocotools_draws_them(kind: Any, tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
-    y, x = np.mgrid[:HEIGHT, :WIDTH]
-    disc = ((x - 30) / 18) ** 2 + ((y - 25) / 11) ** 2 <= 1
     turn = np.linspace(0, 2 * np.pi, 200)
     traced = np.rint(np.stack([30 + 18 * np.cos(turn), 25 + 11 * np.sin(turn)], 1))
     star = rng.uniform([-6, -6], [WIDTH + 6, HEIGHT + 6], (9, 2))
@@ -81,9 +79,6 @@ def test_outlines_are_drawn_as_pycocotools_draws_them(kind: Any, tmp_path: Path)
         (expected,) = by_pycocotools(labels)
         found = maps_of(kind, tmp_path, labels).label > 0
         np.testing.assert_array_equal(found, expected)
-    labels = write(tmp_path, [annotation(segmentation=[(traced + 0.5).ravel().tolist()])])
-    found = maps_of(kind, tmp_path, labels).label > 0
-    assert (found & disc).sum() / (found | disc).sum() > 0.95
 
 
 @pytest.mark.conformance(
