@@ -321,7 +321,7 @@ def test_every_class_and_odd_word_fits_the_schemas(
 ) -> None:
     names = {1: "Page-Header", 2: "chart", 3: "separator", 4: "<&\"'> é 表"}
     odd = [Word('<"&> ', (70.0 * n, 260.0, 70.0 * n + 60, 290.0), n, 0.5) for n in range(2, 9)]
-    page = replace(generated[1].page, words=tuple(odd))
+    page = replace(generated[1].page, words=tuple(odd), read_words=None)
     prediction = replace(generated[1], page=page)
     (path,) = DocumentsDomain().export(
         page, prediction, tmp_path / "x", [kind], facts=LabelFacts(names)
