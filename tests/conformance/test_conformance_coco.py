@@ -61,8 +61,8 @@ def by_pycocotools(path: Path) -> list[np.ndarray]:
 
 
 @pytest.mark.conformance(
-    domain="documents and satellite",
-    condition="COCO outlines traced around masks, through the centres of pixels",
+    domain="documents",
+    condition="COCO, pages and rasters: outlines traced around masks, through the centres of pixels",
     source="pycocotools maskApi.c, rleFrPoly",
     right="the pixels that pycocotools gives",
     reader="pycocotools 2.0.11",
@@ -82,7 +82,7 @@ def test_outlines_are_drawn_as_pycocotools_draws_them(kind: Any, tmp_path: Path)
 
 
 @pytest.mark.conformance(
-    domain="documents and satellite",
+    domain="documents",
     condition="A COCO ring that crosses itself beside another one",
     source="shapely TopologyException: side location conflict",
     right="each ring even and odd, the object their union",
@@ -99,7 +99,7 @@ def test_rings_that_cross_themselves_are_drawn(kind: Any, tmp_path: Path) -> Non
 
 
 @pytest.mark.conformance(
-    domain="documents and satellite",
+    domain="documents",
     condition='Ids of COCO images and categories as text and as numbers ("1", 1)',
     source="https://github.com/HumanSignal/label-studio-converter/issues",
     right="one id",
@@ -119,7 +119,7 @@ def test_ids_as_text_and_as_numbers_are_the_same(kind: Any, tmp_path: Path) -> N
 
 
 @pytest.mark.conformance(
-    domain="documents and satellite",
+    domain="documents",
     condition="A COCO entry that states another size than its picture has, or none",
     source="https://github.com/cocodataset/cocoapi, annToRLE uses the stated size",
     right="refused in one line",
@@ -140,7 +140,7 @@ def test_entries_of_another_size_are_refused(kind: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.conformance(
-    domain="documents and satellite",
+    domain="documents",
     condition="Two COCO entries whose file names are the same, in folders or entirely",
     source="https://github.com/open-mmlab/mmdetection/issues, file_name without its folder",
     right="the entry of the picture's own folder; refused where none or several are",
@@ -168,7 +168,7 @@ def test_equal_names_take_the_right_folder_or_are_refused(kind: Any, tmp_path: P
 
 
 @pytest.mark.conformance(
-    domain="documents and satellite",
+    domain="documents",
     condition="A COCO outline of two points beside a good bbox",
     source="https://github.com/cocodataset/cocoapi/issues, polygons of fewer than 6 values",
     right="the box, with a line that counts them",
@@ -186,7 +186,7 @@ def test_outlines_of_two_points_take_their_box(
 
 
 @pytest.mark.conformance(
-    domain="documents and satellite",
+    domain="documents",
     condition="COCO annotations that cannot be true: damaged or negative run lengths, points far "
     "outside or not finite, no box, nested too deep",
     source="https://github.com/cocodataset/cocoapi/issues/139",
