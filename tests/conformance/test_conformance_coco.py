@@ -62,7 +62,7 @@ def by_pycocotools(path: Path) -> list[np.ndarray]:
 
 @pytest.mark.conformance(
     domain="documents",
-    condition="COCO, pages and rasters: outlines traced around masks, through the centres of pixels",
+    condition="COCO, pages and rasters: outlines traced around masks, through pixel centres",
     source="pycocotools maskApi.c, rleFrPoly",
     right="the pixels that pycocotools gives",
     reader="pycocotools 2.0.11",
