@@ -8,7 +8,8 @@ from dicom_factory import write_series
 
 from samonai.core.errors import InputError
 from samonai.domains.medical import MedicalDomain
-from samonai.domains.medical.dataset import find_cases, read_class_names
+from samonai.domains.medical.dataset import find_cases
+from samonai.domains.medical.dataset_file import read_class_names
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -167,7 +168,6 @@ def test_nnunet_dataset_json(tmp_path: Path) -> None:
     assert MedicalDomain().class_names(tmp_path / "imagesTr", tmp_path / "labelsTr") == {
         1: "edema",
         2: "core",
-        3: "ignore",
     }
 
 

@@ -148,7 +148,10 @@ ValFraction = Annotated[
 ]
 SplitFile = Annotated[
     Path | None,
-    typer.Option(help='JSON {"train": [case, …], "val": [case, …]}; a case is a file\'s name.'),
+    typer.Option(
+        help='JSON {"train": [case, …], "val": [case, …]}; a case is a file\'s name. Or a file '
+        "of folds, nnU-Net's splits_final.json or a MONAI data list: FILE#N is fold N."
+    ),
 ]
 Groups = Annotated[
     Path | None, typer.Option(help='JSON {"case": "patient", …}: patients are not torn apart.')

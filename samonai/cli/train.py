@@ -130,6 +130,11 @@ def _tell(run: "Run") -> None:
         f"{run.folder.decoder}: validation Dice {metrics['val_dice']:.3f} after epoch "
         f"{metrics['epoch']} of {done}"
     )
+    from samonai.training.data.split import held_out_line
+
+    training = run.metadata.training
+    if rule := training.get("held_out_by"):
+        typer.echo(held_out_line(training["train_cases"], training["val_cases"], rule))
 
 
 def _show(runs: "RunSet") -> None:

@@ -29,6 +29,10 @@ class Case:
             several cases (blocks of a raster, pages of a file).
         group: What the case belongs to (a book, a patient); a random split never tears it apart.
             None: the case stands alone.
+        ignored: Label values that mark what nobody annotated, such as nnU-Net's "ignore": nothing
+            there is trained, predicted or measured.
+        held_out: Whether the data list puts the case into its validation section.
+        fold: Number of the fold that the data list puts the case into.
     """
 
     case_id: str
@@ -38,6 +42,9 @@ class Case:
     classes: tuple[tuple[str, int], ...] = ()
     part: str | None = None
     group: str | None = None
+    ignored: tuple[int, ...] = ()
+    held_out: bool = False
+    fold: int | None = None
 
 
 @dataclass(frozen=True)

@@ -104,5 +104,7 @@ def _name(case: Case) -> str:
     paths.append(str(case.label.resolve()) if case.label else "")
     if case.part is not None:
         paths.append(case.part)
+    if case.ignored:
+        paths.append(f"without label values {sorted(case.ignored)}")
     classes = [list(pair) for pair in case.classes]
     return digest(canonical_json([paths, classes] if classes else paths))

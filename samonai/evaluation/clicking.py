@@ -193,6 +193,7 @@ class ClickMetrics:
                     case_id=item.case.case_id,
                     method=method,
                     surface_tolerance_mm=self.case_metrics.surface_tolerance_mm,
+                    known=getattr(item.source, "known", None),
                 )
                 self.rows += [{"clicks": count, **row} for row in rows]
 

@@ -75,6 +75,7 @@ class VolumeMeasure:
             case_id=case_id,
             method=method,
             surface_tolerance_mm=self.surface_tolerance_mm,
+            known=getattr(source, "known", None),
         )
 
     def facts(self, rows: Iterable[Row]) -> dict[str, Any]:

@@ -45,6 +45,7 @@ def case_rows(
     case_id: str,
     method: str = "finetuned",
     surface_tolerance_mm: float = 1.0,
+    known: npt.NDArray[np.bool_] | None = None,
 ) -> list[Row]:
     """Measure one predicted label map against the reference, class by class.
 
@@ -56,6 +57,8 @@ def case_rows(
         case_id: What the rows carry as `case`.
         method: One of `METHODS`: what made the prediction.
         surface_tolerance_mm: How far two surfaces may lie apart, in mm, and still agree.
+        known: bool, the same shape, False where the reference says nothing: voxels there count
+            for neither side. None: it says all.
 
     Returns:
         One row per class with the keys `case`, `class`, `label`, `method`, `dice`, `iou`,
@@ -68,6 +71,8 @@ def case_rows(
     rows: list[Row] = []
     for value, name in classes.items():
         predicted, reference = prediction == value, label == value
+        if known is not None:
+            predicted, reference = predicted & known, reference & known
         voxels, reference_voxels = int(predicted.sum()), int(reference.sum())
         volume, reference_volume = (
             _volume_ml(count, spacing) for count in (voxels, reference_voxels)

@@ -239,7 +239,12 @@ def _measured(
     for name in val:
         source = domain.read(known[name])
         rows += case_rows(
-            predict(source), source.label, spacing=source.spacing, classes=classes, case_id=name
+            predict(source),
+            source.label,
+            spacing=source.spacing,
+            classes=classes,
+            case_id=name,
+            known=getattr(source, "known", None),
         )
     return _means(write_metrics(folder, rows))
 

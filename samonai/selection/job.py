@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from samonai.core.errors import InputError
-from samonai.core.files import output_folder
+from samonai.core.files import as_path, output_folder
 from samonai.domains import DEFAULT_DOMAIN
 from samonai.training.data.folds import SplitNames, fold_splits, grouped_split, read_groups
 from samonai.training.objectives.heads import PROMPTABLE
@@ -202,15 +202,17 @@ class Job:
         seed: int,
     ) -> SplitNames:
         """Return the cases to train on and to hold out, for runs that all share them."""
-        from samonai.training.data.split import named_split, split_cases
+        from samonai.training.data.split import listed_split, split_cases
+        from samonai.training.data.split_files import named_split
 
         check_settings({"seed": seed, "val_fraction": val_fraction}, self._config)
         if isinstance(split, Mapping):
             return named_split(split, [case.case_id for case in self.cases], "the split")
-        if split is None and groups is not None:
+        if split is None and groups is not None and listed_split(self.cases) is None:
             names = [case.case_id for case in self.cases]
             return grouped_split(names, val_fraction, read_groups(groups), seed)
         found = split_cases(self.cases, val_fraction=val_fraction, split_file=split, seed=seed)
+        self.say(found.sentence())
         return {
             "train": [case.case_id for case in found.train],
             "val": [case.case_id for case in found.val],
@@ -223,10 +225,34 @@ class Job:
         groups: Path | str | None,
         seed: int,
     ) -> list[SplitNames]:
-        """Return k splits of all cases, or of a split's training cases alone."""
+        """Return k splits of all cases, or of a split's training cases alone.
+
+        Where the data list or the split file has folds, and no groups are given, these are the
+        folds. Cases of a data list's validation section are in none.
+
+        Raises:
+            InputError: They are more or fewer than asked for.
+        """
+        from samonai.training.data.split import listed_folds
+        from samonai.training.data.split_files import read_folds
+
         check_settings({"seed": seed}, self._config)
+        given, where = None, "the data list"
         if split is None:
-            names = [case.case_id for case in self.cases]
+            given = listed_folds(self.cases)
+        elif not isinstance(split, Mapping):
+            file = as_path(split, "split")
+            given, where = read_folds(file, self.cases), file.name
+        if given is not None and groups is None:
+            if len(given) != folds:
+                raise InputError(
+                    f"{where} has {len(given)} folds, not {folds}; give --folds {len(given)} for "
+                    "these, or --groups to deal the cases anew"
+                )
+            self.say(f"folds: as {where} has them")
+            return list(given.values())
+        if split is None:
+            names = [case.case_id for case in self.cases if not case.held_out]
         else:
             names = self.split(split, 0.2, None, seed)["train"]
         return fold_splits(names, folds, None if groups is None else read_groups(groups), seed)

@@ -34,6 +34,9 @@ from samonai.domains.base import Case, Domain
 _CHANNELS = (32, 64, 128, 256, 320)
 _STRIDE = 16
 _CHECKS = 10
+_IGNORED = -1
+"""Label of pixels that are not valid: neither learned from nor measured."""
+_CERTAIN = 20.0
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,8 @@ def train_unet(
     start = clock()
     set_determinism(seed=settings.seed)
     frames = [frame for case in train for frame in _frames(domain, case)]
-    values = sorted({int(v) for _, label in frames for v in np.unique(label)} | {0})
+    seen = {int(value) for _, label in frames for value in np.unique(label)}
+    values = sorted((seen | {0}) - {_IGNORED})
     if len(values) < 2:
         raise InputError("no training case has an object to train the U-Net on")
     held_out = [frame for case in val for frame in _frames(domain, case)]
@@ -147,7 +151,7 @@ def train_unet(
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * 0.5 * (1 + np.cos(np.pi * min(share, 1.0)))
         network.train()
-        loss = loss_function(network(images.to(device)), targets.to(device))
+        loss = loss_function(*_without_ignored(network(images.to(device)), targets.to(device)))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -159,13 +163,39 @@ def train_unet(
     return model
 
 
+def _without_ignored(
+    logits: torch.Tensor, targets: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return logits (B, C, H, W) and targets (B, 1, H, W) that agree where nothing is known.
+
+    There targets have the channel after the last, and get background that is answered rightly
+    whatever the network says: it adds nothing to the loss, and no gradient.
+    """
+    ignored = targets == logits.shape[1]
+    right = torch.full_like(logits, -_CERTAIN)
+    right[:, 0] = _CERTAIN
+    return torch.where(ignored, right, logits), torch.where(ignored, 0, targets)
+
+
 def _frames(
     domain: Domain[Any], case: Case
 ) -> list[tuple[npt.NDArray[np.uint8], npt.NDArray[np.integer]]]:
-    """Return image and label of every frame of a labelled case; both stay in memory."""
+    """Return image and label of every frame of a labelled case; both stay in memory.
+
+    The label is `_IGNORED` where the frame is not valid.
+    """
     source = domain.read(case)
     cut = (domain.frame(source, index) for index in range(domain.frame_count(source)))
-    return [(frame.image, frame.label) for frame in cut if frame.label is not None]
+    return [
+        (
+            frame.image,
+            frame.label
+            if frame.valid is None
+            else np.where(frame.valid, frame.label.astype(np.int64), _IGNORED),
+        )
+        for frame in cut
+        if frame.label is not None
+    ]
 
 
 def _batches(
@@ -191,7 +221,7 @@ def _batches(
             RandGaussianNoised(keys="image", std=0.05, prob=0.3),
         ]
     ).set_random_state(settings.seed)
-    channel = {value: number for number, value in enumerate(values)}
+    channel = {value: number for number, value in enumerate([*values, _IGNORED])}
     lookup = np.vectorize(channel.__getitem__, otypes=[np.int64])
     size = min(settings.batch_size, len(frames))
     while True:
@@ -225,7 +255,7 @@ def _check(
     for image, label in held_out:
         predicted = model.label(image)
         for value, seen in sums.items():
-            inside, truth = predicted == value, label == value
+            inside, truth = (predicted == value) & (label != _IGNORED), label == value
             seen[0] += int((inside & truth).sum())
             seen[1] += int(inside.sum() + truth.sum())
     scores = [2 * common / total for common, total in sums.values() if total]

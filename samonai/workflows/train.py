@@ -86,8 +86,10 @@ def finetune(
         heads: "promptable" (answers boxes and clicks, the default), "semantic" (labels everything
             without a prompt) or "both".
         epochs: How often each labelled frame is seen, unless validation stops rising before.
-        split: `{"train": [case, …], "val": [case, …]}`, or the JSON file that holds it.
-        val_fraction: Share of the cases that is held out, without a split.
+        split: `{"train": [case, …], "val": [case, …]}`, or the JSON file that holds it; or a file
+            of folds (nnU-Net's splits_final.json, a MONAI data list), `FILE#N` for fold N. None:
+            the validation section or first fold of a data list is held out, else a share.
+        val_fraction: Share of the cases that is held out, without a split or such a list.
         seed: Every random choice hangs on it.
         checkpoint: The model's weights, where `sam` is a name and they are not the published ones.
         sha256: The hash that these must have.
@@ -117,7 +119,7 @@ def finetune(
     chosen = check_settings(plain, config)
     # Before a model is loaded, or even fetched.
     found = domain_of(domain, config, chosen).find_cases(images, labels)
-    split = _checked_split(split, found)
+    split, rule = _checked_split(split, found)
     folder = RunFolder(out)
     record = {
         **_record(domain, {**plain_settings(config), **chosen}, sam, checkpoint),
@@ -135,7 +137,7 @@ def finetune(
             **network_overrides(sam, checkpoint, sha256, device),
             "images": images,
             "labels": labels,
-            "split": _split_file(split, folder.path),
+            "split": _split_file(split, rule, folder.path),
             "output_dir": folder.path,
             "store": folder.path / STORE_FOLDER if store is None else store_location(store),
             "progress": shows_progress(progress),
@@ -274,26 +276,35 @@ def _encode_options(config: Mapping[str, Any], settings: Mapping[str, Any]) -> d
 
 def _checked_split(
     split: Path | str | Mapping[str, Sequence[str]] | None, cases: Sequence[Case]
-) -> Path | dict[str, list[str]] | None:
-    """Return a split's file; else the split as a run's folder may keep it: patients have no names.
+) -> tuple[Path | dict[str, list[str]] | None, str]:
+    """Return a split's file, if it holds one split; else the split, and what chose it.
+
+    A run's folder may keep the split: patients have no names in it.
 
     Raises:
         InputError: It is neither, or not of these cases.
     """
-    if not isinstance(split, Mapping):
-        return None if split is None else as_path(split, "split")
-    from samonai.training.data.split import named_split
+    from samonai.training.data.split_files import is_one_split, named_split, read_split
 
-    return named_split(split, [case.case_id for case in cases], "the split")
+    if split is None:
+        return None, ""
+    if isinstance(split, Mapping):
+        return named_split(split, [case.case_id for case in cases], "the split"), ""
+    path = as_path(split, "split")
+    return (path, "") if is_one_split(path, cases) else read_split(path, cases)
 
 
-def _split_file(split: Path | Mapping[str, Sequence[str]] | None, folder: Path) -> Path | None:
+def _split_file(
+    split: Path | Mapping[str, Sequence[str]] | None, rule: str, folder: Path
+) -> Path | None:
     """Return the split's file; what is none yet is written into the run's folder."""
     if not isinstance(split, Mapping):
         return split
+    from samonai.training.data.split_files import RULE
+
     path = folder / SPLIT_FILE
     with write_atomically(path) as temporary:
-        temporary.write_text(json.dumps(split))
+        temporary.write_text(json.dumps({**split, RULE: rule or "as the split says"}))
     return path
 
 

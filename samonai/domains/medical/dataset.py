@@ -1,16 +1,17 @@
 """Find the cases of a data set: paired folders, a dataset.json, or a MONAI datalist."""
 
-import json
 import logging
 import re
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from samonai.core.errors import InputError
 from samonai.core.files import files_below
 from samonai.domains.base import Case
+from samonai.domains.medical.dataset_file import ignored_values, load_json
 from samonai.domains.medical.formats.read_volume import ENDINGS, source_name, strip_ending
 from samonai.domains.medical.labels.matching import (
     holds_labels_only,
@@ -41,7 +42,9 @@ def find_cases(
         channel: nnU-Net channel to take where cases have several.
 
     Returns:
-        The cases, sorted by id; with `labels`, each has its label.
+        The cases, sorted by id; with `labels`, each has its label. Those of a data list know
+        whether they are in its validation section, and their fold; those of a dataset.json which
+        label value is to be ignored.
 
     Raises:
         InputError: When there are none, names do not match, or two cases share an id.
@@ -62,35 +65,9 @@ def find_cases(
     else:
         cases = _folder_cases(images, labels, channel)
     _check_unique(cases, images)
+    if ignored := ignored_values(images, labels):
+        cases = [replace(each, ignored=ignored) if each.label else each for each in cases]
     return sorted(cases, key=lambda case: case.case_id)
-
-
-def read_class_names(images: Path | str, labels: Path | str | None = None) -> dict[int, str] | None:
-    """Return the class names that a dataset.json gives, value to name, without background.
-
-    Both directions are understood: decathlon's {"1": "liver"} and nnU-Net's {"liver": 1};
-    nnU-Net's regions (lists of values) name no single value and are left out.
-
-    Args:
-        images: As in `find_cases`; the file is looked for in it and beside it.
-        labels: The same, asked second.
-
-    Returns:
-        The names, or None when no dataset.json or no usable "labels" is there.
-    """
-    for place in (images, labels):
-        if place is None:
-            continue
-        path = Path(place)
-        candidates = [path] if path.suffix.lower() == ".json" else []
-        candidates += [path / "dataset.json", path.parent / "dataset.json"]
-        for candidate in candidates:
-            if candidate.is_file():
-                content = _load_json(candidate)
-                named = content.get("labels") if isinstance(content, dict) else None
-                if isinstance(named, dict) and (names := _names(named)):
-                    return names
-    return None
 
 
 def is_dicom_file(path: Path) -> bool:
@@ -101,20 +78,6 @@ def is_dicom_file(path: Path) -> bool:
 def is_dicom(image: Path) -> bool:
     """Say whether a case's image is DICOM: a folder, or a file of no other format by its name."""
     return image.is_dir() or not _is_volume_name(image)
-
-
-def _names(named: dict[str, Any]) -> dict[int, str]:
-    names: dict[int, str] = {}
-    for key, value in named.items():
-        if isinstance(value, int) and not isinstance(value, bool):
-            number, name = value, key
-        elif key.isdigit() and isinstance(value, str):
-            number, name = int(key), value
-        else:
-            continue
-        if number > 0:
-            names[number] = name
-    return dict(sorted(names.items()))
 
 
 def _dataset_file(images: Path) -> Path | None:
@@ -276,19 +239,19 @@ def _match_channels(
 
 
 def _listed_cases(file: Path, labels: Path | None, channel: int | None) -> list[Case]:
-    content = _load_json(file)
+    content = load_json(file)
     sections = content if isinstance(content, dict) else {"training": content}
-    entries = [
-        entry
+    found = [
+        replace(_listed_case(entry, file, labels, channel), held_out=key == "validation")
         for key in ("training", "validation")
         if isinstance(sections.get(key), list)
         for entry in sections[key]
     ]
-    if not entries:
-        entries = next(
-            (sections[key] for key in ("testing", "test") if isinstance(sections.get(key), list)),
-            [],
-        )
+    if found:
+        return _without_repeats(found, file)
+    entries: list[Any] = next(
+        (sections[key] for key in ("testing", "test") if isinstance(sections.get(key), list)), []
+    )
     if not entries and isinstance(sections.get("dataset"), dict):
         entries = list(sections["dataset"].values())
     if entries:
@@ -298,6 +261,24 @@ def _listed_cases(file: Path, labels: Path | None, channel: int | None) -> list[
         beside = file.parent / "labelsTr"
         return _folder_cases(folder, labels or (beside if beside.is_dir() else None), channel)
     raise InputError(f"{file}: lists no cases; expected training: [{{image, label}}, ...]")
+
+
+def _without_repeats(cases: list[Case], file: Path) -> list[Case]:
+    """Refuse a case that is in the training and in the validation section of a list."""
+    trained = {case.image.resolve() for case in cases if not case.held_out}
+    for case in cases:
+        if case.held_out and case.image.resolve() in trained:
+            raise InputError(
+                f"{file}: {case.image.name} is in training and in validation; keep one of the two"
+            )
+    return cases
+
+
+def _fold_of(entry: dict[str, Any], file: Path) -> int | None:
+    fold = entry.get("fold")
+    if fold is not None and (isinstance(fold, bool) or not isinstance(fold, int) or fold < 0):
+        raise InputError(f"{file}: fold {fold!r:.40} of an entry; expected a number from 0")
+    return fold
 
 
 def _listed_case(entry: Any, file: Path, labels: Path | None, channel: int | None) -> Case:
@@ -318,20 +299,14 @@ def _listed_case(entry: Any, file: Path, labels: Path | None, channel: int | Non
     for path in (image_path, label_path):
         if path is not None and not path.exists():
             raise InputError(f"{file}: names {path}, which does not exist")
+    fold = _fold_of(entry, file)
     if label_path is None and labels is not None:
-        return _single_case(image_path, labels, None)
+        return replace(_single_case(image_path, labels, None), fold=fold)
     case_id = source_name(image_path)
     match = _CHANNEL.match(case_id)
     if match and label_path is not None and source_name(label_path) == match["case"]:
         case_id = match["case"]
-    return Case(case_id, image_path, label_path)
-
-
-def _load_json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: not valid JSON ({error})") from error
+    return Case(case_id, image_path, label_path, fold=fold)
 
 
 def _check_unique(cases: list[Case], images: Path) -> None:

@@ -22,7 +22,8 @@ from samonai.domains.medical.crop import (
     rows_and_columns,
     warn_of_labels_outside,
 )
-from samonai.domains.medical.dataset import find_cases, is_dicom, read_class_names
+from samonai.domains.medical.dataset import find_cases, is_dicom
+from samonai.domains.medical.dataset_file import read_class_names
 from samonai.domains.medical.formats.read_volume import read_raw, read_volume
 from samonai.domains.medical.formats.write_label import (
     WRITTEN_ENDINGS,
@@ -32,7 +33,11 @@ from samonai.domains.medical.formats.write_label import (
 )
 from samonai.domains.medical.intensity import Intensity, picture, plane
 from samonai.domains.medical.labels.matching import with_structures
-from samonai.domains.medical.labels.read_labels import check_structures, read_label
+from samonai.domains.medical.labels.read_labels import (
+    check_structures,
+    read_known_label,
+    read_label,
+)
 from samonai.domains.medical.labels.structures import class_names_of, parse_structures
 from samonai.domains.medical.outputs import FORMATS, write_outputs
 from samonai.domains.medical.prompts.boxes import boxes_on_slices, read_boxes
@@ -203,8 +208,10 @@ class MedicalDomain:
             logger.info("%s: window=auto chose %s", case.case_id, chosen)
         if case.label is not None:
             values = dict(case.classes) or self.structures
-            label = read_label(case.label, volume, self.label_map, self.prefer, values)
-            volume = replace(volume, label=label)
+            label, known = read_known_label(
+                case.label, volume, self.label_map, self.prefer, values, case.ignored
+            )
+            volume = replace(volume, label=label, known=known)
         cropped = self.crop.of_volume(volume, self.axis)
         warn_of_labels_outside(cropped)
         return cropped
@@ -219,7 +226,7 @@ class MedicalDomain:
         if isinstance(label, Path | str):
             check_structures(Path(label), self.structures)
             label = read_label(label, source, self.label_map, self.prefer, self.structures)
-        return replace(source, label=label.astype(np.int32))
+        return replace(source, label=label.astype(np.int32), known=None)
 
     def read_boxes(
         self,
@@ -287,13 +294,14 @@ class MedicalDomain:
         """
         self._check_index(source, index)
         ranges = self.intensity.ranges(source)
-        label, valid = source.label, source.valid
+        label = source.label
+        masks = [plane(m, self.axis, index) for m in (source.valid, source.known) if m is not None]
         part = rows_and_columns(source, self.axis)
         return Frame(
             image=picture(source, self.axis, index, self.intensity, ranges, part),
             location=FrameLocation(source.source_id, index, (part[0].start, part[1].start)),
             label=None if label is None else plane(label, self.axis, index)[part],
-            valid=None if valid is None else plane(valid, self.axis, index)[part],
+            valid=np.logical_and.reduce(masks)[part] if masks else None,
         )
 
     def merger(self, source: Volume) -> Merger:

@@ -128,6 +128,7 @@ class Volume:
         facts: What writing back onto the same grid needs.
         label: int32 (I, J, K), class per voxel, 0 is background; None when unlabelled.
         valid: bool (I, J, K), False on padding and on voxels that were not numbers; None: all.
+        known: bool (I, J, K), False where the label says nothing; None: it says all.
         crop: The part that slices show; None: all. Everything else here is of the whole volume.
     """
 
@@ -137,6 +138,7 @@ class Volume:
     facts: FormatFacts = field(default_factory=lambda: FormatFacts("nifti"))
     label: npt.NDArray[np.int32] | None = None
     valid: npt.NDArray[np.bool_] | None = None
+    known: npt.NDArray[np.bool_] | None = None
     crop: Part | None = None
     _measured: dict[Any, Any] = field(default_factory=dict, repr=False, init=False)
 
@@ -181,7 +183,8 @@ class Volume:
         if self.label is None:
             return None
         if "label" not in self._measured:
-            self._measured["label"] = _hash_arrays(self.label)
+            known = () if self.known is None else (self.known,)
+            self._measured["label"] = _hash_arrays(self.label, *known)
         return str(self._measured["label"])
 
     def minimum(self) -> float:

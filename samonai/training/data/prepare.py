@@ -53,6 +53,7 @@ class TrainingData:
         return {
             "train_cases": [case.case_id for case in self.split.train],
             "val_cases": [case.case_id for case in self.split.val],
+            "held_out_by": self.split.rule,
             "classes": {str(value): name for value, name in self.classes.items()},
             "dropped_objects": self.encoded.dropped_objects,
             "heads": self.heads,
@@ -98,7 +99,8 @@ def prepare_training(
         sampler: Draws the training prompts.
         val_sampler: Draws the validation prompts; None: as for training.
         val_fraction: Share of cases held out, without a split file.
-        split_file: JSON with the cases to train on and to hold out.
+        split_file: JSON with the cases to train on and to hold out, or with folds; see
+            `split_files`. None: as the data list says, else drawn.
         seed: Seed of the split and of all prompts.
         min_area: Objects of fewer pixels are dropped, and counted.
         components: What of a scattered label is an object, see `embeddings.targets`.
@@ -126,6 +128,7 @@ def prepare_training(
         raise InputError(f"views={views} are stored embeddings, which {parts} cannot use; set 1")
     cases = domain.find_cases(images, labels)
     split = split_cases(cases, val_fraction=val_fraction, split_file=split_file, seed=seed)
+    logger.info("%s", split.sentence())
     _refuse_unlabelled([*split.train, *split.val], images)
     domain.fit([*split.train, *split.val])
     stored = store_split(

@@ -1,18 +1,18 @@
-"""Which cases are trained on and which are held out: by case, seeded, or as a file says."""
+"""Which cases are trained on and which are held out: as a file or data list says, or drawn."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from samonai.core.errors import InputError
 from samonai.core.files import as_path
-from samonai.core.pseudonyms import known_as
 from samonai.domains.base import Case
 from samonai.training.data.folds import SplitNames
+from samonai.training.data.split_files import Folds, folds_of, read_split
+
+_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,24 @@ class Split:
     Attributes:
         train: Cases that the decoder learns from.
         val: Cases that choose the best epoch; none of them is in `train`.
+        rule: What chose the cases that are held out, in words.
     """
 
     train: tuple[Case, ...]
     val: tuple[Case, ...]
+    rule: str = ""
+
+    def sentence(self) -> str:
+        """Return one line that says what is held out, and why these."""
+        return held_out_line(
+            [case.case_id for case in self.train], [case.case_id for case in self.val], self.rule
+        )
+
+
+def held_out_line(train: Sequence[str], val: Sequence[str], rule: str) -> str:
+    """Return one line that says which cases are held out, and what chose them."""
+    shown = ", ".join(val[:_NAMED]) + (f", … ({len(val)})" if len(val) > _NAMED else "")
+    return f"held out: {len(val)} of {len(train) + len(val)} cases, {rule}: {shown}"
 
 
 def split_cases(
@@ -39,16 +53,19 @@ def split_cases(
 
     Args:
         cases: All cases.
-        val_fraction: Share of the cases that is held out, at least one; ignored with a file.
-        split_file: JSON `{"train": [case, …], "val": [case, …]}`; cases it does not name are
-            left out.
+        val_fraction: Share of the cases that is held out, at least one; ignored with a file, and
+            where the data say which cases are held out (`listed_split`).
+        split_file: JSON `{"train": [case, …], "val": [case, …]}`, or a file of folds, see
+            `split_files`; cases it does not name are left out.
         seed: Chooses which cases are held out; those of one group together.
 
     Raises:
         InputError: Too few cases, a fraction out of range, or a file that does not fit the cases.
     """
     if split_file is not None:
-        return _from_file(cases, as_path(split_file, "the split file"))
+        return _named(cases, *read_split(as_path(split_file, "the split file"), cases))
+    if listed := listed_split(cases):
+        return _named(cases, *listed)
     if not 0 < val_fraction < 1:
         raise InputError(f"the validation fraction lies between 0 and 1, got {val_fraction}")
     if len(cases) < 2:
@@ -78,49 +95,37 @@ def split_cases(
     return Split(
         tuple(case for case in ordered if case.case_id not in chosen),
         tuple(case for case in ordered if case.case_id in chosen),
+        "drawn from the seed",
     )
 
 
-def _from_file(cases: Sequence[Case], path: Path) -> Split:
-    """Return the split that a file names."""
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise InputError(f"the split file {path} does not exist") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"the split file {path} is not JSON: {error}") from error
-    known = {case.case_id: case for case in cases}
-    named = named_split(content, list(known), f"the split file {path}")
-    train, val = (tuple(known[name] for name in dict.fromkeys(named[p])) for p in ("train", "val"))
-    return Split(train, val)
-
-
-def named_split(content: Any, known: Sequence[str], what: str) -> SplitNames:
-    """Return a split that somebody wrote down, by the ids that its cases have.
-
-    Args:
-        content: `{"train": [case, …], "val": [case, …]}`.
-        known: The data set's cases.
-        what: Named in messages.
+def listed_split(cases: Sequence[Case]) -> tuple[SplitNames, str] | None:
+    """Return the split that the data list makes: its validation section, or its first fold.
 
     Raises:
-        InputError: It is something else, or names cases that are not known, or one twice.
+        InputError: Nothing is left to train on.
     """
-    named: SplitNames = {}
-    for part in ("train", "val"):
-        names = content.get(part) if isinstance(content, Mapping) else None
-        listed = isinstance(names, Sequence) and not isinstance(names, str)
-        if not listed or not names or not all(isinstance(name, str) for name in names):
-            raise InputError(
-                f'{what} must read {{"train": [case, …], "val": [case, …]}} with at least one case '
-                f"in each; {part!r} is missing, empty or not a list of names"
-            )
-        named[part] = [known_as(name, known) for name in names]
-    if both := sorted(set(named["train"]) & set(named["val"])):
-        raise InputError(f"{what} has {both[0]!r} in train and in val")
-    if unknown := sorted((set(named["train"]) | set(named["val"])) - set(known)):
-        raise InputError(
-            f"{what} names {len(unknown)} cases that are not in the data set, such as "
-            f"{unknown[0]!r}; the data set has {', '.join(sorted(known)[:3])}, …"
-        )
-    return named
+    held_out = [case.case_id for case in cases if case.held_out]
+    if held_out:
+        train = [case.case_id for case in cases if not case.held_out]
+        return {"train": train, "val": held_out}, "the validation section of the data list"
+    if folds := listed_folds(cases):
+        first = min(folds)
+        return folds[first], f"fold {first} of {len(folds)} of the data list"
+    return None
+
+
+def listed_folds(cases: Sequence[Case]) -> Folds | None:
+    """Return the folds of the data list, without its validation section; None: it has none.
+
+    Raises:
+        InputError: A fold holds all cases.
+    """
+    numbers = {case.case_id: case.fold for case in cases if not case.held_out}
+    return folds_of(numbers, "the data list") or None
+
+
+def _named(cases: Sequence[Case], names: SplitNames, rule: str) -> Split:
+    known = {case.case_id: case for case in cases}
+    train, val = (tuple(known[name] for name in dict.fromkeys(names[p])) for p in ("train", "val"))
+    return Split(train, val, rule)

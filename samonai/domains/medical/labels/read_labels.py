@@ -57,6 +57,32 @@ def read_label(
     Raises:
         InputError: On another grid, fractions, NaN, negative or undeclared 255 values.
     """
+    return read_known_label(path, reference, label_map, prefer, structures)[0]
+
+
+def read_known_label(
+    path: Path | str,
+    reference: Volume,
+    label_map: dict[int, int] | None = None,
+    prefer: str | None = None,
+    structures: Mapping[str, int] | None = None,
+    ignored: Collection[int] = (),
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_] | None]:
+    """Read a label as `read_label` does, and where it says something.
+
+    Args:
+        path: As in `read_label`, like the next four.
+        reference: Likewise.
+        label_map: Likewise.
+        prefer: Likewise.
+        structures: Likewise.
+        ignored: Stored values of voxels that nobody annotated, unless `label_map` makes classes of
+            them.
+
+    Returns:
+        int32 (I, J, K), class per voxel, 0 where nothing is known; bool (I, J, K), False there,
+        or None: everything is known.
+    """
     path = Path(path)
     found = find_structures(path)
     if found:
@@ -67,14 +93,21 @@ def read_label(
         )
         if not label.any():
             logger.warning("%s: none of the structures is there", reference.source_id)
-        return label
+        return label, None
     raw = read_raw(path, ReadOptions(prefer=prefer))
     _check_grid(raw, reference, path)
     label = _as_classes(raw.array, path)
+    marks = sorted(set(ignored) - set(label_map or {}))
+    known = np.isin(label, marks, invert=True) if marks else None
     if label_map:
         label = _apply_map(label, label_map)
+    if known is not None:
+        label[~known] = 0
+        count = label.size - int(np.count_nonzero(known))
+        where = reference.source_id
+        logger.info("%s: %d of %d voxels are labelled to be ignored", where, count, label.size)
     _check_values(label, path)
-    return label
+    return label, known
 
 
 def check_structures(path: Path, wanted: Mapping[str, int]) -> None:

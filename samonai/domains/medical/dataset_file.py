@@ -1,0 +1,80 @@
+"""What a dataset.json says besides its cases: names of classes, and the value to be ignored."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from samonai.core.errors import InputError
+
+_IGNORE = "ignore"  # nnU-Net's name of what nobody annotated
+
+
+def read_class_names(images: Path | str, labels: Path | str | None = None) -> dict[int, str] | None:
+    """Return the class names that a dataset.json gives, value to name, without background.
+
+    Both directions are understood: decathlon's {"1": "liver"} and nnU-Net's {"liver": 1};
+    nnU-Net's regions (lists of values) name no single value and are left out, and so is its
+    "ignore", which is no class.
+
+    Args:
+        images: As in `find_cases`; the file is looked for in it and beside it.
+        labels: The same, asked second.
+
+    Returns:
+        The names, or None when no dataset.json or no usable "labels" is there.
+    """
+    for named in _named_labels(images, labels):
+        if names := _names(named):
+            return {value: name for value, name in names.items() if name != _IGNORE}
+    return None
+
+
+def ignored_values(images: Path, labels: Path | None) -> tuple[int, ...]:
+    """Return the label values that a dataset.json calls "ignore": nobody annotated them."""
+    for named in _named_labels(images, labels):
+        if names := _names(named):
+            return tuple(value for value, name in names.items() if name == _IGNORE)
+    return ()
+
+
+def _named_labels(images: Path | str, labels: Path | str | None) -> Iterator[dict[str, Any]]:
+    """Yield what the dataset.json files of a data set say under "labels"."""
+    for place in (images, labels):
+        if place is None:
+            continue
+        path = Path(place)
+        candidates = [path] if path.suffix.lower() == ".json" else []
+        candidates += [path / "dataset.json", path.parent / "dataset.json"]
+        for candidate in candidates:
+            if candidate.is_file():
+                content = load_json(candidate)
+                named = content.get("labels") if isinstance(content, dict) else None
+                if isinstance(named, dict):
+                    yield named
+
+
+def _names(named: dict[str, Any]) -> dict[int, str]:
+    names: dict[int, str] = {}
+    for key, value in named.items():
+        if isinstance(value, int) and not isinstance(value, bool):
+            number, name = value, key
+        elif key.isdigit() and isinstance(value, str):
+            number, name = int(key), value
+        else:
+            continue
+        if number > 0:
+            names[number] = name
+    return dict(sorted(names.items()))
+
+
+def load_json(file: Path) -> Any:
+    """Return the content of a JSON file.
+
+    Raises:
+        InputError: It is not JSON.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: not valid JSON ({error})") from error
