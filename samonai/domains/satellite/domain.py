@@ -127,7 +127,7 @@ class SatelliteDomain(RasterSettings):
         """
         raster = self._raster(case)
         if raster.crs is None:
-            logger.warning("%s has no CRS: everything is in pixels", case.image)
+            logger.warning("%s %s: everything is in pixels", case.image, raster.unplaced)
         raster = replace(raster, source_id=case.case_id)
         if case.label is not None:
             raster = self.with_label(raster, case.label)

@@ -1,7 +1,6 @@
 """Features of vector files in pixel coordinates of a raster: polygons, lines, points, COCO."""
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,8 +17,17 @@ from pyproj import CRS
 from samonai.core.errors import InputError
 from samonai.core.ranges import check_kind
 from samonai.domains.satellite.access import check_vector
+from samonai.domains.satellite.class_column import (
+    class_names,
+    class_texts,
+    class_values,
+    column_of,
+)
 from samonai.domains.satellite.coco import coco_features, read_coco
-from samonai.domains.satellite.raster import Raster, format_crs
+from samonai.domains.satellite.earth import Points, format_crs, surface, transformer
+from samonai.domains.satellite.meridian import beside
+from samonai.domains.satellite.raster import Raster
+from samonai.domains.satellite.widen import widened
 
 logger = logging.getLogger(__name__)
 
@@ -100,11 +108,12 @@ def read_features(
     if coco is not None:
         return Features(*coco_features(coco, raster, boxes=not widen))
     frame = read_table(path, raster, options)
-    values = _class_values(frame, path, options)
+    values = class_values(frame, path, options.class_field, options.classes)
     keep = values > 0
     frame, values = frame[keep], values[keep]
-    geometries = _on_ground(frame, path, raster, options) if widen else frame.geometry
-    pixels = to_pixels(np.asarray(geometries, object), raster)
+    pixels = to_pixels(np.asarray(frame.geometry, object), raster)
+    if widen:
+        pixels = widened(pixels, frame, path, raster, options.line_width, options.point_radius)
     # Areas only: lines that are left of an invalid polygon would be drawn.
     whole = shapely.make_valid(pixels, method="structure", keep_collapsed=False)
     pixels = np.where(shapely.is_valid(pixels), pixels, whole)
@@ -127,14 +136,40 @@ def read_table(path: Path, raster: Raster, options: FeatureOptions) -> gpd.GeoDa
         frame = frame.set_crs(_parse_crs(options.label_crs), allow_override=True)
     if (frame.crs is None) != (wanted is None):
         without, other = (path, raster.path) if frame.crs is None else (raster.path, path)
+        reason = "has no CRS" if frame.crs is None else raster.unplaced
         raise InputError(
-            f"{without} has no CRS, but {other} has one ({format_crs(wanted or frame.crs)}); where "
+            f"{without} {reason}, but {other} has one ({format_crs(wanted or frame.crs)}); where "
             f"the coordinates are the image's own, say so with label_crs=image"
         )
     if frame.crs is None or wanted is None:
         return frame
     check_degrees(frame.total_bounds, frame.crs, path)
-    return frame.to_crs(wanted.to_wkt())
+    laid = in_raster_crs(np.asarray(frame.geometry, object), frame.crs, raster, path)
+    return frame.set_geometry(gpd.GeoSeries(laid, index=frame.index, crs=wanted.to_wkt()))
+
+
+def in_raster_crs(geometries: Geometries, crs: CRS, raster: Raster, path: Path) -> Geometries:
+    """Bring geometries of a CRS to a raster's CRS, on the raster's side of 180°.
+
+    Raises:
+        InputError: The two CRSs do not go together.
+    """
+    wanted, matrix = CRS.from_wkt(raster.crs.to_wkt()), raster.geotransform
+    assert matrix is not None
+    same = crs.equals(wanted, ignore_axis_order=True)
+    if same and surface(raster.crs).is_plane:
+        return geometries
+    convert = None if same else transformer(crs, wanted, f"{path} on {raster.path}")
+
+    def moved(points: Points) -> Points:
+        if convert is None:
+            return points
+        return np.column_stack(convert.transform(points[:, 0], points[:, 1]))
+
+    height, width = raster.file_size
+    corners = [matrix @ at for at in ((0, 0), (width, 0), (0, height), (width, height))]
+    reach = min(x for x, _ in corners), max(x for x, _ in corners)
+    return beside(geometries, crs, wanted, moved, reach)
 
 
 def load(path: Path, any_driver: bool = False) -> gpd.GeoDataFrame:
@@ -211,7 +246,7 @@ def transformed(geometries: Geometries, matrix: Affine) -> Geometries:
 
 
 def class_table(files: list[Path], field: str, any_driver: bool = False) -> tuple[str, ...] | None:
-    """Return the class names that a column holds over several files, sorted; None for numbers.
+    """Return the class names that a column holds over several files; None for numbers.
 
     Raises:
         InputError: A file has no such column.
@@ -219,100 +254,8 @@ def class_table(files: list[Path], field: str, any_driver: bool = False) -> tupl
     values: set[str] = set()
     for path in files:
         if read_coco(path) is None:
-            values |= {
-                str(value) for value in _column(load(path, any_driver), field, path).dropna()
-            }
-    return None if all(_is_class_number(value) for value in values) else tuple(sorted(values))
-
-
-def _class_values(
-    frame: gpd.GeoDataFrame, path: Path, options: FeatureOptions
-) -> npt.NDArray[np.int64]:
-    """Return the class of each feature; 0 for those that have none."""
-    if options.class_field is None:
-        return np.ones(len(frame), np.int64)
-    column = _column(frame, options.class_field, path)
-    texts = ["" if value is None or value != value else str(value) for value in column]
-    if options.classes is not None:
-        numbers: Mapping[str, int] = {name: n for n, name in enumerate(options.classes, 1)}
-        values = [numbers.get(text, 0) for text in texts]
-    elif all(_is_class_number(text) for text in texts if text):
-        values = [int(float(text)) if text else 0 for text in texts]
-    else:
-        raise InputError(
-            f"{path}: column {options.class_field!r} holds names; give them in order, as "
-            f"classes={','.join(sorted(set(texts) - {''})[:3])}"
-        )
-    if left_out := values.count(0):
-        logger.warning("%s: %d features without a known class are left out", path, left_out)
-    if left_out == len(values):
-        raise InputError(f"{path}: no feature has a class in column {options.class_field!r}")
-    return np.array(values, np.int64)
-
-
-def _column(frame: gpd.GeoDataFrame, field: str, path: Path) -> Any:
-    if field not in frame.columns:
-        known = ", ".join(str(name) for name in frame.columns if name != "geometry")
-        raise InputError(f"{path} has no column {field!r}; it has {known or 'none'}")
-    return frame[field]
-
-
-def _is_class_number(text: str) -> bool:
-    try:
-        return float(text).is_integer() and 0 < float(text) <= np.iinfo(np.uint16).max
-    except ValueError:
-        return False
-
-
-def _on_ground(
-    frame: gpd.GeoDataFrame, path: Path, raster: Raster, options: FeatureOptions
-) -> Geometries:
-    """Return areas: lines and points are widened in metres, in a metric CRS of their own place."""
-    kinds = frame.geometry.geom_type
-    lines = kinds.isin(["LineString", "MultiLineString", "LinearRing"]).to_numpy()
-    points = kinds.isin(["Point", "MultiPoint"]).to_numpy()
-    areas: Geometries = np.asarray(frame.geometry, object).copy()
-    if not (lines.any() or points.any()):
-        return areas
-    half = np.zeros(len(frame))
-    if lines.any():
-        half[lines] = _widths(frame, path, options)[lines] / 2
-    if points.any():
-        if options.point_radius is None:
-            raise InputError(f"{path} holds points; say how large they are: point_radius=METRES")
-        half[points] = float(options.point_radius)
-    widened = lines | points
-    part = frame.geometry[widened]
-    metric = part.to_crs(part.estimate_utm_crs()) if raster.crs is not None else part
-    # Roads end where they end; discs are round.
-    styles = np.where(lines[widened], "flat", "round")
-    grown = [
-        shapely.buffer(geometry, radius, cap_style=style)
-        for geometry, radius, style in zip(metric, half[widened], styles, strict=True)
-    ]
-    back = gpd.GeoSeries(grown, crs=metric.crs)
-    areas[widened] = np.asarray(back if raster.crs is None else back.to_crs(frame.crs), object)
-    return areas
-
-
-def _widths(
-    frame: gpd.GeoDataFrame, path: Path, options: FeatureOptions
-) -> npt.NDArray[np.float64]:
-    """Return the width of each feature in metres."""
-    width = options.line_width
-    if width is None:
-        raise InputError(f"{path} holds lines; say how wide: line_width=METRES, or a column")
-    try:
-        widths = np.full(len(frame), float(width))
-    except ValueError:
-        column = _column(frame, str(width), path)
-        try:
-            widths = column.astype(float).to_numpy()
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{path}: column {width!r} holds no widths in metres") from error
-    if not (np.isfinite(widths).all() and (widths > 0).all()):
-        raise InputError(f"{path}: line_width={width!r}: expected metres above 0")
-    return widths
+            values |= set(class_texts(column_of(load(path, any_driver), field, path)))
+    return class_names(values - {""})
 
 
 def _parse_crs(text: str) -> CRS:

@@ -1,29 +1,36 @@
 """Label maps of a raster, read by windows: from vector features, mask rasters or arrays."""
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
 import shapely
 from affine import Affine
-from rasterio.enums import Resampling
+from pyproj import CRS
+from rasterio.enums import MaskFlags, Resampling
 from rasterio.features import rasterize
+from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as FileWindow
 
 from samonai.core.errors import InputError
 from samonai.domains.satellite.access import open_raster
-from samonai.domains.satellite.features import Features
-from samonai.domains.satellite.raster import LabelArray, LabelWindow, Raster, format_crs
+from samonai.domains.satellite.earth import format_crs, surface
+from samonai.domains.satellite.features import Features, in_raster_crs, to_pixels, transformed
+from samonai.domains.satellite.raster import LabelArray, LabelWindow, Raster
 from samonai.domains.tiling.tiles import Window
+
+logger = logging.getLogger(__name__)
 
 _LARGEST_CLASS = np.iinfo(np.uint16).max
 _GRID_TOLERANCE = 1e-3  # of a pixel
+_STEPS = 16  # along the longer side of a mask's outline
 
 
 @dataclass(frozen=True)
@@ -102,7 +109,8 @@ class ArrayLabels:
 class MaskLabels:
     """A mask raster, brought onto the image's grid where it lies on another (nearest pixel).
 
-    A nodata value other than 0 marks pixels that the label says nothing about.
+    It says nothing about pixels of a nodata value other than 0, about those that its own mask
+    band leaves out, and about ground that it does not reach.
 
     Attributes:
         path: The file.
@@ -124,22 +132,33 @@ class MaskLabels:
         """
         area = FileWindow(window.column, window.row, window.width, window.height)
         with open_raster(self.path, self.any_driver) as dataset:
-            nodata = dataset.nodata
             if same_grid(dataset, self.raster):
                 values = dataset.read(1, window=area)
+                masked = MaskFlags.per_dataset in dataset.mask_flag_enums[0]
+                known = dataset.read_masks(1, window=area) != 0 if masked else None
             else:
-                with WarpedVRT(
-                    dataset,
-                    crs=self.raster.crs,
-                    transform=self.raster.geotransform,
-                    height=self.raster.file_size[0],
-                    width=self.raster.file_size[1],
-                    resampling=Resampling.nearest,
-                    nodata=0 if nodata is None else nodata,
-                ) as warped:
-                    values = warped.read(1, window=area)
-        known = None if not nodata else ~_equal(values, nodata)
+                values, known = self._warped(dataset, area)
+            if dataset.nodata:
+                named = ~_equal(values, dataset.nodata)
+                known = named if known is None else named & known
         return LabelWindow(self._classes(values, known), known=known)
+
+    def _warped(
+        self, dataset: DatasetReader, area: FileWindow
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """Return values on the raster's grid, and where the mask reaches, both (H, W)."""
+        height, width = self.raster.file_size
+        with WarpedVRT(
+            dataset,
+            crs=self.raster.crs,
+            transform=self.raster.geotransform,
+            height=height,
+            width=width,
+            resampling=Resampling.nearest,
+            src_nodata=None,
+            add_alpha=True,
+        ) as warped:
+            return warped.read(1, window=area), warped.read(warped.count, window=area) != 0
 
     def hash(self) -> str:
         """Return the sha256 of the label map on the raster's grid."""
@@ -176,11 +195,13 @@ def check_mask(path: Path, raster: Raster, any_driver: bool = False) -> None:
     """Make sure that a mask raster can be laid onto a raster.
 
     Raises:
-        InputError: It has another number of bands, no georeference, or lies elsewhere.
+        InputError: It has another number of bands, lossy compression, no georeference, or lies
+            elsewhere.
     """
     with open_raster(path, any_driver) as dataset:
         if dataset.count != 1:
             raise InputError(f"{path}: a label has one band of classes; this has {dataset.count}")
+        _refuse_lossy(dataset, path)
         if same_grid(dataset, raster):
             return
         placed = not dataset.transform.is_identity
@@ -197,27 +218,58 @@ def check_mask(path: Path, raster: Raster, any_driver: bool = False) -> None:
                 f"{path}: {dataset.height} x {dataset.width} pixels, but {raster.path} has "
                 f"{raster.file_size[0]} x {raster.file_size[1]}, and neither says where it lies"
             )
-        corners = [(0, 0), (dataset.width, 0), (0, dataset.height), (dataset.width, dataset.height)]
-        xs, ys = zip(*(dataset.transform @ corner for corner in corners), strict=True)
-        if dataset.crs is not None:
-            xs, ys = rasterio.warp.transform(dataset.crs, raster.crs, xs, ys)[:2]
-        inverse = ~(raster.geotransform or Affine.identity())
-        columns, rows = zip(*(inverse @ at for at in zip(xs, ys, strict=True)), strict=True)
-        height, width = raster.file_size
-        if min(columns) >= width or min(rows) >= height or max(columns) <= 0 or max(rows) <= 0:
+        outline = _outline_of(dataset, raster, path)
+        whole = shapely.box(0, 0, raster.file_size[1], raster.file_size[0])
+        if not shapely.area(shapely.intersection(outline, whole)) > 0:
             raise InputError(f"{path} does not overlap {raster.path}; is its CRS right?")
+        if not shapely.covers(shapely.buffer(outline, 1), whole):
+            logger.warning(
+                "%s does not reach all of %s; ground outside it counts as not labelled",
+                path, raster.path,
+            )  # fmt: skip
 
 
-def same_grid(dataset: rasterio.io.DatasetReader, raster: Raster) -> bool:
+def _outline_of(dataset: DatasetReader, raster: Raster, path: Path) -> Any:
+    """Return the outline of a placed mask in pixels of the raster's file."""
+    height, width = dataset.height, dataset.width
+    outside = shapely.segmentize(shapely.box(0, 0, width, height), max(width, height) / _STEPS)
+    outline = transformed(np.array([outside], object), dataset.transform)
+    if dataset.crs is not None:
+        outline = in_raster_crs(outline, CRS.from_wkt(dataset.crs.to_wkt()), raster, path)
+    return shapely.make_valid(to_pixels(outline, raster)[0])
+
+
+def _refuse_lossy(dataset: DatasetReader, path: Path) -> None:
+    """Refuse masks in a compression that changes values: classes would come up that nobody drew.
+
+    Raises:
+        InputError: The file is JPEG, or a TIFF with such blocks.
+    """
+    structure = dataset.tags(ns="IMAGE_STRUCTURE")
+    compression = structure.get("COMPRESSION", "")
+    lossy = structure.get("COMPRESSION_REVERSIBILITY", "").upper().startswith("LOSSY")
+    if dataset.driver == "JPEG" or "JPEG" in compression.upper() or lossy:
+        raise InputError(
+            f"{path}: a mask in lossy compression ({compression or dataset.driver}), which "
+            f"changes class numbers near borders; export it again as PNG, or TIFF with DEFLATE"
+        )
+
+
+def same_grid(dataset: DatasetReader, raster: Raster) -> bool:
     """Say whether a mask has the raster's pixels.
 
-    A mask without any georeference has them when it has the raster's size.
+    A mask without any georeference has them when it has the raster's size. So has one with the
+    raster's own geotransform whose CRS is missing, or an engineering CRS: tools that do not know
+    a CRS write one of these.
     """
     if (dataset.height, dataset.width) != raster.file_size:
         return False
     if dataset.transform.is_identity:
         return True
-    if raster.geotransform is None or dataset.crs != raster.crs:
+    if raster.geotransform is None:
+        return False
+    untold = any(crs is None or surface(crs).is_plane for crs in (dataset.crs, raster.crs))
+    if dataset.crs != raster.crs and not untold:
         return False
     drift = ~raster.geotransform @ dataset.transform
     height, width = raster.file_size

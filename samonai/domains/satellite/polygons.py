@@ -2,7 +2,7 @@
 
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,18 @@ import geopandas as gpd
 import numpy as np
 import shapely
 from affine import Affine
-from pyproj import Transformer
 from rasterio.features import shapes
 
 from samonai.core.errors import InputError
 from samonai.core.files import write_atomically
+from samonai.domains.satellite.earth import format_crs, surface
 from samonai.domains.satellite.features import Geometries, transformed
+from samonai.domains.satellite.meridian import cut_at_180
 from samonai.domains.satellite.prediction import RasterPrediction
-from samonai.domains.satellite.raster import WGS84, Raster
+from samonai.domains.satellite.raster import Raster
 from samonai.domains.satellite.regularise import right_angled
 from samonai.domains.satellite.scratch import BLOCK
+from samonai.domains.satellite.simplify import simplified
 from samonai.domains.tiling.tiles import Window
 
 VECTOR_FORMATS = {"gpkg": "GPKG", "geojson": "GeoJSON"}
@@ -31,8 +33,8 @@ class PolygonOptions:
     """How outlines of pixels become polygons.
 
     Attributes:
-        simplify: Outlines may move by about so many metres (pixels without a CRS); neighbours
-            keep their common border. 0: along the pixels' edges.
+        simplify: Outlines may move by so many metres (pixels without a CRS) and no farther;
+            neighbours keep their common border. 0: along the pixels' edges.
         right_angles: Make outlines right-angled where they nearly are, as those of buildings.
         min_area: Objects of fewer square metres (pixels) are left out.
     """
@@ -63,20 +65,35 @@ def write_polygons(
 
     Args:
         prediction: The prediction.
-        path: A .gpkg file in the raster's CRS, or a .geojson file in EPSG:4326, as GeoJSON wants.
+        path: A .gpkg file in the raster's CRS, or a .geojson file in degrees of WGS 84, objects
+            across 180° cut there, as RFC 7946 wants.
         options: How the polygons are made.
         class_names: Label value to name.
     """
     table = polygon_table(prediction, options, class_names)
     kind = VECTOR_FORMATS[path.suffix[1:].lower()]
     if kind == "GeoJSON" and table.crs is not None:
-        table = table.to_crs("EPSG:4326")
+        degrees = cut_at_180(np.asarray(table.geometry, object), prediction.raster.crs)
+        table = table.set_geometry(gpd.GeoSeries(degrees, index=table.index, crs="EPSG:4326"))
     with write_atomically(path) as temporary:
         temporary.unlink()  # GDAL wants to make the file itself
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of a raster without CRS, told when read
             table.to_file(temporary, driver=kind, engine="pyogrio", layer=path.stem)
     return path
+
+
+def check_polygons(raster: Raster, formats: Sequence[str]) -> None:
+    """Make sure that a raster's polygons can be written.
+
+    Raises:
+        InputError: GeoJSON, which holds degrees on the Earth, of a raster that is not placed there.
+    """
+    if "geojson" in formats and raster.crs is not None and not surface(raster.crs).is_earth:
+        raise InputError(
+            f"{raster.path}: GeoJSON holds degrees on the Earth, and {format_crs(raster.crs)} has "
+            f"none; use --format gpkg"
+        )
 
 
 def polygon_table(
@@ -122,13 +139,7 @@ def areas_m2(geometries: Geometries, raster: Raster) -> Any:
         return np.zeros(0)
     if raster.crs is None:
         return shapely.area(geometries) / abs(raster.transform.determinant)
-    convert = Transformer.from_crs(raster.crs.to_wkt(), "EPSG:4326", always_xy=True)
-    degrees = shapely.transform(
-        geometries, lambda points: np.column_stack(convert.transform(*points.T))
-    )
-    return np.array(
-        [abs(WGS84.geometry_area_perimeter(g)[0]) if not g.is_empty else 0.0 for g in degrees]
-    )
+    return surface(raster.crs).areas(geometries)
 
 
 def _outlines(prediction: RasterPrediction) -> tuple[list[int], list[Any]]:
@@ -160,19 +171,15 @@ def _strips(size: tuple[int, int]) -> Iterator[Window]:
 def _smooth(outlines: Geometries, raster: Raster, options: PolygonOptions) -> Geometries:
     if not len(outlines):
         return outlines
+    if not options.right_angles and not options.simplify:
+        return outlines
+    # In metres, where right angles are right and distances are those of the setting.
     metres = raster.spacing
-    tolerance = options.simplify / float(np.sqrt(metres[0] * metres[1]))
+    scale = Affine.scale(metres[1], metres[0])
+    ground = transformed(outlines, scale)
     if options.right_angles:
-        # In metres, where right angles are right.
-        scale = Affine.scale(metres[1], metres[0])
-        ground = transformed(outlines, scale)
-        straight = [right_angled(outline, options.simplify or max(metres)) for outline in ground]
-        return transformed(np.array(straight, object), ~scale)
-    if tolerance > 0:
-        # Borders that two objects share move together: no slivers and no overlaps.
-        parts, owner = shapely.get_parts(outlines, return_index=True)
-        simple = shapely.make_valid(shapely.coverage_simplify(parts, tolerance))
-        return np.array(
-            [shapely.union_all(simple[owner == n]) for n in range(len(outlines))], object
-        )
-    return outlines
+        tolerance = options.simplify or max(metres)
+        smooth = np.array([right_angled(outline, tolerance) for outline in ground], object)
+    else:
+        smooth = simplified(ground, options.simplify)
+    return transformed(smooth, ~scale)

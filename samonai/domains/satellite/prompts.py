@@ -10,6 +10,7 @@ import numpy.typing as npt
 import shapely
 
 from samonai.core.errors import InputError
+from samonai.domains.satellite.class_column import class_texts
 from samonai.domains.satellite.coco import read_coco
 from samonai.domains.satellite.features import (
     FeatureOptions,
@@ -19,7 +20,7 @@ from samonai.domains.satellite.features import (
 )
 from samonai.domains.satellite.raster import Raster
 from samonai.domains.tiling.tiles import Tiles, Window
-from samonai.prompts.types import FramePrompts
+from samonai.prompts.types import NO_POINT, FramePrompts
 
 _CLASS_COLUMN = "class"
 _LEAST_SHARE = 0.1
@@ -30,12 +31,12 @@ _NONE = (float("nan"),) * 4
 
 @dataclass(frozen=True)
 class _Asked:
-    """One prompt on one tile: its object, its box or its point in the tile's pixels."""
+    """One prompt on one tile: its object, its box or its points in the tile's pixels."""
 
     number: int
     value: int
     box: tuple[float, ...] = _NONE
-    point: tuple[float, float] | None = None
+    points: tuple[tuple[float, float], ...] = ()
 
 
 def read_prompts(
@@ -50,7 +51,8 @@ def read_prompts(
 ) -> dict[int, FramePrompts]:
     """Turn features into prompts of the tiles that show them.
 
-    A point asks for what it lies on, anything else for what its bounding box holds. An object is
+    A point asks for what it lies on, several points of one feature (MultiPoint) for the one object
+    that they lie on, anything else for what its bounding box holds. An object is
     asked for on the tiles that hold its whole box; where none does, on all that hold a good part
     of it, with the box cut at the tile's border. All prompts of a feature carry one id.
 
@@ -81,11 +83,10 @@ def read_prompts(
         x0, y0, x1, y1 = box.tolist()
         if x1 < 0 or y1 < 0 or x0 >= width or y0 >= height:
             continue
-        if features.geometries[number - 1].geom_type == "Point":
-            for tile in grid.touching(Window(int(y0), int(x0), 1, 1)):
-                window = grid.window(tile)
-                point = (x0 - window.column, y0 - window.row)
-                asked[tile].append(_Asked(number, value, point=point))
+        geometry = features.geometries[number - 1]
+        if geometry.geom_type in ("Point", "MultiPoint"):
+            for tile, points in _points_on(grid, shapely.get_coordinates(geometry) - shift[:2]):
+                asked[tile].append(_Asked(number, value, points=points))
         else:
             for tile, part in parts_on(grid, np.clip(box, 0, [width, height] * 2), every):
                 asked[tile].append(_Asked(number, value, box=part))
@@ -129,11 +130,34 @@ def _frame_prompts(asked: list[_Asked]) -> FramePrompts:
     boxes = np.array([one.box for one in asked], np.float32)
     classes = np.array([one.value for one in asked], np.int64)
     numbers = np.array([one.number for one in asked], np.int64)
-    if not any(one.point for one in asked):
+    most = max(len(one.points) for one in asked)
+    if not most:
         return FramePrompts(boxes, classes, numbers)
-    points = np.array([[one.point or (0.0, 0.0)] for one in asked], np.float32)
-    signs = np.array([[1 if one.point else -1] for one in asked], np.int64)
+    points = np.zeros((len(asked), most, 2), np.float32)
+    signs = np.full((len(asked), most), NO_POINT, np.int64)
+    for row, one in enumerate(asked):
+        points[row, : len(one.points)] = one.points or np.zeros((0, 2))
+        signs[row, : len(one.points)] = 1
     return FramePrompts(boxes, classes, numbers, points, signs)
+
+
+def _points_on(
+    grid: Tiles, points: npt.NDArray[np.float64]
+) -> list[tuple[int, tuple[tuple[float, float], ...]]]:
+    """Return the tiles that show points, and these points in the tiles' own pixels.
+
+    Args:
+        grid: The tiles.
+        points: float64 (N, 2), (x, y) in the raster's pixels; those outside it are left out.
+    """
+    height, width = grid.size
+    shown: dict[int, list[tuple[float, float]]] = defaultdict(list)
+    for x, y in points.tolist():
+        if 0 <= x < width and 0 <= y < height:
+            for tile in grid.touching(Window(int(y), int(x), 1, 1)):
+                window = grid.window(tile)
+                shown[tile].append((x - window.column, y - window.row))
+    return [(tile, tuple(found)) for tile, found in shown.items()]
 
 
 def _features(
@@ -143,8 +167,8 @@ def _features(
         field = _CLASS_COLUMN if _CLASS_COLUMN in load(path, options.any_driver).columns else None
         options = replace(options, class_field=field)
         if field is not None:
-            column = load(path, options.any_driver)[field].dropna().astype(str)
-            texts = set(column) - {str(value) for value in names}
+            column = set(class_texts(load(path, options.any_driver)[field])) - {""}
+            texts = column - {str(value) for value in names}
             if texts & set(names.values()):
                 ordered = tuple(names.get(n, "") for n in range(1, max(names) + 1))
                 options = replace(options, classes=ordered)

@@ -8,24 +8,26 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
 from affine import Affine
-from pyproj import Geod, Transformer
-from rasterio.enums import ColorInterp
 from rasterio.io import DatasetReader
-from rasterio.windows import Window as FileWindow
 
 from samonai.core.errors import InputError
 from samonai.domains.satellite.access import open_raster
+from samonai.domains.satellite.bands import (
+    LazySample,
+    Palette,
+    choose_bands,
+    read_palette,
+    read_sample,
+    read_window,
+)
+from samonai.domains.satellite.earth import format_crs, pixel_ground
 from samonai.domains.satellite.scaling import Ranges, Sample, Scaling, to_picture
 from samonai.domains.tiling.tiles import Window
 
 LabelArray = npt.NDArray[np.int32]
 
-_SAMPLE_SIDE = 1024  # pixels along the longest side of what percentiles are measured on
-_SAMPLE_WINDOWS = 16  # per side, where a raster has no overviews
 _READ_AT_ONCE = 1 << 24  # pixels, where a whole raster goes by
-WGS84 = Geod(ellps="WGS84")
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,10 @@ class Raster:
         ground: Metres on the ground per pixel (down, across), at the middle; None without CRS.
         nodata: Value that marks missing pixels besides what the file says.
         any_driver: The file is opened with any of GDAL's drivers.
+        palette: Colours that the values of its one band stand for; None: values are values.
+        unplaced: Why the file has no place on the ground, as "has no CRS"; empty: it has one.
+        control_points: Ground control points in pixels of the whole file, and their CRS, where
+            the file has these instead of a geotransform.
         labels: What it is labelled with, in pixels of the whole file.
         places: Where its tiles lie, in pixels of this part; None: on a grid.
     """
@@ -89,6 +95,9 @@ class Raster:
     ground: tuple[float, float] | None
     nodata: float | None = None
     any_driver: bool = False
+    palette: Palette | None = None
+    unplaced: str = ""
+    control_points: tuple[tuple[Any, ...], Any] | None = None
     labels: Labels | None = None
     places: tuple[Window, ...] | None = None
 
@@ -134,7 +143,7 @@ class Raster:
             InputError: The pixels cannot be read.
         """
         with self.open() as dataset:
-            return read_window(dataset, self.bands, self.in_file(part), self.nodata)
+            return read_window(dataset, self.bands, self.in_file(part), self.nodata, self.palette)
 
     def picture(self, values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
         """Return bands' values (bands, H, W) as uint8 (H, W, 3), 0..255."""
@@ -163,7 +172,9 @@ class Raster:
         digest.update(b"" if self.places is None else repr(self.places).encode())
         with self.open() as dataset:
             for part in self.strips():
-                values, valid = read_window(dataset, self.bands, self.in_file(part), self.nodata)
+                values, valid = read_window(
+                    dataset, self.bands, self.in_file(part), self.nodata, self.palette
+                )
                 digest.update(np.ascontiguousarray(values).tobytes())
                 digest.update(np.packbits(valid).tobytes())
         return digest.hexdigest()
@@ -198,30 +209,36 @@ def read_raster(
     """
     scaling = scaling or Scaling()
     with open_raster(path, any_driver) as dataset:
-        chosen = _choose_bands(dataset, bands, path)
+        chosen = choose_bands(dataset, bands, path)
         kinds = {dataset.dtypes[band - 1] for band in chosen}
         if len(kinds) > 1 or np.dtype(next(iter(kinds))).kind not in "uif":
             raise InputError(
                 f"{path}: bands {chosen} hold {', '.join(sorted(kinds))}; expected real numbers of "
                 f"one type"
             )
-        dtype = kinds.pop()
-        sample = _LazySample(dataset, chosen, nodata)
-        crs = dataset.crs or None
-        has_transform = not dataset.transform.is_identity
+        palette = None if bands or len(chosen) > 1 else read_palette(dataset, chosen[0])
+        dtype = kinds.pop() if palette is None else "uint8"
+        sample = LazySample(dataset, chosen, nodata, palette)
+        size = (dataset.height, dataset.width)
+        placed = not dataset.transform.is_identity
+        crs = (dataset.crs or None) if placed else None
+        points, points_crs = dataset.gcps
         return Raster(
             source_id=source_id,
             path=Path(path),
-            file_size=(dataset.height, dataset.width),
-            window=Window(0, 0, dataset.height, dataset.width),
-            geotransform=dataset.transform if has_transform else None,
+            file_size=size,
+            window=Window(0, 0, *size),
+            geotransform=dataset.transform if placed else None,
             crs=crs,
             bands=chosen,
             dtype=dtype,
-            limits=scaling.limits(dtype, len(chosen), sample),
-            ground=_ground(dataset) if crs is not None and has_transform else None,
+            limits=scaling.limits(dtype, len(chosen) if palette is None else 3, sample),
+            ground=None if crs is None else pixel_ground(crs, dataset.transform, size, str(path)),
             nodata=nodata,
             any_driver=any_driver,
+            palette=palette,
+            unplaced="" if crs is not None else _why_unplaced(dataset),
+            control_points=(tuple(points), points_crs) if points and not placed else None,
         )
 
 
@@ -230,118 +247,22 @@ def sample_raster(
 ) -> tuple[str, Sample]:
     """Return a raster's type and a sample of its valid values, for ranges over several rasters."""
     with open_raster(path, any_driver) as dataset:
-        chosen = _choose_bands(dataset, bands, path)
-        return dataset.dtypes[chosen[0] - 1], _LazySample(dataset, chosen, nodata).read()
+        chosen = choose_bands(dataset, bands, path)
+        palette = None if bands or len(chosen) > 1 else read_palette(dataset, chosen[0])
+        dtype = dataset.dtypes[chosen[0] - 1] if palette is None else "uint8"
+        return dtype, read_sample(dataset, chosen, nodata, palette)
 
 
-def read_window(
-    dataset: DatasetReader, bands: tuple[int, ...], part: Window, nodata: float | None = None
-) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-    """Read bands of an open raster within a window, and where they are valid.
-
-    A pixel is valid where the file's masks (nodata, alpha, mask band) say so for any of the
-    bands, its values are finite, and not all of them are `nodata`.
-    """
-    window = FileWindow(part.column, part.row, part.width, part.height)
-    values = dataset.read(list(bands), window=window)
-    masks = dataset.read_masks(list(bands), window=window)
-    return values, _valid(values, masks, nodata)
-
-
-class _LazySample(Sample):
-    """A sample of an open raster that is read when percentiles are asked for."""
-
-    def __init__(
-        self, dataset: DatasetReader, bands: tuple[int, ...], nodata: float | None
-    ) -> None:
-        self._read = lambda: _sample(dataset, bands, nodata)
-
-    def read(self) -> Sample:
-        """Read it."""
-        return self._read()
-
-    def percentiles(self, lower: float, upper: float) -> Ranges:
-        """Return two percentiles of each band."""
-        return self._read().percentiles(lower, upper)
-
-
-def _sample(dataset: DatasetReader, bands: tuple[int, ...], nodata: float | None) -> Sample:
-    """Read a decimated raster: from its overviews, or small windows all over it without any."""
-    height, width = dataset.height, dataset.width
-    factor = max(height, width) / _SAMPLE_SIDE
-    whole = Window(0, 0, height, width)
-    if factor <= 4 or any(dataset.overviews(band) for band in bands):
-        shape = tuple(max(1, round(side / max(factor, 1))) for side in (height, width))
-        window = FileWindow(0, 0, width, height)
-        values = dataset.read(list(bands), window=window, out_shape=(len(bands), *shape))
-        masks = dataset.read_masks(list(bands), window=window, out_shape=(len(bands), *shape))
-        parts = [(values, _valid(values, masks, nodata))]
-    else:
-        side = _SAMPLE_SIDE // _SAMPLE_WINDOWS
-        places = (np.arange(_SAMPLE_WINDOWS) + 0.5) / _SAMPLE_WINDOWS
-        windows = [
-            whole.intersection(Window(int(y * height), int(x * width), side, side))
-            for y in places
-            for x in places
-        ]
-        parts = [read_window(dataset, bands, part, nodata) for part in windows if part]
-    return Sample(
-        tuple(
-            np.concatenate([values[n][valid] for values, valid in parts]).astype(np.float32)
-            for n in range(len(bands))
+def _why_unplaced(dataset: DatasetReader) -> str:
+    """Say why a raster has no place on the ground."""
+    points = len(dataset.gcps[0])
+    if points:
+        return (
+            f"has {points} ground control points and no geotransform (gdalwarp makes a raster "
+            f"that has one)"
         )
-    )
-
-
-def _valid(
-    values: npt.NDArray[Any], masks: npt.NDArray[np.uint8], nodata: float | None
-) -> npt.NDArray[np.bool_]:
-    valid = np.asarray(masks.any(0))
-    if values.dtype.kind == "f":
-        valid &= np.isfinite(values).all(0)
-    if nodata is not None:
-        valid &= np.asarray(values != nodata).any(0)
-    return valid
-
-
-def _choose_bands(dataset: DatasetReader, bands: str | None, path: Path) -> tuple[int, ...]:
-    if bands:
-        try:
-            chosen = tuple(int(number) for number in str(bands).split(","))
-        except ValueError as error:
-            raise InputError(f"bands={bands!r}: expected numbers such as 3 or 4,3,2") from error
-        if len(chosen) not in (1, 3):
-            raise InputError(f"bands={bands!r}: expected one band or three")
-        if missing := [number for number in chosen if not 1 <= number <= dataset.count]:
-            raise InputError(f"{path} has no band {missing[0]}; it has bands 1 to {dataset.count}")
-        return chosen
-    meaning = dataset.colorinterp
-    colours = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
-    if all(colour in meaning for colour in colours):
-        return tuple(meaning.index(colour) + 1 for colour in colours)
-    found = [n for n, kind in enumerate(meaning, 1) if kind is not ColorInterp.alpha]
-    return tuple(found[:3]) if len(found) >= 3 else (found[0] if found else 1,)
-
-
-def _ground(dataset: DatasetReader) -> tuple[float, float]:
-    """Measure the middle pixel on the ellipsoid, which no projection distorts."""
-    to_degrees = Transformer.from_crs(dataset.crs.to_wkt(), "EPSG:4326", always_xy=True)
-    column, row = dataset.width / 2, dataset.height / 2
-    corners = [
-        to_degrees.transform(*(dataset.transform @ at))
-        for at in ((column, row), (column, row + 1), (column + 1, row))
-    ]
-    if not np.isfinite(corners).all():
-        raise InputError(
-            f"{dataset.name}: its middle lies nowhere on Earth in its CRS; is the CRS right?"
-        )
-    down, across = (WGS84.inv(*corners[0], *other)[2] for other in corners[1:])
-    return float(down), float(across)
-
-
-def format_crs(crs: Any) -> str:
-    """Return a short name of a CRS."""
-    if crs is None:
-        return "no CRS"
-    code = rasterio.crs.CRS.from_user_input(crs).to_epsg()
-    return f"EPSG:{code}" if code else "a CRS of its own"
+    if dataset.rpcs is not None:
+        return "has RPCs and no geotransform (gdalwarp -rpc makes a raster that has one)"
+    if dataset.crs:
+        return f"has a CRS ({format_crs(dataset.crs)}) but no geotransform"
+    return "has no CRS"

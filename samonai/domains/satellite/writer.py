@@ -7,13 +7,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import rasterio
+from rasterio.control import GroundControlPoint
 from rasterio.shutil import copy as copy_raster
 from rasterio.windows import Window as FileWindow
 
 from samonai.core.errors import InputError
 from samonai.core.files import write_atomically
 from samonai.domains.satellite.access import environment, one_line
-from samonai.domains.satellite.polygons import VECTOR_FORMATS, PolygonOptions, write_polygons
+from samonai.domains.satellite.polygons import (
+    VECTOR_FORMATS,
+    PolygonOptions,
+    check_polygons,
+    write_polygons,
+)
 from samonai.domains.satellite.prediction import RasterPrediction
 from samonai.domains.satellite.raster import Raster
 from samonai.domains.satellite.scratch import BLOCK
@@ -47,9 +53,13 @@ def write_formats(
 
     Returns:
         The files.
+
+    Raises:
+        InputError: Before anything is written: a format cannot hold this raster's polygons.
     """
     highest = int(prediction.classes.max(initial=0))
     raster, cog = prediction.raster, "cog" in formats
+    check_polygons(raster, formats)
     written = []
     if cog or "tif" in formats:
         written.append(write_label(raster, prediction.label, stem, highest, cog))
@@ -120,12 +130,26 @@ def write_raster(
             bigtiff="if_safer",
             **placed,
         ) as dataset:
+            if raster.control_points is not None:
+                dataset.gcps = control_points_of(raster)
             for row in range(0, height, BLOCK):
                 strip = Window(row, 0, min(BLOCK, height - row), width)
                 window = FileWindow(0, row, width, strip.height)
                 dataset.write(read(strip).astype(dtype), 1, window=window)
         if cog:
             _make_cog(temporary)
+
+
+def control_points_of(raster: Raster) -> tuple[list[GroundControlPoint], Any]:
+    """Return a raster's ground control points in pixels of its part, and their CRS."""
+    assert raster.control_points is not None
+    points, crs = raster.control_points
+    part = raster.window
+    moved = [
+        GroundControlPoint(p.row - part.row, p.col - part.column, p.x, p.y, p.z, p.id, p.info)
+        for p in points
+    ]
+    return moved, crs
 
 
 def _make_cog(path: Path) -> None:
