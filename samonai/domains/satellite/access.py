@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
 from samonai.core.errors import InputError
@@ -138,6 +138,8 @@ def environment(any_driver: bool = False) -> Iterator[None]:
     ):
         # Whether a georeference is needed is said where it is.
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        # Alpha is read besides.
+        warnings.simplefilter("ignore", NodataShadowWarning)
         yield
 
 

@@ -23,6 +23,7 @@ from samonai.core.errors import InputError
 from samonai.domains.satellite.access import open_raster
 from samonai.domains.satellite.earth import format_crs, surface
 from samonai.domains.satellite.features import Features, in_raster_crs, to_pixels, transformed
+from samonai.domains.satellite.meridian import cylinder
 from samonai.domains.satellite.raster import LabelArray, LabelWindow, Raster
 from samonai.domains.tiling.tiles import Window
 
@@ -234,9 +235,27 @@ def _outline_of(dataset: DatasetReader, raster: Raster, path: Path) -> Any:
     height, width = dataset.height, dataset.width
     outside = shapely.segmentize(shapely.box(0, 0, width, height), max(width, height) / _STEPS)
     outline = transformed(np.array([outside], object), dataset.transform)
-    if dataset.crs is not None:
+    if dataset.crs is not None and dataset.crs != raster.crs:
+        _refuse_across_180(dataset, outline[0], raster, path)
         outline = in_raster_crs(outline, CRS.from_wkt(dataset.crs.to_wkt()), raster, path)
     return shapely.make_valid(to_pixels(outline, raster)[0])
+
+
+def _refuse_across_180(dataset: DatasetReader, outline: Any, raster: Raster, path: Path) -> None:
+    """Refuse a mask that spans 180° in its own CRS: GDAL finds only one side of it from another.
+
+    Raises:
+        InputError: As said.
+    """
+    along = cylinder(dataset.crs)
+    if along is None:
+        return
+    west, _, east, _ = outline.bounds
+    if np.abs(along.longitude(np.array([west, east]))).max() > 180 + 1e-9:
+        raise InputError(
+            f"{path}: a mask that spans 180° in {format_crs(dataset.crs)} cannot be laid onto "
+            f"{raster.path} in {format_crs(raster.crs)}; warp it to the image's CRS and grid first"
+        )
 
 
 def _refuse_lossy(dataset: DatasetReader, path: Path) -> None:
