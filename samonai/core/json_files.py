@@ -1,4 +1,4 @@
-"""Reading JSON of others: one line on what is wrong, however wrong it is."""
+"""Reading JSON of others: one line for each fault."""
 
 import json
 import stat

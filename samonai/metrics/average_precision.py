@@ -142,7 +142,7 @@ def _dataset(
 
 
 def _mean(precision: npt.NDArray[np.float64]) -> float | None:
-    """Return the mean over what is defined; -1 stands for classes without a reference."""
+    """Return the mean over the defined values; -1 stands for classes without a reference."""
     defined = precision[precision > -1]
     return float(defined.mean()) if defined.size else None
 

@@ -11,7 +11,7 @@
 
 Two objects match when their IoU is at least 0.5; each matches at most one. Where a map has no
 objects, pixels of a class that touch by side or corner are one. Pixels that the reference says
-nothing about count for neither side. What is not defined is None, as in `metrics`.
+nothing about count for neither side. An undefined value is None, as in `metrics`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,7 +33,7 @@ METRICS = (
     "instance_recall",
     "instance_f1",
 )
-"""What is averaged."""
+"""Measures that are averaged."""
 
 MATCH_IOU = 0.5
 

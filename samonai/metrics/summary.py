@@ -1,4 +1,4 @@
-"""What was measured of all cases, averaged and written: `metrics.json` and `metrics.csv`.
+"""Summary of the measures of all cases, averaged and written: `metrics.json` and `metrics.csv`.
 
 `metrics.json`, as `write_metrics` writes it, holds
 

@@ -31,7 +31,7 @@ METHODS = ("finetuned", "zero_shot", "box")
 """The model after fine-tuning, the same prompts before it, and the filled prompt itself."""
 
 METRICS = ("dice", "iou", "surface_dice", "hd95_mm", "volume_difference_ml")
-"""What is averaged."""
+"""Measures that are averaged."""
 
 _MM3_PER_ML = 1000.0
 

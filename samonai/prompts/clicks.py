@@ -6,7 +6,7 @@ The error region is where the prediction and the label differ. Two rules choose 
 * "largest": the pixel of its largest part (8-connected) that lies farthest from that part's
   border, as interactive segmentation is measured and as a careful reader clicks.
 
-A click on what was missed is positive, one on what is too much is negative.
+A click on a missed region is positive, one on a false region is negative.
 """
 
 from collections.abc import Sequence
@@ -74,7 +74,7 @@ def check_rule(rule: str) -> None:
     """Refuse a rule that is not one of `CLICK_RULES`.
 
     Raises:
-        InputError: It is not.
+        InputError: The rule is unknown.
     """
     if rule not in CLICK_RULES:
         raise InputError(f"click rule {rule!r} is not known; use {' or '.join(CLICK_RULES)}")

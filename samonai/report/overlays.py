@@ -1,4 +1,4 @@
-"""Frames with masks drawn on them: what was predicted as colour, the reference as a line."""
+"""Overlays: frames with the predicted mask in colour, the reference as a line."""
 
 import math
 from collections.abc import Mapping, Sequence

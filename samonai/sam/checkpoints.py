@@ -120,7 +120,7 @@ def cache_dir() -> Path:
 
 
 def cached_path(checkpoint: Checkpoint) -> Path:
-    """Return where a fetched checkpoint lies, whether or not it is there yet."""
+    """Return the path of a fetched checkpoint, which need not exist yet."""
     return cache_dir() / checkpoint.file_name
 
 
@@ -163,7 +163,7 @@ def check_sha256(text: str) -> str:
     """Return a sha256 in lower case.
 
     Raises:
-        InputError: It is not 64 hexadecimal digits.
+        InputError: The hash is not 64 hexadecimal digits.
     """
     lowered = str(text).strip().lower()
     if len(lowered) != 64 or not set(lowered) <= set("0123456789abcdef"):
@@ -175,7 +175,7 @@ def verify_file(path: Path, sha256: str, size: int | None = None) -> None:
     """Check a file's size and hash, before anything parses it.
 
     Raises:
-        InputError: It is another file. Nothing is deleted.
+        InputError: The hash of the file differs. Nothing is deleted.
     """
     found_size = path.stat().st_size
     if size is not None and found_size != size:

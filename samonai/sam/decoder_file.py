@@ -26,9 +26,9 @@ class DecoderMetadata:
     Attributes:
         model: Name of the model whose encoder the decoder was trained on.
         encoder_sha256: Identity of that encoder's weights.
-        normalisation: What is done to pixels before the encoder.
+        normalisation: Normalisation of pixels before the encoder.
         domain: The domain's name.
-        domain_settings: What is done to pixels when frames are cut.
+        domain_settings: Settings by which frames are cut.
         classes: Label value, as text, to name.
         training: Provenance: cases, prompts, loss, epochs, seed, versions.
         metrics: The validation figures that chose this decoder.
@@ -58,7 +58,7 @@ def save_decoder(network: SamNetwork, path: Path | str, metadata: DecoderMetadat
     """Write the decoder and prompt encoder of a network, with metadata, whole or not at all.
 
     Args:
-        network: The network; what is frozen of its encoder is left out, LoRA in the decoder is
+        network: The network; frozen parts of its encoder are left out, LoRA in the decoder is
             merged, and LoRA in the encoder kept as factors.
         path: File ending in .safetensors.
         metadata: What to keep beside the weights.
@@ -125,7 +125,7 @@ def load_decoder(network: SamNetwork, path: Path | str) -> DecoderMetadata:
         if key.startswith(ENCODER_PREFIX)
     }
     try:
-        # First whether they belong to this encoder at all; then what is changed of it.
+        # First whether they belong to this encoder at all; then its changed parts.
         network.change_encoder({}).load_state_dict(state)
         network.change_encoder(changed)
     except Exception:

@@ -151,7 +151,7 @@ def _reason(error: Exception, part: Path) -> str:
 
 
 def _transfer(checkpoint: Checkpoint, part: Path, bar: Progress, task: TaskID) -> bool:
-    """Ask the server once for what is missing; return whether the file is complete."""
+    """Request the missing bytes from the server once; return whether the file is complete."""
     assert checkpoint.url is not None
     have = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "samonai", "Accept-Encoding": "identity"}

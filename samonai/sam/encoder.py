@@ -87,8 +87,8 @@ def encode_images(
                     f"{tuple(images.shape)}; resize and pad them first"
                 )
             if resolved in _INT8_DTYPES:
-                # One by one: activations are scaled together, and what is found for an image must
-                # not hang on its neighbours.
+                # One by one: activations are scaled together, and the result for an image must
+                # not depend on its neighbours.
                 found = [
                     _encode_vit(image_encoder, image, dtype, False, int8_linear)
                     for image in images.float().split(1)
@@ -105,7 +105,8 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     """Return the precision that is meant, given the device; what it returns stands for itself.
 
     Returns:
-        "fp32", "bf16", "fp16", or "int8_fp32" or "int8_bf16", which say what is not in integers.
+        "fp32", "bf16", "fp16", or "int8_fp32" or "int8_bf16", where the second half is the
+        precision of the layers that stay floating point.
 
     Raises:
         InputError: The precision is not one of `PRECISIONS`, or not for the device.

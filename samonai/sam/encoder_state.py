@@ -1,4 +1,4 @@
-"""The encoder in state dicts: left out but for what was trained of it, and restored when loaded."""
+"""The encoder in state dicts: left out but for its trained parts, and restored when loaded."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,7 @@ ENCODER_IDENTITY = "encoder_identity"
 def leave_encoder_out(
     module: Any, state: dict[str, Any], prefix: str, local_metadata: Mapping[str, Any]
 ) -> None:
-    """Drop what is frozen of the encoder from a network's state dict; its identity stays."""
+    """Drop the frozen parts of the encoder from a network's state dict; its identity stays."""
     start = prefix + ENCODER_PREFIX
     for key in [key for key in state if key.startswith(start)]:
         if key.removeprefix(start) not in module.tuned_names:

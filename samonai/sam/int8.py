@@ -41,7 +41,7 @@ def check_int8(device: torch.device) -> None:
     """Refuse a device without products of 8-bit integers.
 
     Raises:
-        InputError: It is no CPU, or this build of torch has no kernels for it.
+        InputError: The device is no CPU, or this build of torch has no kernels for it.
     """
     if device.type != "cpu":
         raise InputError(f"precision int8 is for CPUs; use auto, bf16 or fp16 on {device.type}")

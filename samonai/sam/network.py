@@ -39,7 +39,7 @@ class SamNetwork(nn.Module):
 
     Attributes:
         name: Name of the model, such as "vit_b" or "micro".
-        normalisation: What is done to 0..255 RGB values before the encoder.
+        normalisation: Normalisation of 0..255 RGB values before the encoder.
         stock_sha256: 64 hexadecimal digits that identify the weights that the encoder was loaded
             with.
         tuned_names: Parameters of the encoder that are, or were, trained; the stock encoder
@@ -116,7 +116,7 @@ class SamNetwork(nn.Module):
         checkpointing: bool = True,
         seed: int = 0,
     ) -> Self:
-        """Choose what is trained; everything else stays as it is.
+        """Choose the trainable parts; everything else stays as it is.
 
         Args:
             parts: In the words of `samonai.sam.tuning`, such as "decoder+prompts". Parts of the
@@ -188,7 +188,7 @@ class SamNetwork(nn.Module):
         return fork
 
     def train(self, mode: bool = True) -> Self:
-        """Set the training mode of what is trained; frozen parts stay in `eval()`."""
+        """Set the training mode of trainable parts; frozen parts stay in `eval()`."""
         super().train(mode)
         self.image_encoder.eval()
         if not any(p.requires_grad for p in self.prompt_encoder.parameters()):

@@ -1,11 +1,11 @@
-"""What an object is called, once it is found: told from the embedding under its mask.
+"""Linear classifier on mask-pooled embeddings: the class of an object once its mask is found.
 
-The semantic head tells each pixel's class from what lies around it, and is hard to teach what only
-a whole object shows: a list is a text with a mark before some of its lines. So an object is named
-by how the embedding is spread over its mask (mean and deviation of each channel), by what lies
-right around it, which tells a whole from its parts, and by its size and shape, from which a linear
-function makes the probability of every class, and of being none. It is fitted at the end of
-training (`training.classifier`), to all examples at once, and is no network.
+The semantic head classifies each pixel from its neighbourhood, and hardly learns what only a whole
+object shows: a list is a text with a mark before some of its lines. The features of an object are
+the mean and deviation of each embedding channel over its mask, the mean right around the mask,
+which tells a whole from its parts, and its size and shape. Multinomial logistic regression gives
+the probability of every class, and of no object. It is fitted at the end of training
+(`training.classifier`) to all examples at once.
 """
 
 from collections.abc import Mapping
@@ -26,8 +26,8 @@ class ObjectNames(nn.Module):
     """A linear function from features of objects to the probabilities of their classes.
 
     Attributes:
-        values: int64 (K + 1,), label value of each class, 0 for what is no object first.
-        mean: float32 (F,), what is taken off the features.
+        values: int64 (K + 1,), label value of each class, 0 for no object first.
+        mean: float32 (F,), subtracted from the features.
         scale: float32 (F,), what they are then divided by.
         weight: float32 (K + 1, F).
         bias: float32 (K + 1,).
@@ -62,7 +62,7 @@ class ObjectNames(nn.Module):
 
 
 def object_features(embedding: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Return what is known of N objects of one frame.
+    """Return the features of N objects of one frame.
 
     Args:
         embedding: float (C, h, w), the frame's.

@@ -51,7 +51,7 @@ def read_state(
         Tensors by upstream name, not yet checked, and our metadata where the file has some.
 
     Raises:
-        InputError: It is not a checkpoint, is damaged, holds more than tensors, or is another
+        InputError: The file is no checkpoint, is damaged, holds more than tensors, or is another
             kind of model.
     """
     if not path.exists():

@@ -1,4 +1,4 @@
-"""What is trained: one vocabulary for the parts of a network, and the changed encoder.
+"""Trainable parts: one vocabulary for the parts of a network, and the changed encoder.
 
 Parts are joined by "+":
 
@@ -192,7 +192,7 @@ def changed_encoder(
 
 
 def tuned_sha256(stock_sha256: str, encoder: nn.Module, names: Iterable[str]) -> str:
-    """Return the identity of a changed encoder: that of the stock one, and what was changed."""
+    """Return the identity of a changed encoder: that of the stock one, and the changes."""
     digest, state = hashlib.sha256(stock_sha256.encode()), encoder.state_dict()
     for name in sorted(names):
         array = state[name].detach().cpu().float().contiguous()
