@@ -101,7 +101,7 @@ def test_rings_that_cross_themselves_are_drawn(kind: Any, tmp_path: Path) -> Non
 @pytest.mark.conformance(
     domain="documents",
     condition='Ids of COCO images and categories as text and as numbers ("1", 1)',
-    source="https://github.com/HumanSignal/label-studio-converter/issues",
+    source="reports gathered in issue 17, B.6",
     right="one id",
     reader="pycocotools 2.0.11 on the same file with numbers",
     severity=1,
@@ -142,7 +142,7 @@ def test_entries_of_another_size_are_refused(kind: Any, tmp_path: Path) -> None:
 @pytest.mark.conformance(
     domain="documents",
     condition="Two COCO entries whose file names are the same, in folders or entirely",
-    source="https://github.com/open-mmlab/mmdetection/issues, file_name without its folder",
+    source="reports gathered in issue 17, B.6",
     right="the entry of the picture's own folder; refused where none or several are",
     reader="none (refusal)",
     severity=1,
@@ -170,7 +170,7 @@ def test_equal_names_take_the_right_folder_or_are_refused(kind: Any, tmp_path: P
 @pytest.mark.conformance(
     domain="documents",
     condition="A COCO outline of two points beside a good bbox",
-    source="https://github.com/cocodataset/cocoapi/issues, polygons of fewer than 6 values",
+    source="reports gathered in issue 17, C.6",
     right="the box, with a line that counts them",
     reader="pycocotools 2.0.11 on the box as an outline",
     severity=1,
@@ -189,7 +189,7 @@ def test_outlines_of_two_points_take_their_box(
     domain="documents",
     condition="COCO annotations that cannot be true: damaged or negative run lengths, points far "
     "outside or not finite, no box, nested too deep",
-    source="https://github.com/cocodataset/cocoapi/issues/139",
+    source="reports gathered in issue 17, D.7",
     right="refused in one line that names the annotation",
     reader="none (refusal)",
     severity=2,

@@ -155,7 +155,7 @@ SEEN_WORDS = tuple(
 @pytest.mark.conformance(
     domain="documents",
     condition="A text layer that is a stamp on a scan, a cipher, or signs without meaning",
-    source="https://github.com/ocrmypdf/OCRmyPDF, --redo-ocr and --force-ocr",
+    source="reports gathered in issue 17, C.2",
     right="OCR, and a line that says so; a layer that is the page's text is believed",
     reader="none (a reader of fixed words stands for OCR)",
     severity=1,
@@ -211,7 +211,7 @@ def turned_photo(path: Path, orientation: int, size: tuple[int, int]) -> np.ndar
     condition="EXIF orientation 2 to 8 of a photograph whose labels are of its stored pixels",
     source="CIPA DC-008 (Exif 2.32), 4.6.4.A, Orientation",
     right="label_orientation says which; where nothing tells, upright and a warning",
-    reader="Pillow 13.0.0, ImageOps.exif_transpose of the label",
+    reader="none (the object's colour in the picture)",
     severity=1,
 )
 @pytest.mark.parametrize("orientation", range(2, 9))
