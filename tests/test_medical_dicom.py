@@ -192,7 +192,10 @@ def test_identical_copies_are_dropped(tmp_path: Path, caplog: pytest.LogCaptureF
 
 
 def test_different_slices_at_one_position_are_refused(tmp_path: Path) -> None:
-    write_series(tmp_path, uid="1.2.3")
+    def edit(dataset: Dataset, number: int) -> None:
+        dataset.FrameOfReferenceUID = "1.2"
+
+    write_series(tmp_path, uid="1.2.3", edit=edit)
     save(make_slice(stored_values(seed=9)[0], (-10, 20, -25), AXIAL, "1.2.3"), tmp_path / "other")
     refused(tmp_path, "2 different slices at -25.00 mm")
 

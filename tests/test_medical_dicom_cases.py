@@ -571,7 +571,7 @@ def test_suv_of_another_modality_is_refused(tmp_path: Path) -> None:
 
 def test_every_test_that_the_document_names_is_there() -> None:
     tests = Path(__file__).parent
-    written = "".join(path.read_text() for path in tests.glob("test_medical_*.py"))
+    written = "".join(path.read_text() for path in tests.rglob("test_*medical_*.py"))
     document = (tests.parent / "docs" / "dicom.md").read_text()
     rows = [line.split(" | ")[-1] for line in document.splitlines() if line.startswith("| ")]
     named = {name for row in rows for name in re.findall(r"`(?!test_medical)(\w+)`", row)}

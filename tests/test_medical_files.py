@@ -425,9 +425,7 @@ def test_what_cannot_be_written(tmp_path: Path, image: Volume) -> None:
     assert not (tmp_path / "b.nii.gz").exists()
 
 
-def test_sheared_grids_are_kept_by_nifti_only(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_sheared_grids_are_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     sheared = AFFINE.copy()
     sheared[1, 2] = 0.7
     image = nib.Nifti1Image(voxels(), None)
@@ -438,5 +436,9 @@ def test_sheared_grids_are_kept_by_nifti_only(
     assert "sheared" in caplog.text
     written = write_label(volume, labelled(), tmp_path / "b.nii.gz")
     np.testing.assert_array_equal(nib.load(written).affine, volume.affine)
-    with pytest.raises(InputError, match="sheared"):
-        write_label(volume, labelled(), tmp_path / "b.mha")
+    for ending in (".mha", ".nrrd"):
+        written = write_label(volume, labelled(), tmp_path / f"b{ending}")
+        image = sitk.ReadImage(written)
+        for index in ((0, 0, 0), (4, 0, 0), (0, 3, 0), (0, 0, 2), (4, 3, 2)):
+            x, y, z = image.TransformContinuousIndexToPhysicalPoint([float(n) for n in index])
+            np.testing.assert_allclose((-x, -y, z, 1), volume.affine @ (*index, 1), atol=1e-5)

@@ -1,12 +1,16 @@
-"""How the process treats memory that tensors give back."""
+"""Memory: what there is for a file's promise, and what tensors give back."""
 
 import ctypes
 import os
 import platform
+from pathlib import Path
+
+from samonai.core.errors import InputError
 
 # malloc.h of glibc.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _LARGEST = 2**31 - 1
+_GIB = 1 << 30
 SWITCH = "SAMONAI_KEEP_FREED_MEMORY"
 """Set to 0 in the environment, it leaves memory as it is."""
 _CHOSEN_BY_USER = ("MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD")
@@ -32,3 +36,71 @@ def keep_freed_memory() -> bool:
     if mallopt is None:
         return False
     return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, _LARGEST))
+
+
+def check_memory(wanted: int, what: str) -> None:
+    """Refuse what memory cannot hold, before it is allocated.
+
+    Args:
+        wanted: Bytes.
+        what: The file, or what it holds, as messages name it.
+
+    Raises:
+        InputError: There is less.
+    """
+    available = available_memory()
+    if available is not None and wanted > available:
+        raise InputError(
+            f"{what} needs {wanted / _GIB:.1f} GiB of memory, and {available / _GIB:.1f} GiB are "
+            "free; if it is no damaged file, use a machine with more, or give a smaller part of it"
+        )
+
+
+def available_memory() -> int | None:
+    """Return how many bytes this process may still allocate; None where the system says nothing.
+
+    The least of what the system has free, what its control group leaves and what its own limit
+    on addresses leaves.
+    """
+    free = [_system_memory(), _group_memory(), _address_space()]
+    return min((each for each in free if each is not None), default=None)
+
+
+def _system_memory() -> int | None:
+    """Return what Linux calls available, swap included."""
+    lines = _text("/proc/meminfo").splitlines()
+    found = dict(line.split(":", 1) for line in lines if ":" in line)
+    try:
+        return sum(int(found[key].split()[0]) << 10 for key in ("MemAvailable", "SwapFree"))
+    except (KeyError, ValueError, IndexError):
+        return None
+
+
+def _group_memory() -> int | None:
+    """Return what a container's limit leaves (control groups, version 2)."""
+    limit, used = (_text(f"/sys/fs/cgroup/memory.{name}").strip() for name in ("max", "current"))
+    cached = dict(
+        line.split() for line in _text("/sys/fs/cgroup/memory.stat").splitlines() if " " in line
+    ).get("inactive_file", "0")
+    if not limit.isdecimal() or not used.isdecimal():
+        return None
+    return max(int(limit) - int(used) + int(cached), 0)
+
+
+def _address_space() -> int | None:
+    if platform.system() != "Linux":
+        return None
+    import resource  # Unix only
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    pages = _text("/proc/self/statm").split()
+    if limit == resource.RLIM_INFINITY or not pages:
+        return None
+    return max(limit - int(pages[0]) * resource.getpagesize(), 0)
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        return ""

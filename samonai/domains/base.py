@@ -120,6 +120,17 @@ SourceT = TypeVar("SourceT", bound=Source)
 ReadSourceT = TypeVar("ReadSourceT", bound=Source, contravariant=True)
 
 
+def metric_spacing(source: Any) -> tuple[float, ...] | None:
+    """Return a source's spacing; None where it is no measure of what is shown.
+
+    A source says so by `unmeasurable`, the reason: pictures that nothing calibrates.
+    """
+    if getattr(source, "unmeasurable", ""):
+        return None
+    spacing: tuple[float, ...] = source.spacing
+    return spacing
+
+
 class Merger(Protocol):
     """Takes the scores of a source's frames in order, and gives the source's label map.
 

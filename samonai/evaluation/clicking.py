@@ -22,7 +22,7 @@ from samonai.core.files import write_atomically
 from samonai.core.frame import Frame
 from samonai.core.geometry import FrameGeometry
 from samonai.core.tables import csv_row
-from samonai.domains.base import Domain
+from samonai.domains.base import Domain, metric_spacing
 from samonai.embeddings.targets import object_map
 from samonai.engine.processes import gather_rows, is_main_process
 from samonai.evaluation.case_metrics import CaseMetrics
@@ -188,7 +188,7 @@ class ClickMetrics:
                 rows = case_rows(
                     prediction,
                     item.source.label,
-                    spacing=item.source.spacing,
+                    spacing=metric_spacing(item.source),
                     classes=self.case_metrics.classes_of(item.source.label),
                     case_id=item.case.case_id,
                     method=method,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from samonai.core.errors import InputError
-from samonai.domains.base import Domain
+from samonai.domains.base import Domain, metric_spacing
 from samonai.domains.capabilities import capabilities
 from samonai.engine.processes import gather
 from samonai.metrics import objects as object_metrics
@@ -70,7 +70,7 @@ class VolumeMeasure:
         return metrics.case_rows(
             prediction,
             source.label,
-            spacing=source.spacing,
+            spacing=metric_spacing(source),
             classes=classes,
             case_id=case_id,
             method=method,

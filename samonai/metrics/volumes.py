@@ -40,7 +40,7 @@ def case_rows(
     prediction: npt.NDArray[np.integer],
     label: npt.NDArray[np.integer],
     *,
-    spacing: Sequence[float],
+    spacing: Sequence[float] | None,
     classes: Mapping[int, str],
     case_id: str,
     method: str = "finetuned",
@@ -52,7 +52,8 @@ def case_rows(
     Args:
         prediction: Integer label map, (H, W) or (I, J, K), on the source's grid.
         label: The reference on the same grid.
-        spacing: Size of a cell in mm along each array axis, in the arrays' axis order.
+        spacing: Size of a cell in mm along each array axis, in the arrays' axis order; None where
+            nothing says it, and nothing in mm or ml is measured.
         classes: Label value to class name; each gives one row. Background is no class.
         case_id: What the rows carry as `case`.
         method: One of `METHODS`: what made the prediction.
@@ -99,7 +100,7 @@ def case_rows(
 def mask_metrics(
     predicted: npt.NDArray[np.bool_],
     reference: npt.NDArray[np.bool_],
-    spacing: Sequence[float],
+    spacing: Sequence[float] | None,
     surface_tolerance_mm: float = 1.0,
 ) -> dict[str, float | None]:
     """Measure one mask against another.
@@ -107,7 +108,7 @@ def mask_metrics(
     Args:
         predicted: bool (H, W) or (I, J, K).
         reference: bool, the same shape.
-        spacing: Size of a cell in mm along each array axis.
+        spacing: Size of a cell in mm along each array axis; None: nothing in mm is measured.
         surface_tolerance_mm: How far two surfaces may lie apart and still agree.
 
     Returns:
@@ -116,15 +117,16 @@ def mask_metrics(
     names = METRICS[:4]
     if not predicted.any() and not reference.any():
         return dict.fromkeys(names)
+    in_mm = dict.fromkeys(("surface_dice", "hd95_mm")) if spacing is None else {}
     if not predicted.any() or not reference.any():
-        return {**dict.fromkeys(names, 0.0), "hd95_mm": None}
+        return {**dict.fromkeys(names, 0.0), "hd95_mm": None, **in_mm}
     window = _joint_window(predicted, reference)
     y_pred, y = (
         torch.from_numpy(np.ascontiguousarray(mask[window]))[None, None]
         for mask in (predicted, reference)
     )
     # MONAI takes spacing as Python numbers only; NumPy's float32 would be refused.
-    spacing = [float(step) for step in spacing]
+    steps = [1.0] * predicted.ndim if spacing is None else [float(step) for step in spacing]
     with warnings.catch_warnings():
         # MONAI passes an argument to itself that it has deprecated.
         warnings.filterwarnings("ignore", ".*get_mask_edges", FutureWarning)
@@ -132,19 +134,20 @@ def mask_metrics(
             compute_dice(y_pred.float(), y.float(), ignore_empty=False),
             compute_iou(y_pred.float(), y.float(), ignore_empty=False),
             compute_surface_dice(
-                y_pred, y, [float(surface_tolerance_mm)], include_background=True, spacing=spacing
+                y_pred, y, [float(surface_tolerance_mm)], include_background=True, spacing=steps
             ),
             compute_hausdorff_distance(
-                y_pred, y, include_background=True, percentile=95, spacing=spacing
+                y_pred, y, include_background=True, percentile=95, spacing=steps
             ),
         )
-    return {name: float(value.item()) for name, value in zip(names, values, strict=True)}
+    found = {name: float(value.item()) for name, value in zip(names, values, strict=True)}
+    return {**found, **in_mm}
 
 
 def _check(
     prediction: npt.NDArray[np.integer],
     label: npt.NDArray[np.integer],
-    spacing: Sequence[float],
+    spacing: Sequence[float] | None,
     method: str,
     case_id: str,
 ) -> None:
@@ -155,9 +158,10 @@ def _check(
         )
     if label.ndim not in (2, 3):
         raise ValueError(f"case {case_id}: expected a 2D or 3D label map, got {label.ndim}D.")
-    if len(spacing) != label.ndim or not all(math.isfinite(s) and s > 0 for s in spacing):
+    known = [1.0] * label.ndim if spacing is None else spacing
+    if len(known) != label.ndim or not all(math.isfinite(s) and s > 0 for s in known):
         raise ValueError(
-            f"case {case_id}: expected {label.ndim} positive spacings in mm, got {tuple(spacing)}."
+            f"case {case_id}: expected {label.ndim} positive spacings in mm, got {tuple(known)}."
         )
     if method not in METHODS:
         raise ValueError(f"Unknown method {method!r}; expected one of {', '.join(METHODS)}.")
@@ -170,8 +174,8 @@ def status(predicted: bool, reference: bool) -> str:
     return "missing_in_reference" if predicted else "absent"
 
 
-def _volume_ml(voxels: int, spacing: Sequence[float]) -> float | None:
-    if len(spacing) != 3:
+def _volume_ml(voxels: int, spacing: Sequence[float] | None) -> float | None:
+    if spacing is None or len(spacing) != 3:
         return None
     return voxels * math.prod(float(step) for step in spacing) / _MM3_PER_ML
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from samonai.core.errors import InputError
 from samonai.domains import get_domain
+from samonai.domains.base import metric_spacing
 from samonai.domains.capabilities import capabilities
 from samonai.embeddings import EmbeddingStore, encode_cases
 from samonai.embeddings.counting import counting_frames
@@ -241,7 +242,7 @@ def _measured(
         rows += case_rows(
             predict(source),
             source.label,
-            spacing=source.spacing,
+            spacing=metric_spacing(source),
             classes=classes,
             case_id=name,
             known=getattr(source, "known", None),

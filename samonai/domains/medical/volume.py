@@ -4,7 +4,7 @@ import hashlib
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import nibabel as nib
 import numpy as np
@@ -54,6 +54,8 @@ class FormatFacts:
         planar: Whether the slices are pictures by themselves, such as an ultrasound loop, and not
             neighbours in a body.
         series_uid: DICOM's SeriesInstanceUID, which label objects refer to.
+        uncalibrated: Why the grid's spacing is no millimetres (a picture that nothing
+            calibrates); empty when it is.
     """
 
     format: str
@@ -63,6 +65,14 @@ class FormatFacts:
     unit: str | None = None
     planar: bool = False
     series_uid: str | None = None
+    uncalibrated: str = ""
+
+    @property
+    def unmeasurable(self) -> str:
+        """Say why there are no volumes in ml and no distances in mm; empty when there are."""
+        if self.planar and not self.uncalibrated:
+            return "pictures by themselves: nothing lies between them"
+        return self.uncalibrated
 
 
 @dataclass(frozen=True)
@@ -83,6 +93,7 @@ class ReadOptions:
     time: int | None = None
     allow_gaps: bool = False
     suv: bool | None = None
+    of_label: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.prefer not in (None, "sform", "qform"):
@@ -96,6 +107,13 @@ class ReadOptions:
 
     def _is_number(self) -> bool:
         return isinstance(self.time, int) and self.time >= 1
+
+
+@dataclass(frozen=True)
+class LabelReadOptions(ReadOptions):
+    """How to read a label map, which leaves no choice: messages advise none."""
+
+    of_label: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
@@ -147,6 +165,11 @@ class Volume:
         """Return the grid's size (I, J, K) in voxels."""
         i, j, k = self.data.shape
         return i, j, k
+
+    @property
+    def unmeasurable(self) -> str:
+        """Say why there are no volumes in ml and no distances in mm; empty when there are."""
+        return self.facts.unmeasurable
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -237,6 +260,11 @@ def same_grid(first: Affine, second: Affine, shape: tuple[int, ...]) -> bool:
     """Say whether two affines put every voxel of a grid at the same place."""
     if np.abs(first - second).max() > AFFINE_TOLERANCE_MM:
         return False
+    return same_corners(first, second, shape)
+
+
+def same_corners(first: Affine, second: Affine, shape: tuple[int, ...]) -> bool:
+    """Say whether two affines of one file mean one grid, written with different rounding."""
     corners = np.indices((2, 2, 2)).reshape(3, -1) * (np.asarray(shape)[:, None] - 1)
     moved = (first - second) @ np.vstack([corners, np.ones(8)])
     largest = float(np.sqrt((moved[:3] ** 2).sum(axis=0)).max())

@@ -186,8 +186,16 @@ def _refuse_uneven(places: Floats, step: float, whole: bool, where: str) -> None
 
 def _slice_step(only: Slice) -> float:
     """Return the thickness that a single slice claims, 1 mm when it claims none."""
+    return claimed_thickness(only) or 1.0
+
+
+def claimed_thickness(only: Slice) -> float | None:
+    """Return the thickness in mm that a slice or frame claims; None when it claims none."""
     for keyword in ("SpacingBetweenSlices", "SliceThickness"):
-        value = only.header.value(keyword)
-        if value is not None and math.isfinite(float(value)) and abs(float(value)) > 0:
-            return abs(float(value))
-    return 1.0
+        try:
+            value = abs(float(only.fact(keyword) or "nan"))
+        except ValueError:
+            continue
+        if math.isfinite(value) and value > 0:
+            return value
+    return None

@@ -13,12 +13,11 @@ from pydicom.uid import UID
 
 from samonai.core.errors import InputError
 from samonai.domains.medical.dicom.files import Header
+from samonai.domains.medical.dicom.promise import check_decoding_memory
 from samonai.domains.medical.dicom.slices import Slice
 
-# Projection pictures are shown inverted when MONOCHROME1. A CT's numbers are Hounsfield units
-# whichever way they are shown.
-_INVERTED_MODALITIES = ("CR", "DX", "MG", "US")
-# Their numbers are measurements, so that a colour picture of theirs is a screenshot.
+# Numbers of these are measurements (a CT's are Hounsfield units), whichever way they are shown, and
+# a colour picture of theirs is a screenshot. All others are pictures, inverted when MONOCHROME1.
 _MEASURING_MODALITIES = ("CT", "MR", "PT", "NM")
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _PALETTE = "PALETTE COLOR"
@@ -50,6 +49,7 @@ def check_pixels(header: Header) -> None:
     voxels *= header.number("SamplesPerPixel", 1)
     if voxels * max(header.number("BitsAllocated", 16) // 8, 1) > _LARGEST_DECODED_BYTES:
         raise InputError(f"{header.path}: promises {voxels} pixels in one file; refused")
+    check_decoding_memory(header)
 
 
 def decode(header: Header) -> npt.NDArray[Any]:
@@ -104,7 +104,7 @@ def slice_values(stored: npt.NDArray[Any], each: Slice) -> Values:
 
 def _is_inverted(header: Header) -> bool:
     monochrome1 = header.text("PhotometricInterpretation") == "MONOCHROME1"
-    return monochrome1 and header.text("Modality") in _INVERTED_MODALITIES
+    return monochrome1 and header.text("Modality") not in _MEASURING_MODALITIES
 
 
 def _inverted(

@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from samonai.core.errors import InputError
+from samonai.core.memory import check_memory
+from samonai.domains.medical.dicom.concatenation import check_concatenation, concatenation
 from samonai.domains.medical.dicom.files import Header, find_headers, quiet
-from samonai.domains.medical.dicom.grid import Grid, Plane, series_grid
+from samonai.domains.medical.dicom.grid import Grid, Plane, claimed_thickness, series_grid
 from samonai.domains.medical.dicom.pet import suv_factor
 from samonai.domains.medical.dicom.pixels import Values, check_pixels, decode, slice_values
 from samonai.domains.medical.dicom.slices import Slice, groups_by_position, sort_slices
@@ -25,6 +27,7 @@ from samonai.domains.medical.volume import (
 
 logger = logging.getLogger(__name__)
 
+_BYTES_PER_VOXEL = 5  # a float32 and whether it is valid
 _KEPT_SLICES = 2  # interpolation looks at the slice below and the one above
 # Pictures that often show the patient's name; whoever made others of them must say so.
 _NAMED_PICTURES = frozenset({"US", "XA", "ES", "OT", "SC", "XC"})
@@ -51,8 +54,10 @@ def read_dicom(path: Path, options: ReadOptions | None = None) -> RawVolume:
 
 
 def _read(path: Path, options: ReadOptions) -> RawVolume:
-    stack = choose_stack(find_headers(path), options.series, options.time, path)
+    headers = find_headers(path)
+    stack = choose_stack(headers, options, path)
     where = f"{path}: series {stack.uid}"
+    check_concatenation(headers, concatenation(stack.first), where)
     # Logs are kept, and a folder may be named after the patient.
     logged = f"series {stack.uid}"
     for header in stack.headers():
@@ -71,9 +76,19 @@ def _read(path: Path, options: ReadOptions) -> RawVolume:
         slices=_source_slices(slices, grid),
         unit=unit,
         planar=not stack.placed,
+        uncalibrated=_uncalibrated(slices, stack),
         series_uid=stack.first.text("SeriesInstanceUID") or None,
     )
+    if facts.uncalibrated:
+        logger.warning("%s: no millimetres, no millilitres: %s", logged, facts.uncalibrated)
     return RawVolume(array, grid.affine, facts, valid)
+
+
+def _uncalibrated(slices: list[Slice], stack: Stack) -> str:
+    """Return why the grid's spacing is no mm; empty when it is."""
+    if len(slices) == 1 and stack.placed and claimed_thickness(slices[0]) is None:
+        return "nothing says how thick its only slice is"
+    return slices[0].uncalibrated
 
 
 def _source_slices(slices: list[Slice], grid: Grid) -> tuple[SourceSlice, ...]:
@@ -151,6 +166,8 @@ def _assemble(
     header: Header = slices[0].header
     rows, columns = header.number("Rows"), header.number("Columns")
     # Slices first in memory, so that each is written in one piece; then seen as (I, J, K).
+    voxels = len(grid.planes) * rows * columns
+    check_memory(voxels * _BYTES_PER_VOXEL, f"{header.path}: the series")
     array = np.empty((len(grid.planes), rows, columns), np.float32)
     valid = np.ones(array.shape, bool)
     for number, plane in enumerate(grid.planes):

@@ -10,28 +10,60 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from samonai.core.errors import InputError
+from samonai.domains.medical.dicom.calibration import picture_spacing
+from samonai.domains.medical.dicom.concatenation import frame_offset
 from samonai.domains.medical.dicom.files import Header, element
+from samonai.domains.medical.dicom.promise import check_promise
 
 # Direction cosines are written with few digits; beyond this they are wrong and not rounded.
 _ORIENTATION_TOLERANCE = 5e-3
 _SAME_POSITION_MM = 1e-3
-_MILLIMETRES_PER_CENTIMETRE = 10
-_CENTIMETRES = 3  # the code of PhysicalUnitsXDirection
+# Positions that agree to this part of the widest step, and to these mm, are one.
+_SAME_PART, _SAME_AT_MOST_MM = 0.01, 0.05
 
 # Where an enhanced multi-frame object keeps, per frame, what a plain file says once.
-_IN_FRAMES = {
-    "TemporalPositionIdentifier": ("FrameContentSequence", "TemporalPositionIndex"),
-    "AcquisitionTime": ("FrameContentSequence", "FrameAcquisitionDateTime"),
-    "StackID": ("FrameContentSequence", "StackID"),
-    "EchoTime": ("MREchoSequence", "EffectiveEchoTime"),
-    "DiffusionBValue": ("MRDiffusionSequence", "DiffusionBValue"),
+_CONTENT = "FrameContentSequence"
+_IN_FRAMES: dict[str, tuple[tuple[str, ...], ...]] = {
+    "TemporalPositionIdentifier": ((_CONTENT, "TemporalPositionIndex"),),
+    "AcquisitionNumber": ((_CONTENT, "FrameAcquisitionNumber"),),
+    "AcquisitionTime": ((_CONTENT, "FrameAcquisitionDateTime"),),
+    "AcquisitionDate": (),
+    "ContentTime": (),
+    "ContentDate": (),
+    "StackID": ((_CONTENT, "StackID"),),
+    "EchoTime": (("MREchoSequence", "EffectiveEchoTime"),),
+    "InversionTime": (("MRModifierSequence", "InversionTimes"),),
+    "FlipAngle": (("MRTimingAndRelatedParametersSequence", "FlipAngle"),),
+    "KVP": (("CTXRayDetailsSequence", "KVP"),),
+    "ConvolutionKernel": (("CTReconstructionSequence", "ConvolutionKernel"),),
+    "SliceThickness": (("PixelMeasuresSequence", "SliceThickness"),),
+    "SpacingBetweenSlices": (("PixelMeasuresSequence", "SpacingBetweenSlices"),),
+    "ContrastBolusAgent": (("ContrastBolusUsageSequence", "ContrastBolusAgentNumber"),),
+    "DiffusionBValue": (("MRDiffusionSequence", "DiffusionBValue"),),
     "DiffusionGradientOrientation": (
-        "MRDiffusionSequence",
-        "DiffusionGradientDirectionSequence",
-        "DiffusionGradientOrientation",
+        (
+            "MRDiffusionSequence",
+            "DiffusionGradientDirectionSequence",
+            "DiffusionGradientOrientation",
+        ),
     ),
-    "TriggerTime": ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"),
-    "ImageType": ("MRImageFrameTypeSequence", "FrameType"),
+    "TriggerTime": (("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"),),
+    "ImageType": (
+        ("MRImageFrameTypeSequence", "FrameType"),
+        ("CTImageFrameTypeSequence", "FrameType"),
+        ("PETFrameTypeSequence", "FrameType"),
+    ),
+    "ComplexImageComponent": (("MRImageFrameTypeSequence", "ComplexImageComponent"),),
+}
+# Where vendors keep it in plain files that leave the standard's element out: creator's element,
+# creator, element.
+_PRIVATE = {
+    "DiffusionBValue": (
+        ((0x0019, 0x0010), "SIEMENS MR HEADER", (0x0019, 0x100C)),
+        ((0x2001, 0x0010), "Philips Imaging DD 001", (0x2001, 0x1003)),
+        ((0x0043, 0x0010), "GEMS_PARM_01", (0x0043, 0x1039)),
+    ),
+    "ComplexImageComponent": (((0x0043, 0x0010), "GEMS_PARM_01", (0x0043, 0x102F)),),
 }
 
 
@@ -48,6 +80,7 @@ class Slice:
         slope: Rescale slope.
         intercept: Rescale intercept.
         groups: The frame's own and the shared functional groups of a multi-frame object.
+        uncalibrated: Why `spacing` is a proportion and no mm; empty when it is mm.
     """
 
     header: Header
@@ -58,14 +91,16 @@ class Slice:
     slope: float
     intercept: float
     groups: tuple[Dataset, ...] = ()
+    uncalibrated: str = ""
 
     def fact(self, keyword: str) -> str:
         """Return what a plain file or a frame says about itself as text, empty when nothing."""
-        if not self.groups:
-            return self.header.text(keyword)
+        if not self.groups or keyword not in _IN_FRAMES:
+            return self.header.text(keyword) or _private_text(self.header, keyword)
         for group in self.groups:
-            if value := _deep_value(group, _IN_FRAMES.get(keyword, ()), self.header.path):
-                return value
+            for path in _IN_FRAMES[keyword]:
+                if value := _deep_value(group, path, self.header.path):
+                    return value
         return ""
 
     @property
@@ -87,12 +122,16 @@ def slices_of(header: Header) -> list[Slice]:
     """
     path = header.path
     count = header.number("NumberOfFrames", 1)
+    check_promise(header)
     if "PerFrameFunctionalGroupsSequence" not in header.dataset:
         plain = _plain_slice(header)
         if count == 1:
             return [plain]
         # A loop of pictures: no frame says where it lies, so they are stacked in their order.
-        return [replace(plain, frame=n, position=np.array([0.0, 0.0, n])) for n in range(count)]
+        first = frame_offset(header)
+        return [
+            replace(plain, frame=n, position=np.array([0.0, 0.0, first + n])) for n in range(count)
+        ]
     frames = header.value("PerFrameFunctionalGroupsSequence") or []
     shared = (header.value("SharedFunctionalGroupsSequence") or [Dataset()])[0]
     if len(frames) != count:
@@ -120,8 +159,13 @@ def sort_slices(slices: Sequence[Slice]) -> list[Slice]:
 def groups_by_position(slices: Sequence[Slice]) -> list[list[Slice]]:
     """Return sorted slices grouped by place; more than one in a group are duplicates."""
     groups: list[list[Slice]] = []
-    for each in sort_slices(slices):
-        if groups and np.abs(each.position - groups[-1][0].position).max() <= _SAME_POSITION_MM:
+    ordered = sort_slices(slices)
+    steps = np.diff([each.distance for each in ordered])
+    # Two passes of one position may end 10 micrometres apart.
+    widest = min(_SAME_PART * float(steps.max(initial=0.0)), _SAME_AT_MOST_MM)
+    same = max(widest, _SAME_POSITION_MM)
+    for each in ordered:
+        if groups and np.abs(each.position - groups[-1][0].position).max() <= same:
             groups[-1].append(each)
         else:
             groups.append([each])
@@ -133,16 +177,18 @@ def _plain_slice(header: Header) -> Slice:
         header.value("ImagePositionPatient"),
         header.value("ImageOrientationPatient"),
     )
+    spacing, uncalibrated = header.value("PixelSpacing"), ""
     if not is_placed(header):
         position, orientation = [0, 0, 0], [1, 0, 0, 0, 1, 0]
-    spacing = (
-        header.value("PixelSpacing")
-        or header.value("ImagerPixelSpacing")
-        or _ultrasound_spacing(header)
-        or [1, 1]
-    )
+        spacing, uncalibrated = picture_spacing(header)
+    elif not spacing:
+        raise InputError(
+            f"{header.path}: no PixelSpacing, so nothing says how large its pixels are; export "
+            "the series again"
+        )
     slope, intercept = header.value("RescaleSlope"), header.value("RescaleIntercept")
-    return _checked_slice(header, None, position, orientation, spacing, slope, intercept)
+    found = _checked_slice(header, None, position, orientation, spacing, slope, intercept)
+    return replace(found, uncalibrated=uncalibrated)
 
 
 def _enhanced_slice(header: Header, number: int, frame: Dataset, shared: Dataset) -> Slice:
@@ -165,19 +211,20 @@ def _enhanced_slice(header: Header, number: int, frame: Dataset, shared: Dataset
     return replace(found, groups=(frame, shared))
 
 
-def _ultrasound_spacing(header: Header) -> list[float] | None:
-    """Return the spacing between rows and columns in mm that a picture's only scale gives."""
-    regions = header.value("SequenceOfUltrasoundRegions") or []
-    if len(regions) != 1:
-        return None
-    found = []
-    for axis in ("Y", "X"):
-        unit = element(regions[0], f"PhysicalUnits{axis}Direction", header.path)
-        delta = element(regions[0], f"PhysicalDelta{axis}", header.path)
-        if unit != _CENTIMETRES or not delta:
-            return None
-        found.append(abs(float(delta)) * _MILLIMETRES_PER_CENTIMETRE)
-    return found
+def _private_text(header: Header, keyword: str) -> str:
+    """Return what a vendor's own elements say in place of the standard's, empty when nothing."""
+    for creator_tag, creator, tag in _PRIVATE.get(keyword, ()):
+        dataset = header.dataset
+        try:
+            if str(dataset[creator_tag].value).strip() != creator:
+                continue
+            value = dataset[tag].value
+        except Exception:  # absent, or a parser that may raise anything
+            continue
+        if isinstance(value, bytes):
+            value = value.decode("ascii", "replace").strip("\0 ").split("\\")[0]
+        return str(value if isinstance(value, str | int | float) else next(iter(value), ""))
+    return ""
 
 
 def _deep_value(dataset: Dataset, keywords: Sequence[str], path: Path) -> str:

@@ -1,38 +1,27 @@
 """Sort the slices found in a folder into stacks that may be volumes, and choose one of them."""
 
 import logging
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from samonai.core.errors import InputError
+from samonai.domains.medical.dicom.concatenation import concatenation
 from samonai.domains.medical.dicom.files import Header
-from samonai.domains.medical.dicom.slices import Slice, groups_by_position, is_placed, slices_of
+from samonai.domains.medical.dicom.slices import Slice, is_placed, slices_of, sort_slices
+from samonai.domains.medical.dicom.volumes import split_volumes
+from samonai.domains.medical.volume import ReadOptions
 
 logger = logging.getLogger(__name__)
 
 _SAME_ORIENTATION = 1e-2  # largest difference of a direction cosine within one stack
+_UPRIGHT = 0.999  # cosine between a slice's normal and an axis of the body
 # A few images of another orientation beside a stack at least this many times larger are scouts.
 _SCOUT_RATIO = 5
 _SCOUT_IMAGES = 3
-# What tells apart volumes that share a series number, as 3D Slicer's DICOM plugin splits them.
-_SPLITTING_KEYWORDS = (
-    "AcquisitionNumber",
-    "EchoNumbers",
-    "EchoTime",
-    "TemporalPositionIdentifier",
-    "DiffusionBValue",
-    "DiffusionGradientOrientation",
-    "TriggerTime",
-    "StackID",
-    "ImageType",
-    "AcquisitionTime",
-    "ContentTime",
-)
 # Without positions these are scans whose geometry was lost; all else are pictures by themselves,
 # and so is a single image of a gamma camera.
 _SCANNERS = frozenset({"CT", "MR", "PT", "NM"})
@@ -72,20 +61,19 @@ class Stack:
         return list({each.header.path: each.header for each in self.slices}.values())
 
 
-def choose_stack(
-    headers: Sequence[Header], series: str | None, time: int | None, path: Path
-) -> Stack:
+def choose_stack(headers: Sequence[Header], options: ReadOptions, path: Path) -> Stack:
     """Return the one stack to read.
 
     Args:
         headers: Of all images found.
-        series: SeriesInstanceUID, or what the list of a message calls a stack (`UID#2`).
-        time: Number, from 1, of the volume to take where a series holds several.
+        options: Which series, or what the list of a message calls a stack (`UID#2`), and which
+            volume of it.
         path: What messages name.
 
     Raises:
         InputError: When it is not clear which; the message lists them.
     """
+    series, time = options.series, options.time
     stacks = _without_scouts(_placed_stacks(_stacks(headers)))
     named = _named(stacks)
     chosen = named
@@ -97,7 +85,7 @@ def choose_stack(
         return list(chosen.values())[time - 1]
     if len(chosen) == 1:
         return next(iter(chosen.values()))
-    raise InputError(f"{path}: {_what_is_there(named, series, bool(chosen))}")
+    raise InputError(f"{path}: {_what_is_there(named, options, bool(chosen))}")
 
 
 def check_positions(stack: Stack) -> None:
@@ -127,22 +115,39 @@ def check_positions(stack: Stack) -> None:
         )
 
 
-def _what_is_there(named: dict[str, Stack], series: str | None, several: bool) -> str:
+def _what_is_there(named: dict[str, Stack], options: ReadOptions, several: bool) -> str:
     listed = "; ".join(
         f"{number}) {stack.first.text('Modality') or 'unknown modality'}, "
         f"{len(stack.slices)} slice{'s' * (len(stack.slices) > 1)} of "
         f"{stack.first.number('Columns')}x{stack.first.number('Rows')}"
-        f"{', ' + stack.told_apart if stack.told_apart else ''}, series {name}"
+        f"{_differences(stack, list(named.values()))}, series {name}"
         for number, (name, stack) in enumerate(list(named.items())[:_LISTED], start=1)
     )
     more = f"; and {len(named) - _LISTED} more" if len(named) > _LISTED else ""
     of_one = len({stack.uid for stack in named.values()}) == 1
-    if series is not None and not several:
-        what = f"no series {series}"
+    if options.series is not None and not several:
+        what = f"no series {options.series}"
     else:
         what = f"{len(named)} volumes in one series" if of_one else f"{len(named)} series"
+    if options.of_label:
+        return f"{what}; a label map is one volume: keep one of them in the folder: {listed}{more}"
     how = " or --set time=N" if of_one else ""
     return f"{what}; choose with --series UID{how} from: {listed}{more}"
+
+
+def _differences(stack: Stack, stacks: list[Stack]) -> str:
+    """Return what tells a stack from others of its series, besides size and number of slices."""
+    first = stack.slices[0]
+    beside = [other.slices[0] for other in stacks if other.uid == stack.uid]
+    told = [stack.told_apart] if stack.told_apart else []
+    turned = (np.abs(other.orientation - first.orientation).max() for other in beside)
+    if max(turned, default=0) > _SAME_ORIENTATION:
+        normal = np.abs(first.normal)
+        plane = ("sagittal", "coronal", "axial")[int(normal.argmax())]
+        told.append(plane if normal.max() > _UPRIGHT else f"oblique to {plane}")
+    if any(np.abs(np.subtract(other.spacing, first.spacing)).max() > 1e-4 for other in beside):
+        told.append(f"pixels of {first.spacing[1]:.4g}x{first.spacing[0]:.4g} mm")
+    return "".join(f", {each}" for each in told)
 
 
 def _stacks(headers: Sequence[Header]) -> list[Stack]:
@@ -152,12 +157,14 @@ def _stacks(headers: Sequence[Header]) -> list[Stack]:
         for each in slices_of(header):
             by_key.setdefault(_stack_key(each), []).append(each)
     stacks = [part for group in by_key.values() for part in _split_orientations(group)]
-    return [part for stack in stacks for part in _split_repeated(stack)]
+    return [part for stack in stacks for part in _split_images(stack)]
 
 
 def _stack_key(each: Slice) -> Hashable:
     header = each.header
-    kind = header.value("ImageType") or ()
+    placed = is_placed(header)
+    # Of slices with positions the whole type counts, and the list says it.
+    kind = () if placed else header.value("ImageType") or ()
     return (
         header.text("SeriesInstanceUID"),
         header.text("Modality"),
@@ -166,8 +173,8 @@ def _stack_key(each: Slice) -> Hashable:
         header.text("PhotometricInterpretation"),
         tuple(np.round(each.spacing, 4)),
         tuple(kind)[:3] if not isinstance(kind, str) else (kind,),
-        header.path if each.frame is not None else None,
-        is_placed(header),
+        concatenation(header) or header.path if each.frame is not None else None,
+        placed,
     )
 
 
@@ -183,54 +190,17 @@ def _split_orientations(slices: list[Slice]) -> list[list[Slice]]:
     return stacks
 
 
-def _split_repeated(slices: list[Slice]) -> list[Stack]:
-    """Split slices that pass their positions several times (echoes, time points, b-values)."""
+def _split_images(slices: list[Slice]) -> list[Stack]:
+    """Split slices of different images: echoes, b-values, kernels, times."""
     if not is_placed(slices[0].header):
         return [Stack(_as_pictures(slices))]
-    if all(len(group) == 1 for group in groups_by_position(slices)):
-        return [Stack(slices)]
-    varying = [word for word in _SPLITTING_KEYWORDS if len({s.fact(word) for s in slices}) > 1]
-    for words in _combinations(varying):
-        parts = _partition(slices, words)
-        if all(len(group) == 1 for part in parts.values() for group in groups_by_position(part)):
-            return [Stack(part, _facts(words, key)) for key, part in parts.items()]
-    return [Stack(slices)]
-
-
-def _combinations(words: list[str]) -> Iterator[tuple[str, ...]]:
-    for count in (1, 2, 3):
-        yield from combinations(words, count)
-
-
-def _partition(slices: list[Slice], words: tuple[str, ...]) -> dict[tuple[str, ...], list[Slice]]:
-    parts: dict[tuple[str, ...], list[Slice]] = {}
-    for each in slices:
-        parts.setdefault(tuple(each.fact(word) for word in words), []).append(each)
-    return dict(sorted(parts.items(), key=lambda part: [_order(text) for text in part[0]]))
-
-
-def _order(text: str) -> tuple[int, float, str]:
-    """Sort numbers by value, before any text."""
-    try:
-        return 0, float(text), ""
-    except ValueError:
-        return 1, 0.0, text
-
-
-def _facts(words: tuple[str, ...], key: tuple[str, ...]) -> str:
-    # Only numbers are repeated: text of a header may be a name, and times are a patient's too.
-    return ", ".join(
-        f"{word} {text}"
-        for word, text in zip(words, key, strict=True)
-        if not word.endswith("Time") or word in ("EchoTime", "TriggerTime")
-        if _order(text)[0] == 0
-    )
+    return [Stack(part.slices, part.told_apart) for part in split_volumes(slices)]
 
 
 def _as_pictures(slices: list[Slice]) -> list[Slice]:
     """Stack pictures without a position in the order of their numbers."""
     if slices[0].frame is not None or len(slices) == 1:
-        return slices
+        return sort_slices(slices)
     numbers = _instance_numbers(slices)
     ordered = sorted(zip(numbers, slices, strict=True), key=lambda pair: pair[0])
     return [

@@ -5,6 +5,7 @@ headers here before it is asked for voxels.
 """
 
 import math
+import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,21 +18,32 @@ import SimpleITK as sitk  # noqa: N813  (everybody's name for it)
 
 from samonai.core.errors import InputError
 from samonai.core.files import write_atomically
+from samonai.core.memory import check_memory
 from samonai.domains.medical.formats.nifti import check_volume_shape, take_volume
 from samonai.domains.medical.volume import (
     Affine,
     FormatFacts,
     RawVolume,
+    ReadOptions,
     axis_spacing,
     check_affine,
-    is_sheared,
 )
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 _IMAGE_IO = {"nrrd": "NrrdImageIO", "metaimage": "MetaImageIO"}
+_COPIES = 2  # what SimpleITK holds, and the array made of it
 _HEADER_LIMIT = 1 << 20
-_BLOCK = 1 << 22
+_BLOCK, _INFLATED = 1 << 22, 1 << 24
+_QUOTED = re.compile(r'"([^"]*)"')
+_MILLIMETRES = frozenset({"mm", "millimeter", "millimeters", "millimetre", "millimetres"})
+_LENGTHS = frozenset(
+    {
+        *("m", "meter", "meters", "metre", "metres", "cm", "centimeter", "centimeters", "nm"),
+        *("um", "µm", "μm", "micron", "microns", "micrometer", "micrometers", "micrometre"),
+        *("nanometer", "nanometers", "in", "inch", "inches", "mm"),
+    }
+)
 _META_BYTES = {
     "MET_CHAR": 1, "MET_UCHAR": 1, "MET_SHORT": 2, "MET_USHORT": 2, "MET_INT": 4, "MET_UINT": 4,
     "MET_LONG": 4, "MET_ULONG": 4, "MET_LONG_LONG": 8, "MET_ULONG_LONG": 8, "MET_FLOAT": 4,
@@ -67,13 +79,13 @@ def sniff(head: bytes) -> str | None:
     return "metaimage" if {b"NDims", b"DimSize"} & keys else None
 
 
-def read_itk(path: Path, kind: str, time: int | None = None) -> RawVolume:
+def read_itk(path: Path, kind: str, options: ReadOptions | None = None) -> RawVolume:
     """Read a NRRD or MetaImage volume.
 
     Args:
         path: The file, or the header of a file in two parts.
         kind: "nrrd" or "metaimage", as `sniff` found it.
-        time: Number, from 1, of the volume to take from a 4D file.
+        options: Which volume to take from a 4D file.
 
     Returns:
         The voxels in index order and their affine in RAS+.
@@ -81,6 +93,7 @@ def read_itk(path: Path, kind: str, time: int | None = None) -> RawVolume:
     Raises:
         InputError: When the file is cut short, not 3D, not real-valued or without geometry.
     """
+    options = options or ReadOptions()
     payload = (_nrrd_payload if kind == "nrrd" else _meta_payload)(path)
     if payload is not None:
         _check_payload(payload)
@@ -89,14 +102,14 @@ def read_itk(path: Path, kind: str, time: int | None = None) -> RawVolume:
     reader.SetImageIO(_IMAGE_IO[kind])
     try:
         reader.ReadImageInformation()
-        shape = check_volume_shape(tuple(reader.GetSize()), path, time)
         if reader.GetNumberOfComponents() != 1:
-            raise InputError(f"{path}: colour or vector voxels; expected one number per voxel")
+            raise InputError(f"{path}: {_components(reader)}")
+        shape = check_volume_shape(tuple(reader.GetSize()), path, options)
         image = reader.Execute()
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise InputError(f"{path}: SimpleITK cannot read it ({reason})") from error
-    array = take_volume(sitk.GetArrayFromImage(image).T, shape, time)
+    array = take_volume(sitk.GetArrayFromImage(image).T, shape, options.time)
     if array.dtype.kind not in "iuf":
         raise InputError(f"{path}: {array.dtype} voxels; expected one real number per voxel")
     affine = _affine(image)
@@ -114,15 +127,10 @@ def write_itk(
 
     Args:
         label: uint8, uint16 or float32 (I, J, K).
-        affine: float64 (4, 4), index to mm in RAS+; without shear.
+        affine: float64 (4, 4), index to mm in RAS+; it may be sheared.
         path: File ending in .nrrd or .mha.
         metadata: What a NRRD's header says besides the geometry, key to value.
-
-    Raises:
-        InputError: When the grid is sheared, which these formats' readers do not carry.
     """
-    if is_sheared(affine):
-        raise InputError(f"{path}: the grid is sheared, which this format cannot say; use .nii.gz")
     lps = LPS_TO_RAS @ affine
     spacing = axis_spacing(affine)
     image = sitk.GetImageFromArray(np.ascontiguousarray(label.T))
@@ -133,6 +141,16 @@ def write_itk(
         image.SetMetaData(key, value)
     with write_atomically(path) as temporary:
         sitk.WriteImage(image, str(temporary), useCompression=True)
+
+
+def _components(reader: sitk.ImageFileReader) -> str:
+    """Say what several numbers per voxel are: layers of a segmentation of 3D Slicer, or colours."""
+    if any(key.startswith("Segment0_") for key in reader.GetMetaDataKeys()):
+        return (
+            f"a segmentation in {reader.GetNumberOfComponents()} layers, because its segments "
+            "overlap; export each segment as a file of its own, in one folder per case"
+        )
+    return "colour or vector voxels; expected one number per voxel"
 
 
 def _affine(image: sitk.Image) -> Affine:
@@ -147,6 +165,7 @@ def _affine(image: sitk.Image) -> Affine:
 def _check_payload(payload: _Payload) -> None:
     if not payload.path.is_file():
         raise InputError(f"{payload.path}: the voxel file that the header names is missing")
+    check_memory(_COPIES * payload.expected, f"{payload.path}: the volume")
     found = _payload_size(payload)
     if found < payload.expected:
         raise InputError(
@@ -165,7 +184,9 @@ def _payload_size(payload: _Payload) -> int:
         file.seek(payload.offset)
         while count < payload.expected and (block := file.read(_BLOCK)):
             try:
-                count += len(decoder.decompress(block))
+                while block and count < payload.expected:
+                    count += len(decoder.decompress(block, _INFLATED))
+                    block = decoder.unconsumed_tail
             except zlib.error:
                 break
     return count
@@ -191,6 +212,11 @@ def _meta_payload(path: Path) -> _Payload | None:
     for key in ("NDims", "DimSize", "ElementType", "ElementDataFile"):
         if not fields.get(key):
             raise InputError(f"{path}: cut short or damaged: no {key} in the header; copy it again")
+    if fields.get("DistanceUnits", "mm").lower() not in ("mm", "?"):
+        raise InputError(
+            f"{path}: DistanceUnits {fields['DistanceUnits'][:20]!r}; expected mm: write its "
+            "geometry in mm"
+        )
     data_file, sizes = fields["ElementDataFile"], fields["DimSize"].split()
     voxel_file = path if data_file == "LOCAL" else _sibling(path, data_file)
     voxel = _META_BYTES.get(fields["ElementType"])
@@ -212,6 +238,7 @@ def _nrrd_payload(path: Path) -> _Payload | None:
         key.strip().lower(): value.strip()
         for key, _, value in (line.partition(":") for line in lines if not line.startswith("#"))
     }
+    _check_units(fields, path)
     voxel = next((size for size, names in _NRRD_BYTES.items() if fields.get("type") in names), None)
     encoding = {"raw": "raw", "gzip": "zlib", "gz": "zlib"}.get(fields.get("encoding", ""))
     data_file = fields.get("data file", fields.get("datafile"))
@@ -221,6 +248,19 @@ def _nrrd_payload(path: Path) -> _Payload | None:
         return None
     expected = voxel * _product(fields.get("sizes", "").split(), path)
     return _Payload(voxel_file, position if data_file is None else 0, expected, encoding)
+
+
+def _check_units(fields: Mapping[str, str], path: Path) -> None:
+    """Refuse a NRRD in another unit than mm: its readers, ITK among them, take all for mm."""
+    for key in ("space units", "units"):
+        units = {unit.strip().lower() for unit in _QUOTED.findall(fields.get(key, ""))}
+        if key == "units":  # of every axis, times and layers among them
+            units &= _LENGTHS
+        if other := sorted(units - _MILLIMETRES - {"", "???"}):
+            raise InputError(
+                f"{path}: {key} {other[0][:20]!r}; expected mm, for which viewers take NRRD "
+                "whatever it says: write its geometry in mm"
+            )
 
 
 def _product(sizes: list[str], path: Path) -> int:

@@ -2,6 +2,7 @@
 
 import gzip
 import logging
+import math
 import zlib
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -15,21 +16,26 @@ from nibabel.wrapstruct import WrapStructError
 
 from samonai.core.errors import InputError
 from samonai.core.files import write_atomically
+from samonai.core.memory import check_memory
 from samonai.domains.medical.volume import (
     FormatFacts,
     RawVolume,
+    ReadOptions,
     check_affine,
     format_affine,
     format_shape,
     is_sheared,
-    same_grid,
+    same_corners,
 )
 
 logger = logging.getLogger(__name__)
 
 GZIP_MAGIC = b"\x1f\x8b"
+# Millimetres of a spatial unit's code; "unknown" is taken for mm, as everybody does.
+_MILLIMETRES = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 # Deflate cannot expand by more; a header that promises more than this is wrong.
 _LARGEST_GZIP_RATIO = 1100
+_SCALED_BYTES, _VOLUME_BYTES = 8, 4
 _GEOMETRY_FIELDS = (
     "pixdim",
     "qform_code",
@@ -55,34 +61,35 @@ def is_nifti(head: bytes) -> bool:
     return first or second
 
 
-def read_nifti(path: Path, prefer: str | None = None, time: int | None = None) -> RawVolume:
+def read_nifti(path: Path, options: ReadOptions | None = None) -> RawVolume:
     """Read a single-file NIfTI-1 or NIfTI-2 volume, compressed or not.
 
     Args:
         path: The file.
-        prefer: "sform" or "qform", which of two contradicting geometries to believe.
-        time: Number, from 1, of the volume to take from a 4D file.
+        options: Which of two contradicting geometries to believe, and the volume of a 4D file.
 
     Returns:
-        The voxels with the header's scaling applied, and their affine.
+        The voxels with the header's scaling applied, and their affine in mm, whatever unit
+        `xyzt_units` says.
 
     Raises:
         InputError: When the file is cut short, not 3D, not real-valued, or without a usable
             geometry; the message names the file and the remedy.
     """
+    options = options or ReadOptions()
     with path.open("rb") as file:
         compressed = file.read(2) == GZIP_MAGIC
     _check_name(path, compressed)
     with _open(path, compressed) as stream:
         try:
             header = _read_header(stream, path)
-            shape = _volume_shape(header, path, time)
+            shape = _volume_shape(header, path, options)
             array = _read_voxels(stream, header, path, compressed)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise InputError(f"{path}: the file is cut short or damaged; copy it again") from error
-    affine = _choose_affine(header, shape, path, prefer)
-    volume = take_volume(array, shape, time)
-    return RawVolume(volume, affine, FormatFacts("nifti", _geometry(header, prefer)))
+    affine = _choose_affine(header, shape, path, options.prefer)
+    volume = take_volume(array, shape, options.time)
+    return RawVolume(volume, affine, FormatFacts("nifti", _geometry(header, options.prefer)))
 
 
 def write_nifti(
@@ -102,7 +109,7 @@ def write_nifti(
         image = _image_class(header)(label, None, header)
     else:
         image = nib.Nifti1Image(label, affine)
-        image.header.set_xyzt_units("mm")
+        image.header.set_xyzt_units("unknown" if facts.uncalibrated else "mm")
         image.set_sform(affine, code="scanner")
         # A quaternion has no room for shear; readers then fall back to the sform alone.
         image.set_qform(affine, code="unknown" if is_sheared(affine) else "scanner")
@@ -126,41 +133,52 @@ def _read_header(stream: BinaryIO, path: Path) -> nib.Nifti1Header:
     head = stream.read(348)
     second = head[4:8] == b"n+2\0"
     block = head + stream.read(540 - 348) if second else head
+    kind = nib.Nifti2Header if second else nib.Nifti1Header
     try:
-        return (nib.Nifti2Header if second else nib.Nifti1Header)(block)
-    except (HeaderDataError, WrapStructError, ValueError) as error:
+        header = kind(block)
+        stored = kind(block, check=False)["pixdim"][1:4]  # checking puts 1 where there is 0
+    except (HeaderDataError, WrapStructError, ValueError, OverflowError) as error:
         raise InputError(f"{path}: not a valid NIfTI header ({_one_line(error)})") from error
+    sizes = stored[: min(max(int(header["dim"][0]), 0), 3)]
+    if not np.isfinite(sizes).all() or not np.all(sizes):
+        shown = "x".join(f"{float(size):g}" for size in sizes)
+        raise InputError(f"{path}: pixdim says voxels of {shown}; write a valid geometry")
+    return header
 
 
-def _volume_shape(header: nib.Nifti1Header, path: Path, time: int | None) -> tuple[int, int, int]:
+def _volume_shape(
+    header: nib.Nifti1Header, path: Path, options: ReadOptions
+) -> tuple[int, int, int]:
     dim = [int(size) for size in header["dim"]]
     if not 1 <= dim[0] <= 7 or min(dim[1 : dim[0] + 1]) < 1:
         raise InputError(f"{path}: impossible dimensions {dim} in the header; export it again")
     shape = tuple(dim[1 : dim[0] + 1])
-    return check_volume_shape(shape, path, time)
+    return check_volume_shape(shape, path, options)
 
 
 def check_volume_shape(
-    shape: tuple[int, ...], path: Path, time: int | None = None
+    shape: tuple[int, ...], path: Path, options: ReadOptions | None = None
 ) -> tuple[int, int, int]:
     """Return a file's shape as three sizes; a fourth axis needs `time`, others have length 1.
 
     Raises:
         InputError: When the file is 1D or 2D, or holds several volumes and none is chosen.
     """
+    options = options or ReadOptions()
     if len(shape) < 3:
         raise InputError(f"{path}: a {len(shape)}D image ({format_shape(shape)}); expected 3D")
     count = shape[3] if len(shape) > 3 else 1
     what = f"a {len(shape)}D file ({format_shape(shape)})"
     if any(size != 1 for size in shape[4:]):
         raise InputError(f"{path}: {what}; expected one 3D volume: split it, one file per volume")
-    if time is None and count != 1:
+    if options.time is None and count != 1:
+        choose = "" if options.of_label else f"choose one of {count} with --set time=N, or "
         raise InputError(
-            f"{path}: {what}; expected one 3D volume: choose one of {count} with --set time=N, or "
-            "split it into one file per volume"
+            f"{path}: {what}; expected one 3D {'label map' if options.of_label else 'volume'}: "
+            f"{choose}split it into one file per volume"
         )
-    if time is not None and time > count:
-        raise InputError(f"{path}: no volume {time}; the file has {count}")
+    if options.time is not None and options.time > count:
+        raise InputError(f"{path}: no volume {options.time}; the file has {count}")
     return shape[0], shape[1], shape[2]
 
 
@@ -177,17 +195,44 @@ def _read_voxels(
     dtype = _voxel_dtype(header, path)
     shape = tuple(int(size) for size in header.get_data_shape())
     wanted = int(np.prod(shape, dtype=object)) * dtype.itemsize
-    offset = max(int(header["vox_offset"]), int(header["sizeof_hdr"]))
+    offset = max(_voxel_offset(header, path), int(header["sizeof_hdr"]))
     room = path.stat().st_size * (_LARGEST_GZIP_RATIO if compressed else 1)
     if offset + wanted > room:
         raise InputError(_truncated(path, shape, wanted))
+    slope, inter = _scaling(header, path)
+    scaled = slope not in (None, 1.0) or inter not in (None, 0.0)
+    # The bytes, the scaled values, and the volume of float32 that readers make of one of them.
+    copies = wanted + wanted // dtype.itemsize * (_SCALED_BYTES * scaled + _VOLUME_BYTES)
+    check_memory(copies, f"{path}: {format_shape(shape)} voxels: it")
     stream.seek(offset)
     raw = stream.read(wanted)
     if len(raw) != wanted:
         raise InputError(_truncated(path, shape, wanted))
     stream.read(1)  # at the end of the stream gzip verifies its checksum
     array = np.frombuffer(raw, dtype).reshape(shape, order="F")
-    return np.asarray(apply_read_scaling(array, *header.get_slope_inter()))
+    return np.asarray(apply_read_scaling(array, slope, inter))
+
+
+def _voxel_offset(header: nib.Nifti1Header, path: Path) -> int:
+    offset = float(header["vox_offset"])
+    if not math.isfinite(offset) or offset < 0:
+        raise InputError(f"{path}: vox_offset is {offset:g}; expected a number of bytes")
+    return int(offset)
+
+
+def _scaling(header: nib.Nifti1Header, path: Path) -> tuple[float | None, float | None]:
+    """Return slope and intercept; None where values are as stored.
+
+    A slope of 0 means no scaling (NIfTI-1), and so does NaN, which nibabel writes.
+    """
+    slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
+    if slope == 0 or math.isnan(slope):
+        return None, None
+    if not math.isfinite(slope) or not math.isfinite(inter):
+        raise InputError(
+            f"{path}: scl_slope {slope:g} and scl_inter {inter:g} give no values; export it again"
+        )
+    return slope, inter
 
 
 def _voxel_dtype(header: nib.Nifti1Header, path: Path) -> np.dtype[Any]:
@@ -222,16 +267,25 @@ def _choose_affine(
     else:
         affine = qform if prefer == "qform" else sform
         finite = np.isfinite(qform).all() and np.isfinite(sform).all()
-        if prefer is None and finite and not same_grid(sform, qform, shape):
+        if prefer is None and finite and not same_corners(sform, qform, shape):
             raise InputError(
                 f"{path}: qform {format_affine(qform)} and sform {format_affine(sform)} contradict "
                 "each other; say which is right with prefer=sform or prefer=qform"
             )
-    affine = np.asarray(affine, np.float64)
+    affine = np.array(affine, np.float64)
+    affine[:3] *= _millimetres(header, path)
     check_affine(affine, str(path))
     if is_sheared(affine):
         logger.warning("%s: the voxel grid is sheared; kept as it is", path)
     return affine
+
+
+def _millimetres(header: nib.Nifti1Header, path: Path) -> float:
+    """Return how many mm the file's unit of length is."""
+    code = int(header["xyzt_units"]) & 7
+    if code not in _MILLIMETRES:
+        logger.warning("%s: unit of length %d is not defined; taken for mm", path.name, code)
+    return _MILLIMETRES.get(code, 1.0)
 
 
 def _coded_qform(header: nib.Nifti1Header, path: Path) -> npt.NDArray[np.float64] | None:

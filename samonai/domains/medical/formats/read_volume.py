@@ -16,6 +16,7 @@ from samonai.domains.medical.volume import (
 
 logger = logging.getLogger(__name__)
 
+NO_MEMORY = "more voxels than memory holds; use a machine with more, or a smaller part of the scan"
 ENDINGS = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".nhdr", ".mha", ".mhd")
 
 
@@ -46,6 +47,14 @@ def read_volume(
     """
     path = Path(path)
     raw = read_raw(path, ReadOptions(series, prefer, time, allow_gaps, suv))
+    try:
+        return _as_volume(raw, path)
+    except MemoryError:
+        raise InputError(f"{path}: {NO_MEMORY}") from None
+
+
+def _as_volume(raw: RawVolume, path: Path) -> Volume:
+    """Return voxels as finite float32, what is not a number masked."""
     # A DICOM folder may be named after the patient.
     logged = path.name if raw.facts.series_uid is None else f"series {raw.facts.series_uid}"
     # A series of 600 slices need not be held twice.
@@ -68,8 +77,18 @@ def read_volume(
 
 
 def read_raw(path: Path, options: ReadOptions | None = None) -> RawVolume:
-    """Read voxels, affine and facts by the reader that the content calls for."""
-    options = options or ReadOptions()
+    """Read voxels, affine and facts by the reader that the content calls for.
+
+    Raises:
+        InputError: It cannot be read, or memory does not hold it.
+    """
+    try:
+        return _read_raw(path, options or ReadOptions())
+    except MemoryError:
+        raise InputError(f"{path}: {NO_MEMORY}") from None
+
+
+def _read_raw(path: Path, options: ReadOptions) -> RawVolume:
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     if path.is_dir():
@@ -81,9 +100,9 @@ def read_raw(path: Path, options: ReadOptions | None = None) -> RawVolume:
             f"suv=false to take the values as they are"
         )
     if is_nifti(head):
-        return read_nifti(path, options.prefer, options.time)
+        return read_nifti(path, options)
     if (kind := sniff(head)) is not None:
-        return read_itk(path, kind, options.time)
+        return read_itk(path, kind, options)
     if head[128:132] == b"DICM":
         return _read_dicom(path, options)
     raise InputError(f"{path}: {_describe(head, path)}; expected NIfTI, NRRD, MHA or DICOM")

@@ -21,8 +21,8 @@ from samonai.domains.medical.labels.structures import (
     with_parts,
 )
 from samonai.domains.medical.volume import (
+    LabelReadOptions,
     RawVolume,
-    ReadOptions,
     Volume,
     format_affine,
     format_shape,
@@ -30,6 +30,8 @@ from samonai.domains.medical.volume import (
 )
 
 logger = logging.getLogger(__name__)
+
+_WHOLE = 1e-3  # a scale factor in single precision makes 1.00000006 of 1
 
 
 def read_label(
@@ -94,7 +96,7 @@ def read_known_label(
         if not label.any():
             logger.warning("%s: none of the structures is there", reference.source_id)
         return label, None
-    raw = read_raw(path, ReadOptions(prefer=prefer))
+    raw = read_raw(path, LabelReadOptions(prefer=prefer))
     _check_grid(raw, reference, path)
     label = _as_classes(raw.array, path)
     marks = sorted(set(ignored) - set(label_map or {}))
@@ -163,15 +165,16 @@ def _masks(
 
 
 def _structure_mask(path: Path, reference: Volume, prefer: str | None) -> npt.NDArray[np.bool_]:
-    raw = read_raw(path, ReadOptions(prefer=prefer))
+    raw = read_raw(path, LabelReadOptions(prefer=prefer))
     _check_grid(raw, reference, path)
-    values = np.unique(_as_classes(raw.array, path))
+    classes = _as_classes(raw.array, path)
+    values = np.unique(classes)
     if len(values[values > 0]) > 1:
         raise InputError(
             f"{path}: {len(values[values > 0])} label values in the file of one structure; in a "
             "folder per case each file holds one structure, 0 and 1"
         )
-    return np.asarray(raw.array > 0)
+    return np.asarray(classes > 0)
 
 
 def _check_grid(raw: RawVolume, reference: Volume, path: Path) -> None:
@@ -193,12 +196,15 @@ def _as_classes(array: npt.NDArray[Any], path: Path) -> npt.NDArray[np.int32]:
     if array.dtype.kind == "f":
         if not np.isfinite(array).all():
             raise InputError(f"{path}: the label holds NaN or infinity; expected whole numbers")
-        if (array != np.rint(array)).any():
-            odd = float(array[array != np.rint(array)].flat[0])
+        whole = np.rint(array)
+        off = np.abs(array - whole) > _WHOLE
+        if off.any():
             raise InputError(
-                f"{path}: the label holds {odd:g}; expected whole numbers (was it resampled "
-                "linearly? use nearest neighbour)"
+                f"{path}: the label holds {float(array[off].flat[0]):g}; expected whole numbers "
+                "(was it resampled linearly, or saved with a scale factor? use nearest "
+                "neighbour, and save whole numbers)"
             )
+        array = whole
     lowest, highest = array.min(), array.max()
     if lowest < 0:
         raise InputError(f"{path}: the label holds {lowest:g}; expected 0 and positive classes")

@@ -27,6 +27,9 @@ _MM3_PER_ML = 1000.0
 class Measurement:
     """One structure, measured. What an empty one does not have is None.
 
+    Of pictures that nothing calibrates there are no mm and no ml; of pictures by themselves, such
+    as those of a loop, there are no ml, no centre and no extent from one to the next.
+
     Attributes:
         value: Its value in the label map.
         name: What it is called.
@@ -45,8 +48,8 @@ class Measurement:
     name: str
     empty: bool
     voxels: int = 0
-    volume_ml: float = 0.0
-    extents_mm: tuple[float, ...] | None = None
+    volume_ml: float | None = 0.0
+    extents_mm: tuple[float | None, ...] | None = None
     box_voxels: tuple[int, ...] | None = None
     centroid_mm: tuple[float, ...] | None = None
     mean: float | None = None
@@ -111,8 +114,9 @@ def write_measurements(
             "modality": volume.facts.modality,
             "series_sha256": _hidden(volume.facts.series_uid),
             "shape": volume.shape,
-            "spacing_mm": volume.spacing,
+            "spacing_mm": _spacing_mm(volume),
         },
+        "without_mm": volume.unmeasurable,
         "intensity_unit": intensity_unit(volume),
         "empty": all(each.empty for each in measured),
         "not_written": list(not_written),
@@ -139,7 +143,8 @@ def _measured(
     box: tuple[slice, ...] | None,
 ) -> Measurement:
     if box is None:
-        return Measurement(segment.value, segment.name, empty=True)
+        nothing = None if volume.unmeasurable else 0.0
+        return Measurement(segment.value, segment.name, empty=True, volume_ml=nothing)
     mask: npt.NDArray[np.bool_] = np.equal(label[box], segment.value)
     lower = np.array([part.start for part in box])
     upper = np.array([part.stop for part in box])
@@ -156,13 +161,33 @@ def _measured(
         segment.name,
         empty=False,
         voxels=voxels,
-        volume_ml=voxels * millilitres,
-        extents_mm=tuple(((upper - lower) * np.array(volume.spacing)).tolist()),
+        volume_ml=None if volume.unmeasurable else voxels * millilitres,
+        extents_mm=_extents(volume, upper - lower),
         box_voxels=tuple(np.concatenate([lower, upper]).tolist()),
-        centroid_mm=tuple(centroid.tolist()),
+        centroid_mm=None if volume.unmeasurable else tuple(centroid.tolist()),
         mean=float(values.mean(dtype=np.float64)) if len(values) else None,
         sd=float(values.std(dtype=np.float64)) if len(values) else None,
         touches_border=bool(at_edge.any()),
+    )
+
+
+def _spacing_mm(volume: Volume) -> tuple[float | None, ...] | None:
+    """Return the size of a voxel in mm; None for what nothing calibrates."""
+    if volume.facts.uncalibrated:
+        return None
+    i, j, k = volume.spacing
+    return i, j, None if volume.facts.planar else k
+
+
+def _extents(volume: Volume, voxels: npt.NDArray[np.integer]) -> tuple[float | None, ...] | None:
+    """Return numbers of voxels along i, j and k in mm."""
+    spacing = _spacing_mm(volume)
+    if spacing is None:
+        return None
+    counts = voxels.tolist()
+    return tuple(
+        None if step is None else float(count * step)
+        for count, step in zip(counts, spacing, strict=True)
     )
 
 

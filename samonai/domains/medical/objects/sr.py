@@ -183,7 +183,9 @@ def _said(
     segment: Segment, measured: Measurement, intensity: Intensity | None, facts: LabelFacts
 ) -> dict[str, Any]:
     """Return what both kinds of groups say."""
-    values = [(codes.SCT.Volume, measured.volume_ml, _MILLILITRE, None)]
+    values: list[Any] = []
+    if measured.volume_ml is not None:
+        values.append((codes.SCT.Volume, measured.volume_ml, _MILLILITRE, None))
     if intensity is not None and measured.mean is not None and measured.sd is not None:
         name, unit = intensity
         values.append((name, measured.mean, unit, codes.SCT.Mean))

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from samonai.core.errors import InputError
 from samonai.core.pseudonyms import stands_for
 from samonai.domains.label_map import coordinates
+from samonai.domains.medical.formats.read_volume import strip_ending
 from samonai.domains.medical.volume import Volume, format_shape
 
 COLUMNS = ("i0", "j0", "k0", "i1", "j1", "k1")
@@ -157,7 +158,7 @@ def content_of_case(
         InputError: The file has nothing for the case, or does not say whose it is.
     """
     if isinstance(content, dict) and isinstance(content.get("cases"), dict):
-        named = next((name for name in content["cases"] if stands_for(name, case_id)), None)
+        named = next((name for name in content["cases"] if means_case(name, case_id)), None)
         if named is None:
             raise InputError(f"{path}: no {key} for case {case_id}")
         return content["cases"][named]
@@ -204,7 +205,7 @@ def _read_csv(path: Path, case_id: str, only_case: bool) -> tuple[Sequence[Any],
             f"class and case"
         )
     if "case" in header:
-        rows = [row for row in rows if stands_for((row["case"] or "").strip(), case_id)]
+        rows = [row for row in rows if means_case((row["case"] or "").strip(), case_id)]
         if not rows:
             raise InputError(f"{path}: no row for case {case_id}")
     elif not only_case:
@@ -244,6 +245,20 @@ def _check_box(box: npt.NDArray[np.float64], number: int, volume: Volume, path: 
         )
 
 
+def means_case(name: str, case_id: str) -> bool:
+    """Say whether a name means a case: its own, with a volume's ending or not, or a pseudonym's."""
+    return stands_for(name, case_id) or stands_for(strip_ending(name), case_id)
+
+
+def _whole(text: str) -> int:
+    """Return a whole number, also one that a table writes as 1.0; -1 for anything else."""
+    try:
+        number = float(text)
+    except ValueError:
+        return -1
+    return int(number) if number.is_integer() else -1
+
+
 def class_value(wanted: Any, names: Mapping[int, str], path: Path) -> int:
     """Return the label value of a class given by name, by value, or not at all."""
     if wanted is None:
@@ -252,8 +267,9 @@ def class_value(wanted: Any, names: Mapping[int, str], path: Path) -> int:
     if isinstance(wanted, str) and wanted in by_name:
         return by_name[wanted]
     text = str(wanted)
-    if not isinstance(wanted, bool) and text.isdecimal() and 0 < int(text) <= _LARGEST_CLASS:
-        return int(text)
+    value = -1 if isinstance(wanted, bool) else _whole(text)
+    if 0 < value <= _LARGEST_CLASS:
+        return value
     known = ", ".join(by_name) if by_name else "none by name"
     raise InputError(
         f"{path}: class {text!r:.60} is not known; known are {known}; or give a whole number from 1"

@@ -1,0 +1,78 @@
+"""What DICOM slices say of themselves: compared as numbers, and shown without a patient's text."""
+
+import re
+from collections.abc import Sequence
+from decimal import Decimal, InvalidOperation
+
+_SAME = Decimal("0.002")  # numbers that differ by less, relatively, differ by rounding
+_TIMES = ("AcquisitionTime", "ContentTime")
+# Text of a header may be a name: of texts only these are repeated.
+_KERNEL = re.compile(r"[A-Za-z]{1,3}\d{2,3}[a-z]?")
+_KERNELS = frozenset(
+    {"STANDARD", "SOFT", "BONE", "BONEPLUS", "LUNG", "DETAIL", "EDGE", "CHEST", "SHARP", "SMOOTH"}
+)
+_IMAGE_TYPES = frozenset(
+    {
+        *("ORIGINAL", "DERIVED", "PRIMARY", "SECONDARY", "AXIAL", "MPR", "MIP", "AVERAGE", "ADC"),
+        *("M", "P", "R", "I", "M_FFE", "M_SE", "M_IR", "PHASE MAP", "MAGNITUDE", "PHASE", "REAL"),
+        *("IMAGINARY", "DIFFUSION", "TRACEW", "FA", "WATER", "FAT", "IN_PHASE", "OUT_PHASE", "T1"),
+        *("T2", "T2_STAR", "SUB", "PROJECTION IMAGE", "VOLUME", "MIXED", "IP", "OP", "W", "F"),
+    }
+)
+
+Order = tuple[int, Decimal, str]
+
+
+def by_number(text: str) -> Order:
+    """Return a sorting key: numbers by value, before any text; its first item is 0 for numbers."""
+    try:
+        number = Decimal(text.strip())
+    except InvalidOperation:
+        return 1, Decimal(0), text
+    return (0, number, "") if number.is_finite() else (1, Decimal(0), text)
+
+
+def canonical_texts(texts: Sequence[str]) -> list[str]:
+    """Return texts with numbers that differ by rounding replaced by the smallest of them."""
+    first: dict[str, str] = {}
+    smallest: tuple[Decimal, str] | None = None
+    for text in sorted(set(texts), key=by_number):
+        kind, number, _ = by_number(text)
+        if kind:
+            first[text] = text
+            continue
+        if smallest is None or number - smallest[0] > _SAME * abs(smallest[0]):
+            smallest = number, text
+        first[text] = smallest[1]
+    return [first[text] for text in texts]
+
+
+def shown(word: str, text: str, values: Sequence[str]) -> str:
+    """Return a fact for a message: its number, a known word, or its place among the values.
+
+    Args:
+        word: The keyword.
+        text: What the slices of one volume say.
+        values: What those of each volume of the series say.
+    """
+    if not text:
+        return f"without {word}"
+    if word not in _TIMES and not by_number(text)[0]:
+        return f"{word} {text.strip()}"
+    if word == "ConvolutionKernel" and (_KERNEL.fullmatch(text) or text.upper() in _KERNELS):
+        return f"{word} {text}"
+    if word == "ImageType":
+        said = set(_items(text))
+        others = [set(_items(value)) for value in values if value != text]
+        own = [
+            item
+            for item in _items(text)
+            if item in _IMAGE_TYPES and any(item not in other for other in others)
+        ]
+        if own and len({frozenset(said & _IMAGE_TYPES), *map(frozenset, others)}) > 1:
+            return f"{word} {'/'.join(own)}"
+    return f"{word} {values.index(text) + 1} of {len(values)}"
+
+
+def _items(text: str) -> list[str]:
+    return [item.strip() for item in re.split(r"[\[\]',\\]+", text) if item.strip()]
