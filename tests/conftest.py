@@ -1,6 +1,7 @@
 """What all tests share: real data when it is there, a tiny SAM, and no network."""
 
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,14 @@ def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
 def _memory_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have freed memory given back: a test process lives through many trainings."""
     monkeypatch.setenv(MEMORY_SWITCH, "0")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _session_salt() -> Iterator[None]:
+    """Give it to what a module or the session makes, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SAMONAI_SALT", "of the tests")
+        yield
 
 
 @pytest.fixture(autouse=True)

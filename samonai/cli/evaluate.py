@@ -1,6 +1,5 @@
 """`samonai evaluate`: measure a run beside its baselines."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,6 +7,7 @@ import typer
 
 from samonai.cli import options
 from samonai.core.errors import InputError
+from samonai.core.json_files import read_json
 
 EXAMPLE = (
     "Example: samonai evaluate medical --run runs/spleen --images imagesTs --labels labelsTs "
@@ -104,8 +104,8 @@ def _chosen(cases: list[str] | None, split: Path | None) -> str | list[str] | No
     if split is None:
         return "all" if cases == ["all"] else cases or None
     try:
-        content: Any = json.loads(split.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content: Any = read_json(split)
+    except (OSError, InputError) as error:
         raise InputError(f"the split file {split} cannot be read: {error}") from error
     names = content.get("val") if isinstance(content, dict) else None
     if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):

@@ -1,5 +1,6 @@
 """Files that are either whole or absent: write beside, sync, then rename; and finding files."""
 
+import errno
 import glob
 import hashlib
 import os
@@ -116,13 +117,22 @@ def as_path(given: object, what: str) -> Path:
         what: Named in the message, such as "images".
 
     Raises:
-        InputError: It is something else, or empty, as a variable is that nobody set.
+        InputError: It is something else, or empty, as a variable is that nobody set; or a name is
+            longer than the system can have.
     """
     if not isinstance(given, str | os.PathLike):
         raise InputError(f"{what}: expected a path, got {type(given).__name__}")
     if not os.fspath(given):
         raise InputError(f"{what}: the path is empty; name a file or folder")
-    return Path(os.fspath(given)).expanduser()
+    path = Path(os.fspath(given)).expanduser()
+    try:
+        os.lstat(path)
+    except ValueError as error:
+        raise InputError(f"{what}: {error}; give a path without it") from error
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise InputError(f"{what}: {error.strerror} ({str(path)[:60]}…)") from error
+    return path
 
 
 @contextmanager

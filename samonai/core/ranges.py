@@ -43,6 +43,7 @@ class Range:
 _POSITIVE, _COUNT, _FROM_1 = Range(above=True), Range(), Range(low=1)
 _SHARE = Range(high=1)
 _MOST_POINTS = 1000
+_MOST_PROCESSES = 256
 
 RANGES = {
     "learning_rate": _POSITIVE,
@@ -56,7 +57,7 @@ RANGES = {
     "eval_min_area": _FROM_1,
     "patience": _FROM_1,
     "val_interval": _FROM_1,
-    "workers": _COUNT,
+    "workers": Range(high=_MOST_PROCESSES),
     "views": _FROM_1,
     "lora_rank": _FROM_1,
     "seed": Range(high=2**32, below=True),

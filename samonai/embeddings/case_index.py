@@ -1,5 +1,6 @@
 """Remembers what files held, so that a second run over an unchanged archive reads none of them."""
 
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -9,9 +10,10 @@ from typing import Any
 import zarr
 
 from samonai.core.files import walk_below
+from samonai.core.sealed import canonical_json, digest, is_whole, sealed
 from samonai.domains.base import Case
 from samonai.embeddings.chunks import get_node, require_group
-from samonai.embeddings.store import StoreSection, canonical_json, digest
+from samonai.embeddings.store import StoreSection
 
 _GROUP = "cases"
 
@@ -55,10 +57,12 @@ class CaseIndex:
     def get(self, case: Case, stamp: str | None) -> CaseFacts | None:
         """Return what is known of a case, or None when it or its files' `stamp` is not known."""
         entry = None if self._group is None or stamp is None else get_node(self._group, _name(case))
-        if not isinstance(entry, zarr.Group) or entry.attrs.get("stamp") != stamp:
+        if not isinstance(entry, zarr.Group):
             return None
-        facts = entry.attrs["facts"]
-        assert isinstance(facts, dict)
+        said = entry.attrs.asdict()
+        facts = said.get("facts")
+        if said.get("stamp") != stamp or not is_whole(said) or not isinstance(facts, dict):
+            return None
         known: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()
         }
@@ -69,7 +73,9 @@ class CaseIndex:
         if self._group is None or stamp is None or not self._writable:
             return
         entry = require_group(self._group, _name(case), {})
-        entry.update_attributes({"stamp": stamp, "facts": asdict(facts)})
+        entry.attrs.put(
+            sealed(json.loads(canonical_json({"stamp": stamp, "facts": asdict(facts)})))
+        )
 
 
 def file_stamp(case: Case) -> str | None:

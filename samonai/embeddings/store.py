@@ -1,6 +1,5 @@
 """The embedding store: each frame is encoded once, signed by all that went into it."""
 
-import hashlib
 import importlib.util
 import json
 from collections.abc import Iterable, Mapping
@@ -14,6 +13,7 @@ import zarr
 from zarr.errors import GroupNotFoundError
 
 from samonai.core.errors import InputError
+from samonai.core.sealed import canonical_json, digest
 from samonai.embeddings import compact
 from samonai.embeddings.chunks import FrameChunks, find_array, open_chunks, require_group
 from samonai.embeddings.counting import announce
@@ -253,16 +253,6 @@ class SourceEmbeddings:
             index, compact.pack(values) if self._store.dtype == COMPACT_DTYPE else values
         )
         self._store.encoded += 1
-
-
-def canonical_json(value: Any) -> str:
-    """Return JSON text that is the same for equal values."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def digest(text: str) -> str:
-    """Return the sha256 of a text as 64 hexadecimal digits."""
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _open_root(url: str, read_only: bool, dtype: str) -> zarr.Group:

@@ -10,6 +10,7 @@ import zarr
 
 from samonai.core.errors import InputError
 from samonai.core.geometry import FrameGeometry
+from samonai.core.sealed import canonical_json, digest, is_whole, sealed
 from samonai.embeddings.chunks import (
     FrameChunks,
     find_array,
@@ -20,12 +21,10 @@ from samonai.embeddings.chunks import (
 from samonai.embeddings.store import (
     EmbeddingStore,
     MissingEmbeddingError,
-    canonical_json,
-    digest,
 )
 from samonai.embeddings.targets import CONNECTIVITY, FrameTargets
 
-_FORMAT_VERSION = 2
+_FORMAT_VERSION = 3  # 2 had no digest of what the attributes say
 _GROUP = "targets"
 _VALID_BIT = np.uint16(0x8000)
 _NUMBER_BITS = np.uint16(0x7FFF)
@@ -182,9 +181,11 @@ def load_targets(store: EmbeddingStore, key: str) -> SourceTargets | None:
     """Return stored targets, or None when they are absent, unfinished or their tables damaged."""
     parent = get_node(store.root, _GROUP)
     group = get_node(parent, key) if isinstance(parent, zarr.Group) else None
-    if not isinstance(group, zarr.Group) or not group.attrs.get("complete"):
+    if not isinstance(group, zarr.Group):
         return None
     facts: dict[str, Any] = group.attrs.asdict()
+    if not facts.get("complete") or not is_whole(facts):
+        return None
     frames: npt.NDArray[Any] | None = np.zeros((0, _FRAME_COLUMNS))
     objects: npt.NDArray[Any] | None = np.zeros((0, _OBJECT_COLUMNS))
     components = None
@@ -253,8 +254,9 @@ def save_targets(
         _write_table(group, "frames", np.array(rows, np.float64))
     if count := sum(map(len, objects)):
         _write_table(group, "objects", np.concatenate(objects).astype(np.float64))
-    group.update_attributes(
+    facts = sealed(
         {
+            "key": key,
             "source_id": source_id,
             "spacing": [float(value) for value in spacing],
             "frame_count": frame_count,
@@ -266,6 +268,7 @@ def save_targets(
             "complete": True,
         }
     )
+    group.attrs.put(facts)
     saved = load_targets(store, key)
     assert saved is not None
     return saved
@@ -313,4 +316,6 @@ def _write_table(group: zarr.Group, name: str, table: npt.NDArray[np.float64]) -
 
 def _read_table(group: zarr.Group, name: str) -> npt.NDArray[Any] | None:
     array = find_array(group, name)
-    return None if array is None else FrameChunks(array).read(0)
+    if array is None or array.shape[0] != 1:
+        return None
+    return FrameChunks(array).read(0)

@@ -49,7 +49,14 @@ def trained_domain(
         # Structures are known by their names: their values are those of the training.
         named = {name: int(value) for value, name in metadata.classes.items()}
         given.setdefault("structures", named)
-    domain = get_domain(name, **{**metadata.domain_settings, **given})
+    try:
+        domain = get_domain(name, **{**metadata.domain_settings, **given})
+    except InputError:
+        raise
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
+        raise InputError(
+            f"{decoder}: the metadata hold settings of images that cannot be used ({error})"
+        ) from error
     asked, trained = domain.settings(), metadata.domain_settings
     for key in [*trained, *(key for key in asked if key not in trained)]:
         # What nobody said anything about is not there: runs from before a setting, and crops.

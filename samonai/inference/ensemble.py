@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from samonai.core.errors import InputError
-from samonai.domains import get_domain
+from samonai.domains import domain_class
 from samonai.sam.decoder_file import DecoderMetadata, load_decoder, read_decoder_metadata
 from samonai.sam.network import SamNetwork
 
@@ -30,7 +30,7 @@ def check_members(decoders: Sequence[Path | str]) -> list[DecoderMetadata]:
     """
     found = [read_decoder_metadata(path) for path in decoders]
     # These say how a data set is stored, not what its pixels look like to the decoder.
-    free = get_domain(found[0].domain, **found[0].domain_settings).free_settings
+    free = domain_class(found[0].domain).free_settings
     for path, metadata in zip(decoders[1:], found[1:], strict=True):
         first = found[0]
         differing = [

@@ -98,6 +98,15 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
         count = torch.cuda.device_count()
         if (chosen.index or 0) >= count:
             raise InputError(f"device {device} is not here: torch sees {count} CUDA devices")
+        return chosen
+    try:
+        # torch knows more names (mps, xpu) than this machine has devices; meta holds no values.
+        torch.zeros(1, device=chosen).item()
+    except Exception as error:  # each backend has errors of its own
+        raise InputError(
+            f"device {device} cannot be used here ({str(error).splitlines()[0][:120]}); use cpu, "
+            f"cuda or cuda:N"
+        ) from error
     return chosen
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from samonai.core.errors import InputError
 from samonai.core.files import write_atomically
+from samonai.core.json_files import read_json
+from samonai.core.sealed import DIGEST_KEY, is_whole, sealed
 from samonai.workflows.run_folder import SETTINGS_FILE, STORE_FOLDER
 
 FORMAT_VERSION = 1
@@ -67,18 +69,21 @@ def read_plan(path: Path) -> dict[str, Any]:
         InputError: It cannot be read, or another version wrote it.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = read_json(path)
+    except OSError as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION:
         raise InputError(f"{path} was not written by this version of samonai")
-    return content
+    if DIGEST_KEY in content and not is_whole(content):
+        raise InputError(f"{path} is damaged or was edited: its checksum differs")
+    return {key: value for key, value in content.items() if key != DIGEST_KEY}
 
 
 def write_plan(path: Path, document: Mapping[str, Any]) -> None:
     """Write what is planned and what came out so far."""
     with write_atomically(path) as temporary:
-        text = json.dumps({"format_version": FORMAT_VERSION, **document}, indent=1)
+        plain = json.loads(json.dumps({"format_version": FORMAT_VERSION, **document}))
+        text = json.dumps(sealed(plain), indent=1)
         temporary.write_text(text + "\n", encoding="utf-8")
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from samonai.core.errors import InputError
+from samonai.core.sealed import check_archive
 from samonai.domains.base import Domain
 from samonai.engine.processes import is_main_process
 from samonai.prompts.sampling import PromptSampler
@@ -18,7 +19,7 @@ from samonai.sam.decoder_file import DecoderMetadata, save_decoder
 from samonai.sam.network import SamNetwork
 from samonai.training.classifier import learn_names
 from samonai.training.data.prepare import TrainingData
-from samonai.training.handlers import BEST_FILE, HISTORY_JSON
+from samonai.training.handlers import BEST_FILE, HISTORY_JSON, LAST_FILE
 from samonai.training.objectives.heads import trained_heads
 from samonai.training.parameters import trainable_parameters
 from samonai.version import __version__
@@ -115,8 +116,15 @@ def _best_and_history(folder: Path) -> tuple[dict[str, torch.Tensor], list[dict[
         InputError: A file is gone or damaged, as when a run's folder was half deleted.
     """
     try:
+        check_archive(folder / BEST_FILE)
         state = torch.load(folder / BEST_FILE, map_location="cpu", weights_only=True)
-        return state, json.loads((folder / HISTORY_JSON).read_text())
+        history = json.loads((folder / HISTORY_JSON).read_text(encoding="utf-8"))
+        if (folder / LAST_FILE).exists():
+            # The same rows, under a checksum.
+            check_archive(folder / LAST_FILE)
+            last = torch.load(folder / LAST_FILE, map_location="cpu", weights_only=True)
+            history = last["history"]
+        return state, history
     except Exception as error:
         raise InputError(
             f"{folder}: {BEST_FILE} or {HISTORY_JSON} is gone or damaged "

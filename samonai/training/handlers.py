@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ from torch import nn
 
 from samonai.core.errors import InputError
 from samonai.core.files import write_atomically
+from samonai.core.sealed import check_archive, seal_archive
 from samonai.engine.processes import is_main_process
 from samonai.engine.progress import EngineProgress
 
@@ -25,6 +27,10 @@ logger = logging.getLogger(__name__)
 
 BEST_FILE, LAST_FILE = "model.pt", "last.pt"
 HISTORY_JSON, HISTORY_CSV = "history.json", "history.csv"
+
+
+class OtherDataError(InputError):
+    """A run is resumed with other data than it was begun with."""
 
 
 class HasEpoch(Protocol):
@@ -182,15 +188,17 @@ class RunCheckpoint:
         if not (self.resume and path.exists()):
             return
         try:
+            check_archive(path)
             state = torch.load(path, map_location="cpu", weights_only=True)
+            self._check_data(engine, state)
             self.network.load_state_dict(state["network"])
             for name, part in self.parts.items():
                 part.load_state_dict(state["parts"][name])
-        except InputError:
+        except OtherDataError:
             raise
         except Exception as error:
             raise InputError(
-                f"{path} cannot be resumed from ({str(error).splitlines()[0]}); "
+                f"{path} cannot be resumed from ({' '.join(str(error).split())[:200]}); "
                 f"remove it to start over"
             ) from error
         engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
@@ -232,8 +240,38 @@ class RunCheckpoint:
             "iteration": engine.state.iteration,
             "best": self.best,
             "history": self.history,
+            "data": self._data(engine),
         }
         self._save(state, LAST_FILE)
+
+    def _data(self, engine: Engine) -> dict[str, dict[str, str]]:
+        """Return the split and what its cases hold: part to case to a digest of its content."""
+        loaders = {"train": engine.data_loader, "val": self.validator.data_loader}
+        return {part: loader.dataset.contents() for part, loader in loaders.items()}
+
+    def _check_data(self, engine: Engine, state: Mapping[str, Any]) -> None:
+        """Refuse to go on with other data than the epochs before have seen.
+
+        Raises:
+            OtherDataError: A case was changed, added, removed or moved to the other part.
+        """
+        before = state.get("data")
+        if before is None:
+            logger.warning("an older version began this run; whether its data are the same is open")
+            return
+        now = self._data(engine)
+        both = [(part, case) for part in now for case in now[part] if case in before[part]]
+        told = [
+            *(f"{c!r} was changed" for p, c in both if before[p][c] != now[p][c]),
+            *(f"{c!r} is new in {p}" for p in now for c in now[p] if c not in before[p]),
+            *(f"{c!r} is gone from {p}" for p in now for c in before[p] if c not in now[p]),
+        ]
+        if told:
+            more = f", and {len(told) - 3} more" if len(told) > 3 else ""
+            raise OtherDataError(
+                f"{self.folder} was trained on other data so far ({'; '.join(told[:3])}{more}); "
+                f"put the data back, choose another folder, or start over with --overwrite"
+            )
 
     def _validation_metric(self, epoch: int) -> float | None:
         """Return the key metric, if the validator ran after this epoch."""
@@ -242,6 +280,7 @@ class RunCheckpoint:
     def _save(self, state: dict[str, Any], name: str) -> None:
         with write_atomically(self.folder / name) as path:
             torch.save(state, path)
+            seal_archive(path)
 
     def _write_history(self) -> None:
         with write_atomically(self.folder / HISTORY_JSON) as path:

@@ -32,7 +32,10 @@ _EVALUATED = ("$", "@", "%")
 _NOT_SET = {"bundle_root", "rank", "world_size"}
 """Plain entries that are no settings: the process, or its launcher, says them."""
 
-_SYSTEM_ERRORS = {errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.ENOSPC, errno.EPERM, errno.EROFS}
+_SYSTEM_ERRORS = {
+    *(errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.ENAMETOOLONG, errno.ENOSPC, errno.EPERM),
+    errno.EROFS,
+}
 
 
 def bundles_folder() -> Path:

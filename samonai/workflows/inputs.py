@@ -1,6 +1,7 @@
 """From what callers give to what a bundle's configuration takes."""
 
 import json
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -83,7 +84,7 @@ def boxes_file(boxes: Boxes | None) -> Iterator[Path | None]:
             the block finds it in the file, said of the boxes that were given.
     """
     if boxes is None or isinstance(boxes, Path | str):
-        yield None if boxes is None else as_path(boxes, "boxes")
+        yield None if boxes is None else existing(boxes, "boxes")
         return
     content = boxes if isinstance(boxes, Mapping) else {"boxes": boxes}
     with tempfile.TemporaryDirectory(prefix="samonai-") as scratch:
@@ -122,8 +123,12 @@ def existing(path: Path | str, what: str) -> Path:
         InputError: It is not.
     """
     path = as_path(path, what)
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder")
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        raise InputError(f"{str(path)[:200]}: no such file or folder") from error
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise InputError(f"{path}: neither a file nor a folder, but a device or a pipe")
     return path
 
 

@@ -8,7 +8,9 @@
 """
 
 import hashlib
+import hmac
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -18,7 +20,12 @@ from typing import Any
 
 from samonai.core.errors import InputError
 from samonai.core.files import as_path, remove_abandoned, sha256_file, write_atomically
+from samonai.core.json_files import read_json
 from samonai.core.locks import LOCK_FILE, locked_folder
+from samonai.core.pseudonyms import salt
+from samonai.core.sealed import DIGEST_KEY, is_whole, sealed
+
+logger = logging.getLogger(__name__)
 
 FOLDS_FILE, SEEDS_FILE = "folds.json", "seeds.json"
 """What a folder has that holds several runs: k folds, or one recipe with several seeds."""
@@ -28,7 +35,7 @@ DECODER_FILE, STATE_FILE, HISTORY_FILE = "decoder.safetensors", "last.pt", "hist
 CURVE_FILE, SPLIT_FILE = "learning_curve.png", "split.json"
 
 _FORMAT_VERSION = 1
-_ENCODER = "encoder_sha256"
+_ENCODER, _STORE_MARK = "encoder_sha256", "store_mark"
 _MADE_BY_TRAINING = (
     SETTINGS_FILE, DECODER_FILE, STATE_FILE, HISTORY_FILE, "model.pt", "history.csv", SPLIT_FILE,
     CURVE_FILE,
@@ -62,23 +69,53 @@ class RunFolder:
         Raises:
             InputError: This is no run's folder.
         """
+        found = self._content()
+        return {k: v for k, v in found.items() if k not in (DIGEST_KEY, _STORE_MARK)}
+
+    def store(self) -> str:
+        """Return where the run's embeddings are, or would be.
+
+        A store elsewhere counts only where this user's training wrote so, which a keyed hash in
+        `run.json` proves: a stranger's run must not choose where embeddings of patients go.
+        """
+        content, own = self._content(), str(self.path / STORE_FOLDER)
+        store = content.get("store")
+        if store is None:
+            return own
+        mark = _store_mark(store) if isinstance(store, str) else None
+        given = content.get(_STORE_MARK)
+        if mark and isinstance(given, str) and hmac.compare_digest(given.encode(), mark.encode()):
+            return str(store)
+        logger.warning(
+            "%s names a store that was not chosen by you on this machine, so it is not used; "
+            "embeddings are kept in %s",
+            self.path / SETTINGS_FILE,
+            own,
+        )
+        return own
+
+    def _content(self) -> dict[str, Any]:
+        """Return all that `run.json` holds."""
         path = self.path / SETTINGS_FILE
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError) as error:
+            content = read_json(path)
+        except FileNotFoundError as error:
             raise InputError(
                 f"{self.path} is not a run: it has no {SETTINGS_FILE}; give the folder that "
                 f"training wrote"
             ) from error
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path} cannot be read: {error}") from error
-        if not isinstance(content, dict) or content.get("format_version") != _FORMAT_VERSION:
+        if (
+            not isinstance(content, dict)
+            or content.get("format_version") != _FORMAT_VERSION
+            or not isinstance(content.get("settings", {}), dict)
+        ):
             raise InputError(f"{path} was not written by this version of samonai; train again")
+        if DIGEST_KEY in content and not is_whole(content):
+            raise InputError(
+                f"{path} is damaged or was edited: its checksum differs; copy it again, or train "
+                f"again with --overwrite"
+            )
         return content
-
-    def store(self) -> str:
-        """Return where the run's embeddings are."""
-        return str(self.settings().get("store") or self.path / STORE_FOLDER)
 
     @contextmanager
     def claimed(self, settings: Mapping[str, Any], *, overwrite: bool = False) -> Iterator[bool]:
@@ -154,8 +191,11 @@ class RunFolder:
                     f"another folder, or start over with --overwrite"
                 )
             return
+        if isinstance(store := wanted.get("store"), str) and (mark := _store_mark(store)):
+            wanted[_STORE_MARK] = mark
         with write_atomically(path) as temporary:
-            temporary.write_text(json.dumps(wanted, indent=1, sort_keys=True) + "\n")
+            text = json.dumps(sealed(json.loads(json.dumps(wanted))), indent=1, sort_keys=True)
+            temporary.write_text(text + "\n")
 
     def _remove_results(self) -> None:
         """Remove what training made; embeddings stay, they are valid whatever comes next."""
@@ -176,10 +216,10 @@ def member_folders(path: Path | str) -> list[Path]:
     if file is None:
         return [folder]
     try:
-        names = list(json.loads(file.read_text(encoding="utf-8"))["members"])
+        names = list(read_json(file)["members"])
+        return [folder / Path(name).name for name in names]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{file} is no list of runs that samonai wrote") from error
-    return [folder / Path(name).name for name in names]
 
 
 def path_fingerprint(path: Path | str | None) -> str | None:
@@ -197,6 +237,15 @@ def file_fingerprint(path: Path | str | None) -> str | None:
     if path is None or not Path(path).is_file():
         return None
     return "sha256:" + sha256_file(path)[:16]
+
+
+def _store_mark(store: str) -> str | None:
+    """Return what proves that this user chose a store; None where no secret can be kept."""
+    try:
+        key = salt()
+    except InputError:
+        return None
+    return hmac.new(key, f"store {store}".encode("utf-8", "replace"), hashlib.sha256).hexdigest()
 
 
 def _flat(content: Mapping[str, Any]) -> dict[str, Any]:

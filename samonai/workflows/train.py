@@ -129,6 +129,7 @@ def finetune(
         "store": None if store is None else store_location(store),
     }
     with (
+        one_line_errors(),
         no_empty_folders(folder.path, record["store"]),
         folder.claimed(record, overwrite=overwrite) as unfinished,
     ):

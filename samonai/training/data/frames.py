@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from samonai.core.geometry import FrameGeometry
+from samonai.core.sealed import canonical_json, digest
 from samonai.embeddings.plan import frames_to_use
 from samonai.embeddings.target_store import SourceTargets
 from samonai.embeddings.targets import FrameTargets
@@ -116,11 +117,21 @@ class FrameDataset(Dataset[FrameSample]):
         self.frames = [
             (case, index) for case in cases for index in frames_to_use(case.targets, share, beside)
         ]
+        self._contents = {
+            case.case_id: digest(
+                canonical_json([case.targets.key, *(view.targets.key for view in case.views)])
+            )
+            for case in cases
+        }
         found = {case.targets.key: case.targets.classes_by_frame() for case in cases}
         self.balance = None
         if balance is not None:
             by_frame = [found[case.targets.key].get(n, frozenset()) for case, n in self.frames]
             self.balance = BalancedDraw(by_frame, *balance)
+
+    def contents(self) -> dict[str, str]:
+        """Return case id to a digest of its image, its label and how they are cut and drawn."""
+        return dict(self._contents)
 
     @property
     def has_objects(self) -> bool:

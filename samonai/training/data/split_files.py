@@ -3,12 +3,12 @@
 A fold of a file that has several is chosen by `FILE#N`; without a number it is the first.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from samonai.core.errors import InputError
+from samonai.core.json_files import read_json
 from samonai.core.pseudonyms import known_as
 from samonai.domains.base import Case
 from samonai.training.data.folds import SplitNames
@@ -125,10 +125,10 @@ def _read(file: Path, cases: Sequence[Case]) -> Folds | tuple[SplitNames, str]:
     """Return the folds that a file holds, or its only split and what that says of its rule."""
     what = f"the split file {file}"
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
     except FileNotFoundError as error:
         raise InputError(f"{what} does not exist") from error
-    except (OSError, ValueError) as error:
+    except InputError as error:
         raise InputError(f"{what} is not JSON: {error}") from error
     known = [case.case_id for case in cases]
     if isinstance(content, list) and content:

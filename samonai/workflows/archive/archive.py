@@ -38,6 +38,8 @@ _NOT_COMPARED = {
 # Options of `embed` that have nothing to do with reading a study.
 _OF_ENCODING = {"checkpoint", "sha256", "device", "dtype", "case_map"}
 
+_MOST_READERS = 256
+
 
 @dataclass(frozen=True)
 class ArchiveReport:
@@ -212,8 +214,8 @@ class _How:
     progress: bool
 
     def __post_init__(self) -> None:
-        if self.readers < 1:
-            raise InputError(f"readers={self.readers}: expected 1 or more")
+        if not 1 <= self.readers <= _MOST_READERS:
+            raise InputError(f"readers={self.readers}: expected 1 to {_MOST_READERS}")
         if self.limit is not None and self.limit < 0:
             raise InputError(f"limit={self.limit}: expected 0 or more")
 

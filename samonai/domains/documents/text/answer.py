@@ -178,7 +178,7 @@ def read_answer(path: Path) -> Answer:
         if content["schema"] != SCHEMA:
             raise InputError(f"{path}: schema {content['schema']!r}; expected {SCHEMA}")
         return _from_json(content)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: no answer of a page: {error!r}") from error
