@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
+import pyogrio
 import pytest
 import rasterio
 import shapely
@@ -335,3 +337,12 @@ def test_the_network_is_as_open_while_writing_as_the_user_says(
 def test_blocks_of_no_pixels_are_refused() -> None:
     with pytest.raises(InputError, match="blocks of 0 x 0 pixels: expected at least 1 x 1"):
         blocks((10, 10), (0, 0))
+
+
+def test_a_vector_file_without_a_layer_of_geometries_is_refused(
+    scene: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "table.gpkg"
+    pyogrio.write_dataframe(pandas.DataFrame({"name": ["roof"]}), path)
+    with pytest.raises(InputError, match="holds no layer with geometries"):
+        read(scene, path)

@@ -188,7 +188,9 @@ def load(path: Path, any_driver: bool = False) -> gpd.GeoDataFrame:
 def _load(path: Path, _changed: int) -> gpd.GeoDataFrame:
     try:
         layers = [name for name, kind in pyogrio.list_layers(path) if kind is not None]
-        frame = gpd.read_file(path, layer=layers[0] if layers else None, engine="pyogrio")
+        if not layers:
+            raise InputError(f"{path} holds no layer with geometries; it may be damaged")
+        frame = gpd.read_file(path, layer=layers[0], engine="pyogrio")
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, ValueError) as error:
         raise InputError(f"{path}: {_unreadable(path, error)}") from error
     if "geometry" not in frame or not isinstance(frame, gpd.GeoDataFrame):

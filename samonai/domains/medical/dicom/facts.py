@@ -20,6 +20,8 @@ _IMAGE_TYPES = frozenset(
     }
 )
 
+_STANDARD_VALUES = 3  # of ImageType: pixel data, examination, modality (PS3.3 C.7.6.1.1.2)
+
 Order = tuple[int, Decimal, str]
 
 
@@ -72,6 +74,20 @@ def shown(word: str, text: str, values: Sequence[str]) -> str:
         if own and len({frozenset(said & _IMAGE_TYPES), *map(frozenset, others)}) > 1:
             return f"{word} {'/'.join(own)}"
     return f"{word} {values.index(text) + 1} of {len(values)}"
+
+
+def image_kind(text: str) -> str:
+    """Return the values of an ImageType that make another image: the first three, and known words.
+
+    Vendors append what does not, such as GE's ADD on those slices of a CT that were summed from
+    thinner ones.
+
+    Args:
+        text: The element as text.
+    """
+    items = _items(text)
+    kept = [item for n, item in enumerate(items) if n < _STANDARD_VALUES or item in _IMAGE_TYPES]
+    return "\\".join(kept)
 
 
 def _items(text: str) -> list[str]:

@@ -12,7 +12,7 @@ from itertools import combinations
 
 import numpy as np
 
-from samonai.domains.medical.dicom.facts import by_number, canonical_texts, shown
+from samonai.domains.medical.dicom.facts import by_number, canonical_texts, image_kind, shown
 from samonai.domains.medical.dicom.slices import Slice, groups_by_position
 
 # Two values of any of these are two images.
@@ -110,9 +110,8 @@ class _Slices:
         """Return what each slice says; a clock with its date before it."""
         if word not in self._texts:
             date = word.removesuffix("Time") + "Date" if word in _CLOCKS else ""
-            self._texts[word] = [
-                (each.fact(date) if date else "") + each.fact(word) for each in self.slices
-            ]
+            said = [(each.fact(date) if date else "") + each.fact(word) for each in self.slices]
+            self._texts[word] = [image_kind(t) for t in said] if word == "ImageType" else said
         return self._texts[word]
 
     def varying(self, words: Sequence[str]) -> list[str]:
