@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from samonai.cli.options import HAVE_OPTIONS
+from samonai.settings import options
 
 Settings = Mapping[str, Any]
 
@@ -61,8 +61,8 @@ REGIMES = (
     Regime("encoder-lora", "parts", {"train_parts": "encoder-lora+decoder"}),
     Regime("encoder-adapters", "parts", {"train_parts": "encoder-adapters+decoder"}),
     Regime("views-4", "augmentation", {"views": 4}),
-    Regime("embedding-mix", "augmentation", {"embedding_mix": 0.5}),
-    Regime("views-and-mix", "augmentation", {"views": 4, "embedding_mix": 0.5}),
+    Regime("embedding-mix", "augmentation", {"mixup_probability": 0.5}),
+    Regime("views-and-mix", "augmentation", {"views": 4, "mixup_probability": 0.5}),
     Regime("semantic", "heads", {"heads": "semantic"}, automatic=True),
     Regime("both-heads", "heads", {"heads": "both"}, automatic=True),
 )
@@ -74,6 +74,6 @@ def command(regime: Regime) -> str:
     parts = ["samonai train medical …"]
     for key, value in regime.settings.items():
         text = str(value).lower() if isinstance(value, bool) else str(value)
-        option = HAVE_OPTIONS.get(key)
+        option = options().get(key)
         parts.append(f"--set {key}={text}" if option is None else f"{option} {text}")
     return " ".join(parts)

@@ -15,7 +15,7 @@ import torch
 from ignite.engine import Events
 
 from samonai.core.files import write_atomically
-from samonai.workflows.bundle_files import opened_bundle, quiet_third_parties
+from samonai.workflows.bundle_engine import opened_bundle, quiet_third_parties
 
 TIMES_FILE = "times.json"
 

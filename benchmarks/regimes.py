@@ -27,14 +27,9 @@ from benchmarks import markdown
 from benchmarks.regime_list import REGIMES, Regime, command
 from benchmarks.regime_times import opened_trainers, read_times, rounds_of, take_turns, write_times
 from samonai.core.files import write_atomically
-from samonai.workflows.bundle_files import (
-    EVALUATE,
-    TRAIN,
-    config_files,
-    plain_settings,
-    read_config,
-)
+from samonai.workflows.bundle_files import EVALUATE, TRAIN, config_files, read_config
 from samonai.workflows.inputs import network_overrides, store_location
+from samonai.workflows.settings import plain_settings
 
 _ROW = "row.json"
 _CLICKS = "1,3,5,9"

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import samonai
-from samonai.workflows.bundle_files import TRAIN, config_files, parse_settings, read_config
+from samonai.workflows.bundle_files import TRAIN, config_files, read_config
+from samonai.workflows.settings import parse_settings
 
 _HELD_OUT = "OAM-386693"
 _NONE = ("classes", "box", "points")

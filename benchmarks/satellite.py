@@ -35,8 +35,9 @@ from samonai.domains.tiling.tiles import Window as Part
 from samonai.inference import CaseDataset, FilePrompts, trained_domain
 from samonai.inference.inferer import SourceInferer
 from samonai.prompts.types import FramePrompts
-from samonai.workflows.bundle_files import INFERENCE, config_files, parse_settings, read_config
+from samonai.workflows.bundle_files import INFERENCE, config_files, read_config
 from samonai.workflows.run import Run
+from samonai.workflows.settings import parse_settings
 
 REPOSITORY = Path(__file__).parents[1]
 TILE = 512

@@ -10,18 +10,16 @@ import pytest
 
 from samonai.cli import main
 from samonai.core.errors import InputError
+from samonai.workflows.bundle_engine import run_bundle
 from samonai.workflows.bundle_files import (
-    check_settings,
     config_files,
     find_bundle,
     is_evaluated,
     lay_out,
     list_bundles,
-    parse_settings,
-    plain_settings,
     read_config,
-    run_bundle,
 )
+from samonai.workflows.settings import check_settings, parse_settings, plain_settings
 
 
 class Sink:

@@ -14,11 +14,12 @@ from samonai.cli import main
 from samonai.cli.options import DOMAINS
 from samonai.core.errors import InputError
 from samonai.domains import DOMAINS as REGISTERED
-from samonai.workflows.bundle_files import find_bundle, plain_settings, read_config
+from samonai.workflows.bundle_files import find_bundle, read_config
+from samonai.workflows.settings import plain_settings
 
 VERBS = (
     *("train", "evaluate", "calibrate", "predict", "rank", "sweep", "curve"),
-    *("embed", "demo", "doctor", "bundle", "checkpoints"),
+    *("embed", "settings", "demo", "doctor", "bundle", "checkpoints"),
 )
 HEAVY = ("torch", "monai", "numpy", "SimpleITK", "matplotlib", "zarr", "nibabel")
 
@@ -121,7 +122,7 @@ def test_bundles_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> Non
     shown = capsys.readouterr().out.splitlines()
     config = read_config([find_bundle("medical") / "configs" / "train.json"])
     assert [line.split(" = ")[0] for line in shown] == list(plain_settings(config))
-    assert "batch_size = 4" in shown
+    assert "batch_size = 4  # 1 or more; frames. Frames in a training step." in shown
 
 
 @pytest.mark.parametrize("config", ["evaluate.json", "inference.json"])

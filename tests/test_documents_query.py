@@ -155,11 +155,11 @@ class Meaning:
 
 def test_a_model_ranks_regions_by_meaning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="expected bm25, or the folder of"):
-        DocumentsDomain(query="What?", retrieval=str(tmp_path))
+        DocumentsDomain(prompt="What?", retrieval=str(tmp_path))
     (tmp_path / "modules.json").write_text("[]")
     monkeypatch.setattr(retrieval, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'samonai\[retrieval\]'"):
-        DocumentsDomain(query="What?", retrieval=str(tmp_path))
+        DocumentsDomain(prompt="What?", retrieval=str(tmp_path))
     monkeypatch.setattr(retrieval, "find_spec", lambda name: name)
     library = SimpleNamespace(SentenceTransformer=Meaning, disable_progress_bar=lambda: None)
     monkeypatch.setattr(retrieval, "import_module", lambda name: library)
@@ -225,7 +225,7 @@ def test_a_match_over_two_lines_has_a_box_for_each() -> None:
 
 def test_bad_queries_are_refused() -> None:
     with pytest.raises(InputError, match="asks for nothing"):
-        DocumentsDomain(query="words: ")
+        DocumentsDomain(prompt="words: ")
     with pytest.raises(InputError, match="no regular expression"):
         regex_matches([], "(")
 
@@ -376,7 +376,7 @@ def test_a_query_leaves_only_what_answers_it(
     tmp_path: Path, generated: tuple[list[Block], PagePrediction]
 ) -> None:
     _, prediction = generated
-    domain = DocumentsDomain(query="table")
+    domain = DocumentsDomain(prompt="table")
     paths = domain.export(prediction.page, prediction, tmp_path / "p", facts=LabelFacts(NAMES))
     assert [path.name for path in paths] == ["p.png", "p.json"]
     expected = np.where(prediction.label == 3, 3, 0)
@@ -384,7 +384,7 @@ def test_a_query_leaves_only_what_answers_it(
     (answer,) = domain.read_answers(paths)
     assert isinstance(answer, Answer)
     assert [hit.region.class_name for hit in answer.hits if hit.region] == ["table"]
-    nothing = DocumentsDomain(query="platypus")
+    nothing = DocumentsDomain(prompt="platypus")
     paths = nothing.export(prediction.page, prediction, tmp_path / "n", facts=LabelFacts(NAMES))
     assert not nothing.read_back(paths[0]).any()
     assert not nothing.read_answers(paths)[0].found

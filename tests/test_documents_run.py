@@ -139,7 +139,7 @@ def test_regions_are_refined_by_the_promptable_head(run: Run, pages: Path, tmp_p
 )  # fmt: skip
 def test_words_are_looked_for_in_regions_apart(query: str | None, way: str, run: Run) -> None:
     decoder = run.folder.decoder
-    domain = trained_domain(decoder, "documents", query=query)
+    domain = trained_domain(decoder, "documents", prompt=query)
     assert suitable_finding(None, domain, None, decoder) == way
     assert suitable_finding("box", domain, None, decoder) == "box"
     assert suitable_finding(None, domain, "boxes.json", decoder) == "classes"

@@ -15,6 +15,7 @@ LONGEST_MODULE = 400
 LAYERS = (
     ("version",),
     ("core",),
+    ("settings",),
     ("prompts",),
     ("sam",),
     ("domains",),

@@ -15,8 +15,9 @@ from samonai.core.errors import InputError
 from samonai.domains import get_domain
 from samonai.inference import LabelWriter
 from samonai.selection import repeat_seeds, sweep
-from samonai.workflows.bundle_files import TRAIN, check_settings, config_files, read_config
+from samonai.workflows.bundle_files import TRAIN, config_files, read_config
 from samonai.workflows.inputs import boxes_file
+from samonai.workflows.settings import check_settings
 
 BOX = [4, 3, 0, 20, 17, 2]
 
@@ -51,7 +52,7 @@ def test_what_is_no_run(given: Any) -> None:
         ({"out": None}, "folder: expected a path, got NoneType"),
         ({"out": ""}, "folder: the path is empty"),
         ({"domain": None}, "the kind of data, or bundle: expected a path, got NoneType"),
-        ({"seed": "1"}, "setting seed: expected a whole number such as 0, got '1'"),
+        ({"seed": "1"}, "seed='1': expected a whole number such as 0"),
         ({"split": 3}, "split.*: expected a path, got int"),
         ({"split": {"train": "case_a", "val": ["case_b"]}}, "the split must read"),
         ({"split": {"train": ["case_a"]}}, "the split must read .* 'val' is missing"),
@@ -118,7 +119,7 @@ def test_boxes_as_values(run: samonai.Run, two_runs: Path, boxes: Any, said: str
         ({"run": None}, "the model: expected a name"),
         ({"source": np.zeros((2, 2, 2))}, "the input: expected a path, got ndarray"),
         ({"out": 3}, "the output folder: expected a path, got int"),
-        ({"measure": "yes"}, "measure: expected true or false"),
+        ({"measure": "yes"}, "measure='yes': expected true or false"),
         ({"ending": None}, "output_ending: expected a value"),
         ({"formats": 3}, "formats: expected a list of names, got '3'"),
         ({"formats": "niftii"}, "format 'niftii' is not known"),

@@ -16,14 +16,9 @@ from benchmarks.regimes import (
     round_table,
     write_tables,
 )
-from samonai.cli.options import HAVE_OPTIONS
-from samonai.workflows.bundle_files import (
-    TRAIN,
-    check_settings,
-    config_files,
-    plain_settings,
-    read_config,
-)
+from samonai.settings import options
+from samonai.workflows.bundle_files import TRAIN, config_files, read_config
+from samonai.workflows.settings import check_settings, plain_settings
 
 CONFIG = read_config(config_files("medical", TRAIN))
 
@@ -47,13 +42,11 @@ def test_names_are_folders_and_told_apart() -> None:
 def test_a_command_is_what_a_user_types() -> None:
     commands = {regime.name: command(regime) for regime in REGIMES}
     assert commands["box"] == "samonai train medical …"
-    assert commands["embedding-mix"].endswith("--set embedding_mix=0.5")
+    assert commands["embedding-mix"].endswith("--set mixup_probability=0.5")
     assert commands["one-point-multimask"].endswith("--set multimask=true")
     assert commands["iou-head"].endswith("--train iou_head")
     # What has an option is refused as a setting.
-    assert not [
-        text for text in commands.values() for key in HAVE_OPTIONS if f"--set {key}=" in text
-    ]
+    assert not [text for text in commands.values() for key in options() if f"--set {key}=" in text]
 
 
 def test_the_split_is_the_manifests(tmp_path: Path) -> None:

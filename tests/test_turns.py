@@ -102,7 +102,7 @@ def said(turns: int, scan: Any, network: Any, turn: Turn = Turn()) -> torch.Tens
     """Return what is answered about the middle slice, seen as a turn says, turned back."""
     domain = MedicalDomain()
     frame = domain.frame(scan, 1)
-    answers = SourceInferer(domain, turns=turns).answers(scan, [network], each=True)
+    answers = SourceInferer(domain, tta=turns).answers(scan, [network], each=True)
     found = answers(turn.frame(frame), turn.prompts(ASKED, frame.size))
     assert found.iou.shape == (1, 1)
     return turn.back(found.logits)[0, 0]
@@ -145,7 +145,7 @@ def test_maps_of_classes_are_averaged_too(scan: Any, tiny_network: Any) -> None:
     frame = domain.frame(scan, 1)
 
     def classes(turns: int, turn: Turn = Turn()) -> torch.Tensor:  # noqa: B008
-        inferer = SourceInferer(domain, turns=turns)
+        inferer = SourceInferer(domain, tta=turns)
         return turn.back(inferer.class_logits(scan, [tiny_network], turn.frame(frame)))
 
     torch.testing.assert_close(classes(2, ALL[1]), classes(2), atol=2e-3, rtol=0)
@@ -159,7 +159,7 @@ def test_borders_are_averaged_with_the_classes(scan: Any, tiny_network: Any) -> 
     frame, mirror = MedicalDomain().frame(scan, 1), ALL[1]
 
     def maps(turns: int, turn: Turn) -> list[torch.Tensor]:
-        inferer, seen = SourceInferer(MedicalDomain(), turns=turns), turn.frame(frame)
+        inferer, seen = SourceInferer(MedicalDomain(), tta=turns), turn.frame(frame)
         embedding = inferer.embed(scan, seen, tiny_network)
         return [turn.back(m) for m in inferer.class_maps(scan, [tiny_network], seen, embedding)]
 
@@ -180,7 +180,7 @@ def test_objects_that_borders_part_are_found_on_the_mean(scan: Any, tiny_network
             turned.append(turn)
             return super().embed(source, frame, network, turn)
 
-    inferer = Seen(MedicalDomain(), turns=4)
+    inferer = Seen(MedicalDomain(), tta=4)
     find = ObjectFinding(automatic="classes")(inferer, [tiny_network])
     find(scan, inferer.domain.frame(scan, 1))
     assert turned == list(ALL[:4])
@@ -192,7 +192,7 @@ def test_a_store_keeps_each_turn_apart(scan: Any, tiny_network: Any, tmp_path: P
     tiny_network.encode = lambda *given, **named: encoded.append(1) or encode(*given, **named)
 
     def predict(turns: int) -> np.ndarray:
-        inferer = VolumeInferer(MedicalDomain(), EmbeddingStore(tmp_path / "store"), turns=turns)
+        inferer = VolumeInferer(MedicalDomain(), EmbeddingStore(tmp_path / "store"), tta=turns)
         return inferer(scan, tiny_network, {1: ASKED})
 
     first = predict(4)
@@ -205,12 +205,12 @@ def test_a_store_keeps_each_turn_apart(scan: Any, tiny_network: Any, tmp_path: P
 
 def test_what_is_not_averaged_is_refused(scan: Any, tiny_network: Any) -> None:
     domain = MedicalDomain()
-    carried = VolumeInferer(domain, turns=2, spread="propagate")
-    with pytest.raises(InputError, match=r"turns=2.*carried from frame to frame"):
+    carried = VolumeInferer(domain, tta=2, spread="propagate")
+    with pytest.raises(InputError, match=r"tta=2.*carried from frame to frame"):
         carried(scan, tiny_network, {1: ASKED})
-    with pytest.raises(InputError, match=r"turns=4.*automatic=grid asks about"):
-        SourceInferer(domain, turns=4)(
+    with pytest.raises(InputError, match=r"tta=4.*automatic=grid asks about"):
+        SourceInferer(domain, tta=4)(
             scan, tiny_network, Automatic(finding=ObjectFinding(automatic="grid"))
         )
-    with pytest.raises(InputError, match=r"turns=8.*clicks that follow"):
-        ClickSimulation(SourceInferer(domain, turns=8), (1,))(scan, tiny_network)
+    with pytest.raises(InputError, match=r"tta=8.*clicks that follow"):
+        ClickSimulation(SourceInferer(domain, tta=8), (1,))(scan, tiny_network)

@@ -28,8 +28,8 @@ from samonai.training import frame_loader, prepare_training
 from samonai.training.data.mixing import EmbeddingMix, mix_with_next
 
 OBJECT, BACKGROUND = 200, 50
-STILL = Augmentation(flip=0, rotation=0, scale=0, intensity=0, noise=0)
-MOVES = Augmentation(flip=0.5, rotation=30, scale=0.2, intensity=0, noise=0)
+STILL = Augmentation(0, 0, 0, 0, 0)
+MOVES = Augmentation(0.5, 30, 0.2, 0, 0)
 
 
 def frame(label_value: int = 1, **fields: Any) -> Frame:
@@ -90,10 +90,10 @@ class TestAugmentation:
         assert not np.array_equal(first.image, other.image)
 
     def test_values_out_of_range_are_one_line(self):
-        with pytest.raises(InputError, match="views' flip is from 0 to 1, got"):
-            Augmentation(flip=1.5)
-        with pytest.raises(InputError, match="rotation is from 0 to 180"):
-            Augmentation(rotation=-1)
+        with pytest.raises(InputError, match=r"view_flip=1\.5: expected 0 or more and at most 1"):
+            Augmentation(view_flip=1.5)
+        with pytest.raises(InputError, match="view_rotation=-1: expected 0 or more"):
+            Augmentation(view_rotation=-1)
 
 
 class TestStore:
@@ -237,7 +237,10 @@ class TestMixing:
 
     @pytest.mark.parametrize(
         ("values", "message"),
-        [((1.5, 0.4), "embedding_mix is a probability"), ((0.5, 0.0), "alpha is above 0")],
+        [
+            ((1.5, 0.4), "mixup_probability=1.5: expected 0 or more and at most 1"),
+            ((0.5, 0.0), "mixup_alpha=0: expected above 0"),
+        ],
     )
     def test_values_out_of_range_are_one_line(self, values, message):
         with pytest.raises(InputError, match=message):
@@ -248,12 +251,12 @@ def test_a_run_with_views_and_mixing_keeps_its_settings(tiny_network, tmp_path):
     images, labels = write_scans(tmp_path)
     run = samonai.finetune(
         tiny_network, images, labels, out=tmp_path / "run", epochs=1, val_fraction=0.3, views=2,
-        view_rotation=5.0, embedding_mix=0.5, store=tmp_path / "store", progress=False,
+        view_rotation=5.0, mixup_probability=0.5, store=tmp_path / "store", progress=False,
     )  # fmt: skip
     training = run.metadata.training
     assert training["views"] == 2
     assert training["augmentation"]["rotation"] == 5.0
-    assert training["embedding_mix"] == 0.5
+    assert training["mixup_probability"] == 0.5
     report = samonai.embed(
         tiny_network, images, labels, store=tmp_path / "store", views=2, view_rotation=5.0
     )

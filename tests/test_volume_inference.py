@@ -332,14 +332,8 @@ def test_memory_of_tracks_is_small(volume: Volume, network) -> None:
 
 
 def test_the_bundles_know_the_settings() -> None:
-    from samonai.workflows.bundle_files import (
-        EVALUATE,
-        INFERENCE,
-        TRAIN,
-        config_files,
-        plain_settings,
-        read_config,
-    )
+    from samonai.workflows.bundle_files import EVALUATE, INFERENCE, TRAIN, config_files, read_config
+    from samonai.workflows.settings import plain_settings
 
     for names in ((INFERENCE,), (TRAIN, EVALUATE)):
         plain = plain_settings(read_config(config_files("medical", *names)))

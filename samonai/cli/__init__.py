@@ -28,6 +28,7 @@ from samonai.cli import (
     export,
     predict,
     rank,
+    settings,
     sweep,
     train,
 )
@@ -46,7 +47,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for verb in (train, evaluate, calibrate, predict, rank, sweep, curve, embed, export, demo, doctor):
+for verb in (
+    *(train, evaluate, calibrate, predict, rank, sweep, curve, embed, settings, export, demo),
+    doctor,
+):
     name = verb.__name__.rpartition(".")[2]
     app.command(name, epilog=verb.EXAMPLE)(getattr(verb, name))
 app.add_typer(bundle.app, name="bundle")

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from samonai.settings.table import comment
+from samonai.workflows.bundle_engine import run_bundle
 from samonai.workflows.bundle_files import (
     EVALUATE,
     INFERENCE,
@@ -14,11 +16,9 @@ from samonai.workflows.bundle_files import (
     find_bundle,
     lay_out,
     list_bundles,
-    parse_settings,
-    plain_settings,
     read_config,
-    run_bundle,
 )
+from samonai.workflows.settings import described_settings, parse_settings, plain_settings
 
 app = typer.Typer(no_args_is_help=True, help="List, show, lay out and run the MONAI bundles.")
 
@@ -41,10 +41,12 @@ def show(
     name: Name,
     config: Annotated[str, typer.Option(help=f"{TRAIN}, {EVALUATE} or {INFERENCE}.")] = TRAIN,
 ) -> None:
-    """Show what `--set` can set, with the defaults."""
+    """Show what `--set` can set: default, range, unit and meaning."""
     overlay = [TRAIN, config] if config == EVALUATE else [config]
-    for key, value in plain_settings(read_config(config_files(name, *overlay))).items():
-        typer.echo(f"{key} = {json.dumps(value)}")
+    content = read_config(config_files(name, *overlay))
+    described = described_settings(content)
+    for key, value in plain_settings(content).items():
+        typer.echo(f"{key} = {json.dumps(value)}{comment(described.get(key))}")
 
 
 @app.command(epilog="Example: samonai bundle init medical my_bundle")

@@ -8,45 +8,10 @@ import typer
 
 from samonai.core.errors import InputError
 from samonai.domains import DOMAINS
+from samonai.settings import options
 
 if TYPE_CHECKING:
     from samonai.workflows.archive.archive import ArchiveReport
-
-HAVE_OPTIONS = {
-    name: f"--{name.replace('_', '-')}"
-    for name in (
-        *(
-            "boxes",
-            "cases",
-            "checkpoint",
-            "device",
-            "epochs",
-            "heads",
-            "images",
-            "input",
-            "labels",
-            "model",
-        ),
-        *("prompt", "seed", "series", "sha256", "split", "store", "val_fraction"),
-    )
-} | {
-    "allow_gaps": "--allow-gaps",
-    "case_map": "--case-map",
-    "decoder": "--run",
-    "members": "--run",
-    "uncertainty": "--uncertainty",
-    "eval_box_jitter": "--box-jitter",
-    "eval_prompts": "--prompts",
-    "evaluation_dir": "--out",
-    "measure": "--measure",
-    "output_dir": "--out",
-    "report": "--report or --no-report",
-    "train_parts": "--train",
-    "planes": "--planes",
-    "output_ending": "--ending",
-    "output_formats": "--format",
-}
-"""Settings that are not given with `--set`, since they have an option of their own."""
 
 
 def _known_domain(name: str) -> str:
@@ -181,9 +146,9 @@ def given_settings(
         case_map: Likewise.
         **others: Settings whose options were given, unless they are None.
     """
-    from samonai.workflows.bundle_files import parse_settings
+    from samonai.workflows.settings import parse_settings
 
-    settings = parse_settings(set_ or [], config, HAVE_OPTIONS)
+    settings = parse_settings(set_ or [], config, options())
     settings |= _dicom_settings(config, allow_gaps, case_map)
     return settings | {name: value for name, value in others.items() if value is not None}
 
@@ -199,7 +164,7 @@ def _dicom_settings(
         given["case_map"] = str(case_map)
     for name in given:
         if name not in config:
-            raise InputError(f"{HAVE_OPTIONS[name]} is for DICOM, which is medical data")
+            raise InputError(f"{options()[name]} is for DICOM, which is medical data")
     return given
 
 

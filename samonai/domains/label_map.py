@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from samonai.core.errors import InputError
-from samonai.core.ranges import check_kind
 
 
 def parse_label_map(label_map: Mapping[Any, Any] | str | None) -> dict[int, int]:
@@ -17,7 +16,6 @@ def parse_label_map(label_map: Mapping[Any, Any] | str | None) -> dict[int, int]
     Raises:
         InputError: When something in it is not a whole number of 0 or more.
     """
-    check_kind("label_map", label_map, (str, Mapping), "stored:class pairs such as 255:1")
     if not label_map:
         return {}
     if isinstance(label_map, str):

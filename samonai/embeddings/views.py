@@ -20,48 +20,36 @@ from monai import transforms
 
 from samonai.core.errors import InputError
 from samonai.core.frame import Frame
+from samonai.core.settings import validate_fields
 from samonai.domains.base import Case, Domain, Source
 from samonai.embeddings.encode import EncodeReport, encode_cases
 from samonai.embeddings.store import EmbeddingStore
 from samonai.sam.network import SamNetwork
+from samonai.settings.encoding import ViewSettings
 
 _FORMAT_VERSION = 1
 _IMAGE, _MAPS = "image", "maps"
 
 
 @dataclass(frozen=True)
-class Augmentation:
+class Augmentation(ViewSettings):
     """How far a view may be from its frame; every quantity is drawn anew for each view.
 
-    Attributes:
-        flip: Probability that rows are reversed, and that columns are.
-        rotation: Largest angle in degrees, either way.
-        scale: Largest change of size, as a share; also apart along the two axes.
-        intensity: Largest change of brightness and of contrast, as a share of the range, and of
-            the exponent of a gamma curve, as a share of 1.
-        noise: Largest standard deviation of Gaussian noise, as a share of the range.
+    Every quantity is a setting, see `ViewSettings`; the grey values' ones are shares of the range.
 
     Raises:
         InputError: A value is out of its range.
     """
 
-    flip: float = 0.5
-    rotation: float = 15.0
-    scale: float = 0.15
-    intensity: float = 0.2
-    noise: float = 0.03
-
     def __post_init__(self) -> None:
         """Check the ranges."""
-        limits = {"flip": 1.0, "rotation": 180.0, "scale": 0.9, "intensity": 0.9, "noise": 1.0}
-        for name, highest in limits.items():
-            value = getattr(self, name)
-            if not 0 <= value <= highest:
-                raise InputError(f"the views' {name} is from 0 to {highest:g}, got {value}")
+        validate_fields(self)
 
     def settings(self) -> dict[str, Any]:
         """Return what decides how a view comes out, as JSON values."""
-        return {"format_version": _FORMAT_VERSION, **asdict(self)}
+        # Stores are signed with the short names.
+        values = {name.removeprefix("view_"): value for name, value in asdict(self).items()}
+        return {"format_version": _FORMAT_VERSION, **values}
 
     def apply(self, frame: Frame, seed: int) -> Frame:
         """Return a view of a frame, on the same grid.
@@ -100,18 +88,18 @@ class Augmentation:
 
     @cached_property
     def _transforms(self) -> transforms.Compose:
-        share = self.intensity
-        angle = float(np.deg2rad(self.rotation))
+        share = self.view_intensity
+        angle = float(np.deg2rad(self.view_rotation))
         keys = (_IMAGE, _MAPS)
         return transforms.Compose(
             [
-                transforms.RandFlipd(keys, self.flip, 0),
-                transforms.RandFlipd(keys, self.flip, 1),
+                transforms.RandFlipd(keys, self.view_flip, 0),
+                transforms.RandFlipd(keys, self.view_flip, 1),
                 transforms.RandAffined(
                     keys,
-                    prob=float(self.rotation > 0 or self.scale > 0),
+                    prob=float(self.view_rotation > 0 or self.view_scale > 0),
                     rotate_range=angle,
-                    scale_range=(self.scale, self.scale),
+                    scale_range=(self.view_scale, self.view_scale),
                     mode=("bilinear", "nearest"),
                     padding_mode="zeros",
                 ),
@@ -121,7 +109,7 @@ class Augmentation:
                 transforms.RandScaleIntensityd(_IMAGE, share, prob=float(share > 0)),
                 transforms.RandShiftIntensityd(_IMAGE, share / 2, prob=float(share > 0)),
                 transforms.RandGaussianNoised(
-                    _IMAGE, prob=float(self.noise > 0), std=self.noise, sample_std=True
+                    _IMAGE, prob=float(self.view_noise > 0), std=self.view_noise, sample_std=True
                 ),
             ]
         )

@@ -25,7 +25,7 @@ class FrameDecoder:
         store: Embeddings are read from here and added; None: encode, keep nothing.
         precision: Precision of the encoder where an embedding is not in the store.
         prompts_at_once: Prompts decoded together; bounds memory on crowded frames.
-        turns: In how many ways a frame is looked at, see `turns_of`; what is said is averaged.
+        tta: In how many ways a frame is looked at, see `turns_of`; what is said is averaged.
     """
 
     def __init__(
@@ -34,14 +34,14 @@ class FrameDecoder:
         store: EmbeddingStore | Path | str | None,
         precision: str,
         prompts_at_once: int,
-        turns: int,
+        tta: int,
     ) -> None:
         """Keep the domain and the limits."""
         self.domain = domain
         self.store = EmbeddingStore(store) if isinstance(store, Path | str) else store
         self.precision = precision
         self.prompts_at_once = prompts_at_once
-        self.turns = turns_of(turns)
+        self.turns = turns_of(tta)
         self._embedders: dict[Turn, tuple[torch.nn.Module, Embedder]] = {}
 
     def answers(self, source: Any, networks: Sequence[SamNetwork], *, each: bool) -> Answers:

@@ -66,7 +66,7 @@ class SourceInferer(FrameDecoder, Inferer):
         prompts_at_once: Prompts decoded together; bounds memory on crowded frames.
         members: Further networks on the same encoder, such as forks with other decoders.
         observers: See what each network said; None among them is left out.
-        turns: In how many ways each frame is looked at, 1, 2, 4 or 8, see `turns_of`. Logits are
+        tta: In how many ways each frame is looked at, 1, 2, 4 or 8, see `turns_of`. Logits are
             averaged, at that many times the encoding.
     """
 
@@ -78,10 +78,10 @@ class SourceInferer(FrameDecoder, Inferer):
         prompts_at_once: int = 16,
         members: Sequence[SamNetwork] | None = None,
         observers: Sequence[FrameObserver | None] = (),
-        turns: int = 1,
+        tta: int = 1,
     ) -> None:
         """Keep the domain, the limits, and who else takes part."""
-        super().__init__(domain, store, precision, prompts_at_once, turns)
+        super().__init__(domain, store, precision, prompts_at_once, tta)
         self.members = list(members or ())
         self.observers = [observer for observer in observers if observer is not None]
 

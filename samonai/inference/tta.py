@@ -117,7 +117,7 @@ def turns_of(count: int) -> tuple[Turn, ...]:
     """
     if count not in _COUNTS or isinstance(count, bool):
         raise InputError(
-            f"turns={count!r}: use 1 (frames as they are), 2 (mirrored too), 4 (all mirrorings) or "
+            f"tta={count!r}: use 1 (frames as they are), 2 (mirrored too), 4 (all mirrorings) or "
             f"8 (and all of these turned)"
         )
     return _TURNS[:count]
@@ -131,7 +131,7 @@ def refuse_turns(turns: Sequence[Turn], what: str) -> None:
     """
     if len(turns) > 1:
         raise InputError(
-            f"turns={len(turns)} averages what boxes and points are answered and maps of classes, "
+            f"tta={len(turns)} averages what boxes and points are answered and maps of classes, "
             f"not {what}; leave it out"
         )
 

@@ -14,16 +14,11 @@ from samonai.core.files import as_path, output_folder
 from samonai.domains import DEFAULT_DOMAIN
 from samonai.training.data.folds import SplitNames, fold_splits, grouped_split, read_groups
 from samonai.training.objectives.heads import PROMPTABLE
-from samonai.workflows.bundle_files import (
-    TRAIN,
-    check_settings,
-    config_files,
-    plain_settings,
-    read_config,
-)
+from samonai.workflows.bundle_files import TRAIN, config_files, read_config
 from samonai.workflows.inputs import data_paths, shows_progress, store_location
 from samonai.workflows.run import Run, evaluate
 from samonai.workflows.run_folder import STORE_FOLDER, path_fingerprint
+from samonai.workflows.settings import check_settings, plain_settings
 from samonai.workflows.train import domain_of, finetune
 
 if TYPE_CHECKING:

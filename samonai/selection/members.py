@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from samonai.core.files import as_path
-from samonai.core.ranges import check_count
+from samonai.core.settings import check_count
 from samonai.embeddings.counting import counting_frames
 from samonai.selection.job import Job
 from samonai.selection.plan import claimed, differing_keys, write_plan

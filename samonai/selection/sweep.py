@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from samonai.core.errors import InputError
-from samonai.core.ranges import check_count
+from samonai.core.settings import check_count
 from samonai.embeddings.counting import counting_frames
 from samonai.selection.job import Job
 from samonai.selection.members import SplitLike, make_job

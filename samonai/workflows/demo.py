@@ -15,12 +15,13 @@ from scipy import ndimage
 from samonai.core.errors import InputError
 from samonai.core.files import output_folder, write_atomically
 from samonai.core.pseudonyms import pseudonym
-from samonai.core.ranges import check_range
+from samonai.core.settings import check_given
 from samonai.domains import get_domain
 from samonai.domains.base import Case
 from samonai.domains.medical.phantom.cases import Phantoms, write_phantoms
 from samonai.report.evaluation import draw_case
 from samonai.report.html import write_report
+from samonai.settings.training import OptimisationSettings
 from samonai.workflows.run import Run, evaluate
 from samonai.workflows.run_folder import CURVE_FILE, SETTINGS_FILE
 from samonai.workflows.train import finetune
@@ -81,7 +82,7 @@ def run_demo(
         InputError: `out` cannot be written to, or holds other things than a demo; the seed is
             below 0, or there are too few patients.
     """
-    check_range("seed", seed)
+    check_given(OptimisationSettings, {"seed": seed})
     out = output_folder(out).absolute()
     if patients <= _TRAINED + _CHOOSING:
         raise InputError(f"the demo needs at least {_TRAINED + _CHOOSING + 1} patients")

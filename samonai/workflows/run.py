@@ -16,15 +16,8 @@ from samonai.core.files import (
 )
 from samonai.domains import DEFAULT_DOMAIN, get_domain
 from samonai.domains.capabilities import capabilities
-from samonai.workflows.bundle_files import (
-    EVALUATE,
-    INFERENCE,
-    TRAIN,
-    check_settings,
-    config_files,
-    read_config,
-    run_bundle,
-)
+from samonai.workflows.bundle_engine import run_bundle
+from samonai.workflows.bundle_files import EVALUATE, INFERENCE, TRAIN, config_files, read_config
 from samonai.workflows.inputs import (
     Boxes,
     boxes_file,
@@ -37,6 +30,7 @@ from samonai.workflows.inputs import (
     store_location,
 )
 from samonai.workflows.run_folder import RunFolder, member_folders
+from samonai.workflows.settings import check_settings, kept_settings
 
 if TYPE_CHECKING:
     from samonai.sam.decoder_file import DecoderMetadata
@@ -257,9 +251,8 @@ def evaluate(
     run, *members = open_runs(run)
     (images, labels), out = data_paths(images, labels), output_folder(out)
     files = config_files(run.domain, TRAIN, EVALUATE)
-    # What is an object when measuring is what was an object when training, unless it is said.
-    policy = {k: v for k, v in run.settings["settings"].items() if k == "components"}
-    asked = {**policy, **settings, "eval_prompts": prompts, "seed": seed, "zero_shot": zero_shot}
+    trained = kept_settings(run.settings["settings"], files)
+    asked = {**trained, **settings, "eval_prompts": prompts, "seed": seed, "zero_shot": zero_shot}
     if box_jitter is not None:
         asked["eval_box_jitter"] = box_jitter
     overrides = {

@@ -24,6 +24,7 @@ from samonai.core.json_files import read_json
 from samonai.core.locks import LOCK_FILE, locked_folder
 from samonai.core.pseudonyms import salt
 from samonai.core.sealed import DIGEST_KEY, is_whole, sealed
+from samonai.settings import current_names
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ DECODER_FILE, STATE_FILE, HISTORY_FILE = "decoder.safetensors", "last.pt", "hist
 CURVE_FILE, SPLIT_FILE = "learning_curve.png", "split.json"
 
 _FORMAT_VERSION = 1
-_ENCODER, _STORE_MARK = "encoder_sha256", "store_mark"
+_ENCODER, _STORE_MARK, _VERSION = "encoder_sha256", "store_mark", "samonai"
 _MADE_BY_TRAINING = (
     SETTINGS_FILE, DECODER_FILE, STATE_FILE, HISTORY_FILE, "model.pt", "history.csv", SPLIT_FILE,
     CURVE_FILE,
@@ -115,7 +116,7 @@ class RunFolder:
                 f"{path} is damaged or was edited: its checksum differs; copy it again, or train "
                 f"again with --overwrite"
             )
-        return content
+        return {**content, "settings": current_names(content.get("settings", {}))}
 
     @contextmanager
     def claimed(self, settings: Mapping[str, Any], *, overwrite: bool = False) -> Iterator[bool]:
@@ -174,16 +175,12 @@ class RunFolder:
         if path.exists() and ((self.path / STATE_FILE).exists() or self.is_complete):
             found = _flat(self.settings())
             asked = _flat(json.loads(json.dumps(wanted)))
-            # A model asked for by name has told no hash; the decoder's file has it.
-            unsaid = (
-                {"samonai"}
-                if None not in (found.get(_ENCODER), asked.get(_ENCODER))
-                else {"samonai", _ENCODER}
-            )
+            if None in (found.get(_ENCODER), asked.get(_ENCODER)):
+                # A model given by name has no hash yet; the decoder's file has it.
+                found.pop(_ENCODER, None)
+                asked.pop(_ENCODER, None)
             differing = sorted(
-                key
-                for key in (found.keys() | asked.keys()) - unsaid
-                if found.get(key) != asked.get(key)
+                key for key in found.keys() | asked.keys() if found.get(key) != asked.get(key)
             )
             if differing:
                 raise InputError(
@@ -249,9 +246,9 @@ def _store_mark(store: str) -> str | None:
 
 
 def _flat(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one level: what stands under "settings" beside the rest."""
-    inner = content.get("settings", {})
-    return {**{key: value for key, value in content.items() if key != "settings"}, **inner}
+    """Return one level: the settings beside the rest, without the version that wrote them."""
+    flat = {key: value for key, value in content.items() if key not in ("settings", _VERSION)}
+    return flat | content.get("settings", {})
 
 
 def _remove_if_empty(folder: Path) -> None:

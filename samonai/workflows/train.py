@@ -10,19 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samonai.core.files import as_path, no_empty_folders, write_atomically
+from samonai.core.settings import describe
 from samonai.domains import DEFAULT_DOMAIN, get_domain
 from samonai.domains.base import Case, Domain
+from samonai.settings.encoding import ViewSettings
 from samonai.version import __version__
-from samonai.workflows.bundle_files import (
-    TRAIN,
-    check_settings,
-    config_files,
-    one_line_errors,
-    plain_settings,
-    quiet_third_parties,
-    read_config,
-    run_bundle,
-)
+from samonai.workflows.bundle_engine import one_line_errors, quiet_third_parties, run_bundle
+from samonai.workflows.bundle_files import TRAIN, config_files, read_config
 from samonai.workflows.inputs import (
     data_paths,
     model_name,
@@ -40,16 +34,13 @@ from samonai.workflows.run_folder import (
     file_fingerprint,
     path_fingerprint,
 )
+from samonai.workflows.settings import check_settings, plain_settings, recorded_settings
 
 if TYPE_CHECKING:
     from samonai.embeddings import EncodeReport
     from samonai.sam.network import SamNetwork
 
 logger = logging.getLogger(__name__)
-
-# How and where a run computes, which does not change what comes out of it; and what is recorded
-# apart from the settings.
-_NOT_RECORDED = {"progress", "resume", "workers", "checkpoint", "sha256", "split", "case_map"}
 
 
 def finetune(
@@ -220,7 +211,7 @@ def embedder(
     from samonai.embeddings import EmbeddingStore, encode_views, summed
 
     with one_line_errors(), quiet_third_parties():
-        options = _encode_options(config, chosen)
+        options = _encode_options(chosen)
         opened = EmbeddingStore(store_location(store), dtype=dtype)
 
     def encode(reader: Domain[Any], cases: Sequence[Case], progress: bool) -> "EncodeReport":
@@ -254,18 +245,15 @@ def _network(
         return load_sam(sam, chosen["checkpoint"], chosen["device"], sha256)
 
 
-def _encode_options(config: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+def _encode_options(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of `encode_views` that training with these settings would use."""
     from samonai.embeddings import Augmentation
     from samonai.training.data.propagated import frames_beside
     from samonai.training.objectives.heads import PROMPTABLE
 
     heads = settings.get("heads", PROMPTABLE)
-    # Each names a setting: "flip": "@view_flip".
-    names = config.get("augmentation", {})
-    of_views = {key: settings[name[1:]] for key, name in names.items() if name[0] == "@"}
     return {
-        "augmentation": Augmentation(**of_views),
+        "augmentation": Augmentation(**{name: settings[name] for name in describe(ViewSettings)}),
         "views": settings.get("views", 1),
         "precision": settings["precision"],
         "empty_frames": 0.0 if heads == PROMPTABLE else float(settings["empty_frames"]),
@@ -319,7 +307,7 @@ def _record(
     return {
         "samonai": __version__,
         "domain": domain,
-        "settings": {key: value for key, value in settings.items() if key not in _NOT_RECORDED},
+        "settings": recorded_settings(settings),
         "checkpoint": None
         if checkpoint is None
         else str(as_path(checkpoint, "checkpoint").absolute()),

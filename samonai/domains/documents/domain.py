@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from samonai.core.errors import InputError
 from samonai.core.frame import Frame, FrameLocation
-from samonai.core.ranges import check_kind
+from samonai.core.settings import check_given
 from samonai.domains.base import Case, LabelFacts, LabelMaps, Merger
 from samonai.domains.documents import dataset
 from samonai.domains.documents.formats import pdf, pictures
@@ -23,7 +23,6 @@ from samonai.domains.documents.formats.outputs import (
     write_outputs,
 )
 from samonai.domains.documents.labels import (
-    LABEL_ORIENTATIONS,
     ClassTable,
     check_classes,
     is_coco,
@@ -42,11 +41,11 @@ from samonai.domains.documents.text.query import parse_query
 from samonai.domains.documents.text.retrieval import BM25, retriever
 from samonai.domains.tiling.tiles import TileGrid
 from samonai.prompts.types import FramePrompts
+from samonai.settings import not_seen_by_encoder
+from samonai.settings.documents import DocumentsSettings
+from samonai.settings.inference import PromptFileSettings
 
 logger = logging.getLogger(__name__)
-
-_MISSING_IMAGES = ("refuse", "skip")
-_OCR = ("query", "always", "never")
 
 
 class DocumentsDomain:
@@ -68,9 +67,9 @@ class DocumentsDomain:
         ocr: When words are read off pages (RapidOCR): for a "query" that needs words of pages whose
             text layer is missing, covers little of their letters or is no text; "always", whatever
             the layer says; or "never".
-        query: What predictions answer, see `query`; None: all regions. It changes no
+        prompt: Query that predictions answer, see `query`; None: all regions. It changes no
             pixel and is no part of `settings`.
-        retrieval: What ranks regions where `query` is a question: "bm25", or the folder of a
+        retrieval: What ranks regions where `prompt` is a question: "bm25", or the folder of a
             sentence-transformers model; no part of `settings` either.
     """
 
@@ -79,18 +78,7 @@ class DocumentsDomain:
     formats = FORMATS
     unmeasured = "the JSON says box, score and text of every region; leave out --measure"
     # Whatever a PDF is drawn at, the model sees it in its own pixels.
-    free_settings = frozenset(
-        {
-            "dpi",
-            "classes",
-            "rename",
-            "pages",
-            "missing_images",
-            "label_orientation",
-            "overlap",
-            "ocr",
-        }
-    )
+    free_settings = not_seen_by_encoder(DocumentsSettings)
 
     def __init__(
         self,
@@ -103,34 +91,19 @@ class DocumentsDomain:
         missing_images: str = "refuse",
         label_orientation: str = "auto",
         ocr: str = "query",
-        query: str | None = None,
+        prompt: str | None = None,
         retrieval: str = BM25,
     ) -> None:
-        for name, value in (("dpi", dpi), ("longest", longest), ("overlap", overlap)):
-            check_kind(name, value, (int, float), "a number")
-        for name, text in (("query", query), ("ocr", ocr), ("retrieval", retrieval)):
-            check_kind(name, text, (str,), "text")
-        if not 20 <= dpi <= 1200:
-            raise InputError(f"dpi={dpi:g}: expected 20 to 1200")
-        if longest < 1.5:
-            raise InputError(f"longest={longest:g}: expected 1.5 or more; A4 has 1.41")
-        if not 0 <= overlap <= 0.5:
-            raise InputError(f"overlap={overlap:g}: expected a part from 0 to 0.5")
-        if missing_images not in _MISSING_IMAGES:
-            raise InputError(f"missing_images={missing_images!r}: expected refuse or skip")
+        check_given(DocumentsSettings, locals())
+        check_given(PromptFileSettings, {"prompt": prompt})
         self.dpi, self.longest, self.overlap = float(dpi), float(longest), float(overlap)
         self.classes = _parse_names(classes)
         self.rename = _parse_renames(rename)
         self.pages = None if pages in (None, "") else str(pages)
         self.choice = dataset.PageChoice.parse(pages)
         self.missing_images = missing_images
-        if label_orientation not in LABEL_ORIENTATIONS:
-            expected = ", ".join(LABEL_ORIENTATIONS)
-            raise InputError(f"label_orientation={label_orientation!r}: expected {expected}")
         self.label_orientation = label_orientation
-        if ocr not in _OCR:
-            raise InputError(f"ocr={ocr!r}: expected {', '.join(_OCR)}")
-        self.ocr, self.query = ocr, query or None
+        self.ocr, self.query = ocr, prompt or None
         if self.query is not None:
             parse_query(self.query)
         self._retrieve = retriever(str(retrieval))
@@ -332,7 +305,6 @@ class DocumentsDomain:
 
 
 def _parse_names(classes: str | Sequence[str] | None) -> tuple[str, ...] | None:
-    check_kind("classes", classes, (str, list, tuple), "names such as text,title")
     names = classes.split(",") if isinstance(classes, str) else classes
     found = tuple(str(name).strip() for name in names or ())
     if len(set(found)) != len(found) or "" in found[:-1]:
@@ -341,7 +313,6 @@ def _parse_names(classes: str | Sequence[str] | None) -> tuple[str, ...] | None:
 
 
 def _parse_renames(rename: str | Mapping[str, str] | None) -> dict[str, str]:
-    check_kind("rename", rename, (str, Mapping), "pairs such as MainZone:text,noise:")
     if not rename:
         return {}
     if isinstance(rename, Mapping):

@@ -23,14 +23,16 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from samonai.core.errors import InputError
+from samonai.core.settings import check_given
 from samonai.domains.medical.intensity import looks_like_ct
 from samonai.domains.medical.volume import Part, Volume, format_shape
 from samonai.prompts.types import FramePrompts
+from samonai.settings.choices import CROPS
+from samonai.settings.medical import MedicalSettings
 
 logger = logging.getLogger(__name__)
 
-NONE, BODY, PROMPT = "none", "body", "prompt"
-CROPS = (NONE, BODY, PROMPT)
+NONE, BODY, PROMPT = CROPS
 
 _AIR_HU = -500.0
 _SIDE = 128  # voxels along each axis that are looked at
@@ -59,11 +61,7 @@ class Crop:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        if self.what not in CROPS:
-            raise InputError(f"crop={self.what!r}: expected one of {', '.join(CROPS)}")
-        number = isinstance(self.margin, int | float) and not isinstance(self.margin, bool)
-        if not number or not math.isfinite(self.margin) or self.margin < 0:
-            raise InputError(f"crop_margin={self.margin!r}: expected millimetres, 0 or more")
+        check_given(MedicalSettings, {"crop": self.what, "crop_margin": self.margin})
 
     def settings(self) -> dict[str, Any]:
         """Return the settings as JSON values.

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from samonai.core.errors import InputError
 from samonai.core.frame import Frame, FrameLocation
 from samonai.core.pseudonyms import pseudonym, write_case_map
-from samonai.core.ranges import check_kind
+from samonai.core.settings import check_given
 from samonai.domains.base import Case, LabelFacts, Merger
 from samonai.domains.label_map import parse_label_map
 from samonai.domains.medical.crop import (
@@ -45,6 +44,8 @@ from samonai.domains.medical.prompts.points import holds_points, prompts_on_slic
 from samonai.domains.medical.volume import ReadOptions, Volume, format_shape
 from samonai.domains.tiling.frames import FrameMaps, FrameMerger
 from samonai.prompts.types import FramePrompts
+from samonai.settings import not_seen_by_encoder
+from samonai.settings.medical import MedicalSettings
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ class MedicalDomain:
     formats = FORMATS
     unmeasured = ""
     endings = WRITTEN_ENDINGS
-    free_settings = frozenset({"label_map", "prefer", "channel", "time", "allow_gaps"})
+    free_settings = not_seen_by_encoder(MedicalSettings)
 
     def __init__(
         self,
@@ -107,11 +108,7 @@ class MedicalDomain:
         crop: str = "none",
         crop_margin: float = 10.0,
     ) -> None:
-        if isinstance(axis, bool) or axis not in (0, 1, 2):
-            raise InputError(f"axis={axis!r}: expected 0, 1 or 2")
-        check_kind("channel", channel, (int,), "a whole number such as 0")
-        if channel is not None and channel < 0:
-            raise InputError(f"channel={channel}: expected 0 or more")
+        check_given(MedicalSettings, locals())
         self.reading = ReadOptions(None, prefer, time, bool(allow_gaps), suv)
         self.intensity = Intensity(window, level, width, lower, upper, channels)
         self.axis = axis

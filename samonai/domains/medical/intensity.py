@@ -1,6 +1,5 @@
 """From scan values to the 8-bit pictures that SAM sees: windows, percentiles, channels."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from samonai.core.errors import InputError
+from samonai.core.settings import check_given
 from samonai.domains.medical.volume import FloatArray, Volume
+from samonai.settings.medical import MedicalSettings
 
 # (level, width) in Hounsfield units. Soft tissue is MedSAM's (Ma et al., Nature Communications
 # 2024); the others are the customary display values that Radiopaedia's article "Windowing (CT)"
@@ -20,7 +21,6 @@ CT_WINDOWS = {
     "brain": (40.0, 80.0),
     "liver": (30.0, 150.0),
 }
-CHANNELS = ("grey", "neighbours", "windows")
 THREE_WINDOWS = ("lung", "soft_tissue", "bone")
 # Air stands at -1000 HU, and scanners pad below it. Magnitude MR, PET and ultrasound hold no such
 # values, nor does anything standardised to unit variance.
@@ -53,23 +53,13 @@ class Intensity:
     channels: str = "grey"
 
     def __post_init__(self) -> None:
-        known = ("auto", "percentile", *CT_WINDOWS)
-        if self.window not in known:
-            raise InputError(f"window={self.window!r}: expected one of {', '.join(known)}")
-        for name in ("level", "width", "lower", "upper"):
-            value = getattr(self, name)
-            if value is not None and not _is_number(value):
-                raise InputError(f"{name}={value!r}: expected a number")
+        check_given(MedicalSettings, vars(self))
         if (self.level is None) != (self.width is None):
             raise InputError("level and width make a window together; give both or neither")
-        if self.width is not None and not self.width > 0:
-            raise InputError(f"width={self.width:g}: expected a positive number")
-        if not 0 <= self.lower < self.upper <= 100:
+        if not self.lower < self.upper:
             raise InputError(
-                f"percentiles {self.lower:g} to {self.upper:g}: expected 0 <= lower < upper <= 100"
+                f"percentiles {self.lower:g} to {self.upper:g}: expected lower < upper"
             )
-        if self.channels not in CHANNELS:
-            raise InputError(f"channels={self.channels!r}: expected one of {', '.join(CHANNELS)}")
 
     def ranges(self, volume: Volume) -> tuple[Range, Range, Range]:
         """Return the (black, white) values of the three channels for a volume.
@@ -112,10 +102,6 @@ class Intensity:
         if window == "percentile":
             return volume.quantiles(self.lower, self.upper)
         return window_range(*CT_WINDOWS[window])
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def looks_like_ct(volume: Volume) -> bool:

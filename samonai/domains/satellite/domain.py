@@ -35,6 +35,8 @@ from samonai.domains.satellite.writer import (
 )
 from samonai.domains.tiling.tiles import Window
 from samonai.prompts.types import FramePrompts
+from samonai.settings import not_seen_by_encoder
+from samonai.settings.satellite import SatelliteSettings
 
 logger = logging.getLogger(__name__)
 
@@ -47,10 +49,7 @@ class SatelliteDomain(RasterSettings):
     formats = FORMATS
     unmeasured = "polygons carry area and score of every object; leave out --measure"
     reads_elsewhere = True  # with any_driver
-    free_settings = frozenset(
-        {"class_field", "classes", "line_width", "point_radius", "label_crs", "label_map"}
-        | {"any_driver", "nodata", "block", "instances", "offset", "overlap", "fitted"}
-    )
+    free_settings = not_seen_by_encoder(SatelliteSettings)
 
     def find_cases(self, images: Path | str, labels: Path | str | None = None) -> list[Case]:
         """List the cases of a set of rasters; see `dataset.find_cases`.

@@ -15,7 +15,7 @@ from affine import Affine
 from pyproj import CRS
 
 from samonai.core.errors import InputError
-from samonai.core.ranges import check_kind
+from samonai.core.settings import check_given
 from samonai.domains.satellite.access import check_vector
 from samonai.domains.satellite.class_column import (
     class_names,
@@ -28,6 +28,7 @@ from samonai.domains.satellite.earth import Points, format_crs, surface, transfo
 from samonai.domains.satellite.meridian import beside
 from samonai.domains.satellite.raster import Raster
 from samonai.domains.satellite.widen import widened
+from samonai.settings.satellite import SatelliteSettings
 
 logger = logging.getLogger(__name__)
 
@@ -63,15 +64,7 @@ class FeatureOptions:
         Raises:
             InputError: A width or radius is no length above 0, or a column is no name.
         """
-        for name in ("line_width", "point_radius"):
-            value = getattr(self, name)
-            if isinstance(value, str) and name == "line_width":
-                continue  # a column
-            check_kind(name, value, (int, float), "metres")
-            if value is not None and not value > 0:
-                raise InputError(f"{name}={value:g}: expected metres, above 0")
-        for name in ("class_field", "label_crs"):
-            check_kind(name, getattr(self, name), (str,), "a name")
+        check_given(SatelliteSettings, vars(self))
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ import numpy.typing as npt
 from samonai.domains.satellite.prompts import parts_on
 from samonai.domains.tiling.tiles import PlacedTiles, TileGrid, Tiles, Window
 from samonai.prompts.types import NO_POINT, FramePrompts, joined_frame_prompts
+from samonai.settings.choices import PLACINGS
 
-PROMPTS, OBJECTS, GRID = "prompts", "objects", "grid"
-PLACINGS = (PROMPTS, OBJECTS, GRID)
+PROMPTS, OBJECTS, GRID = PLACINGS
 
 _CLEAR = 1 / 8
 """Share of a tile's side that is kept clear of prompts at each of its borders."""

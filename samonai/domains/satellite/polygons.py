@@ -13,7 +13,6 @@ import shapely
 from affine import Affine
 from rasterio.features import shapes
 
-from samonai.core.errors import InputError
 from samonai.core.files import write_atomically
 from samonai.domains.satellite.earth import format_crs, surface
 from samonai.domains.satellite.features import Geometries, transformed
@@ -42,17 +41,6 @@ class PolygonOptions:
     simplify: float = 0.0
     right_angles: bool = False
     min_area: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Check the numbers.
-
-        Raises:
-            InputError: One is negative.
-        """
-        if self.simplify < 0 or self.min_area < 0:
-            raise InputError(
-                f"simplify={self.simplify:g}, smallest={self.min_area:g}: expected 0 or more"
-            )
 
 
 def write_polygons(

@@ -4,28 +4,20 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from samonai.core.errors import InputError
 from samonai.core.geometry import LONG_SIDE
-from samonai.core.ranges import check_kind
+from samonai.core.settings import check_given
 from samonai.domains.label_map import parse_label_map
 from samonai.domains.satellite.features import FeatureOptions
-from samonai.domains.satellite.placing import PLACINGS, PROMPTS
+from samonai.domains.satellite.placing import PROMPTS
 from samonai.domains.satellite.polygons import PolygonOptions
 from samonai.domains.satellite.raster import Raster
 from samonai.domains.satellite.scale import frame_size, set_scale, tile_near
 from samonai.domains.satellite.scaling import Scaling, parse_ranges
 from samonai.domains.satellite.tiles import Length
 from samonai.domains.tiling.tiles import PlacedTiles, TileGrid, Tiles, Window
+from samonai.settings.satellite import SatelliteSettings
 
 logger = logging.getLogger(__name__)
-
-# Prediction takes from the run what is not said, so its configuration has no defaults whose types
-# could be checked; and a text such as "no" would be true.
-_NUMBERS = (
-    *("resolution", "lower", "upper", "nodata", "point_radius", "simplify"),
-    "polygon_min_area",
-)
-_FLAGS = ("instances", "any_driver", "fitted", "right_angles")
 
 
 class RasterSettings:
@@ -92,21 +84,11 @@ class RasterSettings:
         right_angles: bool = False,
         polygon_min_area: float = 0.0,
     ) -> None:
-        given = locals()
-        for name in _NUMBERS:
-            check_kind(name, given[name], (int, float), "a number")
-        for name in _FLAGS:
-            check_kind(name, given[name], (bool,), "true or false")
-        check_kind("offset", offset, (int,), "a whole number of pixels")
-        check_kind("classes", classes, (str, list, tuple), "names such as building,road")
-        if placing not in PLACINGS:
-            raise InputError(f"placing={placing!r}: use one of {', '.join(PLACINGS)}")
+        check_given(SatelliteSettings, locals())
         self.placing = placing
         self.tile = Length.parse(tile, "tile")
         self.overlap = Length.parse(overlap, "overlap", share=True)
         self.block = None if block in (None, "") else Length.parse(block, "block")
-        if resolution is not None and not resolution > 0:
-            raise InputError(f"resolution={resolution!r}: expected metres per pixel above 0")
         self.resolution, self.offset, self.fitted = resolution, offset, fitted
         self.bands = None if bands in (None, "") else str(bands)
         self.scaling = Scaling(scaling, lower, upper, parse_ranges(ranges))

@@ -49,7 +49,7 @@ class VolumeInferer(SourceInferer):
         members: As there.
         observers: As there. Of propagated prompts they see what was carried to each frame; of
             fused planes the average over the planes, a row per class.
-        turns: As there. Not for prompts that are carried from frame to frame.
+        tta: As there. Not for prompts that are carried from frame to frame.
         spread: "none": prompts are for their own frames; "propagate": each is carried to the
             frames on both sides, where a prompt that is the same on neighbouring frames counts
             once, in their middle; "interpolate": boxes of one object on several frames are
@@ -72,7 +72,7 @@ class VolumeInferer(SourceInferer):
         prompts_at_once: int = 16,
         members: Sequence[SamNetwork] | None = None,
         observers: Sequence[FrameObserver | None] = (),
-        turns: int = 1,
+        tta: int = 1,
         *,
         spread: str = "none",
         propagation: Propagation | None = None,
@@ -80,7 +80,7 @@ class VolumeInferer(SourceInferer):
         clean: Clean | None = None,
     ) -> None:
         """Keep what is asked for."""
-        super().__init__(domain, store, precision, prompts_at_once, members, observers, turns)
+        super().__init__(domain, store, precision, prompts_at_once, members, observers, tta)
         if spread not in _KNOWN:
             raise InputError(f"spread={spread!r}: use one of {', '.join(_KNOWN)}")
         if planes not in (1, 3):
@@ -172,7 +172,7 @@ class VolumeInferer(SourceInferer):
                     self.store,
                     self.precision,
                     self.prompts_at_once,
-                    turns=len(self.turns),
+                    tta=len(self.turns),
                 )
                 for axis in range(3)
             ]

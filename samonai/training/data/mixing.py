@@ -15,36 +15,31 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from samonai.core.errors import InputError
+from samonai.core.settings import validate_fields
+from samonai.settings.prompts import MixupSettings
 
 
 @dataclass(frozen=True)
-class EmbeddingMix:
+class EmbeddingMix(MixupSettings):
     """How often, and how strongly, embeddings of a batch are mixed.
 
     Attributes:
-        probability: Share of the frames that are mixed with another; 0 mixes none.
-        alpha: Both parameters of the beta distribution; small ones give small weights mostly.
+        mixup_probability: Share of the frames that are mixed with another; 0 mixes none.
+        mixup_alpha: Both parameters of the beta distribution; small ones give small weights mostly.
 
     Raises:
         InputError: A value is out of its range.
     """
 
-    probability: float = 0.0
-    alpha: float = 0.4
-
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if not 0 <= self.probability <= 1:
-            raise InputError(f"embedding_mix is a probability, got {self.probability}")
-        if not self.alpha > 0:
-            raise InputError(f"embedding_mix_alpha is above 0, got {self.alpha}")
+        validate_fields(self)
 
     def weight(self, generator: np.random.Generator) -> float:
         """Draw the other frame's share for one frame, from 0 to 0.5."""
-        if not self.probability or generator.random() >= self.probability:
+        if not self.mixup_probability or generator.random() >= self.mixup_probability:
             return 0.0
-        share = float(generator.beta(self.alpha, self.alpha))
+        share = float(generator.beta(self.mixup_alpha, self.mixup_alpha))
         return min(share, 1 - share)
 
 

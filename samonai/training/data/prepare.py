@@ -74,7 +74,7 @@ def prepare_training(
     val_fraction: float = 0.2,
     split_file: Path | str | None = None,
     seed: int = 0,
-    min_area: int = 10,
+    min_area: int = 4,
     components: str = "each",
     objects_per_frame: int | None = 8,
     precision: str = "auto",

@@ -19,21 +19,16 @@ from samonai.core.files import as_path, output_folder
 from samonai.domains.base import Case, Domain
 from samonai.domains.capabilities import capabilities
 from samonai.inference import CaseDataset, LabelWriter
+from samonai.settings import compared
 from samonai.workflows.archive.manifest import DONE, FAILED, SKIPPED, Manifest
 from samonai.workflows.archive.worklist import Read, Work, claimed, still_open, work_through
-from samonai.workflows.bundle_files import one_line_errors, opened_bundle
+from samonai.workflows.bundle_engine import one_line_errors, opened_bundle
 from samonai.workflows.inputs import existing, shows_progress, store_location
 from samonai.workflows.run import predict
 from samonai.workflows.run_folder import file_fingerprint, path_fingerprint
 from samonai.workflows.train import embedder, reader_of
 
 MANIFEST_FILE = "manifest.jsonl"
-
-# Where and how results are computed, and what is compared by its content.
-_NOT_COMPARED = {
-    *("progress", "store", "device", "decoder", "members", "input", "boxes", "output_dir"),
-    *("network_def", "output_formats", "checkpoint", "case_map"),
-}
 
 # Options of `embed` that have nothing to do with reading a study.
 _OF_ENCODING = {"checkpoint", "sha256", "device", "dtype", "case_map"}
@@ -172,7 +167,7 @@ def embed_archive(
         "store": path_fingerprint(store_location(store)),
         "sam": sam if isinstance(sam, str) else sam.encoder_sha256,
         "input": path_fingerprint(images),
-        **{key: value for key, value in options.items() if key not in _NOT_COMPARED},
+        **{key: value for key, value in options.items() if compared(key)},
     }
     if dry_run:
         return _as_planned(cases, left_out, out, settings, how)
@@ -327,8 +322,7 @@ def _fingerprint(overrides: Mapping[str, Any]) -> dict[str, Any]:
     plain = {
         key: value
         for key, value in overrides.items()
-        if key not in _NOT_COMPARED
-        and (value is None or isinstance(value, bool | int | float | str))
+        if compared(key) and (value is None or isinstance(value, bool | int | float | str))
     }
     network = overrides.get("network_def")
     decoders = [overrides.get("decoder"), *(overrides.get("members") or [])]
@@ -340,4 +334,5 @@ def _fingerprint(overrides: Mapping[str, Any]) -> dict[str, Any]:
         "encoder_sha256": None if network is None else network.encoder_sha256,
         "boxes": file_fingerprint(boxes) or path_fingerprint(boxes),
         "input": path_fingerprint(overrides["input"]),
+        "checkpoint": file_fingerprint(overrides.get("checkpoint")),
     }

@@ -13,6 +13,7 @@ from typing import Any
 from samonai.core.errors import InputError
 from samonai.core.journal import append_lines, whole_lines
 from samonai.core.json_files import parse_json
+from samonai.settings import compared, current_names
 from samonai.version import __version__
 
 DONE, FAILED, SKIPPED = "done", "failed", "skipped"
@@ -132,9 +133,10 @@ class Manifest:
     def _check_header(self, header: Mapping[str, Any]) -> None:
         if header.get("manifest") != _FORMAT_VERSION:
             raise InputError(f"{self.path} is no manifest of samonai; choose another folder")
-        found = header.get("settings")
-        if not isinstance(found, dict):
+        written = header.get("settings")
+        if not isinstance(written, dict):
             raise InputError(f"{self.path} is no manifest of samonai; choose another folder")
+        found = {key: value for key, value in current_names(written).items() if compared(key)}
         differing = sorted(
             key
             for key in found.keys() | self._settings.keys()

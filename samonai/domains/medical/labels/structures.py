@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from samonai.core.errors import InputError
-from samonai.core.ranges import check_kind
 from samonai.domains.medical.objects.segments import JOINED
 from samonai.domains.medical.volume import Volume
 
@@ -153,7 +152,6 @@ def parse_structures(structures: Any) -> dict[str, int]:
         InputError: A name comes twice, a value is no class, or one that was only counted is also
             given to another name.
     """
-    check_kind("structures", structures, (str, list, tuple, Mapping), "names such as liver,spleen")
     if not structures:
         return {}
     if isinstance(structures, str):

@@ -1,0 +1,110 @@
+"""Settings of all components, described once; see `samonai.core.settings`.
+
+Types, ranges, help, what a run records, what makes another run, what `--overwrite` is about and
+what an archive compares all derive from these descriptions.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from samonai.core.settings import Affects, Setting, describe
+from samonai.settings.documents import DocumentsSettings
+from samonai.settings.encoding import FileSettings, ModelSettings, ViewCountSettings, ViewSettings
+from samonai.settings.inference import (
+    CleaningSettings,
+    DecodingSettings,
+    EvaluationSettings,
+    FindingSettings,
+    OutputSettings,
+    PromptFileSettings,
+    PropagationSettings,
+)
+from samonai.settings.medical import MedicalSettings
+from samonai.settings.prompts import InteractiveSettings, MixupSettings, SamplerSettings
+from samonai.settings.satellite import SatelliteSettings
+from samonai.settings.training import DataSettings, HeadSettings, OptimisationSettings
+
+DOMAINS: Mapping[str, type] = {
+    "documents": DocumentsSettings,
+    "medical": MedicalSettings,
+    "satellite": SatelliteSettings,
+}
+
+COMMON: tuple[type, ...] = (
+    ModelSettings, DataSettings, OptimisationSettings, HeadSettings, SamplerSettings,
+    InteractiveSettings, ViewCountSettings, ViewSettings, MixupSettings, PromptFileSettings,
+    FindingSettings, DecodingSettings, CleaningSettings, PropagationSettings, OutputSettings,
+    EvaluationSettings, FileSettings,
+)  # fmt: skip
+
+RENAMED = {
+    "turns": "tta",
+    "embedding_mix": "mixup_probability",
+    "embedding_mix_alpha": "mixup_alpha",
+}
+"""Old name of a setting to its name: for messages, and to read what older versions wrote."""
+
+
+@cache
+def settings_of(domain: str | None = None) -> dict[str, Setting]:
+    """Return every setting of a domain by name; None: those that all domains share."""
+    groups = COMMON if domain is None else (DOMAINS[domain], *COMMON)
+    found: dict[str, Setting] = {}
+    for group in groups:
+        for name, what in describe(group).items():
+            assert name not in found, f"two groups describe {name}"
+            found[name] = what
+    return found
+
+
+def domain_of_config(config: Mapping[str, Any]) -> str | None:
+    """Return the domain that a bundle's configuration is for, or None for an unknown one."""
+    about = config.get("domain")
+    if not isinstance(about, Mapping):
+        return None
+    target = str(about.get("_target_", ""))
+    if target.endswith(".trained_domain"):
+        return str(about.get("name", "medical"))
+    return next((name for name in DOMAINS if f".domains.{name}." in target), None)
+
+
+def compared(name: str) -> bool:
+    """Return whether another value of a setting gives other results.
+
+    Files and folders are compared by what they hold, not by their names.
+    """
+    found = _anywhere(name)
+    return all(what.affects > Affects.NOTHING and not what.is_path for what in found)
+
+
+def recorded(name: str) -> bool:
+    """Return whether a training run keeps a setting, so that another value makes another run."""
+    found = _anywhere(name)
+    return all(what.affects >= Affects.WEIGHTS and not what.is_path for what in found)
+
+
+def options() -> dict[str, str]:
+    """Return the settings that have a command-line option of their own, and the option."""
+    return {
+        name: what.option
+        for domain in DOMAINS
+        for name, what in settings_of(domain).items()
+        if what.option
+    }
+
+
+def not_seen_by_encoder(group: type) -> frozenset[str]:
+    """Return the settings of a group that change nothing that the encoder sees."""
+    described = describe(group)
+    return frozenset(name for name, what in described.items() if what.affects < Affects.PIXELS)
+
+
+def current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings that an older version wrote, under their names of today."""
+    return {RENAMED.get(name, name): value for name, value in settings.items()}
+
+
+def _anywhere(name: str) -> list[Setting]:
+    tables = (settings_of(domain) for domain in DOMAINS)
+    return [table[name] for table in tables if name in table]

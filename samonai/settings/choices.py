@@ -1,0 +1,16 @@
+"""Names that a setting can choose from, where its description and its component share them."""
+
+HEADS = ("promptable", "semantic", "both")
+LOSS_RECIPES = ("dice_bce", "dice_focal", "dice_ce", "bce", "dice_boundary", "dice_hausdorff")
+COMPONENTS = ("each", "largest", "whole")
+CLICK_RULES = ("uniform", "largest")
+PRECISIONS = ("fp32", "bf16", "fp16", "int8", "auto")
+AUTOMATIC = ("classes", "box", "points", "box_and_points", "proposed", "box_and_proposed", "grid")
+PROPAGATE_PROMPTS = ("box", "mask", "box+mask")
+SPREADS = ("none", "propagate", "interpolate")
+REGIMES = ("slices", "volume", "clicks", "middle", "middle_click", "keyframes")
+CT_WINDOWS = ("soft_tissue", "lung", "bone", "brain", "liver")
+CHANNELS = ("grey", "neighbours", "windows")
+CROPS = ("none", "body", "prompt")
+SCALINGS = ("auto", "raster", "set", "fixed")
+PLACINGS = ("prompts", "objects", "grid")

@@ -1,0 +1,148 @@
+"""What a user sets in a bundle's configuration: read, checked against the descriptions, defaults.
+
+A name that the configuration does not have is refused, which MONAI would take in silence.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from samonai.core.errors import InputError
+from samonai.core.settings import Setting, plain_number, validate
+from samonai.settings import RENAMED, domain_of_config, recorded, settings_of
+from samonai.workflows.bundle_files import is_evaluated, read_config, suggest
+
+
+def plain_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a user may set: the top-level entries with plain values, and their defaults."""
+    described = described_settings(config)
+    return {
+        key: value
+        for key, value in config.items()
+        if not key.startswith("_")
+        and not (key in described and described[key].internal)
+        and (value is None or isinstance(value, bool | int | float | str))
+        and not is_evaluated(value)
+    }
+
+
+def described_settings(config: Mapping[str, Any]) -> dict[str, Setting]:
+    """Return the descriptions of the settings that a configuration can have, by name."""
+    return settings_of(domain_of_config(config))
+
+
+def recorded_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that a training run keeps, since another value makes another run."""
+    return {name: value for name, value in settings.items() if recorded(name)}
+
+
+def kept_settings(trained: Mapping[str, Any], files: Sequence[Path]) -> dict[str, Any]:
+    """Return a run's settings that hold for its evaluation too, such as its component policy.
+
+    Args:
+        trained: The run's settings.
+        files: The training configuration, and the evaluation's, whose own entries are left out.
+    """
+    overlay = read_config(files[1:])
+    known = plain_settings(read_config(files[:1])).keys() - overlay.keys()
+    return {name: value for name, value in trained.items() if name in known}
+
+
+def parse_settings(
+    texts: Iterable[str], config: Mapping[str, Any], reserved: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Read `key=value` texts as a user typed them.
+
+    Args:
+        texts: The settings; the last of one key counts.
+        config: The merged configuration.
+        reserved: Keys that are given otherwise, and how.
+
+    Returns:
+        Key to value, checked as `check_settings` does.
+
+    Raises:
+        InputError: A text is not `key=value`, or a setting is refused.
+    """
+    settings: dict[str, Any] = {}
+    described = described_settings(config)
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"--set {text}: expected key=value")
+        if key in (reserved or {}):
+            raise InputError(f"--set {key}: give it as {(reserved or {})[key]}")
+        settings[key] = _parse_value(value, config.get(key), described.get(key))
+    return check_settings(settings, config)
+
+
+def check_settings(settings: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Check settings against a configuration and bring their values to the described types.
+
+    Args:
+        settings: Key to plain value.
+        config: The merged configuration.
+
+    Returns:
+        The settings, with their values as the configuration has them.
+
+    Raises:
+        InputError: A key is not known, a value is of another type or out of its range, or MONAI
+            would evaluate it.
+    """
+    known, described = plain_settings(config), described_settings(config)
+    for key in settings:
+        if key in RENAMED and key not in known:
+            raise InputError(f"unknown setting {key!r}; its name is {RENAMED[key]!r}")
+        if key not in known:
+            raise InputError(
+                f"unknown setting {key!r}{suggest(key, known)}; `samonai bundle show` lists all"
+            )
+    return {
+        key: _checked(key, value, known[key], described.get(key)) for key, value in settings.items()
+    }
+
+
+def _parse_value(text: str, default: Any, what: Setting | None) -> Any:
+    """Return a typed text as the JSON value that it is, else as text."""
+    if isinstance(default, str):
+        return text
+    if what is not None and text != "null" and set(what.types) <= {str, Path}:
+        return text
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except ValueError:
+        return text
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number that a setting can have")
+
+
+def _checked(key: str, value: Any, default: Any, what: Setting | None) -> Any:
+    if is_evaluated(value):
+        raise InputError(
+            f"setting {key}: a value must not begin with $, @ or %, which MONAI would evaluate"
+        )
+    if value is None and default is None:
+        return None  # as the run has it, or not given
+    if value is not None and what is not None:
+        return validate(what, value)
+    return _of_default_type(key, value, default)
+
+
+def _of_default_type(key: str, value: Any, default: Any) -> Any:
+    """Check a value that nothing describes: null, or an entry that a user added to a bundle."""
+    if value is None:
+        raise InputError(f"setting {key}: expected a value such as {json.dumps(default)}, got null")
+    value = plain_number(value)
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if default is not None and type(value) is not type(default):
+        wanted = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+        raise InputError(
+            f"setting {key}: expected {wanted[type(default)]} such as "
+            f"{json.dumps(default)}, got {str(value)[:80]!r}"
+        )
+    return value

@@ -1,0 +1,199 @@
+"""Settings: every entry of a bundle is described, agrees with its component, has one name."""
+
+import dataclasses
+import inspect
+import json
+import subprocess
+import sys
+from pydoc import locate
+from typing import Any
+
+import pytest
+from bundle_factory import REPOSITORY
+
+from samonai.cli import main
+from samonai.core.errors import InputError
+from samonai.core.settings import Affects, describe, validate
+from samonai.settings import (
+    COMMON,
+    DOMAINS,
+    RENAMED,
+    compared,
+    current_names,
+    domain_of_config,
+    not_seen_by_encoder,
+    recorded,
+    settings_of,
+)
+from samonai.settings.table import VERBS
+from samonai.workflows.bundle_files import find_bundle, plain_configs
+from samonai.workflows.settings import check_settings, parse_settings, plain_settings
+
+CONFIGS = {domain: plain_configs(find_bundle(domain)) for domain in DOMAINS}
+EACH = [(domain, verb) for domain in DOMAINS for verb in VERBS]
+each_config = pytest.mark.parametrize(("domain", "file"), EACH)
+
+
+@each_config
+def test_every_entry_is_described_with_its_default(domain: str, file: str) -> None:
+    config, described = CONFIGS[domain][file], settings_of(domain)
+    own = {name: value for name, value in config.items() if name != "imports"}
+    for name, value in own.items():
+        if isinstance(value, dict | list) and name not in described:
+            continue  # a component
+        if str(value).startswith(("$", "@")) and name not in described:
+            assert name in ("trainable", "network"), f"{name} is not described"
+            continue
+        what = described[name]
+        if what.is_path or isinstance(value, list) or str(value).startswith("$"):
+            continue
+        # Null in prediction and evaluation: as the run has it.
+        assert value == what.default_of(domain) or (value is None and file != "train.json"), name
+        if value is not None:
+            assert validate(what, value) == value
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_every_description_is_used(domain: str) -> None:
+    used = {name for file in VERBS for name in CONFIGS[domain][file]}
+    own = {name for name, what in describe(DOMAINS[domain]).items() if not what.internal}
+    assert own <= used
+    everywhere = {name for d in DOMAINS for file in VERBS for name in CONFIGS[d][file]}
+    assert {name for group in COMMON for name in describe(group)} <= everywhere
+
+
+@each_config
+def test_a_component_has_the_same_default(domain: str, file: str) -> None:
+    described = settings_of(domain)
+    for target, arguments in components(CONFIGS[domain][file]):
+        parameters = inspect.signature(locate(target)).parameters  # type: ignore[arg-type]
+        for name in arguments:
+            if name in described and name in parameters:
+                default = parameters[name].default
+                what = described[name]
+                if default is not inspect.Parameter.empty and not what.is_path:
+                    allowed = (what.default, what.default_of(domain), None)
+                    assert default in allowed, f"{target}({name}={default!r})"
+
+
+def components(value: Any) -> Any:
+    """Yield (target, arguments) of everything of ours in a configuration."""
+    if isinstance(value, dict):
+        if str(value.get("_target_", "")).startswith("samonai."):
+            yield value["_target_"], [key for key, given in value.items() if given == f"@{key}"]
+        for inner in value.values():
+            yield from components(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from components(inner)
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_every_description_says_what_it_means(domain: str) -> None:
+    for what in settings_of(domain).values():
+        assert what.help.endswith(".")
+        assert what.types
+        if what.default is not None and not what.is_path:
+            validate(what, what.default)
+
+
+def test_the_page_is_current() -> None:
+    sys.path.insert(0, str(REPOSITORY / "tools"))
+    import settings_page
+
+    assert settings_page.PAGE.read_text(encoding="utf-8") == settings_page.page()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("epochs", 0, "epochs=0: expected 1 or more"),
+        ("epochs", 2.5, "epochs=2.5: expected a whole number such as 20"),
+        ("epochs", True, "epochs=True: expected a whole number"),
+        ("learning_rate", 0.0, "learning_rate=0: expected above 0"),
+        ("learning_rate", float("nan"), "learning_rate=nan: expected a finite number"),
+        ("heads", "semantics", "use one of promptable, semantic, both; did you mean 'semantic'"),
+        ("box_jitter", 0.5, "box_jitter=0.5: expected 0 or more and below 0.5 of the box"),
+        ("crop_margin", -1, "crop_margin=-1: expected 0 or more mm"),
+        ("precision", None, 'precision=null: expected text such as "auto"'),
+    ],
+)
+def test_one_validate_refuses(name: str, value: Any, said: str) -> None:
+    with pytest.raises(InputError, match=said.replace("(", r"\(")):
+        validate(settings_of("medical")[name], value)
+
+
+def test_numbers_are_converted() -> None:
+    import numpy as np
+
+    table = settings_of("medical")
+    assert type(validate(table["box_jitter"], 0)) is float
+    assert type(validate(table["epochs"], np.int64(3))) is int
+    assert validate(table["checkpoint"], None) is None
+
+
+def test_an_old_name_gives_the_new_one() -> None:
+    config = CONFIGS["medical"]["inference.json"]
+    with pytest.raises(InputError, match="unknown setting 'turns'; its name is 'tta'"):
+        parse_settings(["turns=8"], config)
+    with pytest.raises(InputError, match="its name is 'mixup_alpha'"):
+        check_settings({"embedding_mix_alpha": 1.0}, CONFIGS["medical"]["train.json"])
+    assert current_names({"turns": 8, "seed": 1}) == {"tta": 8, "seed": 1}
+    assert not set(RENAMED) & {name for domain in DOMAINS for name in settings_of(domain)}
+
+
+def test_a_text_is_not_read_as_a_number() -> None:
+    config = CONFIGS["medical"]["inference.json"]
+    assert parse_settings(["series=1", "time=2"], config) == {"series": "1", "time": 2}
+    assert parse_settings(["prefer=null"], config) == {"prefer": None}
+
+
+def test_what_a_run_records_follows_from_what_a_setting_affects() -> None:
+    names = plain_settings(CONFIGS["medical"]["train.json"])
+    apart = {name for name in names if not recorded(name)}
+    assert apart == {"progress", "resume", "workers", "checkpoint", "sha256", "split", "case_map"}
+    assert not compared("progress")
+    assert compared("tta")
+    assert not compared("boxes")  # by content
+    assert compared("an entry of a user's own bundle")
+
+
+def test_only_pixels_bind_a_decoder() -> None:
+    free = not_seen_by_encoder(DOMAINS["medical"])
+    assert {"label_map", "prefer", "channel", "time", "allow_gaps"} <= free
+    assert not {"window", "level", "axis", "crop", "suv"} & free
+    assert settings_of("satellite")["tile"].affects is Affects.PIXELS
+
+
+def test_a_users_own_entry_is_checked_by_its_default() -> None:
+    config = {**CONFIGS["medical"]["train.json"], "my_factor": 0.5}
+    assert check_settings({"my_factor": 1}, config) == {"my_factor": 1.0}
+    with pytest.raises(InputError, match="my_factor"):
+        check_settings({"my_factor": "much"}, config)
+
+
+@each_config
+def test_the_domain_of_a_configuration_is_found(domain: str, file: str) -> None:
+    assert domain_of_config(CONFIGS[domain][file]) == domain
+
+
+def test_settings_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["settings", "medical"]) == 0
+    shown = capsys.readouterr().out
+    assert "Optimisation:" in shown
+    assert "  crop_margin = 10.0  (0 or more; mm)" in shown
+
+
+def test_descriptions_import_nothing_heavy() -> None:
+    code = (
+        "import sys, samonai.settings.table;"
+        "sys.exit([n for n in ('torch', 'monai', 'numpy') if n in sys.modules] or 0)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_descriptions_are_frozen() -> None:
+    for group in (*COMMON, *DOMAINS.values()):
+        assert group.__dataclass_params__.frozen  # type: ignore[attr-defined]
+        assert dataclasses.is_dataclass(group)
+    json.dumps([what.help for what in settings_of("medical").values()])
