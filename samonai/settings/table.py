@@ -5,8 +5,8 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from samonai.core.settings import Setting
-from samonai.settings import COMMON, DOMAINS, describe, settings_of
+from samonai.core.settings import Setting, describe
+from samonai.settings import COMMON, DOMAINS, settings_of
 
 VERBS = {"train.json": "train", "evaluate.json": "evaluate", "inference.json": "predict"}
 """A bundle's configuration, and the verb that reads it."""
