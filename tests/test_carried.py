@@ -62,7 +62,9 @@ def source(tmp_path: Path) -> SourceTargets:
 def dataset(source: SourceTargets, carried: float, **options: Any) -> FrameDataset:
     embeddings: Any = SimpleNamespace(read=lambda index: np.zeros((4, 64, 64), np.float16))
     case = StoredCase("scan", embeddings, source)
-    return FrameDataset([case], PromptSampler(box_jitter=0.0, carried=carried), **options)
+    return FrameDataset(
+        [case], PromptSampler(box_jitter=0.0, carried_probability=carried), **options
+    )
 
 
 def test_objects_are_followed_by_class_and_touch() -> None:
@@ -154,8 +156,8 @@ def test_at_most_so_many_objects_are_drawn(source: SourceTargets) -> None:
 
 
 def test_a_share_out_of_range_is_refused() -> None:
-    with pytest.raises(InputError, match="carried lies between 0 and 1"):
-        PromptSampler(carried=1.5)
+    with pytest.raises(InputError, match="expected 0 or more and at most 1"):
+        PromptSampler(carried_probability=1.5)
 
 
 @pytest.mark.parametrize(

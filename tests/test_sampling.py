@@ -54,7 +54,9 @@ def test_a_loose_box_holds_the_exact_one():
 
 
 def test_errors_of_boxes_come_in_their_proportions(mask):
-    sampler = PromptSampler(box_jitter=0.0, shifted=0.25, loose=0.5, box_shift=0.4)
+    sampler = PromptSampler(
+        box_jitter=0.0, shifted_probability=0.25, loose_probability=0.5, box_shift=0.4
+    )
     many = np.repeat(BOX, 800, 0)
     boxes = sampler.sample(
         many, np.repeat(mask, 800, 0), (1024, 1024), np.random.default_rng(0)
@@ -66,7 +68,7 @@ def test_errors_of_boxes_come_in_their_proportions(mask):
 
 
 def test_masks_come_alone_and_beside_other_prompts(mask):
-    sampler = PromptSampler({"box": 1.0, "mask": 1.0}, with_mask=0.5)
+    sampler = PromptSampler(mask_probability=1.0, with_mask_probability=0.5)
     prompts = sampler.sample(
         np.repeat(BOX, 100, 0), np.repeat(mask, 100, 0), (1024, 1024), np.random.default_rng(0)
     )
@@ -82,7 +84,7 @@ def test_masks_come_alone_and_beside_other_prompts(mask):
 def test_new_kinds_of_error_do_not_change_what_the_old_ones_draw(mask):
     """Runs of before go on as they were: without these, no other number is drawn."""
     generator = np.random.default_rng(5)
-    prompts = PromptSampler({"box": 0.5, "box_and_points": 0.5}).sample(
+    prompts = PromptSampler(box_probability=0.5, box_and_points_probability=0.5).sample(
         BOX, mask, (1024, 1024), generator
     )
     again = np.random.default_rng(5)
@@ -91,7 +93,7 @@ def test_new_kinds_of_error_do_not_change_what_the_old_ones_draw(mask):
 
 
 def test_points_lie_inside_and_outside_as_their_labels_say(mask):
-    sampler = PromptSampler({"points": 1.0}, positive=3, negative=2)
+    sampler = PromptSampler(0.0, points_probability=1.0, positive_points=3, negative_points=2)
     for seed in range(30):
         prompts = sampler.sample(BOX, mask, (1024, 1024), np.random.default_rng(seed))
         assert not prompts.row_has_box().any()
@@ -102,7 +104,7 @@ def test_points_lie_inside_and_outside_as_their_labels_say(mask):
 
 
 def test_kinds_come_in_their_proportions(mask):
-    sampler = PromptSampler({"box": 3.0, "points": 1.0})
+    sampler = PromptSampler(box_probability=3.0, points_probability=1.0)
     prompts = sampler.sample(
         np.repeat(BOX, 800, 0), np.repeat(mask, 800, 0), (1024, 1024), np.random.default_rng(0)
     )
@@ -110,7 +112,7 @@ def test_kinds_come_in_their_proportions(mask):
 
 
 def test_the_same_generator_draws_the_same(mask):
-    sampler = PromptSampler({"box_and_points": 1.0})
+    sampler = PromptSampler(0.0, box_and_points_probability=1.0)
     one, two = (sampler.sample(BOX, mask, (1024, 1024), np.random.default_rng(3)) for _ in range(2))
     assert torch.equal(one.boxes, two.boxes)
     assert torch.equal(one.point_coords, two.point_coords)
@@ -119,14 +121,13 @@ def test_the_same_generator_draws_the_same(mask):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kinds": {"circle": 1.0}}, "circle"),
-        ({"kinds": {"box": 0.0}}, "positive"),
+        ({"box_probability": 0.0}, "positive"),
         ({"box_jitter": 0.7}, "box_jitter"),
-        ({"positive": 0}, "points"),
-        ({"shifted": 0.7, "loose": 0.7}, "shifted"),
+        ({"positive_points": 0}, "points"),
+        ({"shifted_probability": 0.7, "loose_probability": 0.7}, "shifted"),
         ({"box_shift": 0.5}, "box_shift"),
         ({"mask_noise": -0.1}, "mask_noise"),
-        ({"with_mask": 1.5}, "with_mask"),
+        ({"with_mask_probability": 1.5}, "with_mask"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings, message):

@@ -20,6 +20,7 @@ from samonai.settings import (
     RENAMED,
     compared,
     current_names,
+    current_prompts,
     domain_of_config,
     not_seen_by_encoder,
     recorded,
@@ -74,6 +75,46 @@ def test_a_component_has_the_same_default(domain: str, file: str) -> None:
                 if default is not inspect.Parameter.empty and not what.is_path:
                     allowed = (what.default, what.default_of(domain), None)
                     assert default in allowed, f"{target}({name}={default!r})"
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_no_reference_of_training_renames_a_setting(domain: str) -> None:
+    described = settings_of(domain)
+    renamed = [
+        (key, name)
+        for key, name in references(CONFIGS[domain]["train.json"])
+        if name in described and key != name
+    ]
+    assert renamed == []
+
+
+def references(value: Any) -> Any:
+    """Yield (key, referenced name) of our own components and of plain groups of values.
+
+    Components of MONAI and torch have names of their own.
+    """
+    if isinstance(value, dict):
+        if str(value.get("_target_", "samonai.")).startswith("samonai."):
+            for key, given in value.items():
+                if isinstance(given, str) and given.startswith("@"):
+                    yield key, given[1:]
+        for inner in value.values():
+            yield from references(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from references(inner)
+
+
+def test_prompts_of_old_decoders_are_read_under_their_names() -> None:
+    old = {"kinds": {"box": 0.5, "mask": 0.5}, "carried": 0.3, "box_jitter": 0.05, "positive": 3}
+    assert current_prompts(old) == {
+        "box_probability": 0.5,
+        "mask_probability": 0.5,
+        "carried_probability": 0.3,
+        "box_jitter": 0.05,
+        "positive_points": 3,
+    }
+    assert current_prompts(current_prompts(old)) == current_prompts(old)
 
 
 def components(value: Any) -> Any:

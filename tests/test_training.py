@@ -285,7 +285,7 @@ def test_a_split_file_leaves_out_what_has_no_label(tiny_network, tmp_path):
     def prepare(split_file):
         return prepare_training(
             tiny_network, get_domain("medical"), listed, None, tmp_path / "store",
-            sampler=PromptSampler(), split_file=split_file,
+            sampler=PromptSampler(), split=split_file,
         )  # fmt: skip
 
     found = prepare(split).split

@@ -20,6 +20,7 @@ from samonai.sam.decoder_file import DecoderMetadata, read_decoder_metadata
 from samonai.sam.loading import load_sam
 from samonai.sam.network import SamNetwork
 from samonai.sam.normalisation import Normalisation
+from samonai.settings import current_prompts
 
 logger = logging.getLogger(__name__)
 
@@ -139,8 +140,8 @@ def trained_propagation(
     """
     carried = False
     if decoder is not None and Path(decoder).exists():
-        prompts = read_decoder_metadata(decoder).training.get("prompts", {})
-        carried = prompts.get("carried", 0.0) > 0
+        prompts = current_prompts(read_decoder_metadata(decoder).training.get("prompts", {}))
+        carried = prompts.get("carried_probability", 0.0) > 0
     if prompt == "auto":
         prompt = "box+mask" if carried else "box"
     if iou is None and carried:

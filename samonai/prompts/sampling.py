@@ -1,7 +1,6 @@
 """Prompts sampled from labels: what a user would have drawn, with a user's errors."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,10 @@ import torch
 
 from samonai.core.errors import InputError
 from samonai.core.geometry import LOW_RES_STRIDE
+from samonai.core.settings import validate_fields
 from samonai.prompts.coarse_masks import coarse_logits
 from samonai.prompts.types import NO_POINT, Prompts
+from samonai.settings.prompts import SamplerSettings
 
 KINDS = ("box", "points", "box_and_points", "mask")
 
@@ -20,71 +21,40 @@ _MIN_BOX_SIDE = 4.0
 
 
 @dataclass(frozen=True)
-class PromptSampler:
+class PromptSampler(SamplerSettings):
     """Draws one prompt per object from its box and its low-res mask.
 
     A box is wrong in one of three ways: every side of its own (the usual one), shifted as a
     whole, or loose.
 
-    Attributes:
-        kinds: Probability of each of `KINDS`; they are normalised to sum to one.
-        box_jitter: Each side of a box moves by up to this share of the box's width or height,
-            drawn uniformly, inwards or outwards. 0 gives exact boxes.
-        shifted: Probability that a box is shifted rigidly instead.
-        box_shift: Such a box moves by up to this share of its width and of its height.
-        loose: Probability that a box is loose instead.
-        box_looseness: Each side of such a box lies outside by up to this share.
-        positive: Points inside the object, from 1 to this many.
-        negative: Points outside, but in the box and its surroundings, from 0 to this many.
-        with_mask: Probability that a prompt of another kind than "mask" brings a mask as well.
-        mask_noise: How coarse the masks are, see `samonai.prompts.coarse_masks.coarse_logits`.
-        carried: Probability that a frame's objects are asked for by what they are on the frame
-            beside it, as propagation does; see `samonai.training.data.propagated`.
+    The settings are those of `SamplerSettings`; masks are as coarse as
+    `samonai.prompts.coarse_masks.coarse_logits` says, and carried prompts are those of
+    `samonai.training.data.propagated`.
 
     Raises:
-        InputError: A kind is not known, a probability or share is out of range.
+        InputError: A probability or share is out of range, or all four kinds are at 0.
     """
-
-    kinds: Mapping[str, float] = field(default_factory=lambda: {"box": 1.0})
-    box_jitter: float = 0.05
-    positive: int = 3
-    negative: int = 2
-    shifted: float = 0.0
-    box_shift: float = 0.1
-    loose: float = 0.0
-    box_looseness: float = 0.25
-    with_mask: float = 0.0
-    mask_noise: float = 0.3
-    carried: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        unknown = sorted(set(self.kinds) - set(KINDS))
-        if unknown:
-            raise InputError(f"prompt kind {unknown[0]!r} is not known; use {', '.join(KINDS)}")
-        if not self.kinds or min(self.kinds.values()) < 0 or sum(self.kinds.values()) <= 0:
-            raise InputError(f"prompt probabilities must be positive, got {dict(self.kinds)}")
-        for name in ("box_jitter", "box_shift"):
-            if not 0 <= getattr(self, name) < 0.5:
-                raise InputError(
-                    f"{name} is a share from 0 to below 0.5, got {getattr(self, name)}"
-                )
-        for name in ("box_looseness", "mask_noise", "with_mask", "carried"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} lies between 0 and 1, got {getattr(self, name)}")
-        if min(self.shifted, self.loose) < 0 or self.shifted + self.loose > 1:
+        validate_fields(self)
+        if sum(self.kinds.values()) <= 0:
+            names = ", ".join(f"{kind}_probability" for kind in KINDS)
+            raise InputError(f"{names}: one of these must be positive, got 0 for each")
+        if self.shifted_probability + self.loose_probability > 1:
             raise InputError(
-                f"the probabilities of shifted and of loose boxes are from 0 to 1 together, got "
-                f"{self.shifted} and {self.loose}"
+                f"shifted_probability={self.shifted_probability:g} and "
+                f"loose_probability={self.loose_probability:g}: expected at most 1 together"
             )
-        if self.positive < 1 or self.negative < 0:
-            raise InputError(
-                f"points: at least 1 positive and 0 negative, got {self.positive}, {self.negative}"
-            )
+
+    @property
+    def kinds(self) -> dict[str, float]:
+        """Return the probability of each of `KINDS`, before they are divided by their sum."""
+        return {kind: getattr(self, f"{kind}_probability") for kind in KINDS}
 
     def settings(self) -> dict[str, Any]:
         """Return the regime as JSON values, for checkpoints and reports."""
-        return {**vars(self), "kinds": dict(self.kinds)}
+        return asdict(self)
 
     def sample(
         self,
@@ -129,12 +99,14 @@ class PromptSampler:
     ) -> npt.NDArray[np.float32]:
         """Draw a box for each object, wrong in one of the three ways."""
         drawn = jitter_boxes(boxes, self.box_jitter, limits, generator)
-        if self.shifted or self.loose:
+        if self.shifted_probability or self.loose_probability:
             chance = generator.random(len(boxes))[:, None]
             shifted = shift_boxes(boxes, self.box_shift, limits, generator)
             loose = loosen_boxes(boxes, self.box_looseness, limits, generator)
-            drawn = np.where(chance < self.shifted + self.loose, loose, drawn)
-            drawn = np.where(chance < self.shifted, shifted, drawn)
+            drawn = np.where(
+                chance < self.shifted_probability + self.loose_probability, loose, drawn
+            )
+            drawn = np.where(chance < self.shifted_probability, shifted, drawn)
         return drawn
 
     def _points(
@@ -149,7 +121,7 @@ class PromptSampler:
         rows = [row for row, kind in enumerate(kinds) if kind in ("points", "box_and_points")]
         if not rows:
             return None, None
-        coords = np.zeros((len(kinds), self.positive + self.negative, 2), np.float32)
+        coords = np.zeros((len(kinds), self.positive_points + self.negative_points, 2), np.float32)
         labels = np.full(coords.shape[:2], NO_POINT, np.int64)
         for row in rows:
             points, signs = self._points_of(boxes[row], masks[row], limits, generator)
@@ -172,7 +144,10 @@ class PromptSampler:
         near[y0:y1, x0:x1] = True
         outside = np.argwhere(near & ~mask)
         points, signs = [], []
-        wanted = (generator.integers(1, self.positive + 1), generator.integers(self.negative + 1))
+        wanted = (
+            generator.integers(1, self.positive_points + 1),
+            generator.integers(self.negative_points + 1),
+        )
         for pixels, count, sign in zip((inside, outside), wanted, (1, 0), strict=True):
             if len(pixels):
                 rows = generator.choice(
@@ -187,8 +162,8 @@ class PromptSampler:
     ) -> tuple[npt.NDArray[np.float32] | None, npt.NDArray[np.bool_] | None]:
         """Draw coarse masks: float32 (N, 1, h, w) and which of them count; None when none does."""
         has_mask = np.array([kind == "mask" for kind in kinds], bool)
-        if self.with_mask:
-            has_mask |= generator.random(len(kinds)) < self.with_mask
+        if self.with_mask_probability:
+            has_mask |= generator.random(len(kinds)) < self.with_mask_probability
         if not has_mask.any():
             return None, None
         logits = np.zeros((len(kinds), 1, *masks.shape[1:]), np.float32)

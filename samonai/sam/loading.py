@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 def load_sam(
-    name: str = "micro",
+    model: str = "micro",
     checkpoint: str | Path | None = None,
     device: str | torch.device | None = None,
     sha256: str | None = None,
@@ -33,7 +33,7 @@ def load_sam(
     """Load a Segment Anything model.
 
     Args:
-        name: "micro" (embedded), "vit_b", "vit_l", "vit_h", "vit_t" (MobileSAM) or
+        model: "micro" (embedded), "vit_b", "vit_l", "vit_h", "vit_t" (MobileSAM) or
             "medsam_vit_b".
         checkpoint: A local `.pth`, `.pt` or `.safetensors` file of that architecture, or a folder
             that transformers' `SamModel.save_pretrained` wrote. Without one the published weights
@@ -47,7 +47,7 @@ def load_sam(
     Raises:
         InputError: The name or device is unknown, or the file is not what it should be.
     """
-    entry = find_checkpoint(name)
+    entry = find_checkpoint(model)
     target = choose_device(device)
     folder = hf_folder(checkpoint)
     path = _locate(entry, folder / HF_WEIGHTS if folder else checkpoint, sha256)
@@ -64,11 +64,11 @@ def load_sam(
         normalisation = Normalisation.from_metadata(metadata["normalisation"])
     network = SamNetwork(
         sam,
-        name=name,
+        name=model,
         normalisation=normalisation,
         encoder_sha256=encoder_sha256(sam.image_encoder),
     )
-    _log.info("loaded %s on %s", name, target)
+    _log.info("loaded %s on %s", model, target)
     return network.to(target).eval()
 
 

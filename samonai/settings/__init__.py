@@ -45,6 +45,16 @@ RENAMED = {
 }
 """Old name of a setting to its name: for messages, and to read what older versions wrote."""
 
+_OLD_PROMPTS = {
+    "shifted": "shifted_probability",
+    "loose": "loose_probability",
+    "with_mask": "with_mask_probability",
+    "carried": "carried_probability",
+    "positive": "positive_points",
+    "negative": "negative_points",
+}
+"""Name in a decoder's file before, to the setting's name."""
+
 
 @cache
 def settings_of(domain: str | None = None) -> dict[str, Setting]:
@@ -103,6 +113,14 @@ def not_seen_by_encoder(group: type) -> frozenset[str]:
 def current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings that an older version wrote, under their names of today."""
     return {RENAMED.get(name, name): value for name, value in settings.items()}
+
+
+def current_prompts(prompts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the prompts of a decoder's training under their names of today."""
+    kinds = {f"{kind}_probability": share for kind, share in prompts.get("kinds", {}).items()}
+    others = {_OLD_PROMPTS.get(name, name): value for name, value in prompts.items()}
+    others.pop("kinds", None)
+    return kinds | others
 
 
 def _anywhere(name: str) -> list[Setting]:

@@ -68,12 +68,12 @@ class GradientClip:
 
     Args:
         network: Its trainable parameters are clipped together.
-        max_norm: The largest 2-norm.
+        gradient_clip: The largest 2-norm.
     """
 
-    def __init__(self, network: nn.Module, max_norm: float = 1.0) -> None:
+    def __init__(self, network: nn.Module, gradient_clip: float = 1.0) -> None:
         """Keep the network and the norm."""
-        self.network, self.max_norm = network, max_norm
+        self.network, self.gradient_clip = network, gradient_clip
 
     def attach(self, engine: Engine) -> None:
         """Listen to the trainer."""
@@ -81,7 +81,7 @@ class GradientClip:
 
     def __call__(self, engine: Engine) -> None:
         """Clip."""
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm)
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.gradient_clip)
 
 
 class StopOnNan:
@@ -147,7 +147,7 @@ class RunCheckpoint:
     Attach it after the validation handler and everything else whose state it keeps.
 
     Args:
-        folder: Where the files go.
+        output_dir: Where the files go.
         network: Saved by its `state_dict()`, which leaves the frozen encoder out.
         parts: What else has a state: optimizer, LR schedule, early stop.
         validator: The evaluator whose key metric chooses the best epoch.
@@ -156,14 +156,14 @@ class RunCheckpoint:
 
     def __init__(
         self,
-        folder: Path | str,
+        output_dir: Path | str,
         network: nn.Module,
         parts: dict[str, Any],
         validator: Engine,
         resume: bool = True,
     ) -> None:
         """Keep what is saved."""
-        self.folder = Path(folder)
+        self.folder = Path(output_dir)
         self.network = getattr(network, "module", network)
         self.parts = {name: part for name, part in parts.items() if part is not None}
         self.validator = validator

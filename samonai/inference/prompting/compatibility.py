@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from samonai.prompts.sampling import KINDS
 from samonai.prompts.types import FramePrompts
 from samonai.sam.decoder_file import read_decoder_metadata
+from samonai.settings import current_prompts
 
 logger = logging.getLogger(__name__)
 
@@ -65,11 +67,11 @@ def trained_kinds(training: Mapping[str, Any]) -> frozenset[str]:
     Args:
         training: What the decoder's file says of it; nothing of prompts gives no kinds.
     """
-    prompts = training.get("prompts", {})
-    drawn = {name for name, weight in prompts.get("kinds", {}).items() if weight > 0}
+    prompts = current_prompts(training.get("prompts", {}))
+    drawn = {name for name in KINDS if prompts.get(f"{name}_probability", 0) > 0}
     kinds = set()
     # Carried prompts are the box around a mask on the slice beside, with the mask.
-    if drawn & {"box", "box_and_points"} or prompts.get("carried", 0) > 0:
+    if drawn & {"box", "box_and_points"} or prompts.get("carried_probability", 0) > 0:
         kinds.add(BOXES)
     if drawn & {"points", "box_and_points"} or training.get("click_rounds", 0) > 0:
         kinds.add(CLICKS)

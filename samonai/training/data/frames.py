@@ -112,7 +112,7 @@ class FrameDataset(Dataset[FrameSample]):
         self.epoch = 0
         self.heads, self.values, self.borders = heads, (0, *classes), borders
         share = 0.0 if heads == PROMPTABLE else empty_frames
-        beside = frames_beside(sampler.carried, heads) if varies else 0
+        beside = frames_beside(sampler.carried_probability, heads) if varies else 0
         self.carries = beside > 0
         self.frames = [
             (case, index) for case in cases for index in frames_to_use(case.targets, share, beside)
@@ -176,7 +176,9 @@ class FrameDataset(Dataset[FrameSample]):
         """Return prompts, masks (N, 256, 256) and label values of the objects that are drawn."""
         generator = np.random.default_rng((self.seed, _SAMPLE_STREAM, self.epoch, number))
         # An empty frame is there to be asked for what has ended.
-        if self.carries and (not len(targets) or generator.random() < self.sampler.carried):
+        if self.carries and (
+            not len(targets) or generator.random() < self.sampler.carried_probability
+        ):
             beside = neighbours(source, index)
             if beside:
                 other = source.read(beside[int(generator.integers(len(beside)))])

@@ -72,7 +72,7 @@ def prepare_training(
     sampler: PromptSampler,
     val_sampler: PromptSampler | None = None,
     val_fraction: float = 0.2,
-    split_file: Path | str | None = None,
+    split: Path | str | None = None,
     seed: int = 0,
     min_area: int = 4,
     components: str = "each",
@@ -86,7 +86,7 @@ def prepare_training(
     empty_frames: float = 1.0,
     empty_rate: float = 0.2,
     class_balance: float = 1.0,
-    parts: str = "decoder",
+    train_parts: str = "decoder",
 ) -> TrainingData:
     """Find the cases, split them, encode what the store lacks, and make the datasets.
 
@@ -99,7 +99,7 @@ def prepare_training(
         sampler: Draws the training prompts.
         val_sampler: Draws the validation prompts; None: as for training.
         val_fraction: Share of cases held out, without a split file.
-        split_file: JSON with the cases to train on and to hold out, or with folds; see
+        split: JSON with the cases to train on and to hold out, or with folds; see
             `split_files`. None: as the data list says, else drawn.
         seed: Seed of the split and of all prompts.
         min_area: Objects of fewer pixels are dropped, and counted.
@@ -116,37 +116,39 @@ def prepare_training(
             validated on, evenly spaced in each case.
         empty_rate: Share of an epoch's frames that have no object, see `BalancedDraw`.
         class_balance: From 0 to 1, see `BalancedDraw`.
-        parts: What is trained, see `samonai.sam.tuning`. With a part of the encoder the store
+        train_parts: What is trained, see `samonai.sam.tuning`. With a part of the encoder the store
             keeps targets only, and frames are encoded as they come.
 
     Raises:
         InputError: The data cannot be used as they are.
     """
     check_heads(heads, borders)
-    tunes_encoder = TrainParts.parse(parts).tunes_encoder
+    tunes_encoder = TrainParts.parse(train_parts).tunes_encoder
     if tunes_encoder and views > 1:
-        raise InputError(f"views={views} are stored embeddings, which {parts} cannot use; set 1")
+        raise InputError(
+            f"views={views} are stored embeddings, which {train_parts} cannot use; set 1"
+        )
     cases = domain.find_cases(images, labels)
-    split = split_cases(cases, val_fraction=val_fraction, split_file=split_file, seed=seed)
-    logger.info("%s", split.sentence())
-    _refuse_unlabelled([*split.train, *split.val], images)
-    domain.fit([*split.train, *split.val])
+    chosen = split_cases(cases, val_fraction=val_fraction, split_file=split, seed=seed)
+    logger.info("%s", chosen.sentence())
+    _refuse_unlabelled([*chosen.train, *chosen.val], images)
+    domain.fit([*chosen.train, *chosen.val])
     stored = store_split(
         network,
         domain,
-        split,
+        chosen,
         EmbeddingStore(store),
         augmentation or Augmentation(),
         tunes_encoder=tunes_encoder,
         views=views,
         precision=precision,
         empty_frames=0.0 if heads == PROMPTABLE else empty_frames,
-        beside=frames_beside(sampler.carried, heads),
+        beside=frames_beside(sampler.carried_probability, heads),
         min_area=min_area,
         components=components,
     )
     if tunes_encoder:
-        _warn_of_encoding(parts, stored)
+        _warn_of_encoding(train_parts, stored)
     classes = _class_names(domain, images, labels, [*stored.train, *stored.val])
     train, val = _datasets(
         stored,
@@ -168,7 +170,7 @@ def prepare_training(
         "class_balance": class_balance,
     }
     frames = {} if heads == PROMPTABLE else shares
-    return TrainingData(train, val, split, classes, stored.encoded, heads, borders, frames)
+    return TrainingData(train, val, chosen, classes, stored.encoded, heads, borders, frames)
 
 
 def _refuse_unlabelled(cases: Sequence[Case], images: Path | str) -> None:

@@ -62,7 +62,7 @@ class HeadsLoss(nn.Module):
 
 def heads_loss(
     heads: str = PROMPTABLE,
-    recipe: str = "dice_bce",
+    loss_recipe: str = "dice_bce",
     iou_weight: float = 1.0,
     semantic_weight: float = 1.0,
 ) -> nn.Module:
@@ -70,7 +70,7 @@ def heads_loss(
 
     Args:
         heads: One of `HEADS`.
-        recipe: The prompted masks' loss, see `MaskLoss`.
+        loss_recipe: The prompted masks' loss, see `MaskLoss`.
         iou_weight: Weight of the IoU head's error.
         semantic_weight: Weight of the semantic head's loss beside the prompted masks'.
 
@@ -78,7 +78,7 @@ def heads_loss(
         InputError: The heads or the recipe are not known, or the weight is not above 0.
     """
     check_heads(heads)
-    of_masks = MaskLoss(recipe, iou_weight)
+    of_masks = MaskLoss(loss_recipe, iou_weight)
     if heads == PROMPTABLE:
         return of_masks
     if not semantic_weight > 0:
