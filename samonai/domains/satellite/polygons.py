@@ -13,6 +13,7 @@ import shapely
 from affine import Affine
 from rasterio.features import shapes
 
+from samonai.core.errors import InputError
 from samonai.core.files import write_atomically
 from samonai.domains.satellite.earth import format_crs, surface
 from samonai.domains.satellite.features import Geometries, transformed
