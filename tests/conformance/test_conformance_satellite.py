@@ -123,7 +123,7 @@ def halves(place: Affine, crs: str) -> tuple[list[Any], np.ndarray]:
 @pytest.mark.conformance(
     domain="satellite",
     condition="A scene in degrees or Web Mercator spans 180°; its labels follow RFC 7946",
-    source="RFC 7946, 3.1.9; github.com/OSGeo/gdal/issues/3416",
+    source="RFC 7946, 3.1.9",
     right="objects on both sides are drawn, each on its own pixels",
     reader="pyproj 3.7.2 (the corners' degrees)",
     severity=1,
@@ -141,7 +141,7 @@ def test_labels_and_prompts_across_180(tmp_path: Path, crs: str, place: Affine) 
 @pytest.mark.conformance(
     domain="satellite",
     condition="One object across 180°: cut there, or with longitudes beyond 180 or of both signs",
-    source="RFC 7946, 3.1.9; github.com/geopandas/geopandas/issues/1846",
+    source="RFC 7946, 3.1.9; github.com/OSGeo/gdal/issues/11500",
     right="the same pixels in all three spellings",
     reader="none (the pixels are known)",
     severity=1,
@@ -166,7 +166,7 @@ def test_one_object_across_180_in_three_spellings(tmp_path: Path) -> None:
 @pytest.mark.conformance(
     domain="satellite",
     condition="Alpha beside a nodata tag, or as fifth band",
-    source="gdal.org/en/stable/development/rfc/rfc15_nodatabitmask.html",
+    source="github.com/rasterio/rasterio/issues/508; github.com/cogeotiff/rio-cogeo/pull/56",
     right="transparent pixels are missing, as nodata is",
     reader="rasterio 1.4.4 (the alpha band itself)",
     severity=1,
@@ -192,7 +192,7 @@ def test_alpha_counts_beside_nodata_and_as_fifth_band(tmp_path: Path, count: int
 @pytest.mark.conformance(
     domain="satellite",
     condition="nodata stands in one band only",
-    source="github.com/rasterio/rasterio/issues/2344",
+    source="github.com/rasterio/rasterio/issues/705",
     right="each band's range is that of its own valid values",
     reader="numpy (percentiles of the values that were written)",
     severity=1,
@@ -211,9 +211,9 @@ def test_nodata_in_one_band_leaves_its_range_alone(tmp_path: Path) -> None:
 
 @pytest.mark.conformance(
     domain="satellite",
-    condition="A paletted raster (USGS quad, aerial photograph as GIF or PNG8)",
-    source="gdal.org/en/stable/programs/gdal_raster_color_map.html",
-    right="the colours of its palette; a transparent colour is nodata",
+    condition="A paletted GeoTIFF",
+    source="gdal.org/pct2rgb.html",
+    right="the colours of its palette; the numbers where `bands=1` asks for them",
     reader="rasterio 1.4.4 colormap()",
     severity=1,
 )
@@ -236,7 +236,7 @@ VEGAS, SHANGHAI = (-115.15, 36.15), (121.45, 31.25)
 @pytest.mark.conformance(
     domain="satellite",
     condition="Lines and points of one file lie in cities on two continents",
-    source="geopandas.org estimate_utm_crs; SpaceNet roads",
+    source="GeoDataFrame.estimate_utm_crs: one zone by the bounds of the whole data set",
     right="8 m are 8 m of ground in each",
     reader="pyproj 3.7.2 Geod (metres per pixel)",
     severity=1,
@@ -259,7 +259,7 @@ def test_widths_are_those_of_the_place(tmp_path: Path) -> None:
 @pytest.mark.conformance(
     domain="satellite",
     condition="Class numbers begin at 0, and one of the files has a null (1 becomes 1.0 there)",
-    source="github.com/geopandas/geopandas/issues/2201; xBD damage classes",
+    source="github.com/geopandas/geopandas/issues/2339; xBD (arXiv 1911.09296): damage 0 to 3",
     right="three classes, the same in each file; features without a class are left out",
     reader="none (the classes are known)",
     severity=1,
@@ -283,7 +283,7 @@ def test_class_numbers_with_a_zero_and_a_null(tmp_path: Path) -> None:
 @pytest.mark.conformance(
     domain="satellite",
     condition="A raster has a CRS and no geotransform; labels are in degrees",
-    source="github.com/rasterio/rasterio/issues/3059",
+    source="rasterio, NotGeoreferencedWarning: the identity matrix will be returned",
     right="refused: degrees are no pixels",
     reader="none (refusal)",
     severity=1,
@@ -299,7 +299,7 @@ def test_a_crs_without_a_geotransform_is_no_place(tmp_path: Path) -> None:
 @pytest.mark.conformance(
     domain="satellite",
     condition="Ground control points instead of a geotransform",
-    source="gdal.org/en/stable/user/raster_data_model.html#gcps",
+    source="gdal.org/user/raster_data_model.html",
     right="said; labels with a CRS are refused; what is written keeps the points",
     reader="rasterio 1.4.4 gcps",
     severity=1,
@@ -328,8 +328,8 @@ def test_control_points_are_told_and_kept(tmp_path: Path, caplog: pytest.LogCapt
 
 @pytest.mark.conformance(
     domain="satellite",
-    condition="Point prompts are MultiPoint features, as QGIS writes them",
-    source="qgis.org: layers of type MultiPoint",
+    condition="Point prompts are MultiPoint features",
+    source="QGIS, native:promotetomulti (Promote to multipart)",
     right="one object for each feature, with all its points",
     reader="none (the points are known)",
     severity=1,
@@ -350,7 +350,7 @@ def test_multipoint_prompts(tmp_path: Path) -> None:
 @pytest.mark.conformance(
     domain="satellite",
     condition="A mask in lossy compression: JPEG, or TIFF with JPEG blocks",
-    source="gdal.org/en/stable/drivers/raster/gtiff.html (COMPRESS=JPEG)",
+    source="GDAL, COMPRESS=JPEG; the test reads other values than it wrote",
     right="refused: 255 beside 0 becomes dozens of values",
     reader="none (refusal)",
     severity=1,
@@ -371,7 +371,7 @@ def test_lossy_masks_are_refused(tmp_path: Path, name: str) -> None:
 @pytest.mark.conformance(
     domain="satellite",
     condition="A mask raster does not reach all of the image",
-    source="github.com/torchgeo/torchgeo/issues/1330",
+    source="github.com/torchgeo/torchgeo/issues/1330 (samples of ground without data)",
     right="ground outside the mask is not labelled, and no background; said",
     reader="rasterio 1.4.4 (bounds of the mask)",
     severity=1,
@@ -417,7 +417,7 @@ def test_ground_outside_a_mask_is_unknown(
 @pytest.mark.conformance(
     domain="satellite",
     condition="A mask raster across 180° in another CRS than the image",
-    source="gdal.org/en/stable/api/gdalwarp_cpp.html (CENTER_LONG)",
+    source="github.com/OSGeo/gdal/issues/15266",
     right="in UTM it is laid on both sides; in degrees refused, since GDAL finds one side only",
     reader="rasterio 1.4.4 WarpedVRT",
     severity=1,
@@ -441,7 +441,7 @@ def test_masks_across_180(tmp_path: Path) -> None:
 @pytest.mark.conformance(
     domain="satellite",
     condition="Bands are named in their descriptions only, blue first",
-    source="Sentinel Hub and PlanetScope exports",
+    source="bands of huggingface.co/datasets/ibm-nasa-geospatial/hls_burn_scars, blue first",
     right="red, green and blue by their names; a red edge is not red",
     reader="rasterio 1.4.4 descriptions",
     severity=1,
@@ -512,7 +512,7 @@ def test_geojson_is_cut_at_180(tmp_path: Path, crs: str, place: Affine) -> None:
 @pytest.mark.conformance(
     domain="satellite",
     condition="`simplify` and a thin wall: 7 m long, one pixel of 7 cm wide",
-    source="shapely.readthedocs.io coverage_simplify (tolerance is the root of an area)",
+    source="shapely.coverage_simplify: its tolerance is roughly the root of an area",
     right="no outline moves farther than `simplify`, nothing vanishes, borders stay common",
     reader="shapely 2.2.0 (distances of points along both outlines)",
     severity=1,
@@ -546,7 +546,7 @@ def test_simplify_bounds_the_movement(tmp_path: Path, simplify: float) -> None:
 @pytest.mark.conformance(
     domain="satellite",
     condition="An engineering CRS (LOCAL_CS), a compound one, and one of Mars",
-    source="FLAIR masks; github.com/OSGeo/PROJ/issues/2086",
+    source="github.com/OSGeo/gdal/issues/10820; github.com/OSGeo/PROJ/issues/3227",
     right="labels in the same CRS are drawn, areas are those of its plane or body",
     reader="pyproj 3.7.2 Geod with the ellipsoid of Mars",
     severity=2,
@@ -579,7 +579,7 @@ def test_coordinates_on_planes_and_planets(tmp_path: Path, crs: str) -> None:
 @pytest.mark.conformance(
     domain="satellite",
     condition="Image in Lambert-93, mask with the same geotransform in an engineering CRS",
-    source="FLAIR #1 (ignf.github.io/FLAIR)",
+    source="github.com/OSGeo/gdal/issues/10820 (FLAIR)",
     right="the mask has the image's pixels; other grids in such a CRS are refused in one line",
     reader="none (the pixels are known)",
     severity=2,
