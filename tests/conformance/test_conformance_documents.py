@@ -44,7 +44,7 @@ def columns(tmp_path: Path) -> Path:
 @pytest.mark.conformance(
     domain="documents",
     condition="A word broken by a hyphen at the foot of a column of a PDF",
-    source="PDFium marks the hyphen (U+0002) and leaves the line's end out",
+    source="PDFium, FPDFText_IsHyphen: U+0002 stands for such a hyphen",
     right="two lines, a box on each, found as one word with the hyphen or without",
     reader="reportlab's own coordinates",
     severity=1,
@@ -70,7 +70,7 @@ def test_words_broken_by_a_hyphen(columns: Path) -> None:
 @pytest.mark.conformance(
     domain="documents",
     condition="Chinese in a PDF: a line has no spaces",
-    source="UAX 14 and 29: no spaces between words",
+    source="UAX 29",
     right="found inside the line, with the box of its characters",
     reader="reportlab's own coordinates",
     severity=1,
@@ -99,7 +99,7 @@ def test_words_inside_a_line_without_spaces(tmp_path: Path) -> None:
 @pytest.mark.conformance(
     domain="documents",
     condition="Japanese and Thai words inside a line without spaces",
-    source="UAX 14 and 29: no spaces between words",
+    source="UAX 29",
     right="found, with the box of their characters; spaces and half-width forms do not count",
     reader="boxes of the generated words",
     severity=1,
@@ -209,7 +209,7 @@ def turned_photo(path: Path, orientation: int, size: tuple[int, int]) -> np.ndar
 @pytest.mark.conformance(
     domain="documents",
     condition="EXIF orientation 2 to 8 of a photograph whose labels are of its stored pixels",
-    source="CIPA DC-008 (Exif 2.32), 4.6.4.A, Orientation",
+    source="Exif (CIPA DC-008), Orientation",
     right="label_orientation says which; where nothing tells, upright and a warning",
     reader="none (the object's colour in the picture)",
     severity=1,
@@ -254,7 +254,7 @@ def write_grey(path: Path, values: np.ndarray, significant: int | None = None) -
 @pytest.mark.conformance(
     domain="documents",
     condition="Grey of 8 to 14 bits stored in a PNG of 16",
-    source="PNG (third edition) 11.3.2.4 sBIT; 12 bit scanners and cameras",
+    source="PNG (third edition), 11.3.2.4, sBIT",
     right="white is white: scaled by the bits that the values need, or that sBIT states; a line",
     reader="Pillow 13.0.0, the stored values over the white of that depth",
     severity=1,
@@ -275,7 +275,7 @@ def test_grey_of_fewer_bits(bits: int, significant: int | None, white: int, tmp_
 @pytest.mark.conformance(
     domain="documents",
     condition="JPEG files whose first segment is neither JFIF nor EXIF (FFD8FFDB, FFD8FFEE)",
-    source="ITU-T T.81, B.1.1.3: any marker may follow SOI",
+    source="ITU-T T.81, Table B.1; JFIF is a document of its own, T.871",
     right="read, as a page and as a raster",
     reader="Pillow 13.0.0",
     severity=2,
@@ -325,7 +325,8 @@ def labelled(folder: Path, content: str, size: tuple[int, int] = (40, 30), **pic
 @pytest.mark.conformance(
     domain="documents",
     condition="A PAGE region without Coords, or with fewer than three points",
-    source="PAGE-XML 2019-07-15, RegionType; OCR-D workflows leave such regions",
+    source="github.com/DCGM/pero-ocr/issues/79; github.com/OCR-D/ocrd_segment/issues/60; "
+    "github.com/kba/transkribus-to-prima/issues/19",
     right="the union of its lines; without lines a warning with its id, and what lies outside the "
     "other regions counts for nothing",
     reader="none (arithmetic)",
@@ -360,7 +361,7 @@ def alto(unit: str, page: str, block: str) -> str:
 @pytest.mark.conformance(
     domain="documents",
     condition="ALTO in tenths of millimetres and in 1/1200 inch",
-    source="ALTO 4.4, MeasurementUnit",
+    source="ALTO, MeasurementUnit",
     right="scaled along each axis by the picture's side over the page's; without sides by the "
     "picture's resolution; of another shape refused",
     reader="none (arithmetic)",
@@ -398,7 +399,7 @@ def test_alto_units(tmp_path: Path) -> None:
 @pytest.mark.conformance(
     domain="documents",
     condition="Page headers and footers in a DoclingDocument",
-    source="docling-core, DocItem.content_layer",
+    source="docling-core, NodeItem.content_layer",
     right="content_layer furniture, so that they are no body text",
     reader="docling-core 2.104.0, export_to_text",
     severity=3,
