@@ -84,7 +84,7 @@ def test_outlines_are_drawn_as_pycocotools_draws_them(kind: Any, tmp_path: Path)
 @pytest.mark.conformance(
     domain="documents",
     condition="A COCO ring that crosses itself beside another one",
-    source="shapely TopologyException: side location conflict",
+    source="github.com/yatengLG/ISAT_with_segment_anything/issues/287 (side location conflict)",
     right="each ring even and odd, the object their union",
     reader="pycocotools 2.0.11",
     severity=1,
@@ -121,7 +121,7 @@ def test_ids_as_text_and_as_numbers_are_the_same(kind: Any, tmp_path: Path) -> N
 @pytest.mark.conformance(
     domain="documents",
     condition="A COCO entry that states another size than its picture has, or none",
-    source="https://github.com/cocodataset/cocoapi, annToRLE uses the stated size",
+    source="pycocotools, COCO.annToRLE uses the stated size",
     right="refused in one line",
     reader="none (refusal)",
     severity=1,
@@ -223,7 +223,7 @@ def test_annotations_that_cannot_be_true_are_refused(kind: Any, tmp_path: Path) 
 @pytest.mark.conformance(
     domain="documents",
     condition="COCO objects that lie on each other: two on one outline, a whole under its halves",
-    source="https://cocodataset.org/#format-data (annotations may overlap)",
+    source="github.com/cocodataset/panopticapi, CONVERTERS.md: detections may overlap",
     right="all of them in the truth of average precision, as pycocotools has them; a line says "
     "which are not learned from",
     reader="pycocotools 2.0.11",
