@@ -230,7 +230,7 @@ def test_sheared_nrrd(tmp_path: Path) -> None:
 @pytest.mark.conformance(
     domain="medical",
     condition="A 4D label map; a .seg.nrrd of 3D Slicer in two layers",
-    source="issue 17 A.6; Slicer: overlapping segments are saved as layers",
+    source="issue 17 A.6; Slicer, .seg.nrrd: segments that overlap are layers",
     right="refused without advising time=, which labels do not follow; the layers are named",
     reader="none (refusal)",
     severity=3,
@@ -253,7 +253,7 @@ def test_labels_of_several_volumes(tmp_path: Path) -> None:
 @pytest.mark.conformance(
     domain="medical",
     condition="CSV of boxes: class 1.0, case named with its ending",
-    source="tables saved by pandas and spreadsheets; issue 17 A.6",
+    source="issue 17 A.6",
     right="class 1 of that case; 1.5 is refused",
     reader="none (a table)",
     severity=3,
@@ -332,7 +332,7 @@ def test_images_of_one_series_do_not_mix(
 @pytest.mark.conformance(
     domain="medical",
     condition="One volume whose slices were acquired in two passes, or in blocks",
-    source="MR concatenations, multi-slice CT rotations",
+    source="reports gathered in issue 17",
     right="one volume",
     reader="the generator's own values",
     severity=2,
@@ -373,7 +373,7 @@ CLOCKS: dict[str, Any] = {
 @pytest.mark.conformance(
     domain="medical",
     condition="4D series with trigger times or clocks that vary per slice; two table positions",
-    source="issue 17 A.2; cardiac cine, dynamic MR, CT perfusion by shuttle",
+    source="issue 17 A.2",
     right="as many volumes as each position has slices, each with all positions, by rank in time",
     reader="the generator's own values",
     severity=1,
@@ -475,7 +475,7 @@ PICTURES: list[tuple[str, dict[str, Any], tuple[float, float] | None, float]] = 
     domain="medical",
     condition="Pictures without calibration: loops, secondary captures, PixelAspectRatio, spacing "
     "of a detector",
-    source="PS3.3 10.7.1.3, C.7.6.3.1.7, C.8.5.5; issue 17 A.1",
+    source="PS3.3 10.7, C.7.6.3.1.7, C.8.5.5; issue 17 A.1",
     right="no mm and no ml in measurements and metrics, and why; a calibrated picture has mm in "
     "its plane and no ml",
     reader="none (nothing is measured)",
