@@ -1,5 +1,6 @@
 #!/bin/sh
-# imageio's DICOM plugin reads 128 to 255 as negative where RescaleSlope is 1 and RescaleIntercept 0.
+# imageio's DICOM plugin reads 128 to 255 as negative in slices without values above 255 or below 0,
+# where RescaleSlope is 1 and RescaleIntercept 0.
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
