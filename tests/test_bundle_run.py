@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 from bundle_factory import AFFINE, MEDICAL, overrides, run_command, write_scans
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
+from samonai.sam import decoder_file
 from samonai.sam.decoder_file import read_decoder_metadata
 
 
@@ -79,13 +79,12 @@ def metrics(trained: Run) -> dict:
 
 def invert(decoder: Path, folder: Path) -> Path:
     """Write a decoder whose logits are those of another with the sign changed."""
-    with safe_open(decoder, framework="pt") as file:
-        metadata = file.metadata()
     weights = load_file(decoder)
     for part in ("weight", "bias"):
         weights[f"mask_decoder.output_hypernetworks_mlps.0.layers.2.{part}"].neg_()
-    save_file(weights, folder / "inverted.safetensors", metadata)
-    return folder / "inverted.safetensors"
+    path = folder / "inverted.safetensors"
+    decoder_file._write(weights, path, read_decoder_metadata(decoder))
+    return path
 
 
 def test_evaluation_measures_the_held_out_cases_beside_both_baselines(trained, metrics) -> None:

@@ -168,7 +168,7 @@ def test_dicom_options_used_wrongly(
     of_pages = ["predict", "documents", *argv[2:]]
     assert "--allow-gaps is for DICOM" in refused(capsys, *of_pages, "--allow-gaps")
     assert "--planes is for volumes" in refused(capsys, *of_pages, "--planes", 3)
-    assert "planes=2: expected 1 or 3" in refused(capsys, *argv, "--planes", 2)
+    assert "planes=2: use one of 1, 3" in refused(capsys, *argv, "--planes", 2)
     # No study is at fault.
     assert "propagate_iou" in refused(capsys, *argv, "--propagate", "--set", "propagate_iou=2")
     assert "give it as --planes" in refused(capsys, *argv, "--set", "planes=3")

@@ -18,7 +18,7 @@ PACKAGE = REPOSITORY / "samonai"
 OUTSIDE = [
     path
     for path in sorted(PACKAGE.rglob("*.py"))
-    if path.relative_to(PACKAGE).parts[0] not in ("domains", "cli")
+    if path.relative_to(PACKAGE).parts[0] not in ("domains", "cli", "settings")
 ]
 
 

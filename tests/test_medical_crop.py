@@ -337,10 +337,10 @@ def test_the_setting_is_in_signatures_where_there_is_a_crop(tiny_network) -> Non
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"crop": "brain"}, "expected one of none, body, prompt"),
+        ({"crop": "brain"}, "use one of none, body, prompt"),
         ({"crop": "body", "crop_margin": -1}, "0 or more"),
-        ({"crop": "body", "crop_margin": "wide"}, "expected millimetres"),
-        ({"crop": "body", "crop_margin": True}, "expected millimetres"),
+        ({"crop": "body", "crop_margin": "wide"}, "crop_margin='wide': expected"),
+        ({"crop": "body", "crop_margin": True}, "crop_margin=True: expected"),
     ],
 )
 def test_wrong_settings_say_what_is_expected(wrong, said) -> None:

@@ -119,15 +119,15 @@ def test_settings_survive_json_and_rebuild_the_domain() -> None:
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"axis": 3}, "expected 0, 1 or 2"),
+        ({"axis": 3}, "use one of 0, 1, 2"),
         ({"windw": "lung"}, "did you mean window"),
         ({"window": "spleen"}, "soft_tissue"),
         ({"level": 40}, "both or neither"),
         ({"level": "40", "width": 400}, "expected a number"),
-        ({"level": 40, "width": 0}, "positive"),
+        ({"level": 40, "width": 0}, "width=0: expected above 0"),
         ({"lower": 60, "upper": 40}, "lower < upper"),
         ({"channels": "rgb"}, "neighbours"),
-        ({"prefer": "x"}, "sform or qform"),
+        ({"prefer": "x"}, "use one of sform, qform"),
         ({"label_map": "255"}, "255:1"),
         ({"label_map": {"a": 1}}, "255:1"),
         ({"label_map": {255: -1}}, "255:1"),

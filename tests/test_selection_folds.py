@@ -111,6 +111,7 @@ def test_folds_over_a_filled_store_encode_nothing(
     assert second.document["frames"]["encoded"] == 0
 
     on_disk = json.loads((tmp_path / "first" / "folds.json").read_text())
+    assert len(on_disk.pop("sha256")) == 64
     assert on_disk == {"format_version": 1, **first.document}
     assert list(on_disk["members"]) == ["fold0", "fold1", "fold2"]
     held_out = [name for member in on_disk["members"].values() for name in member["val"]]
@@ -161,9 +162,9 @@ def test_the_same_call_goes_on_and_another_one_is_refused(
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"click_rounds": -1}, "click_rounds: expected 0 or more"),
+        ({"click_rounds": -1}, "click_rounds=-1: expected 0 or more"),
         ({"click_rule": "luck"}, "luck"),
-        ({"loss_recipe": "nice"}, "loss 'nice' is not known"),
+        ({"loss_recipe": "nice"}, "loss_recipe='nice': use one of dice_bce"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_encoded(
@@ -178,7 +179,7 @@ def test_a_mistake_is_told_before_anything_is_encoded(
 def test_a_mistake_leaves_nothing(tiny_network: "SamNetwork", tmp_path: Path) -> None:
     images, labels = write_scans(tmp_path)
     out = tmp_path / "folds"
-    with pytest.raises(InputError, match="loss 'nice' is not known"):
+    with pytest.raises(InputError, match="loss_recipe='nice': use one of dice_bce"):
         samonai.cross_validate(
             tiny_network, images, labels, out=out, folds=2, loss_recipe="nice", epochs=1
         )

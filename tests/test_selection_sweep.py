@@ -62,6 +62,7 @@ def test_a_sweep_stays_in_its_ranges_and_finds_the_hill(
     found = sweep("micro", images, labels, out=tmp_path / "out", trials=16, batch_size=2)
     document = found.document
     on_disk = json.loads((tmp_path / "out" / "sweep.json").read_text())
+    assert len(on_disk.pop("sha256")) == 64
     assert on_disk == {"format_version": 1, **document}
     assert len(document["trials"]) == 16
     # What the caller sets is not searched.

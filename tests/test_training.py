@@ -190,13 +190,23 @@ class EpochSamples(torch.utils.data.Dataset):
     def __getitem__(self, number):
         return sample(number + 10 * self.epoch % 7)
 
+    def contents(self):
+        return {"case": f"{self.size} frames"}
+
+
+class HeldOut(list):
+    """Frames of the held-out cases."""
+
+    def contents(self):
+        return {"other": f"{len(self)} frames"}
+
 
 def trainer_of(network, folder, epochs=3, stop_at=None):
     """A training run as the bundle builds it, that fails at iteration `stop_at`."""
     data = EpochSamples(4)
     batches = EpochBatchSampler(4, 2, seed=1)
     loader = torch.utils.data.DataLoader(data, batch_sampler=batches, collate_fn=collate_frames)
-    held_out = torch.utils.data.DataLoader([sample(5)], collate_fn=collate_frames)
+    held_out = torch.utils.data.DataLoader(HeldOut([sample(5)]), collate_fn=collate_frames)
     evaluator = SupervisedEvaluator(
         device="cpu",
         val_data_loader=held_out,

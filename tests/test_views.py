@@ -209,7 +209,7 @@ class TestTraining:
         np.save(bare, np.zeros_like(np.load(bare)))
         split = tmp_path / "split.json"
         split.write_text('{"train": ["case0", "case1"], "val": ["case2"]}')
-        data = self.prepare(tmp_path, split_file=split, views=2)
+        data = self.prepare(tmp_path, split=split, views=2)
         assert {case.case_id for case, _ in data.train.frames} == {"case1"}
         assert {case.case_id for case, _ in data.val.frames} == {"case2"}
 
@@ -262,7 +262,7 @@ def test_a_run_with_views_and_mixing_keeps_its_settings(tiny_network, tmp_path):
     )
     frames = report.reused + report.encoded
     assert 0 < report.encoded < frames / 2  # the held-out case's second view alone was missing
-    with pytest.raises(InputError, match="views' noise"):
+    with pytest.raises(InputError, match="view_noise=2: expected 0 or more and at most 1"):
         samonai.finetune(
             tiny_network, images, labels, out=tmp_path / "wrong", view_noise=2.0, progress=False
         )

@@ -232,7 +232,7 @@ def _metadata(content: Mapping[str, Any], path: Path) -> DecoderMetadata:
 
 
 def _check_training(training: Mapping[str, Any], path: Path) -> None:
-    """Check what is used of the provenance."""
+    """Check the types of the provenance entries that are used."""
     lists = (training.get(name, []) for name in ("train_cases", "val_cases"))
     named = all(isinstance(n, list) and all(isinstance(c, str) for c in n) for n in lists)
     prompts = training.get("prompts", {})

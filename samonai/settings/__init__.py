@@ -58,8 +58,9 @@ _OLD_PROMPTS = {
 
 @cache
 def settings_of(domain: str | None = None) -> dict[str, Setting]:
-    """Return every setting of a domain by name; None: those that all domains share."""
-    groups = COMMON if domain is None else (DOMAINS[domain], *COMMON)
+    """Return every setting of a domain by name; those that all domains share for another one."""
+    own = DOMAINS.get(domain) if domain is not None else None
+    groups = COMMON if own is None else (own, *COMMON)
     found: dict[str, Setting] = {}
     for group in groups:
         for name, what in describe(group).items():

@@ -39,7 +39,7 @@ class MedicalSettings:
     crop: str = setting(
         "none", "What slices show: all, the body, or what prompts ask for.", _PIXELS, choices=CROPS
     )
-    crop_margin: float = setting(10.0, "What is kept around the crop.", _PIXELS, unit="mm", low=0)
+    crop_margin: float = setting(10.0, "Margin around the crop.", _PIXELS, unit="mm", low=0)
     label_map: str | Mapping[str, int] | None = setting(
         None, "Stored label value to class: 255:1,7:0.", _WEIGHTS
     )

@@ -24,8 +24,8 @@ option of its own, the samonai command line takes that option instead of `--set`
 null in prediction and evaluation means that the run's own value holds.
 
 What another value affects: **pixels** (what the encoder sees; other embeddings, another run),
-**weights** (what is learned; another run), **results** (predictions and measurements), or nothing
-(how and where something is computed). `samonai settings DOMAIN` prints the same table.
+**weights** (the learned weights; another run), **results** (predictions and measurements), or
+nothing (how and where something is computed). `samonai settings DOMAIN` prints the same table.
 """
 
 
@@ -46,12 +46,12 @@ def settings_lines(domain: str, configs: Configs) -> Iterator[str]:
         yield ""
 
 
-def comment(what: Setting | None) -> str:
+def comment(setting: Setting | None) -> str:
     """Return range, unit and meaning of a setting after a comment sign, or nothing."""
-    if what is None:
+    if setting is None:
         return ""
-    facts = "; ".join(filter(None, (what.range_text() or what.type_text(), what.unit)))
-    return f"  # {facts}. {what.help}"
+    facts = "; ".join(filter(None, (setting.range_text() or setting.type_text(), setting.unit)))
+    return f"  # {facts}. {setting.help}"
 
 
 def settings_page(configs: Mapping[str, Configs]) -> str:

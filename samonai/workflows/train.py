@@ -226,7 +226,7 @@ def embedder(
     return domain_of(domain, config, chosen), encode
 
 
-def reader_of(domain: str = "medical", **settings: Any) -> "Domain[Any]":
+def reader_of(domain: str = DEFAULT_DOMAIN, **settings: Any) -> "Domain[Any]":
     """Build the domain that reads a data set with a bundle's settings; nothing is written."""
     config = read_config(config_files(domain, TRAIN))
     return domain_of(domain, config, {**plain_settings(config), **check_settings(settings, config)})

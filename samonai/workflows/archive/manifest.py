@@ -136,7 +136,12 @@ class Manifest:
         written = header.get("settings")
         if not isinstance(written, dict):
             raise InputError(f"{self.path} is no manifest of samonai; choose another folder")
-        found = {key: value for key, value in current_names(written).items() if compared(key)}
+        # Files and folders stand in it by fingerprints of what they hold, and are compared too.
+        found = {
+            key: value
+            for key, value in current_names(written).items()
+            if compared(key) or key in self._settings
+        }
         differing = sorted(
             key
             for key in found.keys() | self._settings.keys()
