@@ -218,7 +218,7 @@ def test_a_jitter_that_turns_boxes_over_is_refused(
     out = [] if verb == "calibrate" else ["--out", tmp_path / "measured"]
     argv = (verb, "medical", "--run", job.run, *data, *out)
     assert main([str(part) for part in argv]) == 2
-    assert "_jitter=-1: expected 0 or more and below 0.5 of the box" in capsys.readouterr().err
+    assert "jitter=-1: expected 0 or more and below 0.5 of the box" in capsys.readouterr().err
     assert not (tmp_path / "measured").exists()
 
 

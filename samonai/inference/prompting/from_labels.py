@@ -110,7 +110,9 @@ class LabelPrompts:
     def __post_init__(self) -> None:
         """Check the jitter: sides that move by half a box or more cross each other."""
         if not 0 <= self.box_jitter < 0.5:
-            raise InputError(f"the boxes' jitter is from 0 to below 0.5, got {self.box_jitter:g}")
+            raise InputError(
+                f"box_jitter={self.box_jitter:g}: expected 0 or more and below 0.5 of the box"
+            )
 
     def __call__(self, domain: Domain[Any], case: Case, source: Any) -> dict[int, FramePrompts]:
         """Return a case's prompts by frame index."""
