@@ -36,8 +36,8 @@ OF_DOMAIN = {
     "satellite": ("--set", "tile=32", "--set", "overlap=8"),
     "documents": ("--set", "classes=text,table"),
 }
-PATHS = ("images", "labels")
-"""Entries of `run.json` that are hashes of the scratch folder's path."""
+PATHS = ("images", "labels", "store_mark", "sha256")
+"""Entries of `run.json` that are hashes of the scratch folder's path, or depend on one."""
 
 COMPUTED = "computed"
 """The part of a domain's record that depends on the processor."""
