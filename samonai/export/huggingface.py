@@ -1,7 +1,5 @@
 """Hugging Face transformers: a folder that `SamModel.from_pretrained` and `SamProcessor` load."""
 
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +7,7 @@ import torch
 
 from samonai.core.errors import InputError
 from samonai.export.card import model_card
+from samonai.export.folder import check_free, whole_folder
 from samonai.export.probe import BOX, POINT, Probe, check_equal, check_masks, make_probe
 from samonai.sam.full_state import full_state
 from samonai.sam.hf_names import SHARED_POSITIONS, to_hf_name
@@ -67,22 +66,16 @@ def export_huggingface(
             f"format hf: the {network.normalisation.name} normalisation is not what SamProcessor "
             f"does by default; use --format sam with a name ending in .safetensors"
         )
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} exists already and is not an empty folder; choose another")
+    check_free(out)
     model = _sam_model(transformers, network)
     probe = make_probe(network)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=out.parent) as scratch:
-        folder = Path(scratch) / "model"
+    with whole_folder(out) as folder:
         model.save_pretrained(folder)
         processor = transformers.SamProcessor(transformers.SamImageProcessorPil())
         processor.save_pretrained(folder)
         checks = _verify(transformers, folder, probe)
         card = model_card(metadata, usage=_USAGE, checks=checks)
         (folder / "README.md").write_text(card, encoding="utf-8")
-        if out.exists():
-            out.rmdir()
-        shutil.move(folder, out)
     return checks
 
 

@@ -9,8 +9,6 @@ outputs; here it is always output 0, the one that fine-tuning trains.
 
 import json
 import os
-import shutil
-import tempfile
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +22,7 @@ from torch.nn.functional import interpolate
 from samonai.core.errors import InputError
 from samonai.core.geometry import FrameGeometry
 from samonai.export.card import model_card
+from samonai.export.folder import check_free, whole_folder
 from samonai.export.probe import BOX, POINT, SIZE, Probe, check_equal, check_masks, make_probe
 from samonai.sam.full_state import full_state
 from samonai.sam.loading import architecture_builder
@@ -102,24 +101,17 @@ def export_onnx(network: SamNetwork, out: Path, metadata: "DecoderMetadata") -> 
             the folder is not empty.
     """
     runtime = _onnxruntime()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} exists already and is not an empty folder; choose another")
+    check_free(out)
     if not hasattr(network.image_encoder, "blocks"):
         raise InputError(f"format onnx: the encoder of {network.name} cannot be traced; use sam")
     probe = make_probe(network)
     sam = _stock(network)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=out.parent) as scratch:
-        folder = Path(scratch) / "onnx"
-        folder.mkdir()
+    with whole_folder(out) as folder:
         _trace(sam, folder)
         checks = _verify(runtime, folder, network, probe)
         (folder / FACTS).write_text(json.dumps(_facts(network), indent=1) + "\n", encoding="utf-8")
         card = model_card(metadata, usage=_USAGE, checks=checks)
         (folder / "README.md").write_text(card, encoding="utf-8")
-        if out.exists():
-            out.rmdir()
-        shutil.move(folder, out)
     return checks
 
 
