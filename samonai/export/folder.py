@@ -13,7 +13,7 @@ def check_free(out: Path) -> None:
     """Refuse a place that holds something already.
 
     Raises:
-        InputError: It is a file, or a folder that is not empty.
+        InputError: The path is a file, or a folder that is not empty.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists already and is not an empty folder; choose another")
