@@ -70,7 +70,7 @@ def test_exit_codes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err == "samonai: two lines become one\n"
     raising(KeyboardInterrupt())
     assert main([]) == 130
-    assert capsys.readouterr().err == "samonai: interrupted; what was finished is kept\n"
+    assert capsys.readouterr().err == "samonai: interrupted; finished work is kept\n"
     raising(ZeroDivisionError("a bug"))
     with pytest.raises(ZeroDivisionError, match="a bug"):
         main([])
@@ -92,7 +92,7 @@ def test_terminated_it_exits_with_143() -> None:
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 143
-    assert err == "samonai: terminated; what was finished is kept\n"
+    assert err == "samonai: terminated; finished work is kept\n"
 
 
 def test_the_signal_handler_is_put_back() -> None:

@@ -248,7 +248,7 @@ def test_embedding_an_archive_survives_kill_9(
     assert "6 cases: 6 done, 0 failed, 0 skipped" in text
     assert finished(out) == dict.fromkeys(cases, "done")
     # Every frame is in the store, whole: nothing is left to encode.
-    assert told(capsys, *given)[1] == f"{store}: 0 frames encoded, 12 there already\n"
+    assert told(capsys, *given)[1] == f"{store}: 0 frames encoded, 12 already stored\n"
 
 
 def finished_so_far(out: Path) -> list[str]:

@@ -143,7 +143,7 @@ def test_embedding_skips_what_training_has_stored(
 ) -> None:
     data = ("--images", job.images, "--labels", job.labels, "--store", job.store)
     samonai("embed", "medical", *data)
-    assert "0 frames encoded, 9 there already" in capsys.readouterr().out
+    assert "0 frames encoded, 9 already stored" in capsys.readouterr().out
 
 
 def test_exporting_writes_what_upstream_loads(job: Job, tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_a_run_half_deleted_is_gone_on_with_or_named(
     (copy / "decoder.safetensors").unlink()
     (copy / "model.pt").write_bytes(b"cut")
     assert main(job.training(copy)) == 2
-    assert "model.pt or history.json is gone or damaged" in capsys.readouterr().err
+    assert "model.pt or history.json is missing or damaged" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "calibrate"])

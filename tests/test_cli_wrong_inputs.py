@@ -311,7 +311,7 @@ def test_a_broken_file_takes_no_finished_ones_with_it(
     assert main(argv) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "case_b.nii.gz: a text file and no volume" in line
-    assert line.endswith("; what was finished before (1 files) is in masks")
+    assert line.endswith("; the files finished before (1) are in masks")
     assert sorted(path.name for path in Path("masks").glob("[!.]*")) == ["case_a.nii.gz"]
 
 

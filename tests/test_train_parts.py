@@ -352,7 +352,7 @@ def test_a_run_that_tunes_the_encoder_by_command(tmp_path: Path, capsys) -> None
     parts = ["--train", "encoder-lora+decoder", "--set", "learning_rate=0.01"]
     assert main([*train, *parts, "--val-fraction", "0.5"]) == 0
     said = capsys.readouterr().err
-    assert "what is trained" in said
+    assert "trainable parameters" in said
     assert "encoder-lora+decoder trains the encoder, so no embedding is stored" in said
     before = {path for path in store.rglob("*") if path.is_file()}
     exported = tmp_path / "sam.safetensors"

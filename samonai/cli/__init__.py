@@ -1,7 +1,7 @@
 """The command line: one module per verb; each parses, calls one function, and prints.
 
 Exit codes: 0 success, 2 a user's mistake (one line on standard error), 130 interrupted, 143
-terminated; anything else that goes wrong shows its traceback and gives 1.
+terminated; any other error prints its traceback and exits with 1.
 """
 
 import logging
@@ -58,7 +58,7 @@ app.add_typer(checkpoints.app, name="checkpoints")
 
 _INTERRUPTED = 128 + signal.SIGINT
 
-# Typer carries its own copy of click, or imports it, as its version has it.
+# Depending on its version, typer bundles a copy of click or imports it.
 _CommandLineError: Any = typer.BadParameter.__mro__[2]
 
 
@@ -71,14 +71,14 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def options(
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Say what is done; let other packages talk.")
+        bool, typer.Option("--verbose", "-v", help="Log progress, and messages of other packages.")
     ] = False,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    """Take the options that stand before the verb."""
+    """Options before the verb."""
     logger = logging.getLogger("samonai")
     logger.setLevel(logging.DEBUG if verbose else logging.WARNING)
     if not verbose:
@@ -123,20 +123,20 @@ def _run(argv: Sequence[str] | None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     except BrokenPipeError:
-        # Whoever reads has seen enough; nothing more may be written when Python closes its files.
+        # The reader closed the pipe; nothing more may be written when Python closes its files.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     if code == _INTERRUPTED:
-        # Some versions of typer turn the interrupt into this code themselves.
-        _tell("interrupted; what was finished is kept")
+        # Some versions of typer convert the interrupt into this code.
+        _tell("interrupted; finished work is kept")
     return code if isinstance(code, int) else 0
 
 
 def _refuse_empty(given: Sequence[str]) -> None:
-    """Refuse options without a value, as a variable that nobody set gives: a path would be here.
+    """Refuse options without a value, as from an unset variable: the empty path is this folder.
 
     Raises:
-        InputError: There is one.
+        InputError: An option has an empty value.
     """
     for option, value in pairwise(given):
         if not value and option.startswith("--") and option != "--ending":
@@ -148,7 +148,7 @@ def _tell(message: str) -> None:
 
 
 def _on_terminate(handler: Any) -> Any:
-    """Install a handler of SIGTERM; only the main thread of a process may."""
+    """Install a SIGTERM handler, which only the main thread of a process can do."""
     try:
         return signal.signal(signal.SIGTERM, handler)
     except ValueError:
@@ -156,5 +156,5 @@ def _on_terminate(handler: Any) -> Any:
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:
-    _tell("terminated; what was finished is kept")
+    _tell("terminated; finished work is kept")
     raise SystemExit(128 + number)

@@ -1,4 +1,4 @@
-"""`samonai bundle`: list, show, lay out and run the MONAI bundles."""
+"""`samonai bundle`: list, show, copy and run the MONAI bundles."""
 
 import json
 from pathlib import Path
@@ -20,11 +20,11 @@ from samonai.workflows.bundle_files import (
 )
 from samonai.workflows.settings import described_settings, parse_settings, plain_settings
 
-app = typer.Typer(no_args_is_help=True, help="List, show, lay out and run the MONAI bundles.")
+app = typer.Typer(no_args_is_help=True, help="List, show, copy and run the MONAI bundles.")
 
 _INFER = "inference"
 
-Name = Annotated[str, typer.Argument(help="A bundle's name, or the folder of one laid out.")]
+Name = Annotated[str, typer.Argument(help="A bundle's name, or the folder of a copy.")]
 
 
 @app.command("list")
@@ -41,7 +41,7 @@ def show(
     name: Name,
     config: Annotated[str, typer.Option(help=f"{TRAIN}, {EVALUATE} or {INFERENCE}.")] = TRAIN,
 ) -> None:
-    """Show what `--set` can set: default, range, unit and meaning."""
+    """Show the settings of `--set`: default, range, unit and meaning."""
     overlay = [TRAIN, config] if config == EVALUATE else [config]
     content = read_config(config_files(name, *overlay))
     described = described_settings(content)
@@ -51,7 +51,7 @@ def show(
 
 @app.command(epilog="Example: samonai bundle init medical my_bundle")
 def init(
-    name: Name, folder: Annotated[Path, typer.Argument(help="Where to: a new or empty folder.")]
+    name: Name, folder: Annotated[Path, typer.Argument(help="A new or empty folder.")]
 ) -> None:
     """Copy a bundle into a folder of your own, to read it, change it, or run it with MONAI."""
     lay_out(name, folder)
@@ -67,7 +67,7 @@ def init(
 def run(
     name: Name,
     configs: Annotated[
-        list[str], typer.Argument(help="Configurations; later ones are laid over earlier ones.")
+        list[str], typer.Argument(help="Configurations; later ones override earlier ones.")
     ],
     dataset_dir: Annotated[Path | None, typer.Option(help="The data set's folder.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where results go.")] = None,
@@ -77,7 +77,7 @@ def run(
 ) -> None:
     """Run a bundle's configurations in this process, as MONAI does, but refuse mistyped settings.
 
-    A bundle is code: run those of strangers as you would run their programs.
+    A bundle can run code: use only bundles whose source you trust.
     """
     files = config_files(name, *configs)
     config = read_config(files)

@@ -1,4 +1,4 @@
-"""`samonai calibrate`: make probabilities mean what they say."""
+"""`samonai calibrate`: temperature scaling on held-out cases."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,28 +16,28 @@ EXAMPLE = (
 def calibrate(
     domain: options.Domain,
     run: Annotated[
-        list[Path], typer.Option(help="A run's folder, or that of folds; may be given again.")
+        list[Path], typer.Option(help="A run's folder, or a folder of folds; may be repeated.")
     ],
     images: options.Images,
     labels: options.Labels = None,
     cases: Annotated[
         list[str] | None,
-        typer.Option(help="A case to fit on, may be given again; by default those held out."),
+        typer.Option(help="A case to fit on; may be repeated; by default the held-out cases."),
     ] = None,
     prompts: Annotated[
         str,
         typer.Option(help="`slices`: a box per slice and object; `volume`: one 3D box per class."),
     ] = "slices",
     box_jitter: Annotated[
-        float, typer.Option(help="Each side of a box moves by up to this share.")
+        float, typer.Option(help="Jitter: each side of a box moves by up to this share.")
     ] = 0.05,
     seed: options.Seed = 0,
     checkpoint: options.Checkpoint = None,
     device: options.Device = None,
 ) -> None:
-    """Fit each run's temperature on held-out cases and keep it in the decoder's file.
+    """Fit each run's temperature on held-out cases and write it into the decoder's file.
 
-    Probabilities, uncertainty maps and the ECE use it from then on; masks stay as they are.
+    Probabilities, uncertainty maps and the ECE use it from then on; masks do not change.
     """
     from samonai.selection import calibrate as fit
     from samonai.workflows.run import open_runs

@@ -1,4 +1,4 @@
-"""`samonai checkpoints`: list, fetch and verify models."""
+"""`samonai checkpoints`: list, download and verify models."""
 
 from typing import Annotated
 
@@ -7,14 +7,14 @@ import typer
 from samonai.cli import options
 from samonai.core.errors import InputError
 
-app = typer.Typer(no_args_is_help=True, help="List, fetch and verify models.")
+app = typer.Typer(no_args_is_help=True, help="List, download and verify models.")
 
 Name = Annotated[str, typer.Argument(help="vit_b, vit_l, vit_h, vit_t or medsam_vit_b.")]
 
 
 @app.command("list")
 def list_all() -> None:
-    """List the models, where they come from, and whether they are here."""
+    """List the models, their sources, and whether they are in the cache."""
     from samonai.sam.checkpoints import CHECKPOINTS, cached_path
 
     for checkpoint in CHECKPOINTS.values():
@@ -29,7 +29,7 @@ def list_all() -> None:
 
 @app.command(epilog="Example: samonai checkpoints download vit_b")
 def download(name: Name, sha256: options.Sha256 = None) -> None:
-    """Fetch a model into the cache, resume where it stopped, and verify it."""
+    """Download a model into the cache, resuming an interrupted download, and verify it."""
     from samonai.sam.checkpoints import find_checkpoint
     from samonai.sam.download import fetch
 
@@ -39,7 +39,7 @@ def download(name: Name, sha256: options.Sha256 = None) -> None:
 
 @app.command(epilog="Example: samonai checkpoints verify vit_b")
 def verify(name: Name, sha256: options.Sha256 = None) -> None:
-    """Check the size and the sha256 of a fetched model."""
+    """Check the size and the sha256 of a downloaded model."""
     from samonai.sam.checkpoints import (
         cached_path,
         expected_sha256,

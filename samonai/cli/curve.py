@@ -1,4 +1,4 @@
-"""`samonai curve`: how good with how few cases."""
+"""`samonai curve`: learning curve, Dice over the number of training cases."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,14 +17,14 @@ EXAMPLE = (
 def curve(
     domain: options.Domain,
     images: options.Images,
-    out: Annotated[Path, typer.Option(help="Folder of all points; the same command goes on.")],
+    out: Annotated[Path, typer.Option(help="Folder of all points; the same command resumes.")],
     labels: options.Labels = None,
     model: options.Model = "micro",
     checkpoint: options.Checkpoint = None,
     sha256: options.Sha256 = None,
     heads: options.Heads = None,
     shares: Annotated[
-        str, typer.Option(help="Percent of the training cases, with commas between.")
+        str, typer.Option(help="Percentages of the training cases, separated by commas.")
     ] = "1,2,5,10,25,50,100",
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of each point.")] = 20,
     unet: Annotated[
@@ -43,8 +43,8 @@ def curve(
 ) -> None:
     """Train on shares of the cases, beside a U-Net from scratch in the same wall time.
 
-    All points are measured on the same held-out cases. With --heads both the automatic head is
-    measured too: it takes no prompts, as the U-Net takes none.
+    All points are measured on the same held-out cases. With --heads both the semantic head is
+    measured too: like the U-Net, it needs no prompts.
     """
     from rich.console import Console
 

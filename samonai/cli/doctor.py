@@ -1,4 +1,4 @@
-"""`samonai doctor`: what this machine has, what is missing, and how to install it."""
+"""`samonai doctor`: versions, devices and missing packages of this machine."""
 
 import importlib.util
 import os
@@ -12,7 +12,7 @@ import typer
 
 from samonai.version import __version__
 
-EXAMPLE = "Paste what it prints into an issue: it names no file of yours but the cache folder."
+EXAMPLE = "For bug reports: its output names none of your files except the cache folder."
 
 _SHOWN = (
     *("torch", "monai", "pytorch-ignite", "segment-anything", "numpy", "zarr", "nibabel"),
@@ -35,7 +35,7 @@ _SYNTAXES = {
 
 
 def doctor() -> None:
-    """Show versions, devices, the cache, models, and what is missing with how to install it."""
+    """Show versions, devices, the cache, models, and missing packages with their installation."""
     for title, lines in (
         ("versions", _versions()),
         ("device", _device()),
@@ -130,6 +130,6 @@ def _missing() -> Iterator[str]:
 
 
 def _name(requirement: str) -> str:
-    """Return the distribution's name of a requirement such as "torch>=2.10"."""
+    """Return the distribution's name in a requirement such as "torch>=2.10"."""
     end = next((n for n, c in enumerate(requirement) if not (c.isalnum() or c in "-_.")), None)
     return requirement[:end]

@@ -1,4 +1,4 @@
-"""`samonai embed`: fill a store of embeddings."""
+"""`samonai embed`: encode a data set into an embedding store."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,9 +17,7 @@ EXAMPLE = (
 def embed(
     domain: options.Domain,
     images: options.Images,
-    store: Annotated[
-        str, typer.Option(help="Where to: a folder, or a URL that zarr takes (s3://…).")
-    ],
+    store: Annotated[str, typer.Option(help="A folder, or a URL that zarr supports (s3://…).")],
     labels: options.Labels = None,
     archive: options.Archive = False,
     out: Annotated[
@@ -37,7 +35,7 @@ def embed(
     precision: options.Precision = None,
     dtype: Annotated[
         str | None,
-        typer.Option(help="What a new store keeps: float16, or int8 in half the bytes."),
+        typer.Option(help="Number format of a new store: float16, or int8 in half the bytes."),
     ] = None,
     allow_gaps: options.AllowGaps = False,
     case_map: options.CaseMap = None,
@@ -45,9 +43,9 @@ def embed(
 ) -> None:
     """Encode a data set once, into a store that training and evaluation read.
 
-    They do the same by themselves where frames are missing; this does it ahead, perhaps on
-    another machine. What is there already is skipped. With labels only the frames that have
-    objects are encoded, and for the semantic head those without too; without labels all.
+    Both encode missing frames themselves; this does it ahead, possibly on another machine. Frames
+    already in the store are skipped. With labels only the frames that have objects are encoded,
+    and for the semantic head those without too; without labels all.
     """
     from samonai.workflows import train as workflow
     from samonai.workflows.archive.archive import embed_archive
@@ -78,4 +76,4 @@ def embed(
         state = embed_archive(model, images, out, **going, **asked)
         raise typer.Exit(options.tell(state, out, dry_run))
     report = workflow.embed(model, images, labels, **asked)
-    typer.echo(f"{store}: {report.encoded} frames encoded, {report.reused} there already")
+    typer.echo(f"{store}: {report.encoded} frames encoded, {report.reused} already stored")

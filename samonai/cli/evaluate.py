@@ -1,4 +1,4 @@
-"""`samonai evaluate`: measure a run beside its baselines."""
+"""`samonai evaluate`: metrics of a run beside its baselines."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +20,7 @@ def evaluate(
     run: Annotated[
         list[Path],
         typer.Option(
-            help="The folder that training wrote, or that of folds; several are measured as an "
+            help="The run's folder, or a folder of folds; several are measured as an "
             "ensemble, and each by itself."
         ),
     ],
@@ -30,8 +30,8 @@ def evaluate(
     cases: Annotated[
         list[str] | None,
         typer.Option(
-            help="A case to measure, may be given again; or all. By default those that the run "
-            "held out, or all where none of these is there; for several those that none trained on."
+            help="A case to measure; may be repeated; or all. By default the run's held-out "
+            "cases, or all if none of them is there; for several runs those that none trained on."
         ),
     ] = None,
     split: Annotated[
@@ -50,7 +50,7 @@ def evaluate(
     planes: options.Planes = 1,
     box_jitter: Annotated[
         float | None,
-        typer.Option(help="Each side of a box moves by up to this share; 0.05 by default."),
+        typer.Option(help="Jitter: each side of a box moves by up to this share; 0.05 by default."),
     ] = None,
     seed: options.Seed = 0,
     checkpoint: options.Checkpoint = None,
@@ -63,7 +63,7 @@ def evaluate(
 ) -> None:
     """Measure a run on labelled cases, beside the model before fine-tuning and the filled box.
 
-    All three get the same boxes. Everything is measured in 3D on the cases' own grids, in mm,
+    All three get the same boxes. All metrics are computed in 3D on the cases' own grids, in mm,
     slices without the structure included.
     """
     from rich.console import Console

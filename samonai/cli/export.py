@@ -12,8 +12,8 @@ EXAMPLE = "Example: samonai export --run runs/spleen --format hf --out spleen-hf
 
 
 def export(
-    run: Annotated[Path, typer.Option(help="The folder that training wrote.")],
-    out: Annotated[Path, typer.Option(help="The file, or the new folder, to write.")],
+    run: Annotated[Path, typer.Option(help="The run's folder.")],
+    out: Annotated[Path, typer.Option(help="The file or the new folder to write.")],
     format_name: Annotated[
         str,
         typer.Option("--format", help="; ".join(f"{k}: {v}" for k, v in FORMATS.items()) + "."),

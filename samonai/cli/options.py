@@ -1,4 +1,4 @@
-"""Options that several verbs have, said once."""
+"""Command-line options shared by several verbs."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,7 +34,7 @@ Images = Annotated[
 Labels = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of label maps with the images' names; a data list may name them. Rasters: "
+        help="Folder of label maps with the images' names; a data list may have them. Rasters: "
         "also a vector file; pages: COCO, or PAGE-XML, ALTO or masks with the pages' names."
     ),
 ]
@@ -42,7 +42,7 @@ Model = Annotated[str, typer.Option(help="micro, vit_b, vit_l, vit_h, vit_t or m
 Heads = Annotated[
     str | None,
     typer.Option(
-        help="promptable (the default): answers boxes and clicks; semantic: labels everything "
+        help="promptable (the default): segments boxes and clicks; semantic: labels all pixels "
         "without a prompt; both, in one run."
     ),
 ]
@@ -53,19 +53,19 @@ Checkpoint = Annotated[
         "transformers' SamModel."
     ),
 ]
-Sha256 = Annotated[str | None, typer.Option(help="The hash that the weights' file must have.")]
+Sha256 = Annotated[str | None, typer.Option(help="Expected sha256 of the weights' file.")]
 AllowGaps = Annotated[
     bool,
     typer.Option(
         "--allow-gaps",
-        help="DICOM: mask slices that are missing and interpolate uneven ones, instead of "
-        "refusing the series; what is done is said.",
+        help="DICOM: mask missing slices and interpolate uneven ones, with a warning, instead of "
+        "refusing the series.",
     ),
 ]
 CaseMap = Annotated[
     Path | None,
     typer.Option(
-        help="DICOM: the CSV file that gets the name behind each pseudonym; it identifies patients."
+        help="DICOM: the CSV file for the name of each pseudonym; it identifies patients."
     ),
 ]
 Planes = Annotated[
@@ -78,8 +78,8 @@ Archive = Annotated[
     bool,
     typer.Option(
         "--archive",
-        help="A folder of studies, nested and mixed: one that fails stops no other, and the same "
-        "command goes on where it was stopped.",
+        help="A folder of studies, nested and mixed: a failed study does not stop the others, and "
+        "the same command resumes.",
     ),
 ]
 Readers = Annotated[
@@ -88,26 +88,26 @@ Readers = Annotated[
         help="With --archive: studies read at once, by default 2; each is held in memory."
     ),
 ]
-Limit = Annotated[int | None, typer.Option(help="With --archive: work on so many studies at most.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="With --archive: list what would be done.")]
+Limit = Annotated[int | None, typer.Option(help="With --archive: largest number of studies.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="With --archive: only list the studies.")]
 RetryFailed = Annotated[
-    bool, typer.Option("--retry-failed", help="With --archive: try again what failed before.")
+    bool, typer.Option("--retry-failed", help="With --archive: retry failed studies.")
 ]
 Store = Annotated[
     str | None,
-    typer.Option(help="Where embeddings are kept: a folder, or a URL that zarr takes."),
+    typer.Option(help="Embedding store: a folder, or a URL that zarr supports."),
 ]
 Device = Annotated[
-    str | None, typer.Option(help="cpu, cuda or cuda:N; by default a GPU when there is one.")
+    str | None, typer.Option(help="cpu, cuda or cuda:N; by default a GPU if there is one.")
 ]
 Precision = Annotated[
     str | None,
     typer.Option(
-        help="What the encoder computes in: fp32, bf16, fp16, int8 (CPUs), or auto (the default): "
-        "bf16 where the device has it."
+        help="Precision of the encoder: fp32, bf16, fp16, int8 (CPUs), or auto (the default): "
+        "bf16 where the device supports it."
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Every random choice hangs on it.")]
+Seed = Annotated[int, typer.Option(help="Seed of all random choices.")]
 ValFraction = Annotated[
     float | None, typer.Option(help="Share of the cases held out; 0.2 without a split.")
 ]
@@ -119,7 +119,7 @@ SplitFile = Annotated[
     ),
 ]
 Groups = Annotated[
-    Path | None, typer.Option(help='JSON {"case": "patient", …}: patients are not torn apart.')
+    Path | None, typer.Option(help='JSON {"case": "patient", …}: patients are not split.')
 ]
 Set = Annotated[
     list[str] | None,
@@ -137,14 +137,14 @@ def given_settings(
     case_map: Path | None,
     **others: Any,
 ) -> dict[str, Any]:
-    """Return the settings that were given, with `--set` or with options of their own.
+    """Return the settings given with `--set` or with options of their own.
 
     Args:
         config: The bundle's configuration.
-        set_: What `--set` was given.
-        allow_gaps: Likewise; as for the next, refused for data that is not DICOM.
+        set_: Values of `--set`.
+        allow_gaps: Likewise; as the next, refused for data that is not DICOM.
         case_map: Likewise.
-        **others: Settings whose options were given, unless they are None.
+        **others: Settings with an option of their own, unless they are None.
     """
     from samonai.workflows.settings import parse_settings
 
@@ -156,7 +156,7 @@ def given_settings(
 def _dicom_settings(
     config: Mapping[str, Any], allow_gaps: bool, case_map: Path | None
 ) -> dict[str, Any]:
-    """Return the settings of how DICOM is read; refuse them for data that is none."""
+    """Return the settings of DICOM reading; refuse them for other domains."""
     given: dict[str, Any] = {}
     if allow_gaps:
         given["allow_gaps"] = True
@@ -169,7 +169,7 @@ def _dicom_settings(
 
 
 def plane_settings(config: Mapping[str, Any], planes: int) -> dict[str, Any]:
-    """Return the setting of the planes that are decoded; refuse it for data that has one."""
+    """Return the setting of the decoded planes; refuse it for 2D data."""
     if planes == 1:
         return {}
     if "planes" not in config:
@@ -180,7 +180,7 @@ def plane_settings(config: Mapping[str, Any], planes: int) -> dict[str, Any]:
 def archive_settings(
     archive: bool, readers: int | None, limit: int | None, dry_run: bool, retry_failed: bool
 ) -> dict[str, Any]:
-    """Return how to go through an archive; refuse it where there is none."""
+    """Return the options of an archive; refuse them without an archive."""
     given: dict[str, Any] = {"limit": limit, "dry_run": dry_run, "retry_failed": retry_failed}
     if readers is not None:
         given["readers"] = readers
@@ -190,7 +190,7 @@ def archive_settings(
 
 
 def tell(report: "ArchiveReport", out: Path, dry_run: bool) -> int:
-    """Say how an archive stands and return the exit code: 1 where studies failed."""
+    """Print the state of an archive and return the exit code: 1 if studies failed."""
     if dry_run:
         for case_id in report.waiting:
             typer.echo(f"to do    {case_id}")

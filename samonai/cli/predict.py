@@ -1,4 +1,4 @@
-"""`samonai predict`: from boxes to label maps on the scans' own grids."""
+"""`samonai predict`: label maps on the scans' own grids, with boxes or without."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,32 +26,32 @@ def predict(
         typer.Option(
             help="JSON (boxes, or clicks as points), CSV (columns case, i0, j0, k0, i1, j1, k1, "
             "class), a coarse label map, or a folder with one of these per case. Not needed by a "
-            "run trained with --heads semantic or both, nor with --set automatic=grid, which asks "
-            "about points all over."
+            "run trained with --heads semantic or both, nor with --set automatic=grid, which "
+            "prompts with a grid of points."
         ),
     ] = None,
     prompt: Annotated[
         str | None,
         typer.Option(
             help="Name of the class to find without boxes; by default all. Documents: also words, "
-            "regex:PATTERN or a question; what is not on the page is not found."
+            "regex:PATTERN or a question; texts that are not on the page are reported as not found."
         ),
     ] = None,
     run: Annotated[
         list[Path] | None,
         typer.Option(
-            help="The folder that training wrote, or that of folds; given several times, or of "
-            "folds, the logits are averaged. Else --model."
+            help="The run's folder, or a folder of folds; the logits of several runs are "
+            "averaged. Else --model."
         ),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="A model as it is: micro, vit_b, vit_l, vit_h, vit_t or medsam_vit_b."),
+        typer.Option(help="A stock model: micro, vit_b, vit_l, vit_h, vit_t, medsam_vit_b."),
     ] = None,
     checkpoint: options.Checkpoint = None,
     sha256: options.Sha256 = None,
     series: Annotated[
-        str | None, typer.Option(help="DICOM SeriesInstanceUID, where there are several.")
+        str | None, typer.Option(help="DICOM SeriesInstanceUID, if there are several.")
     ] = None,
     ending: Annotated[
         str, typer.Option(help=".nii.gz, .nii, .nrrd or .mha; by default the input's own.")
@@ -60,7 +60,7 @@ def predict(
         list[str] | None,
         typer.Option(
             "--format",
-            help="nifti, nrrd, mha, dicom-seg or rtstruct; give it again for several. By default "
+            help="nifti, nrrd, mha, dicom-seg or rtstruct; may be repeated. By default "
             "the input's own kind.",
         ),
     ] = None,
@@ -73,7 +73,7 @@ def predict(
     uncertainty: Annotated[
         bool | None,
         typer.Option(
-            help="Write how sure it is, as a map and per structure; by default for several runs."
+            help="Write the uncertainty, as a map and per structure; by default for several runs."
         ),
     ] = None,
     propagate: Annotated[
@@ -81,7 +81,7 @@ def predict(
         typer.Option(
             "--propagate",
             help="Carry each box, drawn on one slice, to the slices on both sides "
-            "(`--set propagate_...` says when to stop).",
+            "(`--set propagate_...` sets where to stop).",
         ),
     ] = False,
     planes: options.Planes = 1,
@@ -99,14 +99,14 @@ def predict(
 ) -> None:
     """Predict label maps on the scans' own grids, header and affine exact, with boxes or without.
 
-    Without boxes the run's semantic head labels everything that it was trained on.
+    Without boxes the run's semantic head labels all of its classes.
     """
     from samonai.workflows import run as workflow
     from samonai.workflows.bundle_files import INFERENCE, config_files, read_config
     from samonai.workflows.run import open_runs
 
     if bool(run) == (model is not None):
-        raise InputError("give --run for a fine-tuned decoder, or --model for a model as it is")
+        raise InputError("give --run for a fine-tuned decoder, or --model for a stock model")
     config = read_config(config_files(domain, INFERENCE))
     settings = options.given_settings(
         config, set_, allow_gaps=allow_gaps, case_map=case_map, precision=precision

@@ -1,4 +1,4 @@
-"""`samonai rank`: which case to annotate next."""
+"""`samonai rank`: active learning, the order of cases for annotation."""
 
 from pathlib import Path
 from typing import Annotated
@@ -19,32 +19,32 @@ def rank(
     domain: options.Domain,
     run: Annotated[
         list[Path],
-        typer.Option(help="A run's folder, or that of folds; several show where they disagree."),
+        typer.Option(help="A run's folder, or a folder of folds; several measure disagreement."),
     ],
     images: Annotated[
-        Path, typer.Option(help="Folder of images; cases that the runs know are left out.")
+        Path, typer.Option(help="Folder of images; cases of the runs' own data are left out.")
     ],
-    out: Annotated[Path, typer.Option(help="The CSV file to write, the first to annotate on top.")],
+    out: Annotated[Path, typer.Option(help="The CSV file to write, first to annotate on top.")],
     boxes: Annotated[
         Path | None,
         typer.Option(
             help="A CSV file with a case column, or a folder with boxes or a coarse label map per "
-            "case. Without it the automatic head is asked."
+            "case. Without it the semantic head is used."
         ),
     ] = None,
     by: Annotated[str, typer.Option(help="`case` or `slice`.")] = "case",
     score: Annotated[
         str | None,
         typer.Option(
-            help="`disagreement` of several runs, `iou` as the decoder expects it, or "
-            "`uncertainty`; by default the first of these that can be had."
+            help="`disagreement` of several runs, `iou` as predicted by the decoder, or "
+            "`uncertainty`; by default the first of these that is available."
         ),
     ] = None,
     store: options.Store = None,
     checkpoint: options.Checkpoint = None,
     device: options.Device = None,
 ) -> None:
-    """Rank unlabelled cases or slices by how unsure the runs are of them."""
+    """Active learning: rank unlabelled cases or slices by the uncertainty of the runs."""
     from rich.console import Console
 
     from samonai.report.selection import ranking_table

@@ -1,4 +1,4 @@
-"""`samonai settings`: what can be set for a kind of data, with ranges, units and meanings."""
+"""`samonai settings`: all settings of a kind of data, with ranges, units and meanings."""
 
 import typer
 

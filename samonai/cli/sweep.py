@@ -1,4 +1,4 @@
-"""`samonai sweep`: search for settings."""
+"""`samonai sweep`: hyper-parameter search."""
 
 import shlex
 from pathlib import Path
@@ -18,13 +18,13 @@ EXAMPLE = (
 def sweep(
     domain: options.Domain,
     images: options.Images,
-    out: Annotated[Path, typer.Option(help="Folder of all trials; the same command goes on.")],
+    out: Annotated[Path, typer.Option(help="Folder of all trials; the same command resumes.")],
     labels: options.Labels = None,
     model: options.Model = "micro",
     checkpoint: options.Checkpoint = None,
     sha256: options.Sha256 = None,
     heads: options.Heads = None,
-    trials: Annotated[int, typer.Option(min=1, help="How many trials there shall be.")] = 20,
+    trials: Annotated[int, typer.Option(min=1, help="Number of trials.")] = 20,
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of each trial.")] = 20,
     val_fraction: options.ValFraction = None,
     split: options.SplitFile = None,
@@ -37,10 +37,10 @@ def sweep(
     case_map: options.CaseMap = None,
     set_: options.Set = None,
 ) -> None:
-    """Search settings for the highest Dice of held-out cases, over one store.
+    """Hyper-parameter search for the highest Dice of held-out cases, over one store.
 
-    Searched are the learning rate, weight decay, warm-up, box jitter, batch size and loss; what
-    is given with --set is not searched.
+    Searched are the learning rate, weight decay, warm-up, box jitter, batch size and loss, except
+    those given with --set.
     """
     from rich.console import Console
 

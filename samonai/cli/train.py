@@ -27,20 +27,20 @@ def train(
     checkpoint: options.Checkpoint = None,
     sha256: options.Sha256 = None,
     heads: options.Heads = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Most often each frame is seen.")] = 20,
+    epochs: Annotated[int, typer.Option(min=1, help="Largest number of epochs.")] = 20,
     val_fraction: options.ValFraction = None,
     split: options.SplitFile = None,
     folds: Annotated[
         int | None,
-        typer.Option(min=2, help="Train so many runs, each with another part held out."),
+        typer.Option(min=2, help="Cross-validation: number of runs, each with one part held out."),
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option(min=2, help="Train so many runs that differ in the seed only.")
+        int | None, typer.Option(min=2, help="Number of runs that differ in the seed only.")
     ] = None,
     groups: Annotated[
         Path | None,
         typer.Option(
-            help='JSON {"case": "patient", …}: one patient\'s cases are never torn apart. By '
+            help='JSON {"case": "patient", …}: one patient\'s cases stay together. By '
             "default each case is a patient."
         ),
     ] = None,
@@ -48,7 +48,7 @@ def train(
         str,
         typer.Option(
             "--train",
-            help="What is trained, joined by +: decoder, prompts, iou_head, decoder-lora, and of "
+            help="Trainable parts, joined by +: decoder, prompts, iou_head, decoder-lora, and of "
             "the encoder one of encoder-lora, encoder-adapters, encoder-last-K, encoder-norms.",
         ),
     ] = "decoder",
@@ -64,11 +64,11 @@ def train(
     """Fine-tune the mask decoder on a folder of images and labels.
 
     Every frame is encoded once, into a store; then only the decoder is trained, unless --train
-    says otherwise. Killed at any moment, the same command goes on and ends with the weights of an
-    uninterrupted run.
+    names other parts. Killed at any moment, the same command resumes and ends with the weights of
+    an uninterrupted run.
 
-    With --folds or --seeds there are several runs in the folder, all over one store; folds are
-    made of the split's training cases where there is a split.
+    With --folds or --seeds the folder holds several runs over one store; the folds divide the
+    split's training cases if a split is given.
     """
     from samonai import selection
     from samonai.workflows import train as workflow
@@ -117,13 +117,13 @@ def _check_together(
     if folds is not None and seeds is not None:
         raise InputError("give --folds or --seeds, not both")
     if folds is not None and val_fraction is not None:
-        raise InputError("--folds holds each part out once; --val-fraction has no place beside it")
+        raise InputError("--folds holds each part out once; leave out --val-fraction")
     if groups is not None and folds is None and (seeds is None or split is not None):
         raise InputError("--groups goes with --folds, or with --seeds without --split")
 
 
 def _tell(run: "Run") -> None:
-    """Say where a run's decoder is, and how good it is."""
+    """Print the path of a run's decoder and its validation Dice."""
     metrics = run.metadata.metrics
     done = run.metadata.training.get("epochs_done")
     typer.echo(

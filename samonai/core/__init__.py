@@ -1,1 +1,1 @@
-"""Ground floor: errors, files, the frame, geometry, memory, pseudonyms, number ranges."""
+"""Foundations: errors, files, the frame, geometry, memory, pseudonyms, settings."""

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: write beside, sync, then rename; and finding files."""
+"""Atomic file writing (write beside, sync, rename), and listing of folders."""
 
 import errno
 import glob
@@ -17,7 +17,7 @@ from typing import NamedTuple
 from samonai.core.errors import InputError
 
 TEMPORARY_PREFIX = ".writing-"
-"""How names of files begin that are being written."""
+"""Beginning of the names of files that are being written."""
 
 _HASH_BLOCK_BYTES = 1 << 20
 _PROBE_BYTES = 1 << 16
@@ -40,7 +40,7 @@ def write_atomically(path: Path | str, *, private: bool = False) -> Iterator[Pat
         The path to write to, in the same folder and so on the same file system.
 
     Raises:
-        OSError: The disk is full or cannot be written, whatever error a library makes of it.
+        OSError: The disk is full or cannot be written, whichever error a library raised for it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def write_atomically(path: Path | str, *, private: bool = False) -> Iterator[Pat
             yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        # Some writers make the file anew, with the permissions that the system gives.
+        # Some writers create the file again, with the default permissions.
         temporary.chmod(0o600 if private else 0o666 & ~_umask())
         os.replace(temporary, path)
         _sync_folder(path.parent)
@@ -62,11 +62,11 @@ def write_atomically(path: Path | str, *, private: bool = False) -> Iterator[Pat
 
 
 def remove_abandoned(folder: Path, *, older_than: float = _ABANDONED_SECONDS) -> None:
-    """Remove what killed writers of `write_atomically` left in a folder.
+    """Remove temporary files of killed `write_atomically` calls from a folder.
 
     Args:
         folder: The folder.
-        older_than: Age in seconds of what is removed; 0 where no other process can be writing.
+        older_than: Age in seconds of removed files; 0 where no other process can be writing.
     """
     for left in folder.glob(f"{TEMPORARY_PREFIX}*"):
         with suppress(OSError):  # another process was faster
@@ -76,10 +76,11 @@ def remove_abandoned(folder: Path, *, older_than: float = _ABANDONED_SECONDS) ->
 
 @contextmanager
 def _system_errors(temporary: Path) -> Iterator[None]:
-    """Raise the system's error where a library makes one of its own of a full disk.
+    """Raise the system's error where a library raises its own for a full disk.
 
-    torch, safetensors, SimpleITK and GDAL raise errors without `errno`. Rust's tell it in their
-    text; else whether the disk was at fault shows when more is written behind what they wrote.
+    torch, safetensors, SimpleITK and GDAL raise errors without `errno`. Rust libraries write it
+    into their text; for the others, writing more bytes behind theirs shows whether the disk is at
+    fault.
     """
     try:
         yield
@@ -110,15 +111,15 @@ def _sync_folder(folder: Path) -> None:
 
 
 def as_path(given: object, what: str) -> Path:
-    """Return a path that was given as one or as text.
+    """Return a path given as a path or as text.
 
     Args:
         given: The path; `~` stands for the user's home.
-        what: Named in the message, such as "images".
+        what: Name of the argument in the message, such as "images".
 
     Raises:
-        InputError: It is something else, or empty, as a variable is that nobody set; or a name is
-            longer than the system can have.
+        InputError: The argument is not a path, is empty (as an unset variable is), or has a name
+            longer than the system allows.
     """
     if not isinstance(given, str | os.PathLike):
         raise InputError(f"{what}: expected a path, got {type(given).__name__}")
@@ -137,11 +138,11 @@ def as_path(given: object, what: str) -> Path:
 
 @contextmanager
 def no_empty_folders(*paths: Path | str | None) -> Iterator[None]:
-    """Take back the folders that a failed block made and put nothing into, and those above them.
+    """Remove the folders that a failed block made and left empty, and those above them.
 
     Args:
-        *paths: Folders that the block may make. The `zarr.json` files with which a store begins
-            are nothing; None and URLs are no folders.
+        *paths: Folders that the block may make. A `zarr.json` file with which a store begins
+            does not count as content; None and URLs are ignored.
     """
     folders = [Path(path) for path in paths if path is not None and "://" not in str(path)]
     made = [[part for part in (path, *path.parents) if not part.exists()] for path in folders]
@@ -158,10 +159,10 @@ def no_empty_folders(*paths: Path | str | None) -> Iterator[None]:
 
 
 def output_folder(path: Path | str) -> Path:
-    """Return a path that is a folder or nothing yet, and can be written to.
+    """Return a path to a writable folder, which may not exist yet.
 
     Raises:
-        InputError: It is a file, or nothing can be written there; better now than after hours.
+        InputError: The path is a file, or the folder cannot be written to.
     """
     path = as_path(path, "the output folder")
     if path.exists() and not path.is_dir():
@@ -188,10 +189,10 @@ def output_folder(path: Path | str) -> Path:
 
 @contextmanager
 def written_meanwhile(folder: Path) -> Iterator[list[Path]]:
-    """Yield a list that, once the block has succeeded, names the files that it wrote in a folder.
+    """Yield a list that holds the files written into a folder once the block has succeeded.
 
     Args:
-        folder: It need not exist yet. What lies deeper, and what is hidden, does not count.
+        folder: May not exist yet. Subfolders and hidden files are not listed.
     """
     before = _write_times(folder)
     written: list[Path] = []
@@ -210,11 +211,11 @@ def sha256_file(path: Path | str) -> str:
 
 
 class Below(NamedTuple):
-    """What lies below a folder.
+    """The contents of a folder and its subfolders.
 
     Attributes:
         files: All files, sorted.
-        broken: Links that lead nowhere.
+        broken: Links without a target.
         unreadable: Folders that cannot be read.
     """
 
@@ -226,12 +227,12 @@ class Below(NamedTuple):
 def walk_below(folder: Path, *, hidden: bool = True) -> Below:
     """List the files below a folder; links to other folders are followed.
 
-    Each folder is entered once and by its own name where it has one here, so that links in circles
-    end, and a link to what lies here anyway shows nothing twice. Links that lead up, to a folder
-    that holds this one, are not followed: they would bring in all that lies beside it.
+    Each folder is entered once, under its own name where it lies in this tree, so that circular
+    links end and a link to a folder of this tree lists nothing twice. Links to a folder that
+    contains this one are not followed: they would bring in all its other content.
 
     Args:
-        folder: Where to look.
+        folder: The folder.
         hidden: Also enter folders whose name begins with a dot.
     """
     found = Below([], [], [])
@@ -239,7 +240,7 @@ def walk_below(folder: Path, *, hidden: bool = True) -> Below:
     entered: set[tuple[int, int]] = set()
     waiting = [str(folder)]
     while waiting:
-        # A walk does not enter links; they wait until all that lies here has been seen.
+        # A walk does not enter links; they are followed after all folders of this tree.
         for parent, folders, names in os.walk(
             waiting.pop(0), onerror=lambda error: found.unreadable.append(Path(error.filename))
         ):
@@ -269,7 +270,7 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def check_readable(found: Below) -> None:
-    """Refuse what could not be looked at whole.
+    """Refuse a listing with unreadable folders.
 
     Raises:
         InputError: A folder cannot be read.
@@ -279,7 +280,7 @@ def check_readable(found: Below) -> None:
 
 
 def _sort_out(parent: str, names: Iterable[str], found: Below) -> None:
-    """Put what a folder holds besides folders where it belongs."""
+    """Sort the files and links of a folder into the listing."""
     if not os.access(parent, os.X_OK):
         found.unreadable.append(Path(parent))
         return
@@ -291,12 +292,12 @@ def _sort_out(parent: str, names: Iterable[str], found: Below) -> None:
 
 
 def _holds(folder: str, inner: Iterable[str]) -> bool:
-    """Say whether a folder holds any of others, or is one of them."""
+    """Return whether a folder contains any of the others, or is one of them."""
     return any(os.path.commonpath([folder, each]) == folder for each in inner)
 
 
 def _write_times(folder: Path) -> dict[Path, int]:
-    """Return when each file of a folder was last written, in nanoseconds."""
+    """Return the modification time of each file of a folder, in nanoseconds."""
     if not folder.is_dir():
         return {}
     shown = (path for path in folder.iterdir() if not path.name.startswith("."))
@@ -305,7 +306,7 @@ def _write_times(folder: Path) -> dict[Path, int]:
 
 @cache
 def _umask() -> int:
-    # The mask can only be read by setting it, which other threads would notice: once will do.
+    # The mask can only be read by setting it, which affects other threads: read it once.
     mask = os.umask(0)
     os.umask(mask)
     return mask
@@ -313,12 +314,12 @@ def _umask() -> int:
 
 @contextmanager
 def nothing_left_of_a_mistake(out: Path, *, results: bool = False) -> Iterator[None]:
-    """Remove the folder that a refused call made; one that was there before stays.
+    """Remove the folder that a refused call made; one that existed before stays.
 
     Args:
         out: The folder.
-        results: Each file in it is a result by itself. Then those that were written before the
-            mistake stay, which may have taken hours, and the message says so.
+        results: Each file in it is a result by itself. Files that were written before the
+            mistake then stay, and the message counts them.
     """
     existed, before = out.exists(), _write_times(out)
     try:
@@ -326,8 +327,8 @@ def nothing_left_of_a_mistake(out: Path, *, results: bool = False) -> Iterator[N
     except InputError as error:
         finished = {p for p, t in _write_times(out).items() if before.get(p) != t}
         if results and finished:
-            said = f"what was finished before ({len(finished)} files) is in {out}"
-            raise InputError(f"{error}; {said}") from error
+            kept = f"the files finished before ({len(finished)}) are in {out}"
+            raise InputError(f"{error}; {kept}") from error
         if not existed:
             shutil.rmtree(out, ignore_errors=True)
         raise
@@ -335,7 +336,7 @@ def nothing_left_of_a_mistake(out: Path, *, results: bool = False) -> Iterator[N
 
 @contextmanager
 def all_or_none(folder: Path, stem: str) -> Iterator[None]:
-    """Remove what a refused block wrote into a folder under `stem` and any ending."""
+    """Remove the files that a refused block wrote into a folder under `stem` and any ending."""
     pattern = f"{glob.escape(stem)}.*"
     before = set(folder.glob(pattern))
     try:

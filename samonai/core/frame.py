@@ -1,4 +1,4 @@
-"""Frames: the 2D images that a domain cuts from a source, the only currency of the engine."""
+"""Frames: the 2D images that a domain cuts from a source, with their location in it."""
 
 from dataclasses import dataclass
 
@@ -6,12 +6,12 @@ import numpy as np
 import numpy.typing as npt
 
 BLANK_LEVELS = 2
-"""By how much pixels of a blank frame may differ, of 255."""
+"""Largest difference between the pixels of a blank frame, of 255."""
 
 
 @dataclass(frozen=True)
 class FrameLocation:
-    """Where a frame lay in its source.
+    """The location of a frame in its source.
 
     Attributes:
         source_id: The source's identifier; never carries a patient's name.
@@ -26,15 +26,16 @@ class FrameLocation:
 
 @dataclass(frozen=True)
 class Frame:
-    """One 2D image cut from a source (slice, tile, page), and where it lay.
+    """One 2D image cut from a source (slice, tile, page), and its location.
 
     Attributes:
         image: uint8 (H, W, 3), RGB, 0..255, frame space.
-        location: Where the frame lay in its source.
+        location: Location of the frame in its source.
         label: integer (H, W), class per pixel, 0 is background; None when unlabelled.
-        valid: bool (H, W), False where nothing may be learned or predicted; None: all valid.
+        valid: bool (H, W), False on pixels that are neither trained on nor predicted; None: all
+            valid.
         instances: integer (H, W), number of the object that each pixel belongs to, unique in the
-            source, 0 is none; None where the label tells classes only.
+            source, 0 is none; None where the label holds classes only.
     """
 
     image: npt.NDArray[np.uint8]
@@ -56,10 +57,10 @@ class Frame:
 
     @property
     def is_blank(self) -> bool:
-        """Return whether there is nothing to see: air, nodata, an empty page.
+        """Return whether the frame is blank: air, nodata, an empty page.
 
-        That is so where no pixel is valid, or where in each channel all valid pixels lie within
-        `BLANK_LEVELS` of 255 of each other. A speck is enough for a frame not to be blank.
+        It is blank if no pixel is valid, or if in each channel all valid pixels lie within
+        `BLANK_LEVELS` of 255 of each other. A single speck makes a frame not blank.
         """
         pixels = self.image if self.valid is None else self.image[self.valid]
         if not pixels.size:

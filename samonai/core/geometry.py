@@ -1,6 +1,6 @@
-"""Frame space and model space: the only module that knows both.
+"""Mapping between frame space and model space; no other module knows both.
 
-Conventions, said once for the whole package:
+Conventions of the whole package:
 
 * Sizes are (H, W). Points are (x, y), boxes xyxy.
 * Coordinates are continuous *edge* coordinates: the pixel in row r and column c covers
@@ -26,7 +26,7 @@ LOW_RES_STRIDE = 4
 
 @dataclass(frozen=True)
 class FrameGeometry:
-    """The mapping between one frame and the model image made of it, and back.
+    """The mapping between one frame and its model image, in both directions.
 
     Attributes:
         original_size: (H, W) of the frame in pixels.
@@ -118,7 +118,7 @@ class FrameGeometry:
         return valid
 
     def logits_to_frame(self, low_res_logits: torch.Tensor) -> torch.Tensor:
-        """Bring logits back to the frame: bilinear to the model image, crop, bilinear.
+        """Map logits to the frame: bilinear to the model image, crop the padding, bilinear.
 
         This is `Sam.postprocess_masks`. One row is resized at a time where the intermediate
         model-sized image would otherwise hold too much memory.

@@ -1,4 +1,4 @@
-"""Reading JSON of others: one line for each fault."""
+"""JSON reading with one-line errors."""
 
 import json
 import stat
@@ -9,12 +9,12 @@ from samonai.core.errors import InputError
 
 
 def read_json(path: Path) -> Any:
-    """Return what a JSON file holds.
+    """Return the content of a JSON file.
 
     Raises:
         FileNotFoundError: There is no such file, or its folder is a file.
-        InputError: It is no regular file (a device never ends), cannot be read, is not JSON, or
-            nests too deeply.
+        InputError: The path is not a regular file (reading a device never ends), or the file cannot
+            be read, is not JSON, or nests too deeply.
     """
     try:
         check_regular(path)
@@ -29,14 +29,14 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(text: str | bytes, what: str) -> Any:
-    """Return what a JSON text holds.
+    """Return the content of a JSON text.
 
     Args:
         text: The text.
-        what: Named in messages.
+        what: Name of the text in messages.
 
     Raises:
-        InputError: It is not JSON, or nests too deeply.
+        InputError: The text is not JSON, or nests too deeply.
     """
     try:
         return json.loads(text)
@@ -47,11 +47,11 @@ def parse_json(text: str | bytes, what: str) -> Any:
 
 
 def check_regular(path: Path) -> None:
-    """Refuse what is there and is no regular file: a folder, a device, a pipe.
+    """Refuse a path that is not a regular file: a folder, a device, a pipe.
 
     Raises:
-        InputError: It is such a thing.
-        OSError: It is not there, or cannot be looked at.
+        InputError: The path is not a regular file.
+        OSError: The path does not exist, or its type cannot be read.
     """
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):

@@ -1,4 +1,4 @@
-"""Locks between processes: one holder of a folder at a time, also while lock files come and go."""
+"""File locks between processes: one process holds a folder at a time."""
 
 import os
 import sys
@@ -15,15 +15,15 @@ LOCK_FILE = ".lock"
 
 @contextmanager
 def locked_folder(folder: Path, doing: str) -> Iterator[None]:
-    """Hold a folder for one process; the kernel gives it up when the process ends, however it ends.
+    """Lock a folder for one process; the kernel releases the lock when the process ends.
 
-    The lock file is removed before the lock on it is given up, and whoever locks a file looks
-    whether it is still the one under that name: a second process can hold a file that was removed
-    meanwhile, but never takes it for the folder's lock.
+    The lock file is removed before its lock is released, and a process that has locked a file
+    checks that the file is still the one under that name. A second process may lock a file that
+    was removed meanwhile, but does not take it for the folder's lock.
 
     Args:
         folder: The folder; made when missing.
-        doing: What another holder does, for the message, such as "training into".
+        doing: Activity of the other process for the message, such as "training into".
 
     Raises:
         InputError: Another process holds the folder, or it cannot be written.
@@ -49,7 +49,7 @@ def locked_folder(folder: Path, doing: str) -> Iterator[None]:
 
 
 def _lock(path: Path) -> int | None:
-    """Return the handle of a locked file that is under its name; None while another holds it."""
+    """Return the handle of the locked file under this name; None while another process holds it."""
     import fcntl  # not on Windows
 
     while True:
@@ -69,7 +69,7 @@ def _lock(path: Path) -> int | None:
 
 @contextmanager
 def _locked_by_filelock(path: Path, busy: InputError) -> Iterator[None]:  # pragma: no cover
-    """Hold a lock where a file that is open cannot be removed; the file stays."""
+    """Lock a folder on Windows, where an open file cannot be removed; the lock file stays."""
     lock = FileLock(path, timeout=0)
     try:
         lock.acquire()

@@ -1,4 +1,4 @@
-"""Memory: what there is for a file's promise, and what tensors give back."""
+"""Memory: check of free memory before large allocations, and glibc's handling of freed memory."""
 
 import ctypes
 import os
@@ -12,22 +12,21 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _LARGEST = 2**31 - 1
 _GIB = 1 << 30
 SWITCH = "SAMONAI_KEEP_FREED_MEMORY"
-"""Set to 0 in the environment, it leaves memory as it is."""
+"""Environment variable; 0 leaves the allocator unchanged."""
 _CHOSEN_BY_USER = ("MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD")
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep what large tensors free, for the next ones, instead of returning it.
+    """Keep the memory of freed tensors in this process for the next ones.
 
     By default glibc maps every allocation of 32 MiB or more anew, and the system clears its pages
-    one by one as they are touched: over a third of a decoder step of vit_b on 8 frames. Kept memory
-    costs a quarter more at the peak (`python -m benchmarks --only freed` measures both), and stays
-    with the process until it ends. For long work that allocates the same sizes again and again; a
-    user who chose otherwise, by `SAMONAI_KEEP_FREED_MEMORY=0` or by the variables that glibc reads,
-    is left alone.
+    one by one when they are touched: over a third of a decoder step of vit_b on 8 frames. Kept
+    memory costs a quarter more at the peak (`python -m benchmarks --only freed` measures both), and
+    stays with the process until it ends. For long work that allocates the same sizes again and
+    again. `SAMONAI_KEEP_FREED_MEMORY=0` or any of the variables that glibc reads switches it off.
 
     Returns:
-        Whether it took effect: on Linux with glibc, unless the user chose otherwise.
+        Whether it took effect: on Linux with glibc, unless the user switched it off.
     """
     chosen = os.environ.get(SWITCH) == "0" or any(os.environ.get(n) for n in _CHOSEN_BY_USER)
     if platform.system() != "Linux" or chosen:
@@ -39,14 +38,14 @@ def keep_freed_memory() -> bool:
 
 
 def check_memory(wanted: int, what: str) -> None:
-    """Refuse what memory cannot hold, before it is allocated.
+    """Refuse an allocation larger than the free memory, before it is made.
 
     Args:
         wanted: Bytes.
-        what: The file, or what it holds, as messages name it.
+        what: The file or its content, for the message.
 
     Raises:
-        InputError: There is less.
+        InputError: Less than `wanted` is free.
     """
     available = available_memory()
     if available is not None and wanted > available:
@@ -57,17 +56,17 @@ def check_memory(wanted: int, what: str) -> None:
 
 
 def available_memory() -> int | None:
-    """Return how many bytes this process may still allocate; None where the system says nothing.
+    """Return the bytes that this process can still allocate; None where the system reports none.
 
-    The least of what the system has free, what its control group leaves and what its own limit
-    on addresses leaves.
+    The minimum of the system's free memory, the remainder of the control group's limit and that
+    of the process's own limit on address space.
     """
     free = [_system_memory(), _group_memory(), _address_space()]
     return min((each for each in free if each is not None), default=None)
 
 
 def _system_memory() -> int | None:
-    """Return what Linux calls available, swap included."""
+    """Return MemAvailable and free swap of Linux, in bytes."""
     lines = _text("/proc/meminfo").splitlines()
     found = dict(line.split(":", 1) for line in lines if ":" in line)
     try:
@@ -77,7 +76,7 @@ def _system_memory() -> int | None:
 
 
 def _group_memory() -> int | None:
-    """Return what a container's limit leaves (control groups, version 2)."""
+    """Return the remainder of a container's memory limit (control groups, version 2)."""
     limit, used = (_text(f"/sys/fs/cgroup/memory.{name}").strip() for name in ("max", "current"))
     cached = dict(
         line.split() for line in _text("/sys/fs/cgroup/memory.stat").splitlines() if " " in line

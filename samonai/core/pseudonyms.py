@@ -1,11 +1,11 @@
-"""Case ids that do not give a patient away: a keyed hash of the folder's or file's name.
+"""Pseudonyms of cases: a keyed hash of the folder's or file's name.
 
-A hospital names folders after patients, and a case's id stands in file names, reports, stores and
-checkpoints. So what comes from DICOM is called by a hash of its name, keyed with a secret salt:
-the same on this machine each time, and of no use elsewhere. The salt is the environment variable
-SAMONAI_SALT, or the file `samonai/salt` in $XDG_CONFIG_HOME (~/.config), made when first needed and
-readable by its owner alone. Without it nobody can say which name a pseudonym stands for; who
-needs that asks for a map.
+A hospital names folders after patients, and the case id is part of file names, reports, stores and
+checkpoints. So the case id of DICOM data is a hash of its name, keyed with a secret salt: constant
+on this machine, and useless elsewhere. The salt is the environment variable SAMONAI_SALT, or the
+file `samonai/salt` in $XDG_CONFIG_HOME (~/.config), created on first use and readable by its owner
+alone. Without the salt a pseudonym cannot be traced to its name; `--case-map` writes a table of
+both.
 """
 
 import csv
@@ -28,23 +28,23 @@ _MAP_COLUMNS = ("case", "name")
 
 
 def pseudonym(name: str) -> str:
-    """Return the id that stands for a name: `case-` and twelve hexadecimal digits."""
+    """Return the pseudonym of a name: `case-` and twelve hexadecimal digits."""
     text = name.encode("utf-8", "surrogateescape")
     return PREFIX + hmac.new(salt(), text, hashlib.sha256).hexdigest()[:_DIGITS]
 
 
 def stands_for(name: str, case_id: str) -> bool:
-    """Say whether a user who writes a name means a case: by its own name, or by its pseudonym."""
+    """Return whether a name given by a user means a case: by its own name or its pseudonym."""
     return name == case_id or (case_id.startswith(PREFIX) and pseudonym(name) == case_id)
 
 
 def known_as(name: str, known: Iterable[str]) -> str:
-    """Return the case id that a name stands for among those known, or the name itself."""
+    """Return the case id among those known that a name means, or the name itself."""
     return next((case_id for case_id in known if stands_for(name, case_id)), name)
 
 
 def salt() -> bytes:
-    """Return the secret that pseudonyms hang on; see the module's docstring.
+    """Return the secret salt of the pseudonyms; see the module's docstring.
 
     Raises:
         InputError: Its file cannot be read or made, or is empty.
@@ -54,20 +54,20 @@ def salt() -> bytes:
 
 
 def salt_file() -> Path:
-    """Return where the salt is kept."""
+    """Return the path of the salt file."""
     config = os.environ.get("XDG_CONFIG_HOME")
     return (Path(config) if config else Path.home() / ".config") / "samonai" / "salt"
 
 
 def write_case_map(path: Path | str, names: Mapping[str, str]) -> None:
-    """Add to the map from pseudonyms to names, which only its owner may read.
+    """Add entries to the table of pseudonyms and names, which only its owner may read.
 
     Args:
-        path: The CSV file (columns case, name); what it holds stays.
+        path: The CSV file (columns case, name); its other entries stay.
         names: Name by pseudonym.
 
     Raises:
-        InputError: The file is there and is no such map.
+        InputError: The file exists and is not such a table.
     """
     path = Path(path).expanduser()
     known: dict[str, str] = {}
@@ -94,7 +94,7 @@ def write_case_map(path: Path | str, names: Mapping[str, str]) -> None:
 def _kept_salt(path: Path) -> bytes:
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # Only one of several processes makes it; the others read what that one wrote.
+        # Only one of several processes creates it; the others read that file.
         temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
         if not path.exists():
             temporary.touch(mode=0o600)

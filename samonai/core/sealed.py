@@ -1,7 +1,7 @@
-"""Digests inside of the files that decide: a flipped bit is found, and the file is not used.
+"""Checksums inside of files: a file with a flipped bit is found and not used.
 
-JSON documents carry theirs as an entry, files of `torch.save` (which are ZIP archives) as the
-archive's comment, so that other programs read both as before.
+JSON documents hold theirs as an entry, files of `torch.save` (which are ZIP archives) as the
+archive's comment, so that other programs read both as usual.
 """
 
 import hashlib
@@ -41,18 +41,18 @@ def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_whole(document: Mapping[str, Any]) -> bool:
-    """Say whether a document has a digest that agrees with its other entries."""
+    """Return whether a document's digest agrees with its other entries."""
     try:
         return bool(sealed(document)[DIGEST_KEY] == document.get(DIGEST_KEY))
-    except (ValueError, TypeError, RecursionError):  # NaN, or what is no JSON
+    except (ValueError, TypeError, RecursionError):  # NaN, or not JSON
         return False
 
 
 def seal_archive(path: Path) -> None:
-    """Write the digest of a file that `torch.save` wrote into it.
+    """Write the digest of a `torch.save` file into its archive comment.
 
     Raises:
-        ValueError: The file is no ZIP archive, or has a comment already.
+        ValueError: The file is not a ZIP archive, or has a comment already.
     """
     with path.open("r+b") as file:
         start = file.seek(-_END_BYTES, 2)
@@ -66,7 +66,7 @@ def seal_archive(path: Path) -> None:
 
 
 def check_archive(path: Path) -> None:
-    """Refuse a file of `torch.save` that is not what was written.
+    """Refuse a damaged `torch.save` file.
 
     Without a digest, as in files of other programs, each record's own checksum is verified.
 
@@ -102,5 +102,5 @@ def _records_are_whole(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
-    except Exception:  # damaged bytes make zipfile fail in any way at all
+    except Exception:  # damaged bytes make zipfile raise errors of any type
         return False

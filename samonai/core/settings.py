@@ -1,6 +1,7 @@
-"""Settings: typed descriptions of what can be set, and the one check of a value.
+"""Settings: their typed descriptions, and the validation of values.
 
-A component's settings are the fields of a frozen dataclass, made by `setting`: each says its help,
+A component's settings are the fields of a frozen dataclass, made by `setting`. Each states its
+help,
 unit, range or choices, default and what it affects. `describe` reads them, `validate` checks.
 """
 
@@ -21,16 +22,16 @@ from samonai.core.errors import InputError
 
 
 class Affects(IntEnum):
-    """What a setting changes; each level includes those below it."""
+    """The effect of a setting; each level includes those below it."""
 
     NOTHING = 0
     """How and where something is computed, or a check."""
     RESULTS = 1
     """Predicted label maps and measured values."""
     WEIGHTS = 2
-    """What is learned: another value makes another run."""
+    """The trained weights: another value makes another run."""
     PIXELS = 3
-    """What the encoder sees: another value needs other embeddings."""
+    """The encoder's input: another value needs other embeddings."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Setting:
         types: Types of a value.
         optional: Whether null is a value.
         help: Meaning, in a sentence or two.
-        affects: What another value changes.
+        affects: What a change of the value affects.
         unit: Unit of a number.
         low: Lowest number.
         high: Highest number.
@@ -75,7 +76,7 @@ class Setting:
 
     @property
     def is_path(self) -> bool:
-        """Return whether it names a file or folder, which is compared by content, not by name."""
+        """Return whether the value is a path, which is compared by content, not by name."""
         return Path in self.types
 
     def default_of(self, domain: str) -> Any:
@@ -150,7 +151,7 @@ def describe(group: type) -> dict[str, Setting]:
 
 
 def validate(what: Setting, value: Any) -> Any:
-    """Return a value of a setting, of the type that it is described with.
+    """Check the value of a setting and convert it to the described type.
 
     Args:
         what: The setting.
@@ -193,7 +194,7 @@ def validate_fields(component: Any) -> None:
 
 
 def check_given(group: type, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a component that a dataclass describes, checked.
+    """Return the arguments that a dataclass describes, checked.
 
     Args:
         group: The dataclass.
@@ -208,7 +209,7 @@ def check_given(group: type, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def plain_number(value: Any) -> Any:
-    """Return a number as JSON has it; numpy has types of its own."""
+    """Return a number of Python for one of numpy, as JSON needs it."""
     if isinstance(value, bool | int | float):
         return value
     if isinstance(value, Integral):
@@ -217,7 +218,7 @@ def plain_number(value: Any) -> Any:
 
 
 def check_count(what: str, value: object, least: int = 1) -> None:
-    """Refuse a number of things that is not a whole number, or is too small.
+    """Refuse a count that is not a whole number or is too small.
 
     Raises:
         InputError: The value is not a whole number, or below `least`.

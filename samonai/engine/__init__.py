@@ -1,1 +1,1 @@
-"""Process groups and progress handlers that training and evaluation share."""
+"""Process groups and progress handlers shared by training and evaluation."""

@@ -1,4 +1,4 @@
-"""What several processes of one run ask and tell each other; one alone is the main process."""
+"""Communication between the processes of one run; a single process is the main process."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -14,7 +14,7 @@ def is_main_process() -> bool:
 
 
 def gather(values: list[T]) -> list[T]:
-    """Return the values of every process, in the order of the processes; all must call it."""
+    """Return the values of all processes, in the order of their ranks; all must call it."""
     if not _are_several():
         return values
     parts: list[list[T]] = [[] for _ in range(dist.get_world_size())]
@@ -23,13 +23,13 @@ def gather(values: list[T]) -> list[T]:
 
 
 def gather_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows of every process; of several processes by case."""
+    """Return the rows of all processes; of several processes by case."""
     found = gather(rows)
     return found if found is rows else sorted(found, key=lambda row: str(row["case"]))
 
 
 def main_process_first(work: Callable[[], T]) -> T:
-    """Let rank 0 do work that leaves its result on disk, before the others find it there."""
+    """Let rank 0 run the block first, so that the others find its result on disk."""
     if not _are_several():
         return work()
     done = [work()] if is_main_process() else []

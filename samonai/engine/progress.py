@@ -1,4 +1,4 @@
-"""A progress bar that follows an engine, whatever the engine does."""
+"""Progress bar of any engine."""
 
 from typing import Any
 
@@ -10,19 +10,19 @@ from samonai.engine.processes import is_main_process
 
 
 class EngineProgress:
-    """A progress bar over the iterations of an engine; only the main process shows it.
+    """Progress bar over the iterations of an engine, on the main process only.
 
     Args:
-        console: Where to show it; standard error by default.
+        console: The console; standard error by default.
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        """Keep where it is shown."""
+        """Keep the console."""
         self.console = console or Console(stderr=True)
         self.progress: Progress | None = None
 
     def attach(self, engine: Engine) -> None:
-        """Listen to the engine."""
+        """Attach to the engine."""
         if is_main_process():
             engine.add_event_handler(Events.STARTED, self.started)
             engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration_completed)
@@ -38,7 +38,7 @@ class EngineProgress:
         """Move the bar."""
 
     def epoch_completed(self, engine: Engine) -> None:
-        """Show what is known after an epoch."""
+        """Update the bar after an epoch."""
 
     def show(self, *columns: ProgressColumn, total: int, **fields: Any) -> None:
         """Start a bar of these columns."""
@@ -47,16 +47,16 @@ class EngineProgress:
         self.progress.start()
 
     def update(self, **fields: Any) -> None:
-        """Change what the bar shows, if there is one."""
+        """Update the values that the bar shows, if there is one."""
         if self.progress is not None:
             self.progress.update(self.progress.task_ids[0], **fields)
 
     def stop(self, engine: Engine) -> None:
-        """Leave the bar as it stands."""
+        """Stop the bar in its current state."""
         if self.progress is not None:
             self.progress.stop()
 
     def failed(self, engine: Engine, error: BaseException) -> None:
-        """Leave the bar, and let the error go on: a handler before this one may have raised it."""
+        """Stop the bar, and re-raise the error: a handler before this one may have raised it."""
         self.stop(engine)
         raise error

@@ -1,4 +1,4 @@
-"""What a prompt is worth without any network."""
+"""Filled-box baseline: the score of a prompt without any network."""
 
 import torch
 
@@ -7,12 +7,12 @@ from samonai.prompts.types import FramePrompts
 
 
 def box_scores(frame: Frame, prompts: FramePrompts) -> torch.Tensor:
-    """Score the filled box, the baseline that any model must beat: small boxes lie on top.
+    """Score the filled box, the baseline for any model; smaller boxes lie on top.
 
     A pixel belongs to a box when its centre does.
 
     Args:
-        frame: The frame; only its size matters.
+        frame: The frame; only its size is used.
         prompts: The boxes.
 
     Returns:

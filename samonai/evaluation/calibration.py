@@ -1,8 +1,8 @@
-"""Measures, while cases are predicted, whether the probabilities are right.
+"""Calibration of probabilities, measured while cases are predicted.
 
 The region: for each class the boxes of its prompts, each side moved outwards by a quarter of the
-box, and whole frames where a prompt has no box. Further away everything is background and every
-network knows it; counting that would make any error look like zero.
+box, and whole frames where a prompt has no box. Pixels further away are easy background; counting
+them would bring any calibration error close to zero.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,13 +25,13 @@ REGION = (
     "the prompts' boxes, each side a quarter of the box further out; frames without boxes whole"
 )
 TOGETHER = "together"
-"""The name of the networks' average among the members' names."""
+"""Member name of the networks' average."""
 
 _GROWN_BY = 0.25
 
 
 class CalibrationMetrics:
-    """Counts logits of labelled frames by class, for each network and for their average.
+    """Histograms of labelled frames' logits by class, for each network and for their average.
 
     Args:
         decoders: The decoders' files, for their names and temperatures.
@@ -39,8 +39,8 @@ class CalibrationMetrics:
     """
 
     def __init__(self, decoders: Sequence[Path | str], classes: Mapping[int, str]) -> None:
-        """Start with no voxel."""
-        # A federated client is given weights, and has no file.
+        """Start without voxels."""
+        # Weights of a federated client have no file.
         self.names = member_names(decoders) or ["network"]
         self.scales = temperatures(decoders) or [1.0]
         self.classes = {int(value): name for value, name in classes.items()}
@@ -68,9 +68,9 @@ class CalibrationMetrics:
         return {value: counts for (who, value), counts in found.items() if who == name}
 
     def document(self) -> dict[str, Any]:
-        """Return what `metrics.json` says under `calibration`, as JSON values.
+        """Return the entry `calibration` of `metrics.json`, as JSON values.
 
-        The average has its members' temperatures in it already; a member's own `ece` is at its
+        The average uses its members' temperatures; a member's own `ece` is at its
         temperature too, `ece_uncalibrated` at 1.
         """
         members = {

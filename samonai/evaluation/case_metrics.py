@@ -25,25 +25,25 @@ logger = logging.getLogger(__name__)
 
 
 class CaseMetrics:
-    """Measures every case beside the two baselines, and writes `metrics.json` and `metrics.csv`.
+    """Handler that measures every case beside the baselines; writes `metrics.json`, `metrics.csv`.
 
     The baselines get the same prompts: the model before fine-tuning, and the filled box where
     there are boxes.
 
     Args:
-        folder: Where the files go.
+        folder: Folder of the files.
         inferer: The evaluator's inferer, for the baselines.
         classes: Label value to name; values of the labels that it lacks get a name by number.
         zero_shot: The network before fine-tuning; None leaves that baseline out.
-        extra: What else `metrics.json` says, such as which prompts were used.
+        extra: Further entries of `metrics.json`, such as the kind of prompts.
         surface_tolerance_mm: Tolerance of the surface Dice.
-        calibration: What counted probabilities while the cases were predicted.
+        calibration: The handler that counted probabilities while the cases were predicted.
         network: The first network of an ensemble; its members are then measured one by one too.
-        measure: What is measured; None: volumes, with that tolerance.
+        measure: The measure; None: volumes, with that tolerance.
 
     Attributes:
         predictions: The last case's label map by method.
-        document: What `metrics.json` holds, once it is written.
+        document: Content of `metrics.json`, once it is written.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class CaseMetrics:
         network: SamNetwork | None = None,
         measure: Measure | None = None,
     ) -> None:
-        """Start with no case measured."""
+        """Start without cases."""
         self.folder = Path(folder)
         self.inferer = inferer
         self.classes = {int(value): name for value, name in classes.items()}
@@ -77,17 +77,17 @@ class CaseMetrics:
         self.document: dict[str, Any] = {}
 
     def attach(self, engine: Engine) -> None:
-        """Listen to the evaluator."""
+        """Attach to the evaluator."""
         engine.add_event_handler(Events.STARTED, self.started)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.case_completed)
         engine.add_event_handler(Events.COMPLETED, self.completed)
 
     def started(self, engine: Engine) -> None:
-        """Forget the cases of an earlier run."""
+        """Clear the cases of an earlier run."""
         self.rows, self.member_rows = [], []
 
     def case_completed(self, engine: Engine) -> None:
-        """Measure the case that was just predicted.
+        """Measure the predicted case.
 
         Raises:
             InputError: The case has no label.
@@ -125,7 +125,7 @@ class CaseMetrics:
         )
 
     def classes_of(self, label: npt.NDArray[np.integer]) -> dict[int, str]:
-        """Return the classes to measure: the known ones, and what else is in a label."""
+        """Return the classes to measure: the known ones, and any others in a label."""
         return self.classes | {
             int(v): f"class_{v}" for v in np.unique(label) if v and int(v) not in self.classes
         }
@@ -134,7 +134,7 @@ class CaseMetrics:
         """Write the files."""
         rows, member_rows = gather_rows(self.rows), gather_rows(self.member_rows)
         calibration = None if self.calibration is None else self.calibration.document()
-        # Every process takes part: each knows the objects of its own cases only.
+        # Every process takes part: each holds the objects of its own cases only.
         facts = self.measure.facts(rows)
         if is_main_process():
             extra = {**self.extra, **facts}
@@ -148,5 +148,5 @@ class CaseMetrics:
 
 
 def _has_boxes(prompts: Any) -> bool:
-    """Say whether a box baseline makes sense: not for clicks alone; for no prompts it is empty."""
+    """Return whether there is a box baseline: not for clicks alone; without prompts it is empty."""
     return not prompts or any(np.isfinite(frame.boxes).any() for frame in prompts.values())

@@ -1,9 +1,9 @@
-"""What each click buys: a careful user is simulated on labelled cases, at native resolution.
+"""Click simulation on labelled cases, at native resolution: Dice by number of clicks.
 
 The first click on an object is its interior centre; every further one falls into the largest part
 of the error region of the current prediction, at the pixel farthest from that part's border
-(`samonai.prompts.clicks`, rule "largest"). The logits of the answer before are fed back as mask
-prompt. An object without an error gets no further click and keeps its answer.
+(`samonai.prompts.clicks`, rule "largest"). The logits of the last round are fed back as mask
+prompt. An object without an error gets no further click and keeps its mask.
 """
 
 import csv
@@ -44,7 +44,7 @@ def parse_counts(counts: str) -> tuple[int, ...]:
     """Read numbers of clicks such as "1,3,5,9", ascending.
 
     Raises:
-        InputError: They are not whole numbers from 1.
+        InputError: The text is not a list of whole numbers from 1.
     """
     parts = [part.strip() for part in counts.split(",")]
     if not all(part.isdecimal() and 0 < int(part) < 1000 for part in parts):
@@ -53,13 +53,13 @@ def parse_counts(counts: str) -> tuple[int, ...]:
 
 
 class ClickSimulation:
-    """Clicks on every object of a labelled source, and keeps the label map after some clicks.
+    """Simulated clicks on every object of a labelled source, with the label map after some counts.
 
     Args:
         inferer: Embeds and decodes.
-        counts: After how many clicks a label map is wanted, ascending.
+        counts: Numbers of clicks after which a label map is returned, ascending.
         min_area: Objects of fewer pixels are not clicked on.
-        components: What of a scattered label is an object, see `embeddings.targets`.
+        components: Division of a scattered label into objects, see `embeddings.targets`.
     """
 
     def __init__(
@@ -78,10 +78,11 @@ class ClickSimulation:
 
         Args:
             source: The source, with its label.
-            network: Answers the clicks.
+            network: Decodes the clicks.
 
         Raises:
-            InputError: The inferer averages over turns, and clicks follow one answer.
+            InputError: The inferer uses test-time augmentation, which has no single prediction to
+                correct.
         """
         refuse_turns(self.inferer.turns, "clicks that follow an answer")
         domain: Domain[Any] = self.inferer.domain
@@ -125,7 +126,7 @@ class ClickSimulation:
     def _click(
         self, network: SamNetwork, embedding: torch.Tensor, frame: Frame, masks: torch.Tensor
     ) -> list[torch.Tensor]:
-        """Click on a few objects: float32 (n, H, W) scores after each of the counts."""
+        """Simulate clicks on a few objects: float32 (n, H, W) scores after each of the counts."""
         geometry = FrameGeometry(frame.size, network.long_side)
         valid = torch.ones_like(masks)
         if frame.valid is not None:
@@ -150,34 +151,34 @@ class ClickSimulation:
 
 
 class ClickMetrics:
-    """Measures label maps by number of clicks, after fine-tuning and before.
+    """Metrics of label maps by number of clicks, after fine-tuning and before.
 
     Attach it before the `CaseMetrics` whose networks, classes and document it shares: that
-    document gets `clicks`, for each number of clicks the means as `summary` and `per_class` have
-    them; `clicks.csv` gets a row for every case, class, number and method.
+    document gets `clicks`, for each number of clicks the means like `summary` and `per_class`;
+    `clicks.csv` gets a row for every case, class, number and method.
 
     Args:
         case_metrics: Measures the same cases.
-        simulation: Clicks.
+        simulation: The click simulation.
     """
 
     def __init__(self, case_metrics: CaseMetrics, simulation: ClickSimulation) -> None:
-        """Start with no case measured."""
+        """Start without cases."""
         self.case_metrics, self.simulation = case_metrics, simulation
         self.rows: list[Row] = []
 
     def attach(self, engine: Engine) -> None:
-        """Listen to the evaluator."""
+        """Attach to the evaluator."""
         engine.add_event_handler(Events.STARTED, self.started)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.case_completed)
         engine.add_event_handler(Events.COMPLETED, self.completed)
 
     def started(self, engine: Engine) -> None:
-        """Forget the cases of an earlier run."""
+        """Clear the cases of an earlier run."""
         self.rows = []
 
     def case_completed(self, engine: Engine) -> None:
-        """Click through a case with each network, and measure."""
+        """Simulate clicks on a case with each network, and measure."""
         item: CaseItem = engine.state.batch
         finetuned = getattr(engine.network, "module", engine.network)
         networks = {"finetuned": finetuned, "zero_shot": self.case_metrics.zero_shot}
@@ -198,7 +199,7 @@ class ClickMetrics:
                 self.rows += [{"clicks": count, **row} for row in rows]
 
     def completed(self, engine: Engine) -> None:
-        """Hand the means over, and write the rows."""
+        """Add the means to the document, and write the rows."""
         rows = gather_rows(self.rows)
         if is_main_process():
             self.case_metrics.extra["clicks"] = click_table(rows, self.simulation.counts)

@@ -1,4 +1,4 @@
-"""What an evaluation measures of a case: volumes in mm, or maps of objects."""
+"""Measures of an evaluated case: volumes in mm, or maps of objects."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ from samonai.metrics.volumes import Row
 
 
 class Measure(Protocol):
-    """Measures predictions; `CaseMetrics` collects what it says."""
+    """A measure of predictions, whose rows `CaseMetrics` collects."""
 
     names: tuple[str, ...]
-    """The metrics that are averaged."""
+    """Names of the averaged metrics."""
 
     def rows(
         self,
@@ -38,9 +38,9 @@ class Measure(Protocol):
         ...
 
     def facts(self, rows: Iterable[Row]) -> dict[str, Any]:
-        """Return what `metrics.json` says besides the rows of all processes and their means.
+        """Return the entries of `metrics.json` besides the rows of all processes and their means.
 
-        Every process of an evaluation calls it, at the same time.
+        All processes of an evaluation must call it together.
         """
         ...
 
@@ -88,7 +88,7 @@ class ObjectMeasure:
     """Pixels, outlines and objects; see `metrics.objects`.
 
     Attributes:
-        boundary_tolerance: How far outlines may lie apart and still agree, in the unit of the
+        boundary_tolerance: Largest distance of matching outlines, in the unit of the
             source's spacing (metres of a raster, pixels where it has no CRS).
     """
 
@@ -108,11 +108,11 @@ class ObjectMeasure:
         """Measure one map of objects.
 
         Raises:
-            InputError: The domain knows no objects.
+            InputError: The domain has no objects.
         """
         objects = capabilities(domain).object_maps
         if objects is None:
-            raise InputError(f"the {domain.name} domain knows classes only, and no objects")
+            raise InputError(f"the {domain.name} domain has classes only, and no objects")
         return object_metrics.object_rows(
             objects.maps(source, prediction),
             objects.maps(source),
@@ -132,7 +132,7 @@ class ObjectMeasure:
 
 
 class DetectionMeasure:
-    """What `ObjectMeasure` measures, and COCO's mean average precision; see `average_precision`.
+    """`ObjectMeasure` with COCO's mean average precision; see `average_precision`.
 
     Args:
         boundary_tolerance: See `ObjectMeasure`.
@@ -141,7 +141,7 @@ class DetectionMeasure:
     names: tuple[str, ...] = object_metrics.METRICS
 
     def __init__(self, boundary_tolerance: float = 1.0) -> None:
-        """Start with no object found."""
+        """Start without objects."""
         self._objects = ObjectMeasure(boundary_tolerance)
         self._classes: dict[int, str] = {}
         self._found: dict[tuple[str, str], list[DetectedObject]] = {}
@@ -167,7 +167,8 @@ class DetectionMeasure:
         if case_id not in self._reference:
             found = detected_objects(reference, classes, case_id, reference.known)
             self._reference[case_id] = found
-        # The ensemble's answer comes first; those of its members are measured under its name too.
+        # The ensemble's prediction comes first; those of its members are measured under its name
+        # too.
         if (method, case_id) not in self._found:
             found = detected_objects(
                 objects.maps(source, prediction), classes, case_id, reference.known
@@ -178,10 +179,10 @@ class DetectionMeasure:
     def facts(self, rows: Iterable[Row]) -> dict[str, Any]:
         """Return also `average_precision` by method, over the cases of all processes.
 
-        What was kept of the cases is forgotten.
+        The stored objects are cleared.
         """
         facts = self._objects.facts(rows)
-        # Equal scores rank in the order in which they come: by case, whoever measured it.
+        # Equal scores rank in input order: by case, on any process.
         reference = dict(sorted(gather(list(self._reference.items()))))
         found = dict(sorted(gather(list(self._found.items()))))
         classes = dict(sorted(gather(list(self._classes.items()))))

@@ -1,4 +1,4 @@
-"""Training the decoder on stored embeddings: what the bundles' configurations name."""
+"""Training of the decoder on stored embeddings: the components that bundles configure."""
 
 from samonai.training.data.frames import FrameDataset, frame_loader, prepare_batch
 from samonai.training.data.mixing import EmbeddingMix

@@ -1,9 +1,10 @@
-"""Fit what names objects (`sam.naming`) to the training cases, once the decoder is trained.
+"""Linear classifier of proposed objects: its fit to the training cases.
 
-Only where the domain proposes where objects may lie (`Proposes`): those proposals need a name. The
-examples are the labelled objects, and what the decoder answers to the domain's own proposals on the
-training frames: each is called what it agrees with, or is an example of what is no object. So parts
-of objects, and several at once, are learned to be none, as in Fast R-CNN (arXiv:1504.08083).
+It is fitted after the decoder's training, and only for domains that propose regions (`Proposes`),
+which then need a class. Examples are the labelled objects and the decoder's masks for the domain's
+own proposals on the training frames: each mask has the class of the object that it overlaps, or is
+a background example. So parts of objects, and several objects at once, are background, as in Fast
+R-CNN (arXiv:1504.08083).
 """
 
 import logging
@@ -28,18 +29,18 @@ from samonai.training.objectives.heads import BOTH
 logger = logging.getLogger(__name__)
 
 _MOST_FRAMES = 200
-"""They are read and decoded once more; evenly spaced, so many say enough."""
+"""Limit of frames, evenly spaced; each is read and decoded once more."""
 
 _AT_ONCE = 16  # prompts
 _SAME_IOU = 0.5
-"""An answer is an example of the object that it shares at least this IoU with, or else of none."""
+"""IoU from which a mask is an example of an object; below, it is a background example."""
 _UNKNOWN = 0.5
-"""One that lies where nothing is known, by this share of it or more, is no example."""
+"""Share of unlabelled pixels from which a mask is no example."""
 
 _PENALTY = 10.0
-"""Of the squared weights, in examples."""
+"""L2 penalty of the weights, in examples."""
 _BALANCE = 0.5
-"""How far rare classes count as much as frequent ones: not at all at 0, as much at 1."""
+"""Class balance: 0 weights classes by their frequency, 1 equally."""
 _STEPS = 200
 _LEAST_SCALE = 1e-4
 
@@ -49,7 +50,7 @@ Examples = tuple[torch.Tensor, torch.Tensor]
 
 @torch.no_grad()
 def learn_names(network: SamNetwork, domain: Domain[Any], data: TrainingData) -> ObjectNames | None:
-    """Return what names objects as the training cases do; None where nothing asks for it.
+    """Fit the object classifier to the training cases; None where nothing needs it.
 
     Args:
         network: Trained, with both heads.
@@ -82,18 +83,18 @@ def learn_names(network: SamNetwork, domain: Domain[Any], data: TrainingData) ->
             learned_examples(embedding, answers, case.targets.read(index), data.train.values)
         )
     features, channels = (torch.cat(parts) for parts in zip(*found, strict=True))
-    logger.info("objects are named as %d examples are", len(channels))
+    logger.info("the object classifier was fitted to %d examples", len(channels))
     return fit_names(features, channels, data.train.values)
 
 
 def fit_names(
     features: torch.Tensor, channels: torch.Tensor, values: tuple[int, ...]
 ) -> ObjectNames:
-    """Fit a multinomial regression to examples, all at once.
+    """Fit a multinomial logistic regression to examples.
 
     Args:
         features: float32 (N, F), of `object_features`.
-        channels: int64 (N,), which of `values` each is.
+        channels: int64 (N,), index into `values` of each.
         values: Label value of each channel, 0 first.
     """
     mean, scale = features.mean(0), features.std(0, unbiased=False).clamp(min=_LEAST_SCALE)
@@ -101,7 +102,7 @@ def fit_names(
     counts = torch.bincount(channels, minlength=len(values)).double()
     weights = (counts.sum() / counts.clamp(min=1)) ** _BALANCE
     weights /= weights[channels].mean()
-    # Classes that no example has are out of the question, not as likely as any.
+    # Classes without examples are excluded.
     bias = torch.where(counts > 0, 0.0, -50.0).double()
     weight = torch.zeros(len(values), x.shape[1], dtype=torch.float64)
     parameters = [weight.requires_grad_(), bias.requires_grad_()]
@@ -128,7 +129,7 @@ def fit_names(
 def _answers(
     network: SamNetwork, embedding: torch.Tensor, boxes: np.ndarray, frame: Frame
 ) -> torch.Tensor:
-    """Return what the decoder answers to boxes of a frame, bool (N, 256, 256), none empty."""
+    """Return the decoder's masks for boxes of a frame, bool (N, 256, 256), without empty ones."""
     prompts = FramePrompts(boxes, np.zeros(len(boxes), np.int64))
     model = prompts.to_model(FrameGeometry(frame.size, network.long_side))
     rows = torch.arange(len(boxes))
@@ -148,7 +149,7 @@ def learned_examples(
     targets: FrameTargets,
     values: tuple[int, ...],
 ) -> Examples:
-    """Return a frame's examples: its objects, and answers that are one, or none of them.
+    """Return a frame's examples: its objects, and masks that match one, or none of them.
 
     Args:
         embedding: float (C, h, w), the frame's.

@@ -1,4 +1,4 @@
-"""What a finished run leaves: the best decoder as safetensors, with all that it takes to use it."""
+"""Decoder file of a finished run: the best decoder as safetensors, with its metadata."""
 
 import json
 import logging
@@ -37,11 +37,11 @@ def export_best(
     sampler: PromptSampler,
     provenance: Mapping[str, Any],
 ) -> Path:
-    """Write the best epoch's decoder with its metadata, from what `RunCheckpoint` left.
+    """Write the best epoch's decoder with its metadata, from the files of `RunCheckpoint`.
 
     Args:
         folder: The run's folder; `decoder.safetensors` is written there.
-        network: The trained network; it takes on the best epoch's weights.
+        network: The trained network; the best epoch's weights are loaded into it.
         domain: The run's domain.
         data: The run's data.
         sampler: The run's prompts.
@@ -72,14 +72,14 @@ def _metadata(
     training: Mapping[str, Any],
     history: Sequence[Mapping[str, Any]],
 ) -> DecoderMetadata:
-    """Return what travels with the decoder.
+    """Return the metadata of the decoder file.
 
     Args:
         network: The network with the best epoch's weights.
         domain: The run's domain.
         data: The run's data.
-        training: What the run was asked for, as JSON values.
-        history: The rows of all epochs; the best of them says the metrics.
+        training: The run's settings, as JSON values.
+        history: The rows of all epochs; the metrics are those of the best one.
     """
     validated = [row for row in history if row["val_dice"] is not None]
     best: Mapping[str, Any] = max(validated, key=lambda row: row["val_dice"], default={})
@@ -110,10 +110,10 @@ def _metadata(
 
 
 def _best_and_history(folder: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
-    """Read what training wrote last: the best epoch's state, and the rows of all epochs.
+    """Read the best epoch's state, and the rows of all epochs.
 
     Raises:
-        InputError: A file is gone or damaged, as when a run's folder was half deleted.
+        InputError: A file is missing or damaged, as in a half-deleted run folder.
     """
     try:
         check_archive(folder / BEST_FILE)
@@ -127,6 +127,6 @@ def _best_and_history(folder: Path) -> tuple[dict[str, torch.Tensor], list[dict[
         return state, history
     except Exception as error:
         raise InputError(
-            f"{folder}: {BEST_FILE} or {HISTORY_JSON} is gone or damaged "
+            f"{folder}: {BEST_FILE} or {HISTORY_JSON} is missing or damaged "
             f"({type(error).__name__}); start over with --overwrite"
         ) from error

@@ -1,4 +1,4 @@
-"""Handlers of the training engine: what a run keeps on disk, and what it shows."""
+"""Training handlers: early stopping, checkpoints and history, gradient clipping, progress."""
 
 import csv
 import json
@@ -30,19 +30,19 @@ HISTORY_JSON, HISTORY_CSV = "history.json", "history.csv"
 
 
 class OtherDataError(InputError):
-    """A run is resumed with other data than it was begun with."""
+    """A run was resumed with other data than it was started with."""
 
 
 class HasEpoch(Protocol):
-    """Something whose random choices depend on the epoch."""
+    """An object whose random choices depend on the epoch."""
 
     def set_epoch(self, epoch: int) -> None:
-        """Tell the epoch, from 1."""
+        """Set the epoch, counted from 1."""
         ...
 
 
 class EpochSeed:
-    """Tells the data which epoch begins, so that a resumed run draws what the first would have.
+    """Handler that sets the epoch of the data, so that a resumed run draws the same samples.
 
     Args:
         dataset: The training dataset.
@@ -54,7 +54,7 @@ class EpochSeed:
         self.listeners = (dataset, batches)
 
     def attach(self, engine: Engine) -> None:
-        """Listen to the trainer."""
+        """Attach to the trainer."""
         engine.add_event_handler(Events.EPOCH_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
@@ -64,7 +64,7 @@ class EpochSeed:
 
 
 class GradientClip:
-    """Clips the norm of the gradient before every step.
+    """Gradient clipping: limits the norm of the gradient before every step.
 
     Args:
         network: Its trainable parameters are clipped together.
@@ -76,7 +76,7 @@ class GradientClip:
         self.network, self.gradient_clip = network, gradient_clip
 
     def attach(self, engine: Engine) -> None:
-        """Listen to the trainer."""
+        """Attach to the trainer."""
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
@@ -85,17 +85,17 @@ class GradientClip:
 
 
 class StopOnNan:
-    """Ends a run whose loss is no longer a number, before a checkpoint is written of it."""
+    """Handler that ends a run with a non-finite loss before a checkpoint of it is written."""
 
     def attach(self, engine: Engine) -> None:
-        """Listen to the trainer."""
+        """Attach to the trainer."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
         """Check the loss.
 
         Raises:
-            InputError: It is not finite.
+            InputError: The loss is not finite.
         """
         if not math.isfinite(_loss(engine)):
             raise InputError(
@@ -105,20 +105,20 @@ class StopOnNan:
 
 
 class EarlyStop(EarlyStopHandler):
-    """Stops the trainer that it is attached to when the validation Dice no longer rises.
+    """Early stopping: ends the training when the validation Dice no longer rises.
 
     Args:
-        validator: The evaluator whose key metric counts.
-        patience: Validations without a rise that are waited for.
+        validator: The evaluator whose key metric is watched.
+        patience: Number of validations without a rise before training ends.
     """
 
     def __init__(self, validator: Engine, patience: int) -> None:
-        """Take the score from the validator."""
+        """Read the score from the validator."""
         super().__init__(patience, lambda _: _key_metric(validator))
         self.validator = validator
 
     def attach(self, engine: Engine) -> None:
-        """Listen to the trainer, after its validation handler."""
+        """Attach to the trainer, after its validation handler."""
         self.set_trainer(engine)
         super().attach(engine)
 
@@ -128,30 +128,31 @@ class EarlyStop(EarlyStopHandler):
             super().__call__(engine)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the count and the best score so far."""
+        """Return the count and the best score."""
         assert self._handler is not None
         return {"counter": self._handler.counter, "best_score": self._handler.best_score}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state."""
+        """Restore a saved state."""
         assert self._handler is not None
         self._handler.counter = state["counter"]
         self._handler.best_score = state["best_score"]
 
 
 class RunCheckpoint:
-    """Keeps a run on disk after every epoch: `last.pt` whole, `model.pt` the best, the history.
+    """Checkpoint handler: writes `last.pt` (all state), `model.pt` (the best) and the history.
 
-    Each file is written beside and renamed, so a kill at any moment leaves the state after some
-    epoch; with the same seed, going on from there gives the weights of an uninterrupted run.
-    Attach it after the validation handler and everything else whose state it keeps.
+    It writes after every epoch, each file beside its name and then renamed, so that a kill at any
+    moment leaves the state after some epoch. Resumed with the same seed, a run ends with the
+    weights of an uninterrupted one. Attach it after the validation handler and all other parts that
+    it saves.
 
     Args:
-        output_dir: Where the files go.
-        network: Saved by its `state_dict()`, which leaves the frozen encoder out.
-        parts: What else has a state: optimizer, LR schedule, early stop.
+        output_dir: Folder of the files.
+        network: Saved by its `state_dict()`, without the frozen encoder.
+        parts: Other objects with a state: optimizer, LR schedule, early stopping.
         validator: The evaluator whose key metric chooses the best epoch.
-        resume: Go on from `last.pt` when it is there.
+        resume: Continue from `last.pt` if it exists.
     """
 
     def __init__(
@@ -162,7 +163,7 @@ class RunCheckpoint:
         validator: Engine,
         resume: bool = True,
     ) -> None:
-        """Keep what is saved."""
+        """Keep the paths and the parts."""
         self.folder = Path(output_dir)
         self.network = getattr(network, "module", network)
         self.parts = {name: part for name, part in parts.items() if part is not None}
@@ -173,13 +174,13 @@ class RunCheckpoint:
         self._losses: list[float] = []
 
     def attach(self, engine: Engine) -> None:
-        """Listen to the trainer."""
+        """Attach to the trainer."""
         engine.add_event_handler(Events.STARTED, self.started)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration_completed)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.epoch_completed)
 
     def started(self, engine: Engine) -> None:
-        """Load the last state, if there is one to go on from.
+        """Load the last state, if there is one to resume from.
 
         Raises:
             InputError: The file is not a checkpoint of such a run.
@@ -245,19 +246,19 @@ class RunCheckpoint:
         self._save(state, LAST_FILE)
 
     def _data(self, engine: Engine) -> dict[str, dict[str, str]]:
-        """Return the split and what its cases hold: part to case to a digest of its content."""
+        """Return part of the split to case to a digest of the case's content."""
         loaders = {"train": engine.data_loader, "val": self.validator.data_loader}
         return {part: loader.dataset.contents() for part, loader in loaders.items()}
 
     def _check_data(self, engine: Engine, state: Mapping[str, Any]) -> None:
-        """Refuse to go on with other data than the epochs before have seen.
+        """Refuse to resume with other data than in the epochs before.
 
         Raises:
             OtherDataError: A case was changed, added, removed or moved to the other part.
         """
         before = state.get("data")
         if before is None:
-            logger.warning("an older version began this run; whether its data are the same is open")
+            logger.warning("an older version began this run; its data cannot be compared")
             return
         now = self._data(engine)
         both = [(part, case) for part in now for case in now[part] if case in before[part]]
@@ -296,15 +297,15 @@ class RunCheckpoint:
 
 
 class TrainingProgress(EngineProgress):
-    """A progress bar over the whole run, with the last loss and validation Dice.
+    """Progress bar over the whole run, with the last loss and validation Dice.
 
     Args:
         validator: The evaluator whose key metric is shown.
-        console: Where to show it; standard error by default.
+        console: The console; standard error by default.
     """
 
     def __init__(self, validator: Engine, console: Console | None = None) -> None:
-        """Keep what is shown."""
+        """Keep the validator and the console."""
         super().__init__(console)
         self.validator = validator
 
@@ -345,7 +346,7 @@ def _key_metric(validator: Engine) -> float:
 
 
 def _other_metrics(validator: Engine) -> dict[str, float]:
-    """Return what the validator measured beside its key metric."""
+    """Return the validator's metrics other than its key metric."""
     key = validator.state.key_metric_name
     return {name: float(v) for name, v in validator.state.metrics.items() if name != key}
 

@@ -12,14 +12,14 @@ from samonai.sam.outputs import DecodeOutput, HeadsOutput, choose_masks
 
 
 class DecoderInferer(Inferer):
-    """Decodes a batch of embeddings, in bfloat16 where it is asked for.
+    """Decodes a batch of embeddings, optionally in bfloat16.
 
     MONAI's engines can autocast on CUDA only; bfloat16 needs no gradient scaling, so that the
-    same switch serves CPUs too.
+    same switch works on CPUs too.
 
     Args:
         amp: Compute in bfloat16 where that is safe; weights and losses stay float32.
-        multimask: Answer a single point by the best of its three readings, see
+        multimask: Take the best of the three masks of a single point, see
             `samonai.sam.outputs`.
     """
 
@@ -37,14 +37,14 @@ class DecoderInferer(Inferer):
         *_: Any,
         classes: bool = False,
     ) -> DecodeOutput | HeadsOutput:
-        """Decode prompts, one mask each, and the classes of the frames where they are asked for.
+        """Decode prompts, one mask each, and on request the classes of the frames.
 
         Args:
             inputs: float (B, C, h, w) embeddings; or float (B, 3, S, S) model images, where the
                 encoder is trained.
             network: A `SamNetwork`, also wrapped for several processes.
             prompts: N prompts over the B images.
-            classes: Let the semantic head answer too, in the same pass.
+            classes: Run the semantic head too, in the same pass.
         """
         if classes:
             return self._heads(inputs, network, prompts)
@@ -54,9 +54,9 @@ class DecoderInferer(Inferer):
         return choose_masks(output, prompts.row_is_ambiguous())
 
     def encode(self, inputs: torch.Tensor, network: nn.Module) -> torch.Tensor | None:
-        """Encode model images once for several passes; None where there is nothing to encode.
+        """Encode model images once for several passes; None where embeddings are stored.
 
-        A network that is wrapped for several processes must do all of a pass by itself, so it
+        A network that is wrapped for several processes must run each pass as a whole, so it
         encodes in every pass.
         """
         if inputs.shape[1] != IMAGE_CHANNELS or not isinstance(network, SamNetwork):
@@ -78,7 +78,7 @@ class DecoderInferer(Inferer):
         prompts: Prompts | None = None,
         every_slot: bool = False,
     ) -> HeadsOutput:
-        """Let the semantic head label whole frames; answer prompts in the same pass if given."""
+        """Run the semantic head on whole frames; decode prompts in the same pass if given."""
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.amp):
             output: HeadsOutput = network(inputs, prompts, every_slot, True)
         return output

@@ -1,12 +1,12 @@
-"""Iterative training, as SAM was trained (arXiv:2304.02643, appendix A): prompt, look, correct.
+"""Interactive training with corrective clicks, as SAM was trained (arXiv:2304.02643, appendix A).
 
-A step begins with the prompts that the sampler drew. Each further round gives the logits of the
-round before back as mask prompts and, but for some rounds, adds one click per object drawn from
-its error region. The loss is the mean over all rounds. Clicks are no function of the weights and
-fed-back logits carry no gradient, so each round's backward pass runs as soon as its loss is known:
-memory is that of one round, whatever their number.
+A step begins with the prompts of the sampler. Each further round feeds the logits of the round
+before back as mask prompts and, except in mask-only rounds, adds one click per object, drawn from
+its error region. The loss is the mean over all rounds. Clicks are not differentiable and fed-back
+logits carry no gradient, so each round's backward pass runs as soon as its loss is known, and
+memory is that of one round, whatever the number of rounds.
 
-What is clicked hangs on the seed, the epoch and the frame, and on the predictions alone.
+Clicks depend only on the seed, the epoch, the frame and the predictions.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,17 +36,17 @@ def interactive_update(
     click_rule: str = "uniform",
     multimask: bool = False,
 ) -> IterationUpdate | None:
-    """Return the trainer's `iteration_update`, or None where MONAI's own does all that is asked.
+    """Return the trainer's `iteration_update`; None where MONAI's own is enough.
 
     Args:
-        click_rounds: Rounds after the first prompt that add a click; SAM took 8.
-        mask_only_rounds: Rounds that only refine the fed-back mask; SAM took 2. One of them is
+        click_rounds: Rounds after the first prompt that add a click; SAM used 8.
+        mask_only_rounds: Rounds that only refine the fed-back mask; SAM used 2. One of them is
             the last round, the others come at random between the clicks.
         click_rule: Where in the error region clicks fall, see `samonai.prompts.clicks`.
-        multimask: A single point is ambiguous: decode three masks for it, let the best one learn.
+        multimask: A single point is ambiguous: decode three masks for it, train only the best one.
 
     Raises:
-        InputError: A number is negative, or the rule is not known.
+        InputError: A number is negative, or the rule is unknown.
     """
     check_rule(click_rule)
     if click_rounds < 0 or mask_only_rounds < 0:
@@ -60,7 +60,7 @@ def interactive_update(
 
 
 class _Step(NamedTuple):
-    """What all rounds of a step share."""
+    """The inputs shared by all rounds of a step."""
 
     engine: SupervisedTrainer
     inputs: torch.Tensor
@@ -69,7 +69,7 @@ class _Step(NamedTuple):
 
 
 class InteractiveUpdate:
-    """One training step of several rounds on the same objects; see `interactive_update`."""
+    """A training step of several rounds on the same objects; see `interactive_update`."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class InteractiveUpdate:
         self.click_rule, self.multimask = click_rule, multimask
 
     def __call__(self, engine: SupervisedTrainer, batchdata: dict[str, Any]) -> dict[str, Any]:
-        """Run all rounds of a batch, and step once.
+        """Run all rounds of a batch, then one optimizer step.
 
         Returns:
             The engine's output: targets, the last round's prediction, the mean loss.
@@ -123,7 +123,7 @@ class InteractiveUpdate:
         prompts: Prompts,
         batchdata: dict[str, Any],
     ) -> tuple[DecodeOutput, torch.Tensor]:
-        """Add the gradients of all rounds; return the last answer and the mean loss."""
+        """Add the gradients of all rounds; return the last round's output and the mean loss."""
         chance = _Chance(batchdata["click_seeds"], prompts.image_index)
         step = _Step(engine, inputs, targets, chance)
         later = self._rounds(chance)
@@ -153,7 +153,7 @@ class InteractiveUpdate:
         return output, loss.detach()
 
     def _decode(self, step: _Step, prompts: Prompts) -> tuple[DecodeOutput, torch.Tensor]:
-        """Return one mask per prompt, and the loss; a single point's three masks share it."""
+        """Return one mask per prompt and the loss, which a single point's three masks share."""
         engine, inputs, targets, _ = step
         slots, loss_of = engine.inferer.slots, engine.loss_function
         ambiguous = prompts.row_is_ambiguous()
@@ -169,7 +169,7 @@ class InteractiveUpdate:
         return choose_masks(output, ambiguous), torch.stack(parts).sum() / len(prompts)
 
     def _next(self, step: _Step, prompts: Prompts, output: DecodeOutput, clicking: bool) -> Prompts:
-        """Return the next round's prompts: the last logits, and a click where there is one."""
+        """Return the next round's prompts: the last logits, and a click in click rounds."""
         logits = output.low_res_logits.detach().float()
         if clicking:
             masks, valid = step.targets.masks[:, 0], step.targets.valid[:, 0]
@@ -184,7 +184,7 @@ class InteractiveUpdate:
 def _semantic_round(
     engine: SupervisedTrainer, inputs: torch.Tensor, targets: HeadTargets
 ) -> tuple[HeadsOutput, torch.Tensor]:
-    """Add the gradient of the semantic head, whose answer hangs on no prompt, once."""
+    """Add the gradient of the semantic head, which does not depend on prompts, once."""
     output = engine.inferer.classes(inputs, engine.network)
     loss = engine.loss_function(output, targets._replace(masks=None))
     loss.backward()
@@ -192,7 +192,7 @@ def _semantic_round(
 
 
 class _Chance:
-    """A generator for each frame of a batch, so that a frame's clicks hang on no other frame."""
+    """Random generators of a batch: one per frame, so that clicks do not depend on other frames."""
 
     def __init__(self, seeds: Sequence[tuple[int, ...]], image_index: torch.Tensor) -> None:
         self.generators = [np.random.default_rng(seed) for seed in seeds]
@@ -201,7 +201,7 @@ class _Chance:
         self.objects: list[int] = counts.tolist()
 
     def below(self, limit: int) -> int:
-        """Return a whole number below a limit; which frame comes first in the batch decides."""
+        """Return a random integer below a limit, from the generator of the batch's first frame."""
         return int(self._of_batch.integers(limit))
 
     def per_object(self) -> torch.Tensor:

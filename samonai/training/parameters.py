@@ -1,4 +1,4 @@
-"""Which parameters of a network are trained: counted, and shown at the start of a run."""
+"""Trainable parameters of a network: their count, and the table at the start of a run."""
 
 from typing import NamedTuple
 
@@ -11,12 +11,12 @@ from samonai.engine.processes import is_main_process
 
 
 class ParameterCount(NamedTuple):
-    """The parameters of one part of a network.
+    """Parameter count of one part of a network.
 
     Attributes:
         name: The part, such as "mask_decoder.transformer".
-        total: How many numbers it has.
-        trained: How many of them are trained.
+        total: Number of parameters.
+        trained: Number of trainable parameters.
     """
 
     name: str
@@ -35,15 +35,15 @@ def parameter_counts(network: nn.Module) -> list[ParameterCount]:
 
 
 def trainable_parameters(network: nn.Module) -> int:
-    """Return how many numbers are trained."""
+    """Return the number of trainable parameters."""
     return sum(count.trained for count in parameter_counts(network))
 
 
 def parameter_table(network: nn.Module) -> Table:
-    """Lay out the parts that are trained, their sizes, and their share of the whole network."""
+    """Lay out the trainable parts, their sizes, and their share of the whole network."""
     counts = parameter_counts(network)
     everything = sum(count.total for count in counts)
-    table = Table(title="what is trained", title_justify="left")
+    table = Table(title="trainable parameters", title_justify="left")
     table.add_column("part")
     for name in ("parameters", "trained", "share of all"):
         table.add_column(name, justify="right")
@@ -62,7 +62,7 @@ def _cells(count: ParameterCount, everything: int) -> tuple[str, str, str, str]:
 
 
 class ShowParameters:
-    """Shows the table of trainable parameters when a run starts; only the main process does.
+    """Handler that shows the table of trainable parameters when a run starts, on the main process.
 
     Args:
         network: The network, also wrapped for several processes.
@@ -70,12 +70,12 @@ class ShowParameters:
     """
 
     def __init__(self, network: nn.Module, console: Console | None = None) -> None:
-        """Keep what is shown."""
+        """Keep the network and the console."""
         self.network = getattr(network, "module", network)
         self.console = console or Console(stderr=True)
 
     def attach(self, engine: Engine) -> None:
-        """Listen to the trainer."""
+        """Attach to the trainer."""
         if is_main_process():
             engine.add_event_handler(Events.STARTED, self)
 

@@ -1,4 +1,4 @@
-"""The metric that chooses the best checkpoint: Dice by held-out case and class."""
+"""Validation metric that chooses the best checkpoint: Dice by held-out case and class."""
 
 from collections import defaultdict
 from typing import Any
@@ -19,15 +19,15 @@ class CaseDice(Metric):
     """Mean Dice over held-out cases and classes, in 3D, on the low-res frames.
 
     The intersections and sizes of all prompted objects of a case and class are summed over its
-    frames before the ratio is taken, so memory stays flat in the length of a volume. It ranks
-    epochs of one run; what a report says is measured by `samonai.metrics.volumes` at the
-    source's own resolution.
+    frames before the ratio is taken, so memory does not grow with the length of a volume. It ranks
+    epochs of one run; reports use `samonai.metrics.volumes`, which measures at the source's own
+    resolution.
     """
 
     def __init__(self) -> None:
-        """Start with no case seen."""
+        """Start without cases."""
         self._sums: dict[tuple[str, int], list[int]] = {}
-        # Named tuples look like lists of batches to ignite, which would be taken apart.
+        # ignite would unpack named tuples as lists of batches.
         super().__init__(output_transform=_pred_and_label, skip_unrolling=True)
 
     def reset(self) -> None:
@@ -38,7 +38,7 @@ class CaseDice(Metric):
         """Add the prompts of one batch.
 
         Args:
-            output: What the network said to N prompts, and what it should have said.
+            output: The network's output for N prompts, and their targets.
         """
         pred, targets = output
         if not len(targets.masks):
@@ -69,7 +69,7 @@ class CaseDice(Metric):
         return sum(2 * common / total for common, total in sums.values() if total) / len(sums)
 
     def _all_ranks(self) -> list[dict[tuple[str, int], list[int]]]:
-        """Return the sums of every process."""
+        """Return the sums of all processes."""
         return _of_all_ranks(self._sums)
 
 
@@ -77,7 +77,7 @@ class SemanticDice(Metric):
     """Mean Dice of the semantic head over held-out cases and classes, in 3D; see `ClassCounts`."""
 
     def __init__(self) -> None:
-        """Start with no case seen."""
+        """Start without cases."""
         self._counts = ClassCounts()
         super().__init__(output_transform=_pred_and_label, skip_unrolling=True)
 
@@ -106,20 +106,20 @@ class SemanticDice(Metric):
 
 
 class HeadsDice(Metric):
-    """The metric that chooses the best checkpoint, whatever heads are trained.
+    """Validation metric for any heads.
 
     It is the Dice of the one head, or the mean of both heads' Dice.
 
     Args:
         heads: One of `HEADS`.
-        of: The head whose Dice alone is wanted, "promptable" or "semantic"; None: of all.
+        of: The head whose Dice alone is computed, "promptable" or "semantic"; None: of all.
 
     Raises:
-        InputError: The heads are not known.
+        InputError: The heads are unknown.
     """
 
     def __init__(self, heads: str = PROMPTABLE, of: str | None = None) -> None:
-        """Start with no case seen."""
+        """Start without cases."""
         check_heads(heads)
         self.heads = heads
         wanted = of or heads
@@ -163,14 +163,14 @@ class HeadsDice(Metric):
 
 
 def dice_by_head(heads: str) -> dict[str, Metric]:
-    """Return a metric for each head where there are several, beside the one that chooses."""
+    """Return one more metric for each head where several are trained."""
     if heads != BOTH:
         return {}
     return {f"val_dice_{head}": HeadsDice(heads, of=head) for head in (PROMPTABLE, SEMANTIC)}
 
 
 def _of_all_ranks(value: Any) -> list[Any]:
-    """Return what every process has."""
+    """Return the values of all processes."""
     if not (dist.is_available() and dist.is_initialized()):
         return [value]
     parts: list[Any] = [None for _ in range(dist.get_world_size())]

@@ -1,4 +1,4 @@
-"""Which frames an epoch shows, so that rare classes and empty frames come at stated rates."""
+"""Class balance: sampling of an epoch's frames at fixed rates of classes and empty frames."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,20 +10,19 @@ from samonai.core.errors import InputError
 
 
 class BalancedDraw:
-    """Draws the frames of an epoch: exact numbers, the frames by chance.
+    """Sampler of an epoch's frames with exact counts per class and of empty frames.
 
-    An epoch shows as many frames with objects as there are, and so many without that they make up
-    `empty_rate` of it (none where there are none). The frames with objects are shared out among
-    the classes: class c, found on n_c frames, gets a share that goes with
-    n_c ** (1 - `class_balance`), so that at 1 each class gets the same number of draws however
-    rare it is, and at 0 as many as it has. A class draws among its own frames, all of which come
-    before one comes again. A frame shows all its classes whoever drew it, so each class is seen
-    at least at its stated rate.
+    An epoch has as many frames with objects as the data, and enough without that they make up
+    `empty_rate` of it (none if the data have none). The frames with objects are distributed over
+    the classes: class c, present on n_c frames, has a quota proportional to n_c ** (1 -
+    `class_balance`), so that at 1 each class is drawn equally often however rare it is, and at 0 as
+    often as it occurs. A class is drawn from its own frames, none of which is repeated before all
+    were drawn. A frame shows all its classes, so each class is seen at least at its quota.
 
     Args:
-        classes: The classes on each frame; none on a frame without objects.
+        classes: The classes on each frame; empty for a frame without objects.
         empty_rate: Share of frames without objects, from 0 to below 1.
-        class_balance: From 0 (as the data have it) to 1 (all classes alike).
+        class_balance: From 0 (as in the data) to 1 (all classes equally).
 
     Raises:
         InputError: A share is out of range.
@@ -54,10 +53,10 @@ class BalancedDraw:
         return sum(self.quotas.values()) + self.empty_quota
 
     def draw(self, generator: np.random.Generator) -> npt.NDArray[np.int64]:
-        """Return an epoch's frame numbers in the order in which they are shown.
+        """Return an epoch's frame numbers in training order.
 
         Args:
-            generator: The only source of chance.
+            generator: The only source of randomness.
         """
         parts = [_drawn(self.empty, self.empty_quota, generator)]
         parts += [
@@ -67,7 +66,7 @@ class BalancedDraw:
 
 
 def share_out(total: int, weights: Mapping[int, float]) -> dict[int, int]:
-    """Share a whole number out by weights: the largest remainders get what rounding leaves."""
+    """Divide a whole number in proportion to weights, by the largest-remainder method."""
     whole = sum(weights.values())
     exact = {key: total * weight / whole for key, weight in weights.items()}
     shares = Counter({key: int(share) for key, share in exact.items()})
@@ -79,7 +78,7 @@ def share_out(total: int, weights: Mapping[int, float]) -> dict[int, int]:
 def _drawn(
     frames: npt.NDArray[np.int64], quota: int, generator: np.random.Generator
 ) -> npt.NDArray[np.int64]:
-    """Return `quota` of the frames; none comes again before all have come."""
+    """Return `quota` of the frames; none is repeated before all were drawn."""
     rounds = -(-quota // max(len(frames), 1))
     drawn = [generator.permutation(frames) for _ in range(rounds)]
     return np.concatenate(drawn)[:quota] if drawn else np.zeros(0, np.int64)

@@ -1,4 +1,4 @@
-"""K-fold splits: every case is held out once, and what belongs to one patient stays together."""
+"""K-fold splits: every case is held out once, and cases of one patient stay in one fold."""
 
 import json
 from collections import Counter
@@ -11,20 +11,20 @@ from samonai.core.errors import InputError
 from samonai.core.files import as_path
 
 SplitNames = dict[str, list[str]]
-"""{"train": [case, …], "val": [case, …]}, as a split file holds it."""
+"""{"train": [case, …], "val": [case, …]}, the content of a split file."""
 
 
 def read_groups(path: Path | str) -> dict[str, str]:
-    """Read which patient each case belongs to.
+    """Read the patient of each case.
 
     Args:
-        path: JSON `{"case": "patient", …}`, or the other way round `{"patient": ["case", …], …}`.
+        path: JSON `{"case": "patient", …}`, or the inverse `{"patient": ["case", …], …}`.
 
     Returns:
         Case to group.
 
     Raises:
-        InputError: The file cannot be read, is neither, or puts a case into two groups.
+        InputError: The file cannot be read, has neither form, or puts a case into two groups.
     """
     path = as_path(path, "groups")
     try:
@@ -51,7 +51,7 @@ def read_groups(path: Path | str) -> dict[str, str]:
 
 
 def group_cases(cases: Sequence[str], groups: Mapping[str, str] | None) -> list[list[str]]:
-    """Put the cases of one patient together.
+    """Group the cases by patient.
 
     Args:
         cases: Case names.
@@ -79,13 +79,13 @@ def group_cases(cases: Sequence[str], groups: Mapping[str, str] | None) -> list[
 def fold_splits(
     cases: Sequence[str], folds: int, groups: Mapping[str, str] | None = None, seed: int = 0
 ) -> list[SplitNames]:
-    """Deal the groups into folds of about equal numbers of cases; each is held out once.
+    """Distribute the groups over folds with about equal numbers of cases.
 
     Args:
         cases: Case names.
         folds: Number of folds.
         groups: Case to patient; None: each case is a patient.
-        seed: Chooses which groups go together.
+        seed: Seed of the distribution.
 
     Raises:
         InputError: Fewer than two folds, or more folds than groups.
@@ -123,7 +123,7 @@ def grouped_split(
 
 
 def _deal(bundles: Sequence[list[str]], folds: int, seed: int) -> list[list[str]]:
-    """Give the largest groups first, each to the fold that has the fewest cases."""
+    """Distribute the groups, the largest first, each to the fold with the fewest cases."""
     order = np.random.default_rng(seed).permutation(len(bundles)).tolist()
     order.sort(key=lambda number: -len(bundles[number]))  # stable, so equal sizes stay shuffled
     parts: list[list[str]] = [[] for _ in range(folds)]

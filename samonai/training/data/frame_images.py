@@ -1,7 +1,7 @@
-"""Frames' images for training the encoder, whose embeddings change and so cannot be stored.
+"""Frame images for training the encoder, whose changing embeddings cannot be stored.
 
-Frames are read from their sources once and kept in memory at their own size, up to a limit; what
-does not fit is read again when it is asked for.
+Frames are read from their sources once and kept in memory at their own size, up to a limit; the
+others are read again on every use.
 """
 
 import logging
@@ -21,10 +21,10 @@ _CACHE_BYTES = 4 << 30
 
 
 class ImageCache:
-    """The images of frames in memory, the ones used longest ago leaving first.
+    """Least-recently-used cache of frame images in memory.
 
     Args:
-        limit: Bytes that are kept.
+        limit: Size in bytes.
     """
 
     def __init__(self, limit: int = _CACHE_BYTES) -> None:
@@ -34,14 +34,14 @@ class ImageCache:
         self._warned = False
 
     def get(self, key: tuple[str, int]) -> npt.NDArray[np.uint8] | None:
-        """Return a frame's image, if it is here."""
+        """Return a frame's image if it is cached."""
         image = self._images.get(key)
         if image is not None:
             self._images.move_to_end(key)
         return image
 
     def put(self, key: tuple[str, int], image: npt.NDArray[np.uint8]) -> None:
-        """Keep a frame's image."""
+        """Add a frame's image."""
         if key in self._images:
             return
         self._images[key] = image
@@ -58,14 +58,14 @@ class ImageCache:
 
 
 class FrameImages:
-    """The frames of one case as the encoder sees them; stands where its embeddings would.
+    """Model images of one case's frames; replaces its embeddings in a stored case.
 
     Args:
         domain: Reads and cuts the case.
         case: The case.
         network: Resizes, normalises and pads.
-        indices: The frames that will be asked for; they are read together.
-        cache: Where images are kept, for all cases.
+        indices: The frames that will be read; they are read together.
+        cache: Image cache shared by all cases.
     """
 
     def __init__(
@@ -76,12 +76,12 @@ class FrameImages:
         indices: Sequence[int],
         cache: ImageCache,
     ) -> None:
-        """Keep what is needed for reading."""
+        """Keep the reader of the case, and the cache."""
         self.domain, self.case, self.network = domain, case, network
         self.indices, self.cache = frozenset(indices), cache
 
     def has(self, index: int) -> bool:
-        """Return whether a frame can be read: any can."""
+        """Return whether a frame can be read, which is always so."""
         return True
 
     def read(self, index: int) -> npt.NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Training data from the store: an epoch opens no source file."""
+"""Dataset, batch sampler and loader of stored frames; no source file is opened in an epoch."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -29,12 +29,12 @@ from samonai.training.objectives.heads import PROMPTABLE, SEMANTIC, HeadTargets
 from samonai.training.objectives.losses import MaskTargets
 from samonai.training.objectives.semantic import ClassTargets, channel_map
 
-# Names the streams of random numbers that hang on one seed, so that none repeats another.
+# Separate random streams of one seed.
 _ORDER_STREAM, _SAMPLE_STREAM, _CLICK_STREAM, _VIEW_STREAM = 0, 1, 2, 3
 
 
 class FrameSample(NamedTuple):
-    """One frame as the decoder is trained on it.
+    """One training sample of the decoder: a frame.
 
     Attributes:
         embedding: float16 (C, h, w); or float32 (3, S, S), the model image.
@@ -49,7 +49,7 @@ class FrameSample(NamedTuple):
             trained.
         values: Label value of each channel.
         case_id: The frame's case.
-        borders: bool (256, 256), see `ClassTargets`; None where they are not learned.
+        borders: bool (256, 256), see `ClassTargets`; None where borders are not trained.
     """
 
     embedding: torch.Tensor
@@ -66,26 +66,26 @@ class FrameSample(NamedTuple):
 
 
 class FrameDataset(Dataset[FrameSample]):
-    """Frames with prompts drawn from their objects, with their classes, or with both.
+    """Dataset of frames with prompts drawn from their objects, with their classes, or with both.
 
-    What is drawn for a frame depends on the seed, the epoch and the frame alone, so a resumed
-    run and an uninterrupted one see the same.
+    The samples of a frame depend only on the seed, the epoch and the frame, so that resumed
+    and uninterrupted runs draw the same.
 
     Args:
         cases: Cases in the store.
         sampler: Draws the prompts.
         seed: The run's seed.
         objects_per_frame: At most this many objects of a frame are drawn at a time; None: all.
-        varies: Draw anew every epoch (training), or always the same (validation).
+        varies: Draw new samples in every epoch (training), or always the same (validation).
         mix: How embeddings of a batch are mixed.
-        heads: What is trained. Frames without objects are left out for the promptable head alone.
+        heads: One of `HEADS`. The promptable head alone skips frames without objects.
         classes: Label values of the semantic head's classes.
-        empty_frames: Share of the frames without objects that the semantic head gets to see.
-        balance: (empty rate, class balance) of `BalancedDraw`; None shows each frame once.
-        borders: Whether the semantic head learns where objects end, too.
+        empty_frames: Share of the frames without objects that the semantic head is trained on.
+        balance: (empty rate, class balance) of `BalancedDraw`; None uses each frame once.
+        borders: Whether the semantic head is trained on object borders.
 
     Attributes:
-        balance: Which frames an epoch shows; None: each once.
+        balance: Sampler of an epoch's frames; None: each once.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class FrameDataset(Dataset[FrameSample]):
             self.balance = BalancedDraw(by_frame, *balance)
 
     def contents(self) -> dict[str, str]:
-        """Return case id to a digest of its image, its label and how they are cut and drawn."""
+        """Return case id to a digest of its image, its label and the settings of both."""
         return dict(self._contents)
 
     @property
@@ -139,7 +139,7 @@ class FrameDataset(Dataset[FrameSample]):
         return any(len(case.targets.objects) for case, _ in self.frames)
 
     def set_epoch(self, epoch: int) -> None:
-        """Tell the epoch that the next samples are for."""
+        """Set the epoch of the next samples."""
         self.epoch = epoch if self.varies else 0
 
     def __len__(self) -> int:
@@ -149,10 +149,10 @@ class FrameDataset(Dataset[FrameSample]):
     def __getitem__(self, number: int) -> FrameSample:
         """Return one frame with freshly drawn prompts."""
         case, index = self.frames[number]
-        # A stream of its own: with and without views, a frame's prompts are drawn alike.
+        # A stream of its own: prompts of a frame are the same with and without views.
         chance = np.random.default_rng((self.seed, _VIEW_STREAM, self.epoch, number))
         drawn = case.draw(index, chance)
-        # What lies beside an empty frame may have left the view.
+        # The objects beside an empty frame may have left the view.
         case = case if self.carries and not neighbours(drawn.targets, index) else drawn
         targets = case.targets.read(index)
         prompts, masks, values = self._prompts(case.targets, targets, index, number)
@@ -173,9 +173,9 @@ class FrameDataset(Dataset[FrameSample]):
     def _prompts(
         self, source: SourceTargets, targets: FrameTargets, index: int, number: int
     ) -> tuple[Prompts, npt.NDArray[np.bool_], npt.NDArray[np.int32]]:
-        """Return prompts, masks (N, 256, 256) and label values of the objects that are drawn."""
+        """Return prompts, masks (N, 256, 256) and label values of the drawn objects."""
         generator = np.random.default_rng((self.seed, _SAMPLE_STREAM, self.epoch, number))
-        # An empty frame is there to be asked for what has ended.
+        # An empty frame is used for carried prompts of objects that have ended.
         if self.carries and (
             not len(targets) or generator.random() < self.sampler.carried_probability
         ):
@@ -196,7 +196,7 @@ class FrameDataset(Dataset[FrameSample]):
     def _carried(
         self, here: FrameTargets, beside: FrameTargets, generator: np.random.Generator
     ) -> tuple[Prompts, npt.NDArray[np.bool_], npt.NDArray[np.int32]]:
-        """Return the same of objects that are asked for by what they are on the frame beside."""
+        """Return prompts, masks and label values of objects carried from a neighbouring frame."""
         found = carried_objects(here, beside)
         rows = self._drawn(len(found.classes), generator)
         found = found.only(rows)
@@ -204,7 +204,7 @@ class FrameDataset(Dataset[FrameSample]):
         return prompts, found.masks, found.classes
 
     def _drawn(self, count: int, generator: np.random.Generator) -> npt.NDArray[np.intp]:
-        """Return which of so many objects are drawn."""
+        """Return the indices of the drawn objects."""
         rows = np.arange(count)
         if self.objects_per_frame is not None and count > self.objects_per_frame:
             rows = np.sort(generator.choice(rows, self.objects_per_frame, replace=False))
@@ -214,8 +214,8 @@ class FrameDataset(Dataset[FrameSample]):
 class EpochBatchSampler(Sampler[list[int]]):
     """Shuffled batches whose order is a function of the seed and the epoch.
 
-    With several processes each takes every `world_size`-th batch; the last batches are repeated
-    where the number does not divide, so that all take the same number of steps.
+    Each of several processes takes every `world_size`-th batch; the last batches are repeated
+    where the number does not divide, so that all processes take the same number of steps.
 
     Args:
         size: Number of samples.
@@ -224,7 +224,7 @@ class EpochBatchSampler(Sampler[list[int]]):
         shuffle: Keep the samples' own order when False.
         rank: This process's number.
         world_size: Number of processes.
-        balance: Draws an epoch's samples; None takes each once.
+        balance: Sampler of an epoch's frames; None uses each once.
     """
 
     def __init__(
@@ -246,7 +246,7 @@ class EpochBatchSampler(Sampler[list[int]]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Tell the epoch whose order is wanted next."""
+        """Set the epoch of the next order."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -312,7 +312,7 @@ def prepare_batch(
     non_blocking: bool = False,
     **_unused: Any,
 ) -> tuple[torch.Tensor, MaskTargets | HeadTargets, tuple[()], dict[str, Any]]:
-    """Move a batch to the device, as MONAI's engines ask: inputs, targets, args, kwargs."""
+    """Move a batch to the device; return inputs, targets, args and kwargs for MONAI's engines."""
     device = device or "cpu"
     label: MaskTargets | HeadTargets = batch["label"]
     masks = label if isinstance(label, MaskTargets) else label.masks
@@ -346,11 +346,11 @@ def frame_loader(
         dataset: The frames.
         batch_size: Frames per batch.
         seed: The run's seed.
-        shuffle: Shuffle anew every epoch, or draw as the dataset's balance says; False shows each
+        shuffle: Shuffle anew in every epoch, or draw by the dataset's balance; False takes each
             frame once in order.
-        workers: Processes that read ahead; 0 reads in this one, which a store from local disk
-            hardly slows down. Workers hold the epoch they were started in, so they are started
-            anew every epoch.
+        workers: Processes that read ahead; 0 reads in this process, which is hardly slower for a
+            store on a local disk. Workers keep the epoch of their start, so they are restarted in
+            every epoch.
         rank: This process's number.
         world_size: Number of processes.
     """

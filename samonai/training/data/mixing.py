@@ -1,12 +1,11 @@
-"""Mixing stored embeddings: an augmentation that costs nothing, since no image is needed for it.
+"""Mixup of stored embeddings: augmentation without encoding any image.
 
 With a probability, a frame's embedding is blended with that of its neighbour in the batch:
 `(1 - w) * own + w * other`. As in mixup (arXiv:1710.09412) the weight comes from a beta
-distribution, and as in mixup of hidden layers (arXiv:1806.05236) representations are mixed instead
-of pixels. The frame itself always keeps the larger share, and the targets stay its own: a prompt
-names one object on one frame, and what shines through from the other frame is a distractor that the
-decoder must learn to look past. Mixing the masks as well would ask for a half-transparent object,
-which no threshold at 0 can give back.
+distribution, and as in manifold mixup (arXiv:1806.05236) representations are mixed instead
+of pixels. The frame itself always has the larger share, and its targets do not change: a prompt
+selects one object of one frame, and the other frame is a distractor that the decoder must learn to
+ignore. Mixed masks would need a half-transparent object, which a threshold at 0 cannot represent.
 """
 
 from collections.abc import Sequence
@@ -21,14 +20,15 @@ from samonai.settings.prompts import MixupSettings
 
 @dataclass(frozen=True)
 class EmbeddingMix(MixupSettings):
-    """How often, and how strongly, embeddings of a batch are mixed.
+    """Probability and strength of mixup between the embeddings of a batch.
 
     Attributes:
         mixup_probability: Share of the frames that are mixed with another; 0 mixes none.
-        mixup_alpha: Both parameters of the beta distribution; small ones give small weights mostly.
+        mixup_alpha: Both parameters of the beta distribution; small values give mostly small
+            weights.
 
     Raises:
-        InputError: A value is out of its range.
+        InputError: A value is out of range.
     """
 
     def __post_init__(self) -> None:
@@ -51,7 +51,7 @@ def mix_with_next(embeddings: torch.Tensor, weights: Sequence[float]) -> torch.T
         weights: Share of the next embedding, for each of the B.
 
     Returns:
-        The same shape and dtype; the same tensor where no weight is above 0.
+        Same shape and dtype; the same tensor if no weight is above 0.
     """
     if len(embeddings) < 2 or not any(weights):
         return embeddings

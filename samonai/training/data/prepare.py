@@ -1,4 +1,4 @@
-"""From folders to training data: find the cases, split them, fill the store."""
+"""Preparation of training data: find the cases, split them, fill the store."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -26,17 +26,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a run trains on and is validated on.
+    """Training and validation data of a run.
 
     Attributes:
-        train: Frames with prompts drawn anew every epoch.
-        val: Frames of the held-out cases, with the same prompts every time.
+        train: Frames with prompts drawn anew in every epoch.
+        val: Frames of the held-out cases, with the same prompts in every epoch.
         split: The cases of both.
         classes: Label value to name, for all values that occur.
-        encoded: What encoding did.
+        encoded: Report of the encoding.
         heads: The heads that are trained.
-        borders: Whether the semantic head learns where objects end, too.
-        frames: How frames are chosen where the semantic head is trained, as JSON values.
+        borders: Whether the semantic head is trained on object borders.
+        frames: Selection of frames where the semantic head is trained, as JSON values.
     """
 
     train: FrameDataset
@@ -49,7 +49,7 @@ class TrainingData:
     frames: Mapping[str, float] = field(default_factory=dict)
 
     def provenance(self) -> dict[str, Any]:
-        """Return what a checkpoint tells about its data, as JSON values."""
+        """Return the record of the data for a checkpoint, as JSON values."""
         return {
             "train_cases": [case.case_id for case in self.split.train],
             "val_cases": [case.case_id for case in self.split.val],
@@ -88,36 +88,36 @@ def prepare_training(
     class_balance: float = 1.0,
     train_parts: str = "decoder",
 ) -> TrainingData:
-    """Find the cases, split them, encode what the store lacks, and make the datasets.
+    """Find the cases, split them, encode those missing from the store, and make the datasets.
 
     Args:
         network: Its encoder fills the store.
         domain: Reads and cuts the cases.
         images: Folder of images, or a data list file.
-        labels: Folder of labels; None with a data list that names them.
+        labels: Folder of labels; None with a data list that has them.
         store: The embedding store; made when missing.
         sampler: Draws the training prompts.
         val_sampler: Draws the validation prompts; None: as for training.
         val_fraction: Share of cases held out, without a split file.
         split: JSON with the cases to train on and to hold out, or with folds; see
-            `split_files`. None: as the data list says, else drawn.
+            `split_files`. None: as in the data list, else drawn.
         seed: Seed of the split and of all prompts.
         min_area: Objects of fewer pixels are dropped, and counted.
-        components: What of a scattered label is an object, see `embeddings.targets`.
+        components: Division of a scattered label into objects, see `embeddings.targets`.
         objects_per_frame: At most this many objects of a frame are trained on at a time.
         precision: Precision of the encoder.
         views: Versions of each training frame in the store; all but the first are augmented.
-        augmentation: How far these are from the frame.
-        mix: How embeddings are mixed while training.
-        heads: "promptable", "semantic" or "both". The semantic head learns from frames without
-            objects too; what follows is for it.
-        borders: Learn where objects end, too, see `training.objectives.borders`.
+        augmentation: Strength of the augmentation.
+        mix: Mixup of the embeddings.
+        heads: "promptable", "semantic" or "both". The semantic head is also trained on frames
+            without objects; the next arguments concern it alone.
+        borders: Train object borders, see `training.objectives.borders`.
         empty_frames: Share of the frames without objects that are encoded, trained on and
             validated on, evenly spaced in each case.
-        empty_rate: Share of an epoch's frames that have no object, see `BalancedDraw`.
+        empty_rate: Share of an epoch's frames without objects, see `BalancedDraw`.
         class_balance: From 0 to 1, see `BalancedDraw`.
-        train_parts: What is trained, see `samonai.sam.tuning`. With a part of the encoder the store
-            keeps targets only, and frames are encoded as they come.
+        train_parts: Trainable parts, see `samonai.sam.tuning`. With a part of the encoder the store
+            holds targets only, and frames are encoded in every step.
 
     Raises:
         InputError: The data cannot be used as they are.
@@ -174,7 +174,7 @@ def prepare_training(
 
 
 def _refuse_unlabelled(cases: Sequence[Case], images: Path | str) -> None:
-    """Refuse cases that nothing can be learned from."""
+    """Refuse cases without a label."""
     if unlabelled := [case.case_id for case in cases if case.label is None]:
         raise InputError(
             f"{len(unlabelled)} of {len(cases)} cases in {images} have no label, such as "
@@ -183,10 +183,10 @@ def _refuse_unlabelled(cases: Sequence[Case], images: Path | str) -> None:
 
 
 def _warn_of_encoding(parts: str, stored: StoredSplit) -> None:
-    """Say what it costs to train these parts, which no stored embedding can spare."""
+    """Warn that training the encoder cannot use stored embeddings, and is slow."""
     logger.warning(
-        "%s trains the encoder, so no embedding is stored: all of %d frames go through it, "
-        "forth and back, in every epoch; a decoder would see them encoded once",
+        "%s trains the encoder, so no embedding is stored: all of %d frames pass through it, "
+        "forward and backward, in every epoch; a decoder would need them encoded only once",
         parts,
         sum(len(case.targets.indices) for case in (*stored.train, *stored.val)),
     )
@@ -203,20 +203,20 @@ def _datasets(
     balance: tuple[float, float] | None,
     **alike: Any,
 ) -> tuple[FrameDataset, FrameDataset]:
-    """Make the datasets to train on and to validate on.
+    """Make the training and the validation dataset.
 
     Args:
         stored: The cases of both.
         sampler: Draws the training prompts.
         val_sampler: Draws the validation prompts.
         min_area: Objects of fewer pixels were dropped.
-        objects_per_frame: For training alone, see `FrameDataset`; so are the next two.
+        objects_per_frame: For training alone, see `FrameDataset`; likewise the next two.
         mix: Likewise.
         balance: Likewise.
-        **alike: What `FrameDataset` takes for both.
+        **alike: Arguments of `FrameDataset` for both.
 
     Raises:
-        InputError: There is no object to learn from, or none to choose the best epoch by.
+        InputError: There is no object to train on, or none to choose the best epoch by.
     """
     train = FrameDataset(
         stored.train,

@@ -1,9 +1,9 @@
-"""Prompts as propagation gives them: what an object is on the frame beside asks for it here.
+"""Carried prompts for training: an object's box and mask on a neighbouring frame as its prompt.
 
-A decoder that has only seen boxes drawn around the object itself fills whatever box it is given, so
-a box that is handed on grows or shrinks and nothing stops it. One that has been asked with the box
-and the mask of the frame beside, and answered for this frame, follows the structure; and where
-the structure has ended its mask is empty.
+A decoder trained only on boxes around the object itself fills any box it is given, so that under
+propagation a box grows or shrinks without limit. A decoder trained with the box and the mask of a
+neighbouring frame, and the target of this frame, follows the structure; where the structure has
+ended, its target is empty.
 """
 
 from typing import NamedTuple
@@ -21,25 +21,25 @@ from samonai.prompts.types import Prompts
 from samonai.training.objectives.heads import SEMANTIC
 
 REACH = 3
-"""Frames that prompts are carried over, at most. One frame would do if masks were right, but a mask
-that is carried on lags behind the structure, and past its end it is still large."""
+"""Largest distance in frames that prompts are carried over. One would do if masks were right, but
+a carried mask lags behind the structure, and past its end it is still large."""
 
-_NOISE = 0.1  # of the masks: a decoder's are better than those of a hurried reader
-_BOX_ALONE, _MASK_ALONE = 0.25, 0.25  # the others bring both
+_NOISE = 0.1  # of the masks: a decoder's are more accurate than hurried annotations
+_BOX_ALONE, _MASK_ALONE = 0.25, 0.25  # the others have both
 
 
 def frames_beside(carried: float, heads: str) -> int:
-    """Return how near to objects empty frames are needed too.
+    """Return up to which distance from objects empty frames are needed.
 
     Args:
-        carried: Share of the frames that are asked so.
-        heads: What is trained.
+        carried: Share of the frames with carried prompts.
+        heads: One of `HEADS`.
     """
     return REACH if carried and heads != SEMANTIC else 0
 
 
 class CarriedObjects(NamedTuple):
-    """M objects of a neighbouring frame, and what they are on this one.
+    """M objects of a neighbouring frame, and their masks on this one.
 
     Attributes:
         boxes: float32 (M, 4), xyxy in model space, on the neighbour.
@@ -55,14 +55,14 @@ class CarriedObjects(NamedTuple):
     classes: npt.NDArray[np.int32]
 
     def only(self, rows: npt.NDArray[np.intp]) -> "CarriedObjects":
-        """Return some of the objects."""
+        """Return a selection of the objects."""
         return CarriedObjects(
             self.boxes[rows], self.before[rows], self.masks[rows], self.classes[rows]
         )
 
 
 def carried_objects(here: FrameTargets, beside: FrameTargets) -> CarriedObjects:
-    """Follow a neighbouring frame's objects to this frame."""
+    """Match a neighbouring frame's objects to those of this frame."""
     before = np.stack([beside.mask(number) for number in range(1, len(beside) + 1)])
     masks = np.zeros_like(before)
     for row, (mask, value) in enumerate(zip(before, beside.classes, strict=True)):
@@ -73,7 +73,7 @@ def carried_objects(here: FrameTargets, beside: FrameTargets) -> CarriedObjects:
 
 
 def neighbours(targets: SourceTargets, index: int) -> list[int]:
-    """Return the frames with objects within `REACH` of a frame, ascending, itself left out."""
+    """Return the frames with objects within `REACH` of a frame, ascending, without itself."""
     near = range(index - REACH, index + REACH + 1)
     return [other for other in near if other != index and targets.has_objects(other)]
 
@@ -84,13 +84,13 @@ def carried_prompts(
     sampler: PromptSampler,
     generator: np.random.Generator,
 ) -> Prompts:
-    """Ask for each object with its box on the neighbour, its mask there, or both.
+    """Prompt each object with its box on the neighbour, its mask there, or both.
 
     Args:
         found: M objects.
         size: (H, W) of the frame in pixels.
-        sampler: How wrong boxes are.
-        generator: The only source of chance.
+        sampler: Jitter of the boxes.
+        generator: The only source of randomness.
     """
     height, width = FrameGeometry(size).input_size
     limits = (float(width), float(height))

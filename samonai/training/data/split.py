@@ -1,4 +1,4 @@
-"""Which cases are trained on and which are held out: as a file or data list says, or drawn."""
+"""Split into training and validation cases: from a file or data list, or drawn at random."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ class Split:
     """Cases to train on and cases held out for validation.
 
     Attributes:
-        train: Cases that the decoder learns from.
-        val: Cases that choose the best epoch; none of them is in `train`.
-        rule: What chose the cases that are held out, in words.
+        train: Training cases.
+        val: Validation cases, which choose the best epoch; none of them is in `train`.
+        rule: How the held-out cases were chosen, in words.
     """
 
     train: tuple[Case, ...]
@@ -30,14 +30,14 @@ class Split:
     rule: str = ""
 
     def sentence(self) -> str:
-        """Return one line that says what is held out, and why these."""
+        """Return one line with the held-out cases and the rule that chose them."""
         return held_out_line(
             [case.case_id for case in self.train], [case.case_id for case in self.val], self.rule
         )
 
 
 def held_out_line(train: Sequence[str], val: Sequence[str], rule: str) -> str:
-    """Return one line that says which cases are held out, and what chose them."""
+    """Return one line with the held-out cases and the rule that chose them."""
     shown = ", ".join(val[:_NAMED]) + (f", … ({len(val)})" if len(val) > _NAMED else "")
     return f"held out: {len(val)} of {len(train) + len(val)} cases, {rule}: {shown}"
 
@@ -54,10 +54,10 @@ def split_cases(
     Args:
         cases: All cases.
         val_fraction: Share of the cases that is held out, at least one; ignored with a file, and
-            where the data say which cases are held out (`listed_split`).
+            where the data list holds out cases itself (`listed_split`).
         split_file: JSON `{"train": [case, …], "val": [case, …]}`, or a file of folds, see
-            `split_files`; cases it does not name are left out.
-        seed: Chooses which cases are held out; those of one group together.
+            `split_files`; cases not in it are left out.
+        seed: Seed of the random split; cases of one group stay together.
 
     Raises:
         InputError: Too few cases, a fraction out of range, or a file that does not fit the cases.
@@ -86,7 +86,7 @@ def split_cases(
     units = list(groups.values())
     chosen: set[str] = set()
     for number in np.random.default_rng(seed).permutation(len(units)).tolist():
-        # Up to the group that comes nearest to the share asked for, and never all of them.
+        # Up to the group that comes nearest to the requested share, and never all of them.
         fits = 2 * (wanted - len(chosen)) >= len(units[number])
         if not chosen or (fits and len(chosen) + len(units[number]) < len(ordered)):
             chosen |= {case.case_id for case in units[number]}
@@ -100,10 +100,10 @@ def split_cases(
 
 
 def listed_split(cases: Sequence[Case]) -> tuple[SplitNames, str] | None:
-    """Return the split that the data list makes: its validation section, or its first fold.
+    """Return the split of the data list: its validation section, or its first fold.
 
     Raises:
-        InputError: Nothing is left to train on.
+        InputError: No training case is left.
     """
     held_out = [case.case_id for case in cases if case.held_out]
     if held_out:
@@ -116,7 +116,7 @@ def listed_split(cases: Sequence[Case]) -> tuple[SplitNames, str] | None:
 
 
 def listed_folds(cases: Sequence[Case]) -> Folds | None:
-    """Return the folds of the data list, without its validation section; None: it has none.
+    """Return the folds of the data list, without its validation section; None if it has none.
 
     Raises:
         InputError: A fold holds all cases.

@@ -1,6 +1,6 @@
 """Split files: one split, nnU-Net's splits_final.json, or a MONAI data list with folds.
 
-A fold of a file that has several is chosen by `FILE#N`; without a number it is the first.
+A fold of a file with several is chosen by `FILE#N`; without a number it is the first.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,21 +14,21 @@ from samonai.domains.base import Case
 from samonai.training.data.folds import SplitNames
 
 RULE = "rule"
-"""Where the split file in a run's folder keeps what chose the cases that are held out."""
+"""Key of a run's split file for the rule that chose the held-out cases."""
 
 Folds = dict[int, SplitNames]
 """The split of each fold, by its number."""
 
 
 def read_split(path: Path | str, cases: Sequence[Case]) -> tuple[SplitNames, str]:
-    """Return the split that a file names, or one of its folds, and which that is.
+    """Return the split of a file, or one of its folds, with a description of the choice.
 
     Args:
         path: The file; `FILE#N` is fold N of one that has several.
         cases: The data set's cases.
 
     Raises:
-        InputError: The file cannot be read, is no split of these cases, or has no such fold.
+        InputError: The file cannot be read, is not a split of these cases, or has no such fold.
     """
     file, number = _parted(path)
     found = _read(file, cases)
@@ -51,7 +51,7 @@ def read_folds(path: Path | str, cases: Sequence[Case]) -> Folds | None:
 
 
 def is_one_split(path: Path | str, cases: Sequence[Case]) -> bool:
-    """Return whether a split file holds nothing but one split."""
+    """Return whether a split file holds a single split without folds."""
     file, number = _parted(path)
     return number is None and not isinstance(_read(file, cases), dict)
 
@@ -61,7 +61,7 @@ def folds_of(numbers: Mapping[str, int | None], what: str) -> Folds:
 
     Args:
         numbers: Case to the number of its fold; None: the case is trained on in all folds.
-        what: Named in messages.
+        what: Name of the file in messages.
 
     Raises:
         InputError: A fold holds all cases.
@@ -80,15 +80,15 @@ def folds_of(numbers: Mapping[str, int | None], what: str) -> Folds:
 
 
 def named_split(content: Any, known: Sequence[str], what: str) -> SplitNames:
-    """Return a split that somebody wrote down, by the ids that its cases have.
+    """Check a split of a file, and convert its names to case ids.
 
     Args:
         content: `{"train": [case, …], "val": [case, …]}`.
         known: The data set's cases.
-        what: Named in messages.
+        what: Name of the file in messages.
 
     Raises:
-        InputError: It is something else, or names cases that are not known, or one twice.
+        InputError: The content is not a split, or has unknown cases, or one case twice.
     """
     named: SplitNames = {}
     for part in ("train", "val"):
@@ -111,7 +111,7 @@ def named_split(content: Any, known: Sequence[str], what: str) -> SplitNames:
 
 
 def _parted(path: Path | str) -> tuple[Path, int | None]:
-    """Return the file and the number of the fold that are given as `FILE#N`."""
+    """Split `FILE#N` into the file and the number of the fold."""
     path = Path(path)
     name, mark, number = path.name.rpartition("#")
     if path.exists() or not mark or not name:
@@ -122,7 +122,7 @@ def _parted(path: Path | str) -> tuple[Path, int | None]:
 
 
 def _read(file: Path, cases: Sequence[Case]) -> Folds | tuple[SplitNames, str]:
-    """Return the folds that a file holds, or its only split and what that says of its rule."""
+    """Return the folds of a file, or its only split with its recorded rule."""
     what = f"the split file {file}"
     try:
         content = read_json(file)
@@ -145,7 +145,7 @@ def _read(file: Path, cases: Sequence[Case]) -> Folds | tuple[SplitNames, str]:
 def _listed(
     content: Mapping[str, Any], file: Path, cases: Sequence[Case], what: str
 ) -> Folds | tuple[SplitNames, str]:
-    """Return what a MONAI data list holds out: its validation section, or fold by fold."""
+    """Return the held-out cases of a MONAI data list: its validation section, or its folds."""
     by_path = {case.image.resolve(): case.case_id for case in cases}
     by_name = {case.image.name: case.case_id for case in cases}
 

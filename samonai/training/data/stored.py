@@ -1,4 +1,4 @@
-"""Cases in the store: what encoding left there, opened for training."""
+"""Stored cases: embeddings and targets in the store, opened for training."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ class StoredCase(NamedTuple):
         case_id: The case's name.
         embeddings: Its frames' embeddings; or their images, where the encoder is trained.
         targets: Its frames' objects.
-        views: The same of each augmented view that is stored beside it.
+        views: Its augmented views in the store, likewise.
     """
 
     case_id: str
@@ -38,7 +38,7 @@ class StoredCase(NamedTuple):
     views: tuple["StoredCase", ...] = ()
 
     def draw(self, index: int, generator: np.random.Generator) -> "StoredCase":
-        """Draw the case itself or a view; itself where a frame's objects left the view.
+        """Draw the case itself or a view; itself if a frame's objects left the view.
 
         A frame without objects may be drawn from a view that has it in the store.
         """
@@ -53,12 +53,12 @@ class StoredCase(NamedTuple):
 
 @dataclass(frozen=True)
 class StoredSplit:
-    """A split's cases in the store; one without any object has no place there, nor here.
+    """The stored cases of a split; cases without any object are not stored.
 
     Attributes:
         train: The cases to train on, with their views.
         val: The cases that are held out.
-        encoded: What encoding did.
+        encoded: Report of the encoding.
     """
 
     train: list[StoredCase]
@@ -76,16 +76,17 @@ def store_split(
     tunes_encoder: bool,
     **options: Any,
 ) -> StoredSplit:
-    """Encode what the store lacks of a split's cases, and open them.
+    """Encode a split's cases that are missing from the store, and open them.
 
     Args:
         network: Its encoder fills the store.
         domain: Reads and cuts the cases.
         split: The cases.
-        store: Where to.
-        augmentation: How far the training cases' views are from their frames.
-        tunes_encoder: Whether the store keeps targets only, and images take the embeddings' place.
-        **options: As `encode_views` takes them.
+        store: The embedding store.
+        augmentation: Strength of the augmentation of the training cases' views.
+        tunes_encoder: Whether the encoder is trained: the store holds targets only, and images
+            replace the embeddings.
+        **options: Arguments of `encode_views`.
 
     Raises:
         InputError: A case cannot be encoded, or left the store meanwhile.
@@ -125,17 +126,17 @@ def store_split(
 
 
 FramesOf = Callable[[Case, EncodedCase], SourceEmbeddings | FrameImages | None]
-"""Gives what a case's frames are trained on; None where the store has nothing of them."""
+"""Function that returns the inputs of a case's frames; None if the store has none of them."""
 
 
 def _embeddings_of(store: EmbeddingStore, report: EncodeReport) -> FramesOf:
-    """Give the embeddings that the report tells of."""
+    """Return the embeddings of a report's case."""
     section = store.section(report.signature)
     return lambda case, encoded: section.find(encoded.source_hash)
 
 
 def _images_of(domain: Domain[Any], network: SamNetwork) -> FramesOf:
-    """Give images in the place of embeddings, which change where the encoder is trained."""
+    """Return images instead of embeddings, which change where the encoder is trained."""
     cache = ImageCache()
 
     def images(case: Case, encoded: EncodedCase) -> FrameImages | None:
@@ -149,7 +150,7 @@ def _images_of(domain: Domain[Any], network: SamNetwork) -> FramesOf:
 def _open_cases(
     store: EmbeddingStore, report: EncodeReport, used: Sequence[Case], frames_of: FramesOf
 ) -> list[StoredCase]:
-    """Return those of the report's cases that have frames to train on."""
+    """Return the report's cases that have frames to train on."""
     stored = []
     for case, encoded in zip(used, report.cases, strict=True):
         assert encoded.case_id == case.case_id

@@ -1,9 +1,9 @@
-"""Where objects end: what the semantic head's border channel should say.
+"""Object borders: the targets of the semantic head's border channel.
 
-A map of classes cannot tell two objects of one class apart where they touch. So pixels near a
-border between an object and whatever is beside it (background, another object) are learned too,
-as a binary map beside the classes (DCAN, arXiv:1604.02677): taken out of the map of classes, they
-leave the inside of each object, and nothing holds two of them together.
+A class map cannot separate two touching objects of one class. So pixels near a border between an
+object and its surroundings (background, another object) are trained as a binary map beside the
+classes (DCAN, arXiv:1604.02677). Subtracted from the class map, they leave the inside of each
+object, unconnected to any other.
 """
 
 import numpy as np
@@ -13,14 +13,14 @@ from scipy import ndimage
 from samonai.embeddings.targets import FrameTargets
 
 REACH = 2
-"""Pixels of the low-res frame that a border is wide on each side."""
+"""Width of a border on each side, in pixels of the low-res frame."""
 
 
 def border_map(targets: FrameTargets, reach: int = REACH) -> npt.NDArray[np.bool_]:
     """Return bool (256, 256): True near the borders of a frame's objects; low-res frame.
 
-    Each object keeps its innermost pixels, so that small and narrow ones have an inside too. What
-    lies beside pixels that are ignored is no border: an object that the frame cuts does not end
+    Each object keeps its innermost pixels, so that small and narrow ones have an inside too. A
+    boundary with ignored pixels is not a border: an object that the frame cuts does not end
     there.
 
     Args:

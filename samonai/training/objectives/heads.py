@@ -1,4 +1,4 @@
-"""Which heads a run trains: the promptable one, the semantic one, or both in one pass."""
+"""Heads of a run and their joint loss: promptable, semantic, or both in one pass."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -16,10 +16,10 @@ HEADS = (PROMPTABLE, SEMANTIC, BOTH)
 
 
 class HeadTargets(NamedTuple):
-    """What a batch should give where the semantic head is trained.
+    """Targets of a batch where the semantic head is trained.
 
     Attributes:
-        masks: Targets of the prompts; None where none are given.
+        masks: Targets of the prompts; None without prompts.
         classes: Targets of the frames.
     """
 
@@ -28,7 +28,7 @@ class HeadTargets(NamedTuple):
 
 
 class HeadsLoss(nn.Module):
-    """The semantic head's loss, and the prompts' beside it where there are any.
+    """The semantic head's loss, plus that of the prompted masks if there are any.
 
     Args:
         of_masks: The loss of prompted masks.
@@ -44,7 +44,7 @@ class HeadsLoss(nn.Module):
     def forward(
         self, output: DecodeOutput | HeadsOutput, targets: MaskTargets | HeadTargets
     ) -> torch.Tensor:
-        """Return the loss of one head's or of both heads' answers as a scalar."""
+        """Return the loss of one or both heads' outputs as a scalar."""
         if isinstance(targets, MaskTargets):
             assert isinstance(output, DecodeOutput)
             of_masks: torch.Tensor = self.of_masks(output, targets)
@@ -54,7 +54,7 @@ class HeadsLoss(nn.Module):
             output.class_logits, targets.classes, output.border_logits
         )
         loss = self.semantic_weight * loss
-        # A batch of frames without objects has no prompt.
+        # A batch of frames without objects has no prompts.
         if output.prompted is not None and targets.masks is not None and len(targets.masks.masks):
             loss = loss + self.of_masks(output.prompted, targets.masks)
         return loss
@@ -75,7 +75,7 @@ def heads_loss(
         semantic_weight: Weight of the semantic head's loss beside the prompted masks'.
 
     Raises:
-        InputError: The heads or the recipe are not known, or the weight is not above 0.
+        InputError: The heads or the recipe are unknown, or the weight is not above 0.
     """
     check_heads(heads)
     of_masks = MaskLoss(loss_recipe, iou_weight)
@@ -89,23 +89,23 @@ def heads_loss(
 def with_heads(
     network: SamNetwork, classes: Mapping[int, str], heads: str, borders: bool = False
 ) -> SamNetwork:
-    """Give a network the heads that a run trains, and freeze what only another head uses.
+    """Add the heads of a run to a network, and freeze the parts that only other heads use.
 
-    A semantic head for the same classes, with borders or without as asked for, is trained on;
-    another one is replaced. A run of the promptable head drops it, since the transformer that it
-    shares changes.
+    An existing semantic head for the same classes, with borders or without as requested, is trained
+    further; any other is replaced. A run of the promptable head drops it, since the shared
+    transformer changes.
 
     Args:
-        network: The network, its trainable parts chosen already.
+        network: The network, with its trainable parts already chosen.
         classes: Label value to name.
         heads: One of `HEADS`.
-        borders: Let the semantic head say where objects end, too.
+        borders: Give the semantic head a channel for object borders.
 
     Returns:
         The same network.
 
     Raises:
-        InputError: The heads are not known, or have no borders.
+        InputError: The heads are unknown, or have no borders.
     """
     check_heads(heads, borders)
     network.object_names = None
@@ -127,10 +127,10 @@ def with_heads(
 
 
 def check_heads(heads: str, borders: bool = False) -> None:
-    """Check the name of the heads, and whether they can say where objects end.
+    """Check the name of the heads, and whether they support borders.
 
     Raises:
-        InputError: It is not known, or borders are asked of the promptable head.
+        InputError: The heads are unknown, or borders are requested for the promptable head alone.
     """
     if heads not in HEADS:
         raise InputError(f"heads {heads!r} are not known; use one of {', '.join(HEADS)}")
@@ -142,5 +142,5 @@ def check_heads(heads: str, borders: bool = False) -> None:
 
 
 def trained_heads(heads: str) -> list[str]:
-    """Return the single heads that a run trains, as a decoder's file names them."""
+    """Return the single heads that a run trains, as listed in a decoder's file."""
     return [PROMPTABLE, SEMANTIC] if heads == BOTH else [heads]

@@ -1,8 +1,8 @@
-"""Losses on low-res logits, padding masked out; the IoU head learns with them.
+"""Losses of prompted masks on low-res logits, without padding, and of the IoU head.
 
-Each prompt's loss is a sum of terms over its valid pixels, and the loss of a batch their mean. A
-prompt with several masks (a single point, whose meaning is open) takes the loss of the best one,
-so that only that one learns from it, while the IoU head learns to rate them all; as SAM was trained
+Each prompt's loss is a weighted sum of terms over its valid pixels; a batch's loss is their mean. A
+prompt with several masks (an ambiguous single point) has the loss of its best mask, so that only
+that one is trained, while the IoU head is trained on all of them; as SAM was trained
 (arXiv:2304.02643, appendix A).
 """
 
@@ -27,17 +27,17 @@ RECIPES = {
 """Weights of the terms by name.
 
 MedSAM's sum; SAM's 20:1 (arXiv:2304.02643, A); SAMed's 0.8 and 0.2 with squares in the Dice (the
-cross-entropy of object and background is the BCE of the object); the plainest; the boundary loss of
+cross-entropy of object and background is the BCE of the object); BCE alone; the boundary loss of
 Kervadec et al. (arXiv:1812.07032) and the Hausdorff distance by distance transforms (Karimi and
-Salcudean, arXiv:1904.10030), both beside the first, since they tell little far from the object.
+Salcudean, arXiv:1904.10030), both added to the first, since they are weak far from the object.
 """
 
-# Focusing and balance of the focal loss as SAM took them over from RetinaNet (arXiv:1708.02002).
+# Focusing and balance of the focal loss, as SAM adopted them from RetinaNet (arXiv:1708.02002).
 _FOCAL_GAMMA, _FOCAL_ALPHA = 2.0, 0.25
 
 
 class MaskTargets(NamedTuple):
-    """What N prompts should give.
+    """Targets of N prompts.
 
     Attributes:
         masks: bool (N, 1, 256, 256), low-res frame.
@@ -58,24 +58,24 @@ class MaskTargets(NamedTuple):
 
 
 class MaskLoss(nn.Module):
-    """A weighted sum of terms of the masks, and the IoU head's squared error.
+    """Weighted sum of mask loss terms, plus the IoU head's squared error.
 
     Args:
         recipe: One of `RECIPES`.
         iou_weight: Weight of the IoU head's error; 0 leaves the head out.
 
     Raises:
-        InputError: The recipe is not known.
+        InputError: The recipe is unknown.
     """
 
     def __init__(self, recipe: str = "dice_bce", iou_weight: float = 1.0) -> None:
-        """Take the weights of a recipe."""
+        """Set the weights of a recipe."""
         super().__init__()
         if recipe not in RECIPES:
             raise InputError(f"loss {recipe!r} is not known; use one of {', '.join(RECIPES)}")
         self.weights = RECIPES[recipe]
         self.iou_weight = iou_weight
-        # Each takes probabilities that are masked already, so the sigmoid is taken outside.
+        # Each gets masked probabilities, so the sigmoid is applied outside.
         self.of_regions = nn.ModuleDict(
             {
                 "dice": DiceLoss(reduction="none"),
@@ -110,7 +110,7 @@ class MaskLoss(nn.Module):
     ) -> torch.Tensor:
         """Return (N, M): one term of every mask."""
         if term in self.of_regions:
-            # As single-channel maps, which all of MONAI's losses take alike.
+            # As single-channel maps, which all of MONAI's losses treat alike.
             pair = [(maps * valid).flatten(0, 1)[:, None] for maps in (logits.sigmoid(), target)]
             of_each: torch.Tensor = self.of_regions[term](*pair)
             return of_each.flatten(1).mean(1).unflatten(0, logits.shape[:2])

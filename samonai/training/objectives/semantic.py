@@ -1,4 +1,4 @@
-"""Training without a prompt: what a frame's classes should be, the loss, and the Dice."""
+"""Semantic head: its targets (classes of a frame), its loss, and its Dice."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,19 +13,19 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from samonai.embeddings.targets import FrameTargets
 
 IGNORED = 255
-"""Channel number of pixels that count for nothing: padding, invalid, dropped as too small."""
+"""Channel number of ignored pixels: padding, invalid, dropped as too small."""
 
 
 class ClassTargets(NamedTuple):
-    """What the semantic head should say about B frames.
+    """Targets of the semantic head for B frames.
 
     Attributes:
-        channels: uint8 (B, 256, 256), channel of each pixel, 0 is background, `IGNORED` counts
-            for nothing; low-res frame.
+        channels: uint8 (B, 256, 256), channel of each pixel, 0 is background, `IGNORED` is not
+            trained on; low-res frame.
         values: Label value of each channel, background's 0 first.
         cases: Case id of each frame.
         borders: bool (B, 256, 256), True near the border of an object; None where that is not
-            learned. Ignored pixels are those of the channels.
+            trained. Ignored pixels are those of the channels.
     """
 
     channels: torch.Tensor
@@ -34,7 +34,7 @@ class ClassTargets(NamedTuple):
     borders: torch.Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "ClassTargets":
-        """Return the same on a device."""
+        """Return the targets on a device."""
         channels = self.channels.to(device, non_blocking=non_blocking)
         borders = self.borders
         if borders is not None:
@@ -52,15 +52,15 @@ def channel_map(targets: FrameTargets, values: Sequence[int]) -> torch.Tensor:
 
 
 class SemanticLoss(nn.Module):
-    """Soft Dice of the classes plus cross-entropy, one to one; and the same of borders.
+    """Soft Dice plus cross-entropy of the classes, equally weighted; likewise of borders.
 
-    The Dice is taken over the whole batch, so that a class counts on the frames that lack it too,
-    and leaves background out, which the cross-entropy has. Borders are a map of their own beside
-    the classes, which are learned as without it.
+    The Dice is computed over the whole batch, so that a class counts on the frames without it too,
+    and leaves out the background, which the cross-entropy covers. Borders are a separate map beside
+    the classes, whose loss they do not change.
     """
 
     def __init__(self) -> None:
-        """Take MONAI's Dice; the probabilities are masked first, so the softmax is outside."""
+        """Use MONAI's Dice without its softmax, since probabilities are masked before."""
         super().__init__()
         self.dice = DiceLoss(include_background=False, batch=True)
         self.of_borders = DiceLoss(batch=True)
@@ -76,7 +76,7 @@ class SemanticLoss(nn.Module):
         Args:
             logits: float (B, K + 1, 256, 256).
             targets: The channels, and the borders, of the same frames.
-            border_logits: float (B, 256, 256); None where borders are not learned.
+            border_logits: float (B, 256, 256); None where borders are not trained.
         """
         logits = logits.float()
         channels = targets.channels.long()
@@ -93,7 +93,7 @@ class SemanticLoss(nn.Module):
     def _of_borders(
         self, logits: torch.Tensor, borders: torch.Tensor, valid: torch.Tensor
     ) -> torch.Tensor:
-        """Return the same of borders, (B, 1, 256, 256) and (B, 256, 256)."""
+        """Return Dice plus cross-entropy of borders, (B, 1, 256, 256) and (B, 256, 256)."""
         logits, truth = logits.float(), borders[:, None].float()
         per_pixel = binary_cross_entropy_with_logits(logits, truth, reduction="none")
         entropy = (per_pixel * valid).sum() / valid.sum().clamp(min=1)
@@ -102,15 +102,15 @@ class SemanticLoss(nn.Module):
 
 
 class ClassCounts:
-    """Pixels by true and predicted channel, summed over the frames of each case.
+    """Confusion matrix of true and predicted channels of each case, summed over its frames.
 
-    The Dice of a case and class is taken in 3D, over all its frames, with those without objects:
-    what is found there is false and counts. A class that a case neither has nor is said to have
-    is left out.
+    The Dice of a case and class is computed in 3D, over all its frames. Pixels predicted on frames
+    without objects are false positives. A class that is neither in a case nor predicted there is
+    left out.
     """
 
     def __init__(self) -> None:
-        """Start with no case seen."""
+        """Start without cases."""
         self.by_case: dict[str, torch.Tensor] = {}
 
     def add(self, logits: torch.Tensor, targets: ClassTargets) -> None:
@@ -134,6 +134,6 @@ class ClassCounts:
         return found
 
     def join(self, other: "ClassCounts") -> None:
-        """Add what another process saw."""
+        """Add the counts of another process."""
         for case, matrix in other.by_case.items():
             self.by_case[case] = self.by_case.get(case, 0) + matrix
