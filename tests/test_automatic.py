@@ -243,7 +243,7 @@ def test_names_of_classes():
     classes = {1: "Liver", 2: "spleen", 3: "liver"}
     assert class_by_name("liver", classes) == 3
     assert class_by_name("SPLEEN", classes) == 2
-    with pytest.raises(InputError, match="'LIVER'; this run knows Liver, spleen, liver"):
+    with pytest.raises(InputError, match="'LIVER'; this run has Liver, spleen, liver"):
         class_by_name("LIVER", classes)
 
 
@@ -280,7 +280,7 @@ def test_a_run_of_both_heads_end_to_end(tiny_network: "SamNetwork", tmp_path: Pa
     assert np.array_equal(only, np.where(everything == 4, 4, 0))
     prompted = run.predict(scan, [[4, 3, 1, 20, 17, 4]])
     assert prompted.shape == everything.shape
-    with pytest.raises(InputError, match="there is no class 'liver'; this run knows class_1, cla"):
+    with pytest.raises(InputError, match="there is no class 'liver'; this run has class_1, cla"):
         run.predict(scan, prompt="liver")
 
     metrics = run.evaluate(images, labels, tmp_path / "measured", prompts="none", report=True)

@@ -224,7 +224,7 @@ def test_a_match_over_two_lines_has_a_box_for_each() -> None:
 
 
 def test_bad_queries_are_refused() -> None:
-    with pytest.raises(InputError, match="asks for nothing"):
+    with pytest.raises(InputError, match="is empty: name a class"):
         DocumentsDomain(prompt="words: ")
     with pytest.raises(InputError, match="no regular expression"):
         regex_matches([], "(")

@@ -21,7 +21,7 @@ DOMAINS = {
 """Name to class. A class is imported on first use: its libraries may be an extra."""
 
 DEFAULT_DOMAIN = "medical"
-"""The domain of jobs that name none."""
+"""Default domain, for jobs without a domain's name."""
 
 
 def domain_class(name: str) -> Any:
@@ -37,7 +37,7 @@ def domain_class(name: str) -> Any:
 
 
 def setting_names(name: str) -> list[str]:
-    """Return the names of the settings that a domain's class takes."""
+    """Return the names of the settings of a domain's class."""
     return list(inspect.signature(domain_class(name)).parameters)
 
 
@@ -46,7 +46,7 @@ def get_domain(name: str, **settings: Any) -> "Domain[Any]":
 
     Args:
         name: A key of `DOMAINS`.
-        **settings: What the domain's class takes, as its `settings()` returned them.
+        **settings: Arguments of the domain's class, as returned by its `settings()`.
 
     Raises:
         InputError: The name or a setting is unknown.

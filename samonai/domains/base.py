@@ -1,6 +1,6 @@
 """Domain protocol: read a source, cut it into frames, merge their scores, write the label map.
 
-What only some domains can do besides is in `samonai.domains.capabilities`.
+Optional abilities are in `samonai.domains.capabilities`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,15 +24,15 @@ class Case:
         image: The image's file, or folder for a DICOM series.
         label: The label map's file or folder, or None.
         series: DICOM SeriesInstanceUID where the folder holds several.
-        classes: Name and label value of each structure, where the label names them.
-        part: Name of the part of the image that the case is, where its domain cuts images into
-            several cases (blocks of a raster, pages of a file).
-        group: What the case belongs to (a book, a patient); a random split never tears it apart.
-            None: the case stands alone.
-        ignored: Label values that mark what nobody annotated, such as nnU-Net's "ignore": nothing
-            there is trained, predicted or measured.
-        held_out: Whether the data list puts the case into its validation section.
-        fold: Number of the fold that the data list puts the case into.
+        classes: Name and label value of each structure, if the label has names.
+        part: Name of the part of the image, if the domain cuts images into several cases (blocks of
+            a raster, pages of a file).
+        group: Group of the case (a book, a patient), which a random split never divides.
+            None: the case is a group by itself.
+        ignored: Label values of unannotated pixels, such as nnU-Net's "ignore": they are neither
+            trained, predicted nor measured.
+        held_out: Whether the case is in the validation section of the data list.
+        fold: Number of the case's fold in the data list.
     """
 
     case_id: str
@@ -49,11 +49,11 @@ class Case:
 
 @dataclass(frozen=True)
 class LabelFacts:
-    """What is known about predicted label maps besides their voxels.
+    """Metadata of predicted label maps.
 
     Attributes:
-        classes: Label value to name; other values are called by number.
-        algorithm: What made them, as JSON values: model, hashes of the weights.
+        classes: Label value to name; other values get a name by number.
+        algorithm: The algorithm as JSON values: model, hashes of the weights.
     """
 
     classes: Mapping[int, str] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class LabelFacts:
 
 @dataclass(frozen=True)
 class CoveredObject:
-    """One object of which others cover a part or all, so that a map does not show all of it.
+    """An object that other objects cover partly or wholly in the label map.
 
     Attributes:
         number: Of the object, in `LabelMaps.instances`.
@@ -77,14 +77,14 @@ class CoveredObject:
 
 @dataclass(frozen=True)
 class LabelMaps:
-    """A whole label map in memory: what evaluations compare.
+    """A whole label map in memory, for evaluation.
 
     Attributes:
         label: integer (H, W), class per pixel, 0 is background.
         instances: integer (H, W), number of the object at each pixel; None: classes only.
-        known: bool (H, W), False where nothing is known and nothing is compared; None: all is.
-        scores: float (N,), how sure object n + 1 is, 0..1; None: no object has a score.
-        covered: Objects that the maps do not show all of.
+        known: bool (H, W), False on unlabelled pixels, which are not compared; None: all labelled.
+        scores: float (N,), score of object n + 1, 0..1; None: no object has a score.
+        covered: Objects that are not wholly visible in the maps.
     """
 
     label: npt.NDArray[np.integer]
@@ -99,7 +99,7 @@ class Source(Protocol):
 
     @property
     def source_id(self) -> str:
-        """Return the identifier that outputs and the store carry."""
+        """Return the identifier used in outputs and in the store."""
         ...
 
     @property
@@ -121,9 +121,9 @@ ReadSourceT = TypeVar("ReadSourceT", bound=Source, contravariant=True)
 
 
 def metric_spacing(source: Any) -> tuple[float, ...] | None:
-    """Return a source's spacing; None where it is no measure of what is shown.
+    """Return a source's spacing; None where distances cannot be measured.
 
-    A source says so by `unmeasurable`, the reason: pictures that nothing calibrates.
+    Such a source has the reason in `unmeasurable`: pictures without calibration.
     """
     if getattr(source, "unmeasurable", ""):
         return None
@@ -132,9 +132,9 @@ def metric_spacing(source: Any) -> tuple[float, ...] | None:
 
 
 class Merger(Protocol):
-    """Takes the scores of a source's frames in order, and gives the source's label map.
+    """Merges the scores of a source's frames, in order, into the source's label map.
 
-    It may write what is finished while later frames are still to come.
+    It may write finished parts while later frames are still to come.
     """
 
     def add(
@@ -144,20 +144,20 @@ class Merger(Protocol):
         prompts: FramePrompts,
         confidence: npt.NDArray[np.floating] | None = None,
     ) -> None:
-        """Take scores of one frame; frames come in ascending order of their index.
+        """Add scores of one frame; frames come in ascending order of their index.
 
         Objects of one frame may come in several calls, classes come at once.
 
         Args:
             frame: The frame, as the domain cut it.
             scores: float32 (N, H, W), logits or other scores, above 0 is inside; frame space.
-            prompts: What each of the N scores answers to.
-            confidence: float (N,), how sure each object is, 0..1; None: the scores tell.
+            prompts: The prompt of each of the N scores.
+            confidence: float (N,), score of each object, 0..1; None: derived from the scores.
         """
         ...
 
     def finish(self) -> Any:
-        """Return the label map, or the domain's own handle of one that memory need not hold."""
+        """Return the label map, or the domain's own handle of one that may exceed memory."""
         ...
 
 
@@ -165,7 +165,7 @@ class Reads(Protocol[SourceT]):
     """Data sets, sources, labels and prompt files of one kind of data."""
 
     prompt_endings: tuple[str, ...]
-    """Files with these endings hold prompts; any other is a coarse label map."""
+    """Endings of prompt files; any other file is a coarse label map."""
 
     def find_cases(self, images: Path | str, labels: Path | str | None = None) -> list[Case]:
         """List the cases of a data set, sorted by id."""
@@ -174,15 +174,15 @@ class Reads(Protocol[SourceT]):
     def class_names(
         self, images: Path | str, labels: Path | str | None = None
     ) -> dict[int, str] | None:
-        """Return the names that the data set gives its label values, or None."""
+        """Return the class names of the data set by label value, or None."""
         ...
 
     def fit(self, cases: Sequence[Case]) -> None:
-        """Measure over a training set what all its sources share, and keep it in the settings."""
+        """Measure properties shared by all sources of a training set, and keep them as settings."""
         ...
 
     def read(self, case: Case) -> SourceT:
-        """Read a case, its label included when it has one, into a `Source`."""
+        """Read a case, with its label if it has one, into a `Source`."""
         ...
 
     def with_label(self, source: SourceT, label: npt.NDArray[np.integer] | Path) -> SourceT:
@@ -203,11 +203,11 @@ class Reads(Protocol[SourceT]):
             source: The source.
             path: A file with one of `prompt_endings`, in the domain's own coordinates.
             class_names: Label value to name, for files that name classes.
-            only_case: Whether a file that names no case means this one.
+            only_case: Whether a file without case names is for this one.
 
         Returns:
             By frame index: float32 (N, 4) xyxy in frame space and int64 (N,) label values; or
-            all that prompts can say.
+            all kinds of prompts.
         """
         ...
 
@@ -228,13 +228,13 @@ class Merges(Protocol[ReadSourceT]):
     """Label maps of a source from the scores or labels of its frames."""
 
     def merger(self, source: ReadSourceT) -> Merger:
-        """Return what merges the scores of a source's frames; see `FrameMerger`."""
+        """Return the merger of the scores of a source's frames; see `FrameMerger`."""
         ...
 
     def merge(
         self, source: ReadSourceT, frame_labels: Mapping[int, npt.NDArray[np.integer]]
     ) -> npt.NDArray[np.integer]:
-        """Put frame labels (H, W) back on the source's grid; frames not given are background."""
+        """Put frame labels (H, W) back on the source's grid; missing frames are background."""
         ...
 
 
@@ -250,8 +250,8 @@ class Writes(Protocol[ReadSourceT]):
 
         Args:
             source: The source.
-            label: The label map, or what the domain's merger gave.
-            path: Where to; an ending is added to a path without one.
+            label: The label map, or the result of the domain's merger.
+            path: The file; an ending is added to a path without one.
         """
         ...
 
@@ -264,8 +264,8 @@ class Domain(Reads[SourceT], Cuts[SourceT], Merges[SourceT], Writes[SourceT], Pr
 
     name: str
     free_settings: frozenset[str]
-    """Settings of how data are stored, which change no pixel that a decoder sees."""
+    """Settings of data storage, which do not change the pixels that a decoder sees."""
 
     def settings(self) -> dict[str, Any]:
-        """Return all that is done to the pixels, as JSON values, for signatures and metadata."""
+        """Return the settings that affect pixels, as JSON values, for signatures and metadata."""
         ...

@@ -1,7 +1,7 @@
-"""Optional abilities of a domain, found out in one place: `capabilities(domain)`.
+"""Optional abilities of a domain, detected in one place: `capabilities(domain)`.
 
 A domain has an ability by having the members of its protocol; nothing is registered. The engine
-asks for the ability and never for the domain's name.
+checks for the ability and never for the domain's name.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,24 +17,24 @@ from samonai.domains.base import Case, LabelFacts, LabelMaps
 from samonai.prompts.types import FramePrompts
 
 CLASSES = "classes"
-"""The way of finding objects without prompts that every domain can do: the map of classes."""
+"""Segmentation without prompts that every domain supports: the map of classes."""
 
 
 class MapMerger(Protocol):
-    """Takes values of a source's frames in order, and puts them on the source's grid."""
+    """Collects values of a source's frames in order, and puts them on the source's grid."""
 
     def add(self, frame: Frame, values: npt.NDArray[np.float32]) -> None:
-        """Take the values (H, W) of one frame."""
+        """Add the values (H, W) of one frame."""
         ...
 
     def finish(self) -> Any:
-        """Return the map, 0 where no frame said anything, or the domain's own handle of it."""
+        """Return the map, 0 on pixels without a frame, or the domain's own handle of it."""
         ...
 
 
 @runtime_checkable
 class ObjectMaps(Protocol):
-    """A domain whose label maps tell objects of one class apart."""
+    """A domain whose label maps distinguish objects of one class."""
 
     def maps(self, source: Any, prediction: Any = None) -> LabelMaps:
         """Return a prediction as arrays, or the source's own label."""
@@ -43,16 +43,16 @@ class ObjectMaps(Protocol):
 
 @runtime_checkable
 class ArchiveListing(Protocol):
-    """A domain that finds its cases in archives: nested, mixed, and larger than data sets."""
+    """A domain that lists cases of archives: nested, mixed, and larger than data sets."""
 
     def find_archive(self, root: Path) -> tuple[list[Case], dict[str, str]]:
-        """List the cases below a folder, sorted by id, and what is left out: id to reason."""
+        """List the cases below a folder, sorted by id, and the skipped ones: id to reason."""
         ...
 
 
 @runtime_checkable
 class Exporter(Protocol):
-    """A domain that writes predictions in more ways than as the input's kind of label map."""
+    """A domain that writes predictions in formats other than the input's kind of label map."""
 
     formats: tuple[str, ...]
     unmeasured: str
@@ -71,12 +71,12 @@ class Exporter(Protocol):
         """Write one prediction in several formats.
 
         Args:
-            source: The source that the label map lies on.
+            source: The source of the label map.
             label: The label map.
             stem: Path without an ending.
             formats: Of `formats`; none: the input's own kind.
             measure: Write measurements beside it.
-            facts: What the objects say about classes and algorithm.
+            facts: Classes and algorithm, for the objects' metadata.
 
         Returns:
             The files written.
@@ -86,7 +86,7 @@ class Exporter(Protocol):
 
 @runtime_checkable
 class FileEndings(Protocol):
-    """A domain whose `write` takes the ending of a path for the format that is wanted."""
+    """A domain whose `write` chooses the format by the ending of the path."""
 
     endings: tuple[str, ...]
 
@@ -96,11 +96,11 @@ class ValueMaps(Protocol):
     """A domain that puts values such as an uncertainty on the source's grid."""
 
     def map_merger(self, source: Any) -> MapMerger:
-        """Return what puts frames' values on the source's grid; see `FrameMaps`."""
+        """Return the merger that puts frames' values on the source's grid; see `FrameMaps`."""
         ...
 
     def write_map(self, source: Any, values: Any, path: Path) -> Path:
-        """Write what the map merger gave on the source's grid; return the file written."""
+        """Write the result of the map merger on the source's grid; return the file written."""
         ...
 
 
@@ -109,16 +109,16 @@ class ResultReader(Protocol):
     """A domain whose predictions hold more than label maps, such as masks with scores and text."""
 
     def read_answers(self, paths: Sequence[Path]) -> list[Any]:
-        """Read what predictions answered, from the files that were written."""
+        """Read detected objects back from the written files of predictions."""
         ...
 
 
 @runtime_checkable
 class RegionProposals(Protocol):
-    """A domain that proposes boxes of objects on a frame, of whatever class."""
+    """A domain with region proposals: boxes of objects on a frame, of any class."""
 
     def proposals(self, frame: Frame) -> npt.NDArray[np.float32]:
-        """Return float32 (N, 4): boxes worth asking about, xyxy in frame space."""
+        """Return float32 (N, 4): proposed boxes, xyxy in frame space."""
         ...
 
 
@@ -127,60 +127,60 @@ class PromptCrop(Protocol):
     """A domain whose frames may show a part of a source only, chosen by the prompts."""
 
     def whole(self, source: Any) -> Any:
-        """Return a source whose frames show all of it: what prompts are given for."""
+        """Return a source whose frames show all of it, to which prompts refer."""
         ...
 
     def focus(
         self, source: Any, prompts: Mapping[int, FramePrompts] | None
     ) -> tuple[Any, dict[int, FramePrompts]]:
-        """Return a source whose frames show all that is asked, and the prompts on these frames.
+        """Return a source whose frames cover all prompts, and the prompts on these frames.
 
         Args:
-            source: As it was read.
-            prompts: By frame index, on the frames of the whole source; None: nothing in particular.
+            source: The source as read.
+            prompts: By frame index, on the frames of the whole source; None: no prompts.
         """
         ...
 
 
 @runtime_checkable
 class DefaultAutomatic(Protocol):
-    """A domain whose data are best segmented without prompts in another way than by classes."""
+    """A domain with a default way of segmentation without prompts other than the class map."""
 
     @property
     def default_automatic(self) -> str:
-        """Return a way of finding, as `automatic` takes it."""
+        """Return a value of the setting `automatic`."""
         ...
 
 
 @runtime_checkable
 class RemoteSources(Protocol):
-    """A domain whose inputs need not be files on this machine; reading says which it takes."""
+    """A domain whose inputs need not be local files; reading checks which it supports."""
 
     reads_elsewhere: bool
 
 
 @runtime_checkable
 class WholeSlices(Protocol):
-    """A domain whose frames are whole slices or pictures, as a 2D U-Net takes them."""
+    """A domain whose frames are whole slices or pictures, as a 2D U-Net needs them."""
 
     frames_are_whole: bool
 
 
 @dataclass(frozen=True)
 class Capabilities:
-    """Optional abilities of one domain; None, empty or False where it lacks one.
+    """Optional abilities of one domain; None, empty or False if it lacks one.
 
     Attributes:
-        object_maps: Tells objects of one class apart.
+        object_maps: Distinguishes objects of one class.
         archive: Lists nested archives.
         exporter: Writes several formats.
-        endings: Endings of paths that `write` takes for the format that is wanted.
+        endings: Endings of paths by which `write` chooses the format.
         value_maps: Writes maps of values such as an uncertainty.
         results: Reads predictions back that hold more than label maps.
         proposals: Proposes boxes of objects on a frame.
         crop: Cuts frames around the prompts.
-        default_automatic: Way of finding objects where no prompt is given.
-        remote_sources: Whether inputs need not be files of this machine.
+        default_automatic: Default way of segmentation without prompts.
+        remote_sources: Whether inputs need not be local files.
         frames_are_whole: Whether frames are whole slices or pictures.
     """
 
@@ -198,7 +198,7 @@ class Capabilities:
 
 
 def capabilities(domain: object) -> Capabilities:
-    """Return the optional abilities of a domain, or of what wraps one."""
+    """Return the optional abilities of a domain, or of a wrapper around one."""
     return Capabilities(
         object_maps=domain if isinstance(domain, ObjectMaps) else None,
         archive=domain if isinstance(domain, ArchiveListing) else None,

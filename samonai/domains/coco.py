@@ -1,4 +1,4 @@
-"""COCO annotations: images, categories and objects of a file, checked; for pages and rasters."""
+"""COCO annotation files: validated images, categories and objects, for pages and rasters."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 _LEAST_VALUES = 6  # x and y of three points
 _FARTHEST = 8
-"""Outlines reach so many sides of the image beyond it at most; farther is a mistake."""
+"""Limit of outlines beyond the image, in its sides; farther ones are errors."""
 _LARGEST_SIDE = 1 << 24
 
 
@@ -29,13 +29,13 @@ class CocoObject:
     """One annotation.
 
     Attributes:
-        name: Of its category.
+        name: Name of its category.
         category: Id of its category.
-        crowd: Several objects in one.
+        crowd: Whether it stands for several objects.
         size: (H, W) of its image.
         rings: float64 (n, 2) each, outlines as COCO counts them; the object is their union.
-        counts: int64 (N,), run lengths instead.
-        outlined: The file gives more than a box.
+        counts: int64 (N,), run lengths instead of outlines.
+        outlined: Whether the file has an outline or mask and not only a box.
     """
 
     name: str
@@ -61,8 +61,8 @@ class CocoImage:
         name: `file_name`, relative to the folder of images.
         size: (H, W).
         page: Number of the page in the file, from 1.
-        document: What the page was taken from (DocLayNet's `doc_name`), or None.
-        rows: Its annotations, as they stand in the file.
+        document: Document of the page (DocLayNet's `doc_name`), or None.
+        rows: Its annotations, as in the file.
     """
 
     name: str
@@ -99,10 +99,10 @@ class CocoFile:
         Args:
             path: The picture.
             page: Number of its page, from 1.
-            other_endings: Take an entry whose name differs in its ending where there is no other.
+            other_endings: Accept an entry whose name differs in its ending if there is no other.
 
         Raises:
-            InputError: There is none, or several are named so.
+            InputError: The file has no entry of this name, or several.
         """
         named = [image for image in self._by_name.get(path.name, ()) if image.page == page]
         place = "/" + path.resolve().as_posix()
@@ -120,10 +120,10 @@ class CocoFile:
         return found[0]
 
     def objects(self, image: CocoImage) -> tuple[CocoObject, ...]:
-        """Return the objects of an image, in the file's order; those without any area left out.
+        """Return the objects of an image in the file's order, without those of zero area.
 
         Raises:
-            InputError: One cannot be read, or is for another size.
+            InputError: An object cannot be read, or is for another image size.
         """
         found = [self._object(row, image) for row in image.rows]
         return tuple(one for one in found if one is not None)
@@ -147,10 +147,10 @@ class CocoFile:
 
 
 def read_coco(path: Path) -> CocoFile:
-    """Read a file of annotations; read once while it does not change.
+    """Read a file of annotations; cached until it changes.
 
     Raises:
-        InputError: It is not COCO, or its parts contradict each other.
+        InputError: The file is not COCO, or its parts contradict each other.
     """
     found = coco_in(path)
     if found is None:
@@ -159,10 +159,10 @@ def read_coco(path: Path) -> CocoFile:
 
 
 def coco_in(path: Path) -> CocoFile | None:
-    """Return what `read_coco` does, or None where the file is JSON of another kind.
+    """Read COCO annotations; None where the file is other JSON.
 
     Raises:
-        InputError: It is no JSON, or COCO whose parts contradict each other.
+        InputError: The file is not JSON, or is COCO with contradictions.
     """
     try:
         state = path.stat()
@@ -223,7 +223,7 @@ def _parsed(path: Path, content: dict[str, Any]) -> CocoFile:
 
 
 def _names(path: Path, categories: Any, used: set[int]) -> dict[int, str]:
-    """Return category id to name; where the file has no categories, those that are used."""
+    """Return category id to name; where the file has no categories, the used ids."""
     if categories is None:
         return {number: f"class_{number}" for number in sorted(used)}
     names: dict[int, str] = {}
@@ -235,10 +235,10 @@ def _names(path: Path, categories: Any, used: set[int]) -> dict[int, str]:
 
 
 def _identifier(value: Any) -> int | str:
-    """Return an id as it is compared: "1", 1.0 and 1 are one.
+    """Return an id in a comparable form: "1", 1.0 and 1 are equal.
 
     Raises:
-        ValueError: It is neither a whole number nor text.
+        ValueError: The id is neither a whole number nor text.
     """
     if isinstance(value, str):
         text = value.strip()
@@ -293,7 +293,7 @@ def _rings(
     """Return the parts of an outline; those of fewer than three points have no inside.
 
     Raises:
-        ValueError: They are no pairs of numbers, or lie far outside the image.
+        ValueError: The values are not pairs of numbers, or lie far outside the image.
     """
     parts = _flat(segmentation)
     if len(parts) > 1 and all(len(part) == 2 for part in parts):
@@ -313,10 +313,10 @@ def _rings(
 
 
 def _box(bbox: Any, size: tuple[int, int]) -> tuple[npt.NDArray[np.float64], ...]:
-    """Return the outline of a box; none where it has no area.
+    """Return the outline of a box; none if its area is zero.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is no box.
     """
     if not isinstance(bbox, list) or len(bbox) != 4:
         raise ValueError("neither an outline nor a box")
@@ -334,15 +334,15 @@ def _reason(error: Exception) -> str:
 
 
 def _is_paged(name: Any) -> bool:
-    # DocLayNet's `page_no` says where a page was taken from, not where it lies in its PNG.
+    # DocLayNet's `page_no` is the page of the source document, not of its PNG.
     return str(name).lower().endswith((".pdf", ".tif", ".tiff"))
 
 
 def _relative(path: Path, name: str) -> str:
-    """Return a file name that stays in the folder of images.
+    """Return a file name after checking that it stays in the folder of images.
 
     Raises:
-        InputError: It does not.
+        InputError: The name leads out of the folder.
     """
     found = PurePosixPath(name.replace("\\", "/"))
     if found.is_absolute() or ".." in found.parts:

@@ -1,4 +1,4 @@
-"""COCO masks: run lengths to and from pixels, and outlines drawn as pycocotools draws them."""
+"""COCO masks: run-length encoding and decoding, and outlines drawn as by pycocotools."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,11 +10,11 @@ from samonai.core.errors import InputError
 
 _FIRST_CHARACTER, _MORE, _SIGN, _BITS = 48, 0x20, 0x10, 5
 _MOST_CHARACTERS = 13
-"""Of one run length in compressed form: more would not fit into 64 bits."""
+"""Largest number of characters of one compressed run length; more would exceed 64 bits."""
 
 
 def read_run_lengths(segmentation: Any, size: tuple[int, int]) -> npt.NDArray[np.int64]:
-    """Return the run lengths of a mask, which begin with its background, column by column.
+    """Return the run lengths of a mask, column by column, beginning with its background.
 
     Args:
         segmentation: `size` and `counts`, compressed text or a list of whole numbers.
@@ -24,7 +24,7 @@ def read_run_lengths(segmentation: Any, size: tuple[int, int]) -> npt.NDArray[np
         int64 (N,), 0 or more each, H x W altogether.
 
     Raises:
-        ValueError: They are damaged, or for another size.
+        ValueError: The run lengths are damaged, or for another size.
     """
     stated = tuple(int(side) for side in segmentation["size"])
     if stated != size:
@@ -50,7 +50,7 @@ def decode_rle(segmentation: Any, size: tuple[int, int]) -> npt.NDArray[np.bool_
     """Decode run lengths, compressed or not, to bool (H, W).
 
     Raises:
-        ValueError: They are damaged, or for another size.
+        ValueError: The run lengths are damaged, or for another size.
     """
     return runs_to_mask(read_run_lengths(segmentation, size), size)
 
@@ -68,11 +68,11 @@ def encode_rle(mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
 def draw_part(
     rings: Sequence[npt.NDArray[np.float64]], size: tuple[int, int]
 ) -> tuple[tuple[int, int], npt.NDArray[np.bool_]]:
-    """Draw the outlines of one object by pycocotools' rule, on the part of the image around them.
+    """Draw the outlines of one object by pycocotools' rule, cropped to their surroundings.
 
-    The rule lets outlines along pixel edges and outlines through pixel centres (those that
-    programs trace around masks) both give about the mask that they were made from. Each outline is
-    filled by itself, even and odd; the object is their union.
+    The rule reproduces about the same mask from outlines along pixel edges and from outlines
+    through pixel centres (as traced around masks by some programs). Each outline is filled by
+    itself, by the even-odd rule; the object is their union.
 
     Args:
         rings: float64 (n, 2) each, corners (x, y) as COCO counts them.
@@ -93,7 +93,7 @@ def draw_part(
     if (high <= low).any():
         return (0, 0), np.zeros((0, 0), bool)
     coco = _coco_mask()
-    # Whole steps to the right and down change nothing of what is drawn.
+    # A shift by whole pixels does not change the drawing.
     moved = [(ring - low).ravel().tolist() for ring in rings]
     across, down = (high - low).tolist()
     runs = coco.merge(coco.frPyObjects(moved, down, across))
@@ -111,10 +111,10 @@ def draw_whole(
 
 
 def _decompressed(text: str) -> list[int]:
-    """Return the numbers of compressed run lengths, differences resolved.
+    """Return the numbers of compressed run lengths, with differences resolved.
 
     Raises:
-        ValueError: The text is none.
+        ValueError: The text is not a list of run lengths.
     """
     numbers: list[int] = []
     value, shift = 0, 0

@@ -1,4 +1,4 @@
-"""Label map settings and coordinate lists, as files and settings give them."""
+"""Label map settings and coordinate lists, parsed from files and settings."""
 
 import math
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ def parse_label_map(label_map: Mapping[Any, Any] | str | None) -> dict[int, int]
     """Return a label map as integers, from a mapping (JSON has text keys) or "255:1,7:0".
 
     Raises:
-        InputError: When something in it is not a whole number of 0 or more.
+        InputError: A value or class is not a whole number of 0 or more.
     """
     if not label_map:
         return {}
@@ -32,11 +32,11 @@ def parse_label_map(label_map: Mapping[Any, Any] | str | None) -> dict[int, int]
 
 
 def coordinates(values: Any, count: int | None = None) -> npt.NDArray[np.float64] | None:
-    """Return a list of numbers; None for anything else, such as texts, `true` or NaN among them.
+    """Return a list of numbers; None for any other value, such as one with texts or NaN.
 
     Args:
-        values: What a file holds.
-        count: How many there must be; None: any number.
+        values: A value from a file.
+        count: Required length; None: any.
     """
     if not isinstance(values, list) or count not in (None, len(values)):
         return None

@@ -1,8 +1,8 @@
-"""Exact outlines of pixel sets as polygons along pixel edges, and polygons filled again.
+"""Outlines of pixel masks as polygons along pixel edges, and polygon filling.
 
-Holes are joined by keyholes. A contour through pixel centres loses half a pixel all around, and a
-reader that fills it again does not find the same pixels. Along the edges it does, whichever rule
-it fills by.
+Holes are joined by keyholes. A contour through pixel centres loses half a pixel all around, and
+filling it does not restore the same pixels. A contour along the edges does, with any filling
+rule.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ Corner = tuple[int, int]
 def outlines(mask: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.float64]]:
     """Return closed polygons whose insides are exactly the pixels of a mask.
 
-    Pixels that touch only by a corner are outlined apart. A hole is joined to what lies around it
+    Pixels that touch only at a corner are outlined separately. A hole is joined to its surroundings
     by a keyhole: two edges on top of each other, of no width.
 
     Args:
@@ -67,7 +67,7 @@ class _Rings:
         x -= 1
         while (x, y) not in self._at:
             x -= 1
-        # Above and below the way from there are pixels, so no other boundary passes this corner.
+        # Pixels lie above and below the way from there, so no other boundary passes this corner.
         around = self._at[x, y]
         last = hole
         while self.after[last] != hole:
@@ -104,7 +104,7 @@ class _Rings:
             area += x * dy - y * dx
             corner = x + dx, y + dy
             ways = edges[corner]
-            # Where two pixels touch by a corner, turn right: stay with the same pixel.
+            # Where two pixels touch at a corner, turn right: stay with the same pixel.
             direction = ways[0] if len(ways) == 1 else (direction + 1) % 4
         self.after[-1] = first
         nodes = range(first, len(self.corners))
@@ -115,7 +115,7 @@ class _Rings:
 
 
 def _edges(mask: npt.NDArray[np.bool_]) -> dict[Corner, list[int]]:
-    """Return the directions of the pixel edges that leave each corner, pixels at their right."""
+    """Return the directions of the pixel edges that start at each corner, pixels on their right."""
     padded = np.pad(mask, 1)
     inside = padded[1:-1, 1:-1]
     edges: dict[Corner, list[int]] = {}
@@ -130,7 +130,7 @@ def _edges(mask: npt.NDArray[np.bool_]) -> dict[Corner, list[int]]:
 
 
 def _polygon(corners: list[Corner]) -> npt.NDArray[np.float64]:
-    """Return the corners at which the way turns, or turns back, in frame space."""
+    """Return the corners where the direction changes, in frame space."""
     kept = []
     for before, (x, y), after in zip(
         corners[-1:] + corners[:-1], corners, corners[1:] + corners[:1], strict=True
@@ -145,8 +145,8 @@ def _polygon(corners: list[Corner]) -> npt.NDArray[np.float64]:
     return np.array(kept, np.float64) - 0.5
 
 
-# Coordinates of one point, computed in two ways, agree to far less; a contour drawn through pixel
-# centres must not fall to either side by such noise.
+# Two computations of one coordinate differ by far less; such noise must not move a contour
+# through pixel centres to either side.
 _DECIMALS = 4
 
 
@@ -155,7 +155,7 @@ def fill_polygons(
 ) -> npt.NDArray[np.bool_]:
     """Return the pixels that lie inside an odd number of polygons.
 
-    A pixel is inside when its centre is. A centre that lies exactly on an outline belongs to the
+    A pixel is inside if its centre is. A centre exactly on an outline belongs to the
     polygon on its left and upper side, and not on its right and lower side, so that neighbouring
     polygons that share an outline share no pixel.
 

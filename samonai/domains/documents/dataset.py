@@ -1,4 +1,4 @@
-"""Find the pages of a data set: pictures and PDFs, and the label files beside or above them."""
+"""Listing of a data set's pages: pictures and PDFs, with their label files."""
 
 import logging
 import re
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 PAGE_ENDINGS = (".pdf", *PICTURE_ENDINGS)
 MOST_PAGES = 500
-"""Of one file, unless `pages` says which: nobody waits for a thousand pages by accident."""
+"""Pages used of one file without the setting `pages`, which guards against very long files."""
 
 _JOINED = "__"
 _SHOWN = 3
@@ -27,7 +27,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class PageChoice:
-    """Which pages of a file are cases.
+    """Selection of the pages of a file.
 
     Attributes:
         ranges: First and last page, from 1; none: all.
@@ -40,7 +40,7 @@ class PageChoice:
         """Read "1-3,7".
 
         Raises:
-            InputError: The text says something else.
+            InputError: The text is not a list of page numbers.
         """
         if text in (None, ""):
             return cls()
@@ -59,7 +59,7 @@ class PageChoice:
         """Return the chosen numbers of a file's pages.
 
         Raises:
-            InputError: There are none.
+            InputError: None of the chosen pages exists.
         """
         if not self.ranges:
             if count > MOST_PAGES:
@@ -84,21 +84,21 @@ def find_cases(
     """List the pages of a data set, with their labels.
 
     Args:
-        images: A picture or PDF, or a folder of them, folders inside it included. Pages of one
-            file, files of one folder inside it, and pages that PubLayNet, DocBank or DocLayNet
+        images: A picture or PDF, or a folder of them, including subfolders. Pages of one
+            file, files of one subfolder, and pages that PubLayNet, DocBank or DocLayNet
             took from one paper, belong to one document.
         labels: A COCO file; a PAGE-XML, ALTO or mask file for one page; or a folder of these with
-            a file per page, named like it; it may be the folder of images itself.
-        pages: Which pages of files that have several.
-        skip_missing: Leave out images of a COCO file that are not there, instead of refusing.
+            a file per page of the same name; it may be the folder of images itself.
+        pages: Selection of pages in files with several.
+        skip_missing: Skip images of a COCO file that do not exist, instead of refusing.
 
     Returns:
-        One case per page, sorted by id, only those with a label where there are labels. A case is
-        named after its file, with the folders inside `images` before and, in files of several
-        pages, the number behind: `book__f11`, `report@3`.
+        One case per page, sorted by id; with labels given, only the labelled pages. A case is
+        named after its file, preceded by the subfolders of `images` and, in files of several
+        pages, followed by the page number: `book__f11`, `report@3`.
 
     Raises:
-        InputError: There are none, or labels and images do not fit each other.
+        InputError: There are no pages, or labels and images do not match.
     """
     images, pages = Path(images), pages or PageChoice()
     labels = None if labels is None else Path(labels)
@@ -144,12 +144,12 @@ def page_cases(root: Path, path: Path, pages: PageChoice) -> list[Case]:
 
 
 def label_files(cases: Sequence[Case]) -> list[Path]:
-    """Return the label files of cases, each once."""
+    """Return the label files of cases without repetition."""
     return sorted({case.label for case in cases if case.label is not None})
 
 
 def _document_of(stem: str) -> str | None:
-    """Return the paper of a page that is named as PubLayNet's and DocBank's are, else None."""
+    """Return the paper of a page with a file name of PubLayNet or DocBank, else None."""
     found = re.fullmatch(rf"(PMC\d+)_\d{{5}}|(.+)_\d+{docbank.IMAGE_SUFFIX}", stem)
     return found and (found[1] or found[2])
 
@@ -166,12 +166,12 @@ def _order(case_id: str) -> tuple[str, int]:
 
 
 def _files(root: Path, images: Path, labels: Path | None) -> list[Path]:
-    """Return pictures and PDFs, without masks that lie in another folder inside."""
+    """Return pictures and PDFs, without masks that lie in another subfolder."""
     if images.is_file():
         if images.suffix.lower() not in PAGE_ENDINGS:
             raise InputError(f"{images}: expected {', '.join(PAGE_ENDINGS)}")
         return [images]
-    # Masks inside the folder of pages are none; where the labels lie around it, all there are.
+    # Masks inside the folder of pages are not pages; with labels elsewhere, all pictures are.
     apart = labels is not None and labels.is_dir() and root.resolve() in labels.resolve().parents
     found = [
         path
@@ -187,7 +187,7 @@ def _files(root: Path, images: Path, labels: Path | None) -> list[Path]:
 
 
 def _coco_file(labels: Path | None) -> Path | None:
-    """Return the COCO file among what was given as labels: itself, or the only one of a folder."""
+    """Return the COCO file given as labels: the file itself, or the only one of a folder."""
     if labels is None or labels.is_file():
         return labels if labels is not None and is_coco(labels) else None
     found = [path for path in sorted(labels.iterdir()) if is_coco(path)]
@@ -224,7 +224,7 @@ def _coco_cases(
 
 
 def _by_file(root: Path, entries: Sequence[CocoImage]) -> dict[Path, dict[int, CocoImage]]:
-    """Return the entries of each file by their pages."""
+    """Return the entries of each file by page number."""
     found: dict[Path, dict[int, CocoImage]] = {}
     for entry in entries:
         found.setdefault(root / entry.name, {})[entry.page] = entry
@@ -234,7 +234,7 @@ def _by_file(root: Path, entries: Sequence[CocoImage]) -> dict[Path, dict[int, C
 def _label_finder(
     labels: Path | None, root: Path, files: list[Path]
 ) -> Callable[[Path, str | None], Path | None]:
-    """Return what finds the label of a page: NAME.xml, NAME.png, or NAME@3.xml of page 3."""
+    """Return a function from page to label: NAME.xml, NAME.png, or NAME@3.xml of page 3."""
     if labels is None:
         return lambda path, part: None
     if labels.is_file():
@@ -253,7 +253,7 @@ def _label_finder(
         number = "" if part is None else f"@{part}"
         if inside.stem in tokens:
             return tokens[inside.stem]
-        # In the same folder, or else anywhere under its own name alone.
+        # In the same folder, or else anywhere with a unique name.
         for name in (_name(inside) + number, inside.stem + number):
             found = by_name.get(name, [])
             if len(found) > 1:
@@ -266,9 +266,9 @@ def _label_finder(
 
 
 def _docbank_labels(labels: Path, pages: list[Path]) -> dict[str, Path]:
-    """Return DocBank's files of tokens by the names of their pages, of which there must be some.
+    """Return DocBank's token files by the names of their pages; at least one must be DocBank's.
 
-    Elsewhere a text beside a page is its transcript.
+    In other data sets a text beside a page is its transcript.
     """
     if not any(path.stem.endswith(docbank.IMAGE_SUFFIX) for path in pages):
         return {}
@@ -277,7 +277,7 @@ def _docbank_labels(labels: Path, pages: list[Path]) -> dict[str, Path]:
 
 
 def _labels_by_name(labels: Path, pages: set[Path]) -> dict[str, list[Path]]:
-    """Return the label files of a folder by their names, with the folders inside and without."""
+    """Return the label files of a folder by name, with and without their subfolders."""
     named: dict[str, list[Path]] = {}
     for found in sorted(labels.rglob("*")):
         if found.suffix.lower() in LABEL_ENDINGS and found.resolve() not in pages:

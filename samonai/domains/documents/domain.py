@@ -1,4 +1,4 @@
-"""The documents domain: pages and pictures read, cut where they are long, merged and written."""
+"""Documents domain: pages and pictures read, cut if they are long, merged and written."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -53,31 +53,32 @@ class DocumentsDomain:
 
     Args:
         dpi: Pixels per inch that PDFs are drawn at.
-        longest: Pages whose long side is more than so many times the short one are cut into
+        longest: Pages whose sides have a larger ratio than this are cut into
             pieces that overlap.
-        overlap: What neighbouring pieces share, as a part of a piece.
-        classes: Names of the classes 1, 2, …: "text,title,table"; None: what the training labels
-            name. Regions of other names are background.
-        rename: What label files call a class to what it is called here:
-            "MainZone:text,paragraph:text"; to nothing ("noise:") drops it.
-        pages: Which pages of files that have several: "1-3,7"; None: all.
-        missing_images: "refuse" a COCO file that lists images that are not there, or "skip" them.
-        label_orientation: Which pixels of a photograph with an EXIF orientation labels are of:
-            "upright", "stored", or "auto": their size tells, and where it does not, upright ones.
-        ocr: When words are read off pages (RapidOCR): for a "query" that needs words of pages whose
-            text layer is missing, covers little of their letters or is no text; "always", whatever
-            the layer says; or "never".
-        prompt: Query that predictions answer, see `query`; None: all regions. It changes no
-            pixel and is no part of `settings`.
-        retrieval: What ranks regions where `prompt` is a question: "bm25", or the folder of a
-            sentence-transformers model; no part of `settings` either.
+        overlap: Overlap of neighbouring pieces, as a part of a piece.
+        classes: Names of the classes 1, 2, …: "text,title,table"; None: those of the training
+            labels. Regions of other names are background.
+        rename: Class of the label files to class of this domain:
+            "MainZone:text,paragraph:text"; an empty one ("noise:") drops it.
+        pages: Pages of files with several: "1-3,7"; None: all.
+        missing_images: "refuse" a COCO file with images that do not exist, or "skip" them.
+        label_orientation: Pixels that labels of a photograph with an EXIF orientation refer to:
+            "upright", "stored", or "auto": by their size, and where that is ambiguous, upright
+            ones.
+        ocr: When pages are read by OCR (RapidOCR): for a "query" that needs words of pages whose
+            text layer is missing, covers little of their letters or is no text; "always"; or
+            "never".
+        prompt: Query of predictions, see `query`; None: all regions. It does not affect
+            pixels and is not part of `settings`.
+        retrieval: Ranking of regions for a question in `prompt`: "bm25", or the folder of a
+            sentence-transformers model; not part of `settings` either.
     """
 
     name = "documents"
     prompt_endings: tuple[str, ...] = PROMPT_ENDINGS
     formats = FORMATS
     unmeasured = "the JSON says box, score and text of every region; leave out --measure"
-    # Whatever a PDF is drawn at, the model sees it in its own pixels.
+    # At any resolution of a PDF, the model sees the page in its own pixels.
     free_settings = not_seen_by_encoder(DocumentsSettings)
 
     def __init__(
@@ -109,7 +110,7 @@ class DocumentsDomain:
         self._retrieve = retriever(str(retrieval))
 
     def settings(self) -> dict[str, Any]:
-        """Return what rebuilds this domain: `DocumentsDomain(**settings)`, as JSON values."""
+        """Return the arguments that rebuild this domain, as JSON values."""
         return {
             "dpi": self.dpi,
             "longest": self.longest,
@@ -130,12 +131,12 @@ class DocumentsDomain:
     def class_names(
         self, images: Path | str, labels: Path | str | None = None
     ) -> dict[int, str] | None:
-        """Return the names of the classes, where the settings or the labels give them."""
+        """Return the names of the classes from the settings or the labels."""
         names = self.classes or self._names(self.find_cases(images, labels))
         return dict(enumerate(names, 1)) or None
 
     def fit(self, cases: Sequence[Case]) -> None:
-        """Keep the names of the training labels' classes, where the settings name none."""
+        """Keep the class names of the training labels, unless the settings have names."""
         if self.classes is None:
             self.classes = self._names(cases) or None
 
@@ -143,7 +144,7 @@ class DocumentsDomain:
         """Read a page, upright, and its label.
 
         Raises:
-            InputError: Either cannot be used.
+            InputError: The page or its label cannot be read.
         """
         number = int(case.part or 1)
         if case.image.suffix.lower() == ".pdf":
@@ -219,24 +220,24 @@ class DocumentsDomain:
 
     @property
     def default_automatic(self) -> str:
-        """Return how regions are found: by boxes of ink where anything is asked of a page.
+        """Return the default way of segmentation without prompts: boxes of ink, and points.
 
-        Whether everything is wanted of a page or of a photograph is not known, so both are tried.
+        It is unknown whether the source is a page or a photograph, so both are tried.
         """
         return "box_and_proposed" if self.query is None else "proposed"
 
     def proposals(self, frame: Frame) -> npt.NDArray[np.float32]:
-        """Return boxes of ink that may be regions, float32 (N, 4), xyxy; see `proposed_boxes`."""
+        """Return region proposals from ink, float32 (N, 4), xyxy; see `proposed_boxes`."""
         return proposed_boxes(frame.image)
 
     def merger(self, source: Page) -> Merger:
-        """Return what blends the pieces' scores and makes regions of them."""
+        """Return the merger that blends the pieces' scores and makes regions of them."""
         return PageMerger(source, self.grid(source))
 
     def merge(
         self, source: Page, frame_labels: Mapping[int, npt.NDArray[np.integer]]
     ) -> npt.NDArray[np.integer]:
-        """Put the pieces' labels back on the page; where they overlap, the heaviest counts."""
+        """Put the pieces' labels back on the page; in overlaps the one of highest weight counts."""
         return self.grid(source).merge(frame_labels, source.source_id)
 
     def maps(self, source: Page, prediction: Any = None) -> LabelMaps:
@@ -266,7 +267,7 @@ class DocumentsDomain:
         measure: bool = False,
         facts: LabelFacts | None = None,
     ) -> list[Path]:
-        """Write a prediction, or what of it answers the query; see `outputs.write_outputs`."""
+        """Write a prediction, or its regions that match the query; see `outputs.write_outputs`."""
         assert not measure, self.unmeasured
         prediction = label if isinstance(label, PagePrediction) else from_label(source, label)
         with_text = bool(source.words) or self.ocr == "always"
@@ -281,7 +282,7 @@ class DocumentsDomain:
         )
 
     def read_answers(self, paths: Sequence[Path]) -> list[Answer]:
-        """Read what pages answered, of all files that were written for them."""
+        """Read the detected objects of pages from all of their written files."""
         return [read_answer(path) for path in paths if is_answer(path)]
 
     def write(

@@ -1,4 +1,4 @@
-"""Labels of pages from whatever holds them: COCO, PAGE-XML, ALTO, DocBank, mask pictures."""
+"""Label reading for pages: COCO, PAGE-XML, ALTO, DocBank, mask pictures."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -27,32 +27,32 @@ from samonai.domains.documents.page import Page, PageLabel
 logger = logging.getLogger(__name__)
 
 LABEL_ENDINGS = (".xml", *PICTURE_ENDINGS)
-"""Files that label one page each; COCO's .json labels many."""
+"""Endings of files that label one page each; COCO's .json labels many."""
 
 LABEL_ORIENTATIONS = ("auto", "upright", "stored")
-"""Which pixels of a photograph with an EXIF orientation labels are of; auto: their size tells."""
+"""Values of `label_orientation`; auto: decided by the label's size."""
 
 _LARGEST_CLASS = 65535
 _TURNED = 5
-"""From this EXIF orientation on, rows and columns of the stored pixels change places."""
+"""From this EXIF orientation on, rows and columns of the stored pixels are swapped."""
 _SAME_SHAPE = 0.01
-"""Sides of a PDF's page may differ by so much from what its label's sides say of their ratio."""
+"""Largest difference in the ratio of sides between a PDF's page and its label."""
 
 
 @dataclass(frozen=True)
 class ClassTable:
-    """Which class names have which values.
+    """Class names and their label values.
 
     Attributes:
-        names: Names of the classes 1, 2, …; None: those of each label by themselves.
-        renamed: What the files call a class to what it is called here; "" drops it.
+        names: Names of the classes 1, 2, …; None: those of each label by itself.
+        renamed: Class name of the files to class name here; "" drops it.
     """
 
     names: tuple[str, ...] | None = None
     renamed: Mapping[str, str] | None = None
 
     def rename(self, annotations: PageAnnotations) -> PageAnnotations:
-        """Return a page's regions under the names used here."""
+        """Return a page's regions under the renamed classes."""
         renamed = self.renamed or {}
         regions = [
             replace(region, name=renamed.get(region.name, region.name))
@@ -67,14 +67,14 @@ class ClassTable:
 
 
 def is_coco(path: Path) -> bool:
-    """Say whether a label file's ending is COCO's."""
+    """Return whether a label file is COCO's, by its ending."""
     return path.suffix.lower() == ".json"
 
 
 def names_in(path: Path) -> list[str]:
-    """Return the class names that a label file has, in the order of its own numbers if it has any.
+    """Return the class names of a label file, in the order of its own numbers if it has any.
 
-    Mask pictures have numbers only, and give none.
+    Mask pictures have numbers only, and no names.
     """
     if is_coco(path):
         return [name for _, name in sorted(read_coco(path).names.items())]
@@ -85,7 +85,7 @@ def names_in(path: Path) -> list[str]:
 
 
 def label_page(page: Page, path: Path, table: ClassTable, orientation: str = "auto") -> Page:
-    """Return a page with the label that a file holds for it.
+    """Return a page with its label from a file.
 
     Args:
         page: The page.
@@ -94,7 +94,7 @@ def label_page(page: Page, path: Path, table: ClassTable, orientation: str = "au
         orientation: Of `LABEL_ORIENTATIONS`.
 
     Raises:
-        InputError: The file cannot be read, has nothing on the page, or is for another size.
+        InputError: The file cannot be read, has no label for the page, or is for another size.
     """
     if path.suffix.lower() in PICTURE_ENDINGS:
         return replace(page, labelled=_mask_label(page, path, orientation))
@@ -130,7 +130,7 @@ def _read_xml_label(path: Path, page: Page | None) -> PageAnnotations:
 
 
 def _lies(root: Element, size: tuple[int, int]) -> bool:
-    """Say whether an ALTO file's page is wider than high, or not, other than the upright one."""
+    """Return whether an ALTO file's page is landscape and the upright one portrait, or reverse."""
     page = root.find("Layout/Page")
     try:
         assert page is not None
@@ -147,7 +147,7 @@ def _drawn(
     values: Mapping[str, int],
     orientation: str,
 ) -> PageLabel:
-    """Draw regions on the upright page, whichever way up they were annotated."""
+    """Draw regions on the upright page, in whichever orientation they were annotated."""
     size = annotations.size
     if page.points is not None and size is not None and size != page.size:
         y, x = (ours / theirs for ours, theirs in zip(page.size, size, strict=True))
@@ -169,9 +169,9 @@ def _drawn(
 def _of_stored_pixels(
     page: Page, path: Path, size: tuple[int, int] | None, orientation: str
 ) -> bool:
-    """Say whether a label is of a photograph's stored pixels, not of the upright ones.
+    """Return whether a label is for a photograph's stored pixels, not for the upright ones.
 
-    The label's size tells where the photograph lies on its side; elsewhere only the user can.
+    The label's size decides if the orientation swaps the sides; otherwise the setting does.
     """
     if page.orientation == 1:
         return False
@@ -192,7 +192,7 @@ _warned: set[Path] = set()
 
 
 def _warn_once(labels: Path, picture: Path, orientation: int) -> None:
-    """Warn of the first photograph of a label file, or of a folder of them."""
+    """Warn of the first such photograph of a label file or folder."""
     if labels in _warned:
         return
     _warned.add(labels)
@@ -220,10 +220,10 @@ def _mask_label(page: Page, path: Path, orientation: str) -> PageLabel:
 
 
 def check_classes(path: Path, values: npt.NDArray[np.integer]) -> None:
-    """Refuse stored values that are no classes.
+    """Refuse stored values that are not classes.
 
     Raises:
-        InputError: One is negative or too large.
+        InputError: A value is negative or too large.
     """
     if values.size and (values.min() < 0 or values.max() > _LARGEST_CLASS):
         raise InputError(f"{path}: holds {values.min()} to {values.max()}, which are no classes")

@@ -1,4 +1,4 @@
-"""One page or picture as a source: its pixels upright, its words, its size on paper, its label."""
+"""Page or picture as a source: upright pixels, words, size on paper, label."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -15,13 +15,13 @@ from samonai.domains.documents.text.words import Word
 
 @dataclass(frozen=True)
 class PageLabel:
-    """What is known of a page's regions.
+    """Label of a page's regions.
 
     Attributes:
         label: int32 (H, W), class per pixel, 0 is background.
-        instances: int32 (H, W), number of the region from 1; None where only classes are known.
-        known: bool (H, W), False where the label says nothing; None: it says all.
-        covered: Regions that others cover in part or in whole, all of them.
+        instances: int32 (H, W), number of the region from 1; None if only classes are known.
+        known: bool (H, W), False on unlabelled pixels; None: all labelled.
+        covered: Regions that others cover partly or wholly, with their whole masks.
     """
 
     label: npt.NDArray[np.int32]
@@ -37,15 +37,15 @@ class Page:
     Attributes:
         source_id: The case's name.
         path: The file.
-        number: Of the page in the file, from 1.
+        number: Number of the page in the file, from 1.
         image: uint8 (H, W, 3), RGB, upright.
-        dpi: Pixels per inch (down, across); None where a picture does not tell.
+        dpi: Pixels per inch (down, across); None if the picture has no resolution.
         points: (height, width) in points, for pages of PDFs.
-        orientation: EXIF orientation of the stored pixels, which has been applied.
-        words: The text layer's.
-        labelled: What the page is labelled with.
-        read_words: Reads words off the picture (OCR); None: only the text layer counts.
-        always_read: The words are read off the picture whatever the text layer says.
+        orientation: EXIF orientation of the stored pixels, already applied.
+        words: Words of the text layer.
+        labelled: Label of the page.
+        read_words: OCR function; None: only the text layer is used.
+        always_read: Whether OCR is used regardless of the text layer.
     """
 
     source_id: str
@@ -87,12 +87,12 @@ class Page:
 
     @property
     def text(self) -> tuple[Word, ...]:
-        """Return the page's words: of its text layer, or read off it; see `text.source`."""
+        """Return the page's words from its text layer or by OCR; see `text.source`."""
         return self._found.words
 
     @property
     def text_source(self) -> str | None:
-        """Return where the words come from; None as long as nobody needed them."""
+        """Return the origin of the words; None while they have not been read."""
         return self._found.source if "_found" in self.__dict__ else None
 
     def content_hash(self) -> str:

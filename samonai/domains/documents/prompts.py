@@ -20,7 +20,7 @@ from samonai.prompts.types import FramePrompts
 PROMPT_ENDINGS = (".json", ".csv")
 
 _LEAST_SHARE = 0.1
-"""A piece that shows less of an object than this is not asked about it, unless none shows more."""
+"""Least share of an object that a prompted piece shows, unless no piece shows more."""
 
 _NO_BOX = (float("nan"),) * 4
 _COLUMNS = ("x0", "y0", "x1", "y1")
@@ -28,7 +28,7 @@ _COLUMNS = ("x0", "y0", "x1", "y1")
 
 @dataclass(frozen=True)
 class Asked:
-    """One object that is asked for.
+    """Prompts of one object.
 
     Attributes:
         value: Label value of its class.
@@ -51,24 +51,24 @@ def read_prompts(
     """Read the prompts of a page.
 
     JSON: `{"boxes": [[x0, y0, x1, y1], …], "points": [[x, y], …], "labels": [1, 0, …], "object":
-    ["a", "a", …], "polygons": [[x, y, x, y, …], …], "classes": […]}`, each part where it is
-    needed; `classes` has a name or value per box, then per object of the points in the order in
-    which they appear (without `object` all points ask for one), then per polygon, which asks by
-    the box around it. CSV: columns x0, y0, x1, y1 and, where needed, class and case. In pixels of
-    the upright page (of a PDF as it is drawn at its dpi), upper ends exclusive.
+    ["a", "a", …], "polygons": [[x, y, x, y, …], …], "classes": […]}`, each part optional. `classes`
+    has a name or value per box, then per object of the points in the order in which they appear
+    (without `object` all points are for one), then per polygon, which prompts with the box around
+    it. CSV: columns x0, y0, x1, y1 and, where needed, class and case. In pixels of the upright page
+    (of a PDF as drawn at its dpi), upper ends exclusive.
 
     Args:
         page: The page.
         grid: Its pieces.
         path: The file.
         class_names: Label value to name.
-        only_case: Whether a CSV row that names no case means this page.
+        only_case: Whether a CSV row without a case is for this page.
 
     Returns:
         By piece; prompts of one object carry one id.
 
     Raises:
-        InputError: The file cannot be read, or asks for nothing on this page.
+        InputError: The file cannot be read, or has no prompt for this page.
     """
     names = dict(class_names or {})
     if path.suffix.lower() == ".csv":
@@ -76,15 +76,15 @@ def read_prompts(
     else:
         asked = list(from_content(_load(path), str(path), names))
     if not asked and only_case:
-        raise InputError(f"{path} asks for nothing on {page.source_id}")
+        raise InputError(f"{path} has no prompt for {page.source_id}")
     return frame_prompts(page, grid, asked, str(path))
 
 
 def from_content(content: Any, where: str, names: Mapping[int, str]) -> Iterator[Asked]:
-    """Read what a JSON file holds, or the same as Python values.
+    """Read prompts from the content of a JSON file, or from the same as Python values.
 
     Raises:
-        InputError: It is something else.
+        InputError: The content is not an object with prompts.
     """
     known = {"boxes", "points", "labels", "object", "polygons", "classes"}
     if not isinstance(content, dict) or not set(content) & {"boxes", "points", "polygons"}:
@@ -109,10 +109,10 @@ def from_content(content: Any, where: str, names: Mapping[int, str]) -> Iterator
 
 
 def class_value(asked: Any, where: str, names: Mapping[int, str]) -> int:
-    """Return the label value of a class by name or value; of none given, the only one, or 1.
+    """Return the label value of a class by name or value; without one, the only class, or 1.
 
     Raises:
-        InputError: It is not known.
+        InputError: The class is unknown.
     """
     if asked is None or asked == "":
         return next(iter(names)) if len(names) == 1 else 1
@@ -131,10 +131,10 @@ def class_value(asked: Any, where: str, names: Mapping[int, str]) -> int:
 def frame_prompts(
     page: Page, grid: TileGrid, asked: list[Asked], where: str
 ) -> dict[int, FramePrompts]:
-    """Bring objects to the pieces that show them; each is asked for under one id.
+    """Map objects to the pieces that show them, with one id per object.
 
     Raises:
-        InputError: One lies beside the page.
+        InputError: An object lies outside the page.
     """
     by_piece: dict[int, list[tuple[int, Asked]]] = defaultdict(list)
     for number, one in enumerate(asked, 1):
@@ -165,7 +165,7 @@ def _on_pieces(grid: TileGrid, one: Asked) -> Iterator[tuple[int, Asked]]:
         cut = np.clip(part, 0, [window.width, window.height] * 2)
         share = (cut[2] - cut[0]) * (cut[3] - cut[1]) / area
         parts.append((piece, Asked(one.value, tuple(cut.tolist())), share))
-    # Whole in one piece, it is asked for where it is whole; else wherever a good part shows.
+    # Prompt the pieces with the whole object; without one, all pieces with a large part of it.
     least = 1 - 1e-9 if any(share >= 1 - 1e-9 for *_, share in parts) else _LEAST_SHARE
     least = min(least, max(share for *_, share in parts))
     yield from ((piece, moved) for piece, moved, share in parts if share >= least)

@@ -1,4 +1,4 @@
-"""Class by class scores of overlapping tiles, blended; only the rows in work are in memory."""
+"""Blending of class scores of overlapping tiles, with only the open rows in memory."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,9 +7,9 @@ from samonai.domains.tiling.tiles import Tiles, Window
 
 
 class ClassLayers:
-    """Weighted sums of each class's scores over the rows that are not written yet.
+    """Weighted sums of each class's scores over the rows not yet written.
 
-    Classes that came on the same tiles share their sum of weights: of a wide raster each sum is
+    Classes of the same tiles share their sum of weights, since each sum of a wide raster is
     large.
 
     Args:
@@ -17,7 +17,7 @@ class ClassLayers:
     """
 
     def __init__(self, grid: Tiles) -> None:
-        """Start with no class."""
+        """Start without classes."""
         self._grid = grid
         self._top = 0
         self._sums: dict[int, npt.NDArray[np.float32]] = {}
@@ -46,7 +46,7 @@ class ClassLayers:
                 self._weights[of][part] += weight
 
     def take(self, strip: Window) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-        """Return class and score of the topmost rows, int32 and float32 (H, W), and drop them."""
+        """Remove the topmost rows; return their class and score, int32 and float32 (H, W)."""
         assert strip.row == self._top
         self._make_room(strip.bottom, [])
         best = np.zeros((strip.height, strip.width), np.float32)
@@ -57,14 +57,14 @@ class ClassLayers:
             score = np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)
             wins = score > best
             best[wins], label[wins] = score[wins], value
-        # Copies, so that the rows above leave memory.
+        # Copies, so that the memory of the rows above is freed.
         self._sums = {k: sums[strip.height :].copy() for k, sums in self._sums.items()}
         self._weights = {k: sums[strip.height :].copy() for k, sums in self._weights.items()}
         self._top = strip.bottom
         return label, best
 
     def _make_room(self, bottom: int, values: list[int]) -> None:
-        """Bring all sums down to a row, with room for these classes and weights of their own."""
+        """Extend all sums down to a row, with weights of their own for new classes."""
         rows, width = bottom - self._top, self._grid.size[1]
         new = frozenset(values).difference(self._sums)
         self._sums |= {value: np.zeros((0, width), np.float32) for value in new}
@@ -78,7 +78,7 @@ class ClassLayers:
 
 
 def _with_rows(sums: npt.NDArray[np.float32], rows: int) -> npt.NDArray[np.float32]:
-    """Return sums with so many rows at least, the new ones 0."""
+    """Return sums with at least so many rows, the new ones 0."""
     if len(sums) >= rows:
         return sums
     longer = np.zeros((rows, sums.shape[1]), np.float32)

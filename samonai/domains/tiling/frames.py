@@ -1,4 +1,4 @@
-"""Merging frames that do not overlap: each pixel gets the class of its highest score."""
+"""Merging of frames that do not overlap: each pixel gets the class of its highest score."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from samonai.prompts.types import FramePrompts
 
 
 class FrameMerger:
-    """Labels each frame by itself and lets the domain put the labels on the source's grid.
+    """Labels each frame by itself; the domain puts the labels on the source's grid.
 
     Args:
         domain: Merges the labels.
@@ -20,7 +20,7 @@ class FrameMerger:
     """
 
     def __init__(self, domain: Domain[Any], source: Any) -> None:
-        """Start with no frame."""
+        """Start without frames."""
         self._domain, self._source = domain, source
         self._labels: dict[int, npt.NDArray[np.integer]] = {}
         self._best: tuple[int, npt.NDArray[np.float32]] | None = None
@@ -32,7 +32,7 @@ class FrameMerger:
         prompts: FramePrompts,
         confidence: npt.NDArray[np.floating] | None = None,
     ) -> None:
-        """Label a frame, or go on labelling it; nothing is predicted where it is not valid."""
+        """Label a frame, or add to its label; invalid pixels stay background."""
         index = frame.location.index
         label, best = label_from_scores(scores, prompts.classes), scores.max(0)
         if frame.valid is not None:
@@ -41,7 +41,7 @@ class FrameMerger:
             earlier = self._best[1] >= best
             label = np.where(earlier, self._labels[index], label)
             best = np.maximum(best, self._best[1])
-        # All frames wait for the last one, in as few bytes as their classes need.
+        # All frames are kept until the last, in the smallest type for their classes.
         smallest = np.min_scalar_type(int(label.max()))
         self._labels[index], self._best = label.astype(smallest), (index, best)
 
@@ -51,7 +51,7 @@ class FrameMerger:
 
 
 class FrameMaps:
-    """Keeps values of frames that do not overlap until all are there; see `MapMerger`.
+    """Collects values of frames that do not overlap; see `MapMerger`.
 
     Args:
         merge: Puts values by frame index on the source's grid.
@@ -61,7 +61,7 @@ class FrameMaps:
         self,
         merge: Callable[[Mapping[int, npt.NDArray[np.float32]]], npt.NDArray[np.float32]],
     ) -> None:
-        """Start with no frame."""
+        """Start without frames."""
         self._merge = merge
         self._values: dict[int, npt.NDArray[np.float32]] = {}
 

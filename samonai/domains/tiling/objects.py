@@ -1,9 +1,9 @@
-"""Objects that overlapping tiles see: blended, and one object where several tiles saw it.
+"""Merging of objects across overlapping tiles: blended logits, one number per object.
 
-A pixel's score for an object is the mean of what the tiles that found the object say there,
-weighted by `Tiles.weights`, which fall towards a tile's border: nothing jumps at a seam. An
-object that lies in several tiles is one object: either its prompts carry one id, or the masks of
-two tiles agree where the tiles overlap.
+A pixel's score for an object is the mean over the tiles that found the object, weighted by
+`Tiles.weights`, which fall towards a tile's border: nothing jumps at a seam. An
+object in several tiles is one object if its prompts have one id, or if the masks of
+two tiles agree in their overlap.
 """
 
 from dataclasses import dataclass, field
@@ -15,20 +15,20 @@ from samonai.domains.tiling.tiles import Tiles, Window
 from samonai.prompts.types import UNKNOWN_ID, FramePrompts
 
 _MARGIN = 16  # pixels kept around a mask and its box
-_OUTSIDE = -4.0  # logit farther away, where a tile saw nothing of the object
-_LIMIT = 20.0  # logits are cut off here: exp(-20) is nothing
+_OUTSIDE = -4.0  # logit farther away, outside of the kept window
+_LIMIT = 20.0  # logits are clipped: exp(-20) is negligible
 _SAME_IOU = 0.5  # of two tiles' masks where the tiles overlap
 
 
 class ObjectTable:
-    """Numbers of objects from 1, and what each is; two may turn out to be one.
+    """Table of object numbers from 1 and their classes; numbers of one object can be joined.
 
     Attributes:
         values: Label value of each number; 0 for number 0, which is no object.
     """
 
     def __init__(self) -> None:
-        """Start with no object."""
+        """Start without objects."""
         self.values = [0]
         self._parent = [0]
         self._confidence = [0.0]
@@ -47,17 +47,17 @@ class ObjectTable:
         return len(self.values) - 1
 
     def rate(self, number: int, confidence: float) -> None:
-        """Say how sure one tile is of an object, 0..1."""
+        """Add one tile's confidence of an object, 0..1."""
         self._confidence[number] += confidence
         self._rated[number] += 1
 
     def join(self, first: int, second: int) -> None:
-        """Say that two objects are one."""
+        """Join two numbers of one object."""
         first, second = self.root(first), self.root(second)
         self._parent[max(first, second)] = min(first, second)
 
     def root(self, number: int) -> int:
-        """Return the lowest number that is the same object."""
+        """Return the lowest number of the same object."""
         while self._parent[number] != number:
             self._parent[number] = self._parent[self._parent[number]]
             number = self._parent[number]
@@ -68,7 +68,7 @@ class ObjectTable:
         return np.array([self.root(number) for number in range(len(self))])
 
     def confidences(self) -> npt.NDArray[np.float64]:
-        """Return float64 (N,), at each root the mean of its tiles; NaN where none said anything."""
+        """Return float64 (N,), the mean over tiles at each root; NaN without any confidence."""
         roots, count = self.roots(), len(self)
         sums = np.bincount(roots, weights=self._confidence, minlength=count)
         rated = np.bincount(roots, weights=self._rated, minlength=count)
@@ -77,12 +77,12 @@ class ObjectTable:
 
 @dataclass
 class _Piece:
-    """What one tile says of an object.
+    """The logits of one object in one tile.
 
     Attributes:
         tile: The tile's number.
         frame: The tile.
-        window: The part of it that is kept.
+        window: The kept part of the tile.
         logits: float16 (H, W).
     """
 
@@ -94,7 +94,7 @@ class _Piece:
 
 @dataclass
 class _Object:
-    """An object that later tiles may still add to."""
+    """An object that later tiles may extend."""
 
     number: int
     value: int
@@ -102,11 +102,11 @@ class _Object:
 
 
 class ObjectLayers:
-    """What tiles say of objects, over the rows that are not written yet.
+    """Object logits of tiles over the rows not yet written.
 
     Args:
         grid: The tiles.
-        table: Gets the objects.
+        table: Table of the objects.
     """
 
     def __init__(self, grid: Tiles, table: ObjectTable) -> None:
@@ -123,14 +123,14 @@ class ObjectLayers:
         prompts: FramePrompts,
         confidence: npt.NDArray[np.floating] | None = None,
     ) -> None:
-        """Take what a tile says; tiles come in ascending order, one perhaps several times.
+        """Add the logits of a tile; tiles come in ascending order, possibly in several calls.
 
         Args:
             tile: The tile's number.
             scores: float32 (N, H, W), logits.
-            prompts: N prompts with ids. `UNKNOWN_ID` is an object that is looked for among what
-                neighbouring tiles have found.
-            confidence: float (N,), 0..1; None: the scores tell.
+            prompts: N prompts with ids. An object with `UNKNOWN_ID` is matched with those of
+                neighbouring tiles.
+            confidence: float (N,), 0..1; None: derived from the scores.
         """
         assert prompts.object_ids is not None
         window = self._grid.window(tile)
@@ -146,7 +146,7 @@ class ObjectLayers:
     def take(self, strip: Window) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
         """Return number and score at each pixel of a strip, int32 and float32 (H, W).
 
-        Objects that end above the strip's bottom are forgotten.
+        Objects that end above the strip's bottom are removed.
         """
         best = np.zeros((strip.height, strip.width), np.float32)
         numbers = np.zeros((strip.height, strip.width), np.int32)
@@ -163,7 +163,7 @@ class ObjectLayers:
         return numbers, best
 
     def _forget(self, bottom: int) -> None:
-        """Forget the tiles that end above a row, and the objects that no other tile shows."""
+        """Remove the tiles that end above a row, and the objects without any other tile."""
         for tile in [t for t, seen in self._seen.items() if seen[0][1].frame.bottom <= bottom]:
             del self._seen[tile]
         for number, found in list(self._objects.items()):
@@ -187,7 +187,7 @@ class ObjectLayers:
             own = self._table.new_object(value)
             return self._objects.setdefault(own, _Object(own, value))
         first = self._objects[min(same)]
-        for own in same - {first.number}:  # one object that earlier tiles saw as two
+        for own in same - {first.number}:  # one object that was two in earlier tiles
             self._table.join(first.number, own)
             first.pieces += self._objects.pop(own).pieces
         return first
@@ -242,7 +242,7 @@ def _piece(
 
 
 def _agree(one: _Piece, other: _Piece) -> bool:
-    """Say whether two tiles' masks are one, as far as both tiles can see."""
+    """Return whether two tiles' masks are one object, judged in the tiles' overlap."""
     if one.window.intersection(other.window) is None:
         return False
     shared = one.frame.intersection(other.frame)
@@ -261,7 +261,7 @@ def _mask(piece: _Piece, area: Window) -> npt.NDArray[np.bool_]:
 
 
 def _reach(found: _Object, strip: Window) -> Window | None:
-    """Return where in a strip an object may be: where any tile kept something of it."""
+    """Return the window of a strip that an object may cover: the union of its kept parts."""
     reach: Window | None = None
     for piece in found.pieces:
         part = piece.window.intersection(strip)

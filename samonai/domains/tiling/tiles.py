@@ -12,7 +12,7 @@ import numpy.typing as npt
 from samonai.core.errors import InputError
 
 LARGEST_TILE = 8192
-"""Longest side of a tile in pixels: what one frame may take in memory."""
+"""Longest side of a tile in pixels, limited by the memory of one frame."""
 
 
 @dataclass(frozen=True)
@@ -36,21 +36,21 @@ class Window:
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        """Return what cuts the window out of an array of the whole."""
+        """Return the slices of the window in an array of the whole."""
         return slice(self.row, self.bottom), slice(self.column, self.right)
 
     @property
     def shown(self) -> tuple[slice, slice]:
-        """Return what cuts the window out of a frame that begins where it begins."""
+        """Return the slices of the window in a frame that begins at its corner."""
         return slice(self.height), slice(self.width)
 
     def within(self, outer: "Window") -> tuple[slice, slice]:
-        """Return what cuts the window out of an array of `outer`, which holds it."""
+        """Return the slices of the window in an array of `outer`, which contains it."""
         row, column = self.row - outer.row, self.column - outer.column
         return slice(row, row + self.height), slice(column, column + self.width)
 
     def intersection(self, other: "Window") -> "Window | None":
-        """Return what both windows share, or None."""
+        """Return the intersection of both windows, or None."""
         row, column = max(self.row, other.row), max(self.column, other.column)
         height = min(self.bottom, other.bottom) - row
         width = min(self.right, other.right) - column
@@ -81,7 +81,7 @@ class Tiles(ABC):
     Attributes:
         size: (H, W) of the grid in pixels.
         tile: (H, W) of a tile.
-        overlap: Rows and columns that neighbours share at least.
+        overlap: Least number of rows and columns shared by neighbours.
     """
 
     size: tuple[int, int]
@@ -89,7 +89,7 @@ class Tiles(ABC):
     overlap: tuple[int, int]
 
     def __post_init__(self) -> None:
-        """Check that tiles make progress.
+        """Check that the overlap leaves a step between tiles.
 
         Raises:
             InputError: A tile is too small or too large, or the overlap takes nearly all of it.
@@ -111,7 +111,7 @@ class Tiles(ABC):
 
     @abstractmethod
     def window(self, index: int) -> Window:
-        """Return where a tile lies; later tiles begin no higher up."""
+        """Return the window of a tile; later tiles begin no higher up."""
 
     @abstractmethod
     def touching(self, part: Window) -> list[int]:
@@ -119,11 +119,11 @@ class Tiles(ABC):
 
     @property
     def shown(self) -> tuple[int, int]:
-        """Return the (H, W) that a tile shows of the grid."""
+        """Return the (H, W) of the grid that a tile shows."""
         return min(self.tile[0], self.size[0]), min(self.tile[1], self.size[1])
 
     def weights(self, index: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Return how much a tile's rows and columns count, float32 (H,) and (W,), above 0 to 1.
+        """Return a tile's blending weights by row and column, float32 (H,) and (W,), in (0, 1].
 
         They rise smoothly over the overlap, and are 1 along the grid's own border. The product
         is the weight of a pixel.
@@ -137,11 +137,11 @@ class Tiles(ABC):
     def merge(
         self, labels: Mapping[int, npt.NDArray[np.integer]], name: str
     ) -> npt.NDArray[np.int32]:
-        """Put labels of tiles on the grid; where they overlap, the heaviest tile's counts.
+        """Put labels of tiles on the grid; where they overlap, the one of highest weight counts.
 
         Args:
-            labels: Tile number to integer (h, w); pixels of no tile given are background.
-            name: What the grid is of, for the message.
+            labels: Tile number to integer (h, w); pixels without a tile are background.
+            name: Name of the grid's source, for the message.
 
         Returns:
             int32 (H, W).
@@ -193,7 +193,7 @@ class TileGrid(Tiles):
         return len(self.rows) * len(self.columns)
 
     def window(self, index: int) -> Window:
-        """Return where a tile lies."""
+        """Return the window of a tile."""
         if not 0 <= index < len(self):
             raise IndexError(f"tile {index}: there are tiles 0 to {len(self) - 1}")
         row, column = divmod(index, len(self.columns))
@@ -211,10 +211,10 @@ class TileGrid(Tiles):
 
 @dataclass(frozen=True)
 class PlacedTiles(Tiles):
-    """Tiles that lie where they are wanted, and leave out the rest.
+    """Tiles at given places, which need not cover the grid.
 
     Attributes:
-        windows: Where each lies, from top to bottom.
+        windows: Window of each, from top to bottom.
     """
 
     windows: tuple[Window, ...] = ()
@@ -224,7 +224,7 @@ class PlacedTiles(Tiles):
         return len(self.windows)
 
     def window(self, index: int) -> Window:
-        """Return where a tile lies."""
+        """Return the window of a tile."""
         return self.windows[index]
 
     def touching(self, part: Window) -> list[int]:

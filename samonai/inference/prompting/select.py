@@ -192,7 +192,7 @@ def class_by_name(name: str, classes: Mapping[int, str]) -> int:
     found = exact or same
     if len(found) != 1:
         raise InputError(
-            f"there is no class {name!r}; this run knows {', '.join(classes.values()) or 'none'}"
+            f"there is no class {name!r}; this run has {', '.join(classes.values()) or 'none'}"
         )
     return found[0]
 

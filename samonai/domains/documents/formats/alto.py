@@ -1,4 +1,4 @@
-"""ALTO labels: the blocks of a page, called by their tags (SegmOnto), with their text."""
+"""ALTO reading: the blocks of a page, named by their tags (SegmOnto), with their text."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -40,17 +40,17 @@ def read_alto(
     Coordinates in tenths of millimetres or 1/1200 inch are scaled by the picture's sides over the
     page's, along each axis; of a page without sides, by the picture's resolution.
 
-    A block is called by the label of its tag ("MainZone" of "MainZone#1"), else by its TYPE, else
-    by its kind.
+    The name of a block is the label of its tag ("MainZone" of "MainZone#1"), else its TYPE, else
+    its kind.
 
     Args:
         path: The file.
-        root: What it holds, where it is parsed already.
-        size: (H, W) of the picture that it labels.
+        root: The parsed file, if it is parsed already.
+        size: (H, W) of the labelled picture.
         dpi: The picture's resolution (down, across).
 
     Raises:
-        InputError: It is not ALTO, or something in it cannot be read.
+        InputError: The file is not ALTO, or an element cannot be read.
     """
     root = read_xml(path) if root is None else root
     page = root.find("Layout/Page")
@@ -93,7 +93,7 @@ def _scale(
     """Return pixels per unit (down, across).
 
     Raises:
-        InputError: The page has other proportions than the picture, or nothing tells the scale.
+        InputError: The page has other proportions than the picture, or the scale is unknown.
     """
     if stated is None or size is None:
         if dpi is None:
@@ -116,7 +116,7 @@ def _size(page: Element) -> tuple[float, float] | None:
     """Return (height, width) of the page in its unit.
 
     Raises:
-        ValueError: They are no lengths.
+        ValueError: The values are not lengths.
     """
     height, width = page.get("HEIGHT"), page.get("WIDTH")
     if height is None or width is None:
@@ -128,7 +128,7 @@ def _size(page: Element) -> tuple[float, float] | None:
 
 
 def _region(block: Element, tags: dict[str, str], across: float, down: float) -> Annotation:
-    """Return a block; without a place of its own it is the union of its lines."""
+    """Return a block; without a position of its own it is the union of its lines."""
     found = Annotation(_name(block, tags), text=_text(block), identifier=block.get("ID", ""))
     own = _outline(block)
     inside = [own] if own is not None else [_outline(line) for line in block.iter("TextLine")]
@@ -145,13 +145,13 @@ def _name(block: Element, tags: dict[str, str]) -> str:
 
 
 def _is_group(block: Element) -> bool:
-    """Say whether an element without a place only holds other blocks."""
+    """Return whether an element without a position only holds other blocks."""
     inside = any(part.tag in _BLOCKS for part in block.iter() if part is not block)
     return inside and _outline(block) is None
 
 
 def _outline(block: Element) -> npt.NDArray[np.float64] | None:
-    """Return an element's outline in its unit, or its box; None where it has neither."""
+    """Return an element's outline in its unit, or its box; None without either."""
     polygon = block.find("Shape/Polygon")
     if polygon is not None and polygon.get("POINTS"):
         values = polygon.get("POINTS", "").replace(",", " ").split()

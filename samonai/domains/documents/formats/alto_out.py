@@ -1,4 +1,4 @@
-"""Write the regions of a page as ALTO 4, with their lines and words."""
+"""ALTO 4 writing of a page's regions, with their lines and words."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,12 +21,12 @@ _GRAPHICS = ("separator", "graphic")
 
 
 def write_alto(page: Page, regions: Sequence[Region], path: Path) -> Path:
-    """Write a page's regions; a tag names the class of each.
+    """Write a page's regions, each with a tag for its class.
 
     Args:
         page: The page.
-        regions: In reading order, in which they stand in the file.
-        path: Where to.
+        regions: In reading order, which the file keeps.
+        path: The file.
     """
     root = Element("alto", {"xmlns": NAMESPACE})
     description = child(root, "Description")

@@ -1,4 +1,4 @@
-"""What label files say of a page, before it is drawn: regions with names, outlines or masks."""
+"""Annotations of a page from any label format: regions with names, outlines or masks."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -25,12 +25,12 @@ class Annotation:
     """One region of a page.
 
     Attributes:
-        name: Its class.
+        name: Name of its class.
         rings: float64 (n, 2) each, corners (x, y) in pixels, edges of the first pixel at 0 and 1;
             a point inside an odd number of them is inside.
         mask: bool (H, W) instead.
-        crowd: Several objects in one, which nothing is learned from.
-        text: What it reads.
+        crowd: Several objects in one, which are not trained on.
+        text: Text of the region.
         coco: The rings are COCO's: each is filled by itself, by pycocotools' rule, and the region
             is their union.
         union: The region is the union of its rings, each filled by itself.
@@ -61,7 +61,7 @@ class Annotation:
         return fill_polygons([ring - 0.5 for ring in self.rings], size)
 
     def scaled(self, x: float, y: float) -> "Annotation":
-        """Return the region on a page drawn larger or smaller; masks have no other size."""
+        """Return the region on a rescaled page; masks cannot be rescaled."""
         return replace(self, rings=tuple(ring * [x, y] for ring in self.rings))
 
 
@@ -70,7 +70,7 @@ class PageAnnotations:
     """All regions of one page.
 
     Attributes:
-        size: (H, W) that the coordinates are for; None where the file does not tell.
+        size: (H, W) of the coordinates; None if the file has none.
         regions: In the file's order.
     """
 
@@ -86,11 +86,11 @@ def draw(
 ) -> PageLabel:
     """Draw regions on a page; small ones lie on top of large ones.
 
-    Where a region's place is not known, only the pixels of the other regions are known.
+    If a region has no usable outline, only the pixels of the other regions are known.
 
     Args:
         annotations: The regions.
-        size: (H, W) of the pixels that they are drawn on.
+        size: (H, W) of the pixels to draw on.
         values: Class name to label value; regions of other classes are left out.
         orientation: EXIF orientation of these pixels; the label is of the upright page.
     """
@@ -149,7 +149,7 @@ def ring(values: Sequence[Any]) -> npt.NDArray[np.float64]:
     """Return x0, y0, x1, y1, … as float64 (n, 2).
 
     Raises:
-        ValueError: They are no pairs of finite numbers, or fewer than three.
+        ValueError: The values are not pairs of finite numbers, or fewer than three pairs.
     """
     found = np.asarray(values, float).reshape(-1, 2)
     if len(found) < 3 or not np.isfinite(found).all():

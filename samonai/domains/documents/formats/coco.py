@@ -9,7 +9,7 @@ def page_annotations(coco: CocoFile, image: CocoImage) -> PageAnnotations:
     """Return the regions of an image.
 
     Raises:
-        InputError: One cannot be read, or is for another size.
+        InputError: An annotation cannot be read, or is for another size.
     """
     return PageAnnotations(image.size, tuple(_region(one) for one in coco.objects(image)))
 

@@ -1,4 +1,4 @@
-"""Write the regions of a page as COCO annotations, masks as run lengths."""
+"""COCO writing of a page's regions, with masks as run lengths."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,13 +11,13 @@ from samonai.domains.documents.page import Page
 
 
 def write_coco(page: Page, regions: Sequence[Region], names: Mapping[int, str], path: Path) -> Path:
-    """Write a page's regions; `score` stands beside what COCO asks for.
+    """Write a page's regions, with `score` in addition to COCO's fields.
 
     Args:
         page: The page.
         regions: In reading order.
         names: Label value to class name.
-        path: Where to.
+        path: The file.
     """
     height, width = page.size
     categories = dict(names) | {r.value: r.name for r in regions if r.value not in names}

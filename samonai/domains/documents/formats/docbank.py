@@ -1,7 +1,7 @@
 """DocBank labels: a file per page with a token per line, its box and its class, tab separated.
 
-Regions stand in no file of DocBank. Here they are what reads as one block: tokens of a class whose
-boxes, grown by part of a line, touch. A figure is one token already.
+DocBank has no regions. Here a region is a block of text: tokens of a class whose
+boxes, grown by part of a line, touch. A figure is a single token.
 """
 
 from collections import defaultdict
@@ -24,9 +24,9 @@ _SIDE = 1000  # boxes are in thousandths of the page's sides
 _COLUMNS = 10  # token, x0, y0, x1, y1, red, green, blue, font, class
 _FIGURE, _RULE = "##LTFigure##", "##LTLine##"
 _GROWTH = (0.5, 0.35)
-"""By how much of a line's height boxes grow to each side, across and down."""
+"""Growth of boxes to each side, across and down, in heights of a line."""
 _SPREAD = {"table": (4.0, 1.2)}
-"""Likewise, of classes whose tokens stand apart."""
+"""Likewise, for classes whose tokens stand apart."""
 
 Token = tuple[str, Box]
 
@@ -39,7 +39,7 @@ def read_docbank(path: Path, size: tuple[int, int]) -> PageAnnotations:
         size: (H, W) of the page in pixels.
 
     Raises:
-        InputError: It is not DocBank's.
+        InputError: The file is not DocBank's.
     """
     height, width = size
     named = _tokens(path)
@@ -57,7 +57,7 @@ def docbank_names(path: Path) -> list[str]:
     """Return the classes of a file.
 
     Raises:
-        InputError: It is not DocBank's.
+        InputError: The file is not DocBank's.
     """
     return sorted(_tokens(path))
 
@@ -95,7 +95,7 @@ def _blocks(name: str, tokens: Sequence[Token]) -> list[list[Token]]:
 
 
 def _touching(boxes: npt.NDArray[np.float64], growth: tuple[float, float]) -> list[int]:
-    """Return for each box (n, 4) the number of the group that it touches once all have grown."""
+    """Return for each box (n, 4) the number of its group of touching boxes, after growth."""
     across, down = np.array(growth) * np.median(boxes[:, 3] - boxes[:, 1])
     grown = boxes + np.array([-across, -down, across, down])
     cells = np.clip(np.round(grown), 0, _SIDE).astype(int)

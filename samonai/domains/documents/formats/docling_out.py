@@ -1,4 +1,4 @@
-"""Write the regions of a page as a DoclingDocument (docling-core)."""
+"""DoclingDocument writing (docling-core) of a page's regions."""
 
 import json
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ _LABELS = {
     "page-number": "page_footer",
 }
 _FURNITURE = ("page_header", "page_footer")
-"""Labels that docling keeps out of the body text."""
+"""Labels that docling leaves out of the body text."""
 
 _PICTURES = ("figure", "image", "picture", "graphic", "chart", "illustration")
 
@@ -40,13 +40,13 @@ def write_docling(page: Page, regions: Sequence[Region], path: Path) -> Path:
     Args:
         page: The page.
         regions: In reading order.
-        path: Where to.
+        path: The file.
 
     Raises:
         InputError: docling-core is not installed.
     """
     try:
-        # What its modules hand on is not marked as exported.
+        # Its modules do not mark their re-exports as exported.
         docling: Any = import_module("docling_core.types.doc")
     except ImportError as error:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Write class maps of pages as PNG, one byte per pixel, coloured by a palette."""
+"""Class maps of pages as PNG files with a palette."""
 
 from pathlib import Path
 
@@ -16,12 +16,12 @@ def write_label(page: Page, label: npt.NDArray[np.integer], path: Path) -> Path:
     """Write a class map on the upright page.
 
     Args:
-        page: The page, whose resolution is kept.
+        page: The page, whose resolution is written.
         label: integer (H, W), class per pixel, 0 is background.
-        path: Where to; ".png" is added to a path without it.
+        path: The file; ".png" is added to a path without it.
 
     Returns:
-        The file: values are classes; up to 255 of one byte, with a palette, above of two.
+        The file; its values are classes: one byte with a palette up to class 255, else two bytes.
     """
     if path.suffix.lower() != ".png":
         path = path.with_name(path.name + ".png")
@@ -37,7 +37,7 @@ def write_label(page: Page, label: npt.NDArray[np.integer], path: Path) -> Path:
 
 
 def palette() -> list[int]:
-    """Return 256 RGB colours as Pillow takes them: black, then Pascal VOC's, which differ well."""
+    """Return 256 RGB colours for Pillow: black, then Pascal VOC's, which are distinguishable."""
     colours = []
     for value in range(256):
         red = green = blue = 0

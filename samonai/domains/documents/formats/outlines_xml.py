@@ -1,4 +1,4 @@
-"""What PAGE-XML and ALTO share: exact outlines as one polygon, and trees as files."""
+"""Common parts of PAGE-XML and ALTO writing: one polygon per region, and XML files."""
 
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from samonai.core.files import write_atomically
 from samonai.domains.documents.text.words import Word
 from samonai.domains.outlines import outlines
 
-# The trees are made here, nothing is parsed.
+# Trees are only built here, never parsed.
 Element = ElementTree.Element
 child = ElementTree.SubElement
 
@@ -19,8 +19,8 @@ child = ElementTree.SubElement
 def one_polygon(mask: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
     """Return one closed polygon around exactly the pixels of a mask, along their edges.
 
-    Both formats know one polygon per region. Parts are joined by seams: two edges on top of each
-    other, of no width, which every rule of filling leaves out.
+    Both formats have one polygon per region. Parts are joined by seams: two edges on top of each
+    other, of no width, which no filling rule fills.
 
     Args:
         mask: bool (H, W).

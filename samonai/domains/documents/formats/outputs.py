@@ -1,4 +1,4 @@
-"""Everything that a prediction of a page is written as."""
+"""Output formats of a predicted page."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +19,7 @@ from samonai.domains.documents.text.query import answer_all, answer_query
 from samonai.domains.documents.text.retrieval import Retrieve, by_terms
 
 FORMATS = ("png", "json", "coco", "page", "alto", "docling", "overlay", "pdf")
-"""Class map; answer or all regions with their text; and what other programs read."""
+"""Class map; JSON of the query result; and formats of other programs."""
 
 DEFAULT_FORMATS = ("png", "json")
 
@@ -45,16 +45,16 @@ def write_outputs(
     with_text: bool = True,
     retrieve: Retrieve = by_terms,
 ) -> list[Path]:
-    """Write a page's regions, or those that answer a query.
+    """Write a page's regions, or those that match a query.
 
     Args:
         prediction: The page's regions.
         stem: Path without an ending.
         formats: Of `FORMATS`.
         names: Label value to class name.
-        query: What is asked; None: everything.
+        query: The query; None: all regions.
         with_text: Give regions the words in them.
-        retrieve: Ranks the regions' texts where a question is asked.
+        retrieve: Ranks the regions' texts for a question.
 
     Returns:
         The files, in the order of `FORMATS`.
@@ -84,13 +84,13 @@ def write_outputs(
 
 
 def answered_regions(answer: Answer, regions: Sequence[Region]) -> list[Region]:
-    """Return the regions that an answer names, in reading order, numbered anew."""
+    """Return the regions of a query result in reading order, renumbered."""
     numbers = {hit.region.number for hit in answer.hits if hit.region is not None}
     kept = [region for region in regions if region.number in numbers]
     return [replace(region, number=place) for place, region in enumerate(kept, 1)]
 
 
 def is_answer(path: Path) -> bool:
-    """Say whether a written file is an answer, by its name."""
+    """Return whether a written file is a query result, by its name."""
     others = [ending for name, ending in _ENDINGS.items() if name != "json"]
     return path.name.endswith(_ENDINGS["json"]) and not path.name.endswith(tuple(others))

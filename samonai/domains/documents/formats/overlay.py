@@ -1,4 +1,4 @@
-"""A page with its regions in colour, and what they are."""
+"""Overlay of a page: its regions in colour, with number, class and score."""
 
 from collections.abc import Sequence
 from pathlib import Path

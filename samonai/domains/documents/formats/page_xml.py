@@ -1,4 +1,4 @@
-"""PAGE-XML (PRImA) labels: the regions of a page, with their text."""
+"""PAGE-XML (PRImA) reading: the regions of a page, with their text."""
 
 import re
 from dataclasses import replace
@@ -14,18 +14,18 @@ from samonai.domains.documents.formats.xml import Element, read_xml, texts
 _REGION = "Region"
 _LINES = ("TextLine", "TableCell")
 _SHOWN = 3
-# Where Transkribus, OCR-D and we write what a region is called beyond the schema's types.
+# Structure type in `custom`, as written by Transkribus, OCR-D and `page_xml_out`.
 _STRUCTURE = re.compile(r"structure\s*\{[^}]*type:\s*([^;}]+)")
 
 
 def read_page_xml(path: Path, root: Element | None = None) -> PageAnnotations:
-    """Read the regions of a PAGE file, those inside others too.
+    """Read the regions of a PAGE file, including nested ones.
 
-    A region is called by its structure in `custom`, else by its `type` ("paragraph", "heading"),
-    else by its kind in lower case ("table", "graphic", "separator").
+    The name of a region is its structure in `custom`, else its `type` ("paragraph", "heading"),
+    else its kind in lower case ("table", "graphic", "separator").
 
     Raises:
-        InputError: It is not PAGE-XML, or an outline cannot be read.
+        InputError: The file is not PAGE-XML, or an outline cannot be read.
     """
     root = read_xml(path) if root is None else root
     page = root.find("Page")
@@ -52,7 +52,7 @@ def read_page_xml(path: Path, root: Element | None = None) -> PageAnnotations:
 
 
 def _region(element: Element) -> Annotation:
-    """Return a region; without an outline of its own it is the union of what it holds."""
+    """Return a region; without an outline of its own it is the union of its children."""
     found = Annotation(_name(element), text=_text(element), identifier=element.get("id", ""))
     own = _outline(element)
     if own is not None:
@@ -70,7 +70,7 @@ def _name(element: Element) -> str:
 
 
 def _outline(element: Element) -> npt.NDArray[np.float64] | None:
-    """Return an element's outline; None where it has none with an inside."""
+    """Return an element's outline; None without one of at least three points."""
     coords = element.find("Coords")
     if coords is None:
         return None

@@ -1,4 +1,4 @@
-"""Write the regions of a page as PAGE-XML (PRImA, 2019-07-15)."""
+"""PAGE-XML writing (PRImA, 2019-07-15) of a page's regions."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ TEXT_TYPES = (
     "floating", "signature-mark", "catch-word", "marginalia", "footnote", "footnote-continued",
     "endnote", "TOC-entry", "list-label", "other",
 )  # fmt: skip
-"""What the schema lets a text region be."""
+"""Types of a text region in the schema."""
 
 _TEXT_NAMES = {"text": "paragraph", "title": "heading", "section": "heading"}
 _KINDS = {
@@ -40,12 +40,12 @@ _KINDS = {
 
 
 def write_page_xml(page: Page, regions: Sequence[Region], path: Path) -> Path:
-    """Write a page's regions; the class stands in `custom` as it is called here.
+    """Write a page's regions; `custom` holds our name of the class.
 
     Args:
         page: The page.
         regions: In reading order.
-        path: Where to.
+        path: The file.
     """
     root = Element("PcGts", {"xmlns": NAMESPACE})
     metadata = child(root, "Metadata")
@@ -89,7 +89,7 @@ def _add(page: Element, region: Region) -> None:
 
 
 def kind_of(name: str) -> tuple[str, str]:
-    """Return the element of a class, and the type of a text region."""
+    """Return the element name of a class, and the type of a text region."""
     lowered = name.lower()
     if lowered in _KINDS:
         return _KINDS[lowered], ""

@@ -19,19 +19,19 @@ from samonai.domains.documents.text.words import Box, Word, is_unspaced, joined_
 
 POINTS_PER_INCH = 72.0
 
-_HEAD = 1024  # a PDF says so within its first bytes
-_SUBPIXELS = 64  # PDFium gives whole device pixels; so many per pixel are asked for
+_HEAD = 1024  # the PDF signature lies within the first bytes
+_SUBPIXELS = 64  # PDFium returns whole device pixels; so many per pixel are requested
 _HYPHENS = ("\x02", "\ufffe")  # PDFium's marks of a hyphen at the end of a line
 
 
 @dataclass(frozen=True)
 class PdfPage:
-    """One page of a PDF, as it is seen: turned and cropped as the file says.
+    """A page of a PDF as displayed: rotated and cropped as the file states.
 
     Attributes:
         image: uint8 (H, W, 3), RGB.
         points: (height, width) in points of 1/72 inch.
-        words: The text layer's; none on a scan.
+        words: Words of the text layer; none on a scan.
     """
 
     image: npt.NDArray[np.uint8]
@@ -54,11 +54,11 @@ def read_pdf_page(path: Path, number: int, dpi: float) -> PdfPage:
 
     Args:
         path: The PDF.
-        number: Of the page, from 1.
+        number: Number of the page, from 1.
         dpi: Pixels per inch.
 
     Raises:
-        InputError: The file cannot be read, or the page would be enormous.
+        InputError: The file cannot be read, or the page would be too large.
     """
     with opened_pdf(path) as document:
         try:
@@ -76,10 +76,10 @@ def read_pdf_page(path: Path, number: int, dpi: float) -> PdfPage:
 
 @contextmanager
 def opened_pdf(path: Path) -> Iterator[Any]:
-    """Open a PDF, and close it.
+    """Open a PDF, and close it at the end of the block.
 
     Raises:
-        InputError: It is none, is encrypted, or is damaged.
+        InputError: The file is not a PDF, is encrypted, or is damaged.
     """
     try:
         with path.open("rb") as file:
@@ -108,7 +108,7 @@ def _words(page: Any, size: tuple[int, int]) -> Iterator[Word]:
     place = _Place(page, text_page, size)
     line, start = 0, 0
     for end, character in enumerate([*text, " "]):
-        # PDFium leaves the line's end out behind a hyphen that it marks.
+        # PDFium leaves out the line's end behind a hyphen that it marks.
         broken = character in _HYPHENS and not place.goes_on(end, end + 1, len(text))
         if character in _HYPHENS and not broken:
             continue
@@ -126,13 +126,13 @@ def _words(page: Any, size: tuple[int, int]) -> Iterator[Word]:
 
 
 class _Place:
-    """Where characters stand, in pixels of the drawn page, whatever its rotation and crop."""
+    """Positions of characters in pixels of the drawn page, for any rotation and crop."""
 
     def __init__(self, page: Any, text_page: Any, size: tuple[int, int]) -> None:
         self._page, self._text_page, (self._height, self._width) = page, text_page, size
 
     def box(self, characters: range) -> Box | None:
-        """Return the box around characters, cut at the page's border; None where it is empty."""
+        """Return the box around characters, cut at the page's border; None if it is empty."""
         boxes = [box for n in characters if (box := self._character(n)) is not None]
         if not boxes:
             return None
@@ -142,14 +142,14 @@ class _Place:
         return (x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None
 
     def letters(self, word: str, start: int, box: Box) -> tuple[Box, ...]:
-        """Return the box of each character of a word, where its script has no spaces."""
+        """Return the box of each character of a word, in scripts without spaces."""
         if not any(map(is_unspaced, word)):
             return ()
         places = range(start, start + len(word))
         return tuple(self.box(range(place, place + 1)) or box for place in places)
 
     def goes_on(self, number: int, after: int, count: int) -> bool:
-        """Say whether a character stands right behind another one, on the same line."""
+        """Return whether a character directly follows another one on the same line."""
         if after >= count:
             return False
         one, other = self._character(number), self._character(after)

@@ -1,8 +1,8 @@
-"""Write a page with its regions as a PDF: the page itself, and an annotation for each region.
+"""PDF writing: the page itself, with an annotation for each region.
 
-The annotations are stamps: they bring their own drawing (outline, tint, name), so that every
-viewer shows the same, and the page's content and text layer stay as they were. Viewers list, hide
-and remove them; their contents say number, class and score.
+The annotations are stamps with their own drawing (outline, tint, name), so that every
+viewer shows the same, and the page's content and text layer are unchanged. Viewers can list, hide
+and remove them; their contents are number, class and score.
 """
 
 import ctypes
@@ -26,7 +26,7 @@ from samonai.domains.documents.page import Page
 from samonai.domains.documents.text.words import Box
 from samonai.domains.outlines import outlines
 
-_PICTURE_DPI = 150.0  # of pictures that do not tell theirs
+_PICTURE_DPI = 150.0  # of pictures without a resolution
 _JPEG_QUALITY = 92
 _TINT = 60  # of 255
 _LINE = 1.0  # points
@@ -41,12 +41,12 @@ def write_pdf(page: Page, regions: Sequence[Region], path: Path) -> Path:
     """Write a page as a PDF of one page, its regions as annotations in reading order.
 
     Args:
-        page: The page; of a PDF its page is copied as it is, a picture becomes the page.
+        page: The page; a PDF's page is copied unchanged, a picture becomes the page.
         regions: In reading order.
-        path: Where to.
+        path: The file.
 
     Raises:
-        InputError: The page's PDF cannot be read any more.
+        InputError: The page's PDF can no longer be read.
     """
     colours = np.array(palette()).reshape(-1, 3)
     document = _copied(page) if page.path.suffix.lower() == ".pdf" else _drawn(page)
@@ -75,7 +75,7 @@ def _copied(page: Page) -> Any:
 
 
 def _drawn(page: Page) -> Any:
-    """Return a document of one page, which a picture fills."""
+    """Return a document of one page filled by a picture."""
     dots = page.dpi or (_PICTURE_DPI, _PICTURE_DPI)
     height, width = (
         side * POINTS_PER_INCH / per_inch for side, per_inch in zip(page.size, dots, strict=True)
@@ -93,24 +93,24 @@ def _drawn(page: Page) -> Any:
 
 
 class _Sheet:
-    """A PDF's page that regions are drawn on.
+    """A PDF page for drawing regions.
 
     Args:
         document: The document.
         page: Its page.
-        size: (H, W) of the page's picture, which regions are pixels of.
+        size: (H, W) of the page's picture, whose pixels the regions are in.
     """
 
     def __init__(self, document: Any, page: Any, size: tuple[int, int]) -> None:
         self._document, self._page, (self._height, self._width) = document, page, size
-        # Where the page's picture begins, and its axes, in the space in which the page is drawn:
-        # they turn with the page, so that names are upright on turned pages too.
+        # Origin and axes of the page's picture in the coordinates of drawing: they rotate with the
+        # page, so that names are upright on rotated pages too.
         self._origin = self._place(0, 0)
         self._right = (self._place(self._width, 0) - self._origin) / self._width
         self._down = (self._place(0, self._height) - self._origin) / self._height
 
     def annotate(self, region: Region, colour: Colour) -> None:
-        """Add a stamp that outlines and names a region."""
+        """Add a stamp with a region's outline and name."""
         name = f"{region.number} {region.name} {region.score:.2f}"
         rings = [self._points(ring + 0.5) for ring in outlines(region.mask)]
         outline = _shape(rings)
@@ -132,7 +132,7 @@ class _Sheet:
             pdfium.FPDFPage_CloseAnnot(annotation)
 
     def _named(self, name: str, box: Box, colour: Colour) -> tuple[Points, Any, Any]:
-        """Return a plate in the upper left corner of a box: its corners, itself, the name on it."""
+        """Return the name plate in the upper left corner of a box: corners, plate, name."""
         text = pdfium.FPDFPageObj_NewTextObj(self._document, b"Helvetica", _TEXT)
         _check(pdfium.FPDFText_SetText(text, _wide(name)))
         width, height = _extent(text)
@@ -148,7 +148,7 @@ class _Sheet:
         return ring, plate, text
 
     def _points(self, corners: Points) -> Points:
-        """Return where corners (n, 2) of pixels, (x, y), lie on the page, float64 (n, 2)."""
+        """Map pixel corners (n, 2), (x, y), to the page, float64 (n, 2)."""
         return self._origin + corners[:, :1] * self._right + corners[:, 1:] * self._down
 
     def _place(self, x: int, y: int) -> Points:
@@ -171,7 +171,7 @@ def _shape(rings: Sequence[Points]) -> Any:
 
 
 def _paint(item: Any, colour: Colour, fill: int, line: float = 0.0) -> None:
-    """Set how an object is drawn: filled so much (0..255), with a line so wide, or none."""
+    """Set the drawing style of an object: fill opacity (0..255), line width, or none."""
     _check(pdfium.FPDFPageObj_SetFillColor(item, *colour, fill))
     if pdfium.FPDFPageObj_GetType(item) != pdfium.FPDF_PAGEOBJ_PATH:
         return
@@ -189,12 +189,12 @@ def _extent(text: Any) -> tuple[float, float]:
 
 
 def _wide(text: str) -> Any:
-    """Return text as PDFium takes it: UTF-16, little endian, with an end."""
+    """Return text in PDFium's encoding: UTF-16, little endian, null-terminated."""
     encoded = (text + "\0").encode("utf-16-le")
     return (pdfium.FPDF_WCHAR * (len(encoded) // 2)).from_buffer_copy(encoded)
 
 
 def _check(done: int) -> None:
-    """Say that PDFium refused, which it does without a reason."""
+    """Raise an error if PDFium failed, which it does without a reason."""
     if not done:
         raise pypdfium2.PdfiumError("a region could not be drawn")

@@ -1,4 +1,4 @@
-"""Pictures through Pillow: upright, RGB, 8 bit, on white; several pages of a TIFF one by one."""
+"""Picture reading through Pillow: upright, RGB, 8 bit, on white; several pages of a TIFF."""
 
 import logging
 import math
@@ -20,12 +20,12 @@ logger = logging.getLogger(__name__)
 
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
 LARGEST_PICTURE = 100_000_000
-"""Most pixels of a page: what one may take in memory."""
+"""Largest number of pixels of a page, limited by memory."""
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "WEBP")
 _ORIENTATION = 0x0112
 _WHITE = (255, 255, 255, 255)
-# Of the upright picture, after rows and columns have changed places where they do.
+# Of the upright picture, after rows and columns are swapped if needed.
 _FLIPS = {
     1: (False, False), 2: (False, True), 3: (True, True), 4: (True, False),
     5: (False, False), 6: (False, True), 7: (True, True), 8: (True, False),
@@ -42,8 +42,8 @@ class Picture:
 
     Attributes:
         image: uint8 (H, W, 3), RGB.
-        orientation: EXIF orientation of the stored pixels, 1 to 8; it has been applied.
-        dpi: (down, across) of the upright picture; None where the file does not tell.
+        orientation: EXIF orientation of the stored pixels, 1 to 8; already applied.
+        dpi: (down, across) of the upright picture; None if the file has none.
     """
 
     image: npt.NDArray[np.uint8]
@@ -52,10 +52,10 @@ class Picture:
 
 
 def count_pages(path: Path) -> int:
-    """Return how many pages a picture file has.
+    """Return the number of pages of a picture file.
 
     Raises:
-        InputError: It cannot be read.
+        InputError: The file cannot be read.
     """
     with open_picture(path) as opened:
         # An MPO holds previews of one photograph, a WebP an animation: only TIFFs have pages.
@@ -67,10 +67,10 @@ def read_picture(path: Path, number: int = 1) -> Picture:
 
     Args:
         path: PNG, JPEG, TIFF or WebP.
-        number: Of the page, from 1.
+        number: Number of the page, from 1.
 
     Raises:
-        InputError: The file is damaged, enormous, or of values that are no picture.
+        InputError: The file is damaged, too large, or its values are not a picture's.
     """
     with open_picture(path) as opened:
         if number > 1:
@@ -84,10 +84,10 @@ def read_picture(path: Path, number: int = 1) -> Picture:
 
 
 def read_values(path: Path) -> tuple[npt.NDArray[np.integer], int]:
-    """Read the values of a mask picture as they are stored, and its EXIF orientation.
+    """Read the stored values of a mask picture, and its EXIF orientation.
 
     Returns:
-        integer (H, W), stored values (of a palette: its numbers); and the orientation, 1 to 8.
+        integer (H, W), stored values (palette indices for a palette); and the orientation, 1 to 8.
 
     Raises:
         InputError: The picture has several channels.
@@ -102,7 +102,7 @@ def read_values(path: Path) -> tuple[npt.NDArray[np.integer], int]:
 
 
 def upright(pixels: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
-    """Turn and mirror stored pixels, (H, W) or (H, W, C), as their EXIF orientation says."""
+    """Rotate and mirror stored pixels, (H, W) or (H, W, C), by their EXIF orientation."""
     if orientation in _TURNED:
         pixels = pixels.swapaxes(0, 1)
     down, across = _FLIPS[orientation]
@@ -110,15 +110,15 @@ def upright(pixels: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
 
 
 def check_size(path: Path, size: tuple[int, int], dpi: float | None = None) -> None:
-    """Refuse what would not fit into memory, before it is unpacked.
+    """Refuse a picture too large for memory, before it is decompressed.
 
     Args:
         path: The file.
         size: (H, W) in pixels.
-        dpi: What it would be drawn at; None where the file says its size in pixels.
+        dpi: Resolution of drawing; None if the file has its size in pixels.
 
     Raises:
-        InputError: It has too many pixels, or none.
+        InputError: The picture has too many pixels, or none.
     """
     height, width = size
     if height * width > LARGEST_PICTURE:
@@ -135,14 +135,15 @@ def check_size(path: Path, size: tuple[int, int], dpi: float | None = None) -> N
 
 @contextmanager
 def open_picture(path: Path) -> Iterator[Image.Image]:
-    """Open a picture file; whatever goes wrong while it is read becomes one line.
+    """Open a picture file; any error while it is read becomes an InputError.
 
     Raises:
-        InputError: As said.
+        InputError: The file is not a supported picture, too large or damaged.
     """
     try:
         with warnings.catch_warnings():
-            # Its own limit is checked in `check_size`; damaged EXIF and TIFF tags are no obstacle.
+            # Pillow's own limit is replaced by `check_size`; damaged EXIF and TIFF tags are
+            # ignored.
             warnings.simplefilter("ignore")
             with Image.open(path, formats=_FORMATS) as opened:
                 yield opened
@@ -157,7 +158,7 @@ def open_picture(path: Path) -> Iterator[Image.Image]:
 
 
 def _as_rgb(path: Path, opened: Image.Image) -> Image.Image:
-    """Convert to RGB; what is transparent shows white paper."""
+    """Convert to RGB, transparency on white."""
     if opened.mode in ("I;16", "I;16B", "I;16L", "I"):
         return _from_16_bit(path, np.asarray(opened))
     if opened.mode == "F":
@@ -175,13 +176,13 @@ def _orientation(opened: Image.Image) -> int:
 
 
 def _from_16_bit(path: Path, values: npt.NDArray[np.integer]) -> Image.Image:
-    """Scale grey of up to 16 bits to 8: by the depth that the file states, else that it needs."""
+    """Scale grey of up to 16 bits to 8 by the depth that the file states, else needs."""
     least, most = (int(values.min()), int(values.max())) if values.size else (0, 0)
     if least < 0 or most >= 1 << _DEPTHS[-1]:
         raise InputError(f"{path}: grey values {least} to {most}, not of 16 bits")
     depth = next(bits for bits in _DEPTHS if most < 1 << bits)
     if stated := _significant_bits(path):
-        # Values are stored on the scale of 16 bits, unless all of them fit into the fewer.
+        # Values are on the scale of 16 bits, unless all of them fit into fewer.
         depth = stated if most < 1 << stated else _DEPTHS[-1]
     elif depth < _DEPTHS[-1]:
         logger.warning("%s: 16 bit grey up to %d is taken for %d bit", path, most, depth)
@@ -190,7 +191,7 @@ def _from_16_bit(path: Path, values: npt.NDArray[np.integer]) -> Image.Image:
 
 
 def _significant_bits(path: Path) -> int | None:
-    """Return how many bits of its grey a PNG says are significant (sBIT), if it does."""
+    """Return the significant bits of grey that a PNG states (sBIT), if any."""
     with path.open("rb") as file:
         if not file.read(_PNG_HEAD).startswith(b"\x89PNG"):
             return None
@@ -206,7 +207,7 @@ def _significant_bits(path: Path) -> int | None:
 
 
 def _dpi(opened: Image.Image) -> tuple[float, float] | None:
-    """Return dots per inch (down, across) as the file tells them, if it does sensibly."""
+    """Return dots per inch (down, across) stated in the file, if plausible."""
     stored = opened.info.get("dpi")
     try:
         across, down = (float(value) for value in stored or ())

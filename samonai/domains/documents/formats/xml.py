@@ -1,4 +1,4 @@
-"""XML of strangers: no entities, no document types, no network; and no surprises in the tree."""
+"""Safe XML reading: no entities, no document types, no network, bounded size."""
 
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -17,7 +17,7 @@ def read_xml(path: Path) -> Element:
     """Parse a file.
 
     Raises:
-        InputError: It is not XML, or declares entities or a document type, which may make a
+        InputError: The file is not XML, or declares entities or a document type, which may make a
             reader open other files or fill its memory.
     """
     try:

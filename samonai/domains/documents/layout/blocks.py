@@ -1,9 +1,9 @@
-"""Where regions may lie on a page: blocks of ink that white space keeps apart.
+"""Ink blocks of a page, separated by white space: candidates for regions.
 
-Letters become lines where the white between them is narrower than that between columns, and lines
-become blocks where the white between them is lower than that between paragraphs; both are measured
-in heights of the page's own letters, as in run-length smoothing (Wong, Casey and Wahl, IBM J. Res.
-Dev. 26, 1982). It needs neither words nor training, and says nothing of what a block is.
+Letters are joined to lines where the white between them is narrower than that between columns, and
+lines to blocks where the white between them is lower than that between paragraphs; both are
+measured in heights of the page's own letters, as in run-length smoothing (Wong, Casey and Wahl, IBM
+J. Res. Dev. 26, 1982). It needs neither words nor training, and gives no classes.
 """
 
 from dataclasses import dataclass
@@ -16,30 +16,30 @@ from samonai.domains.documents.layout.ink_boxes import Boxes, box_areas, box_aro
 
 _EVERY_NEIGHBOUR = np.ones((3, 3), bool)
 _LONGEST = 2048
-"""Pixels along the long side; larger pages are looked at with their darkest pixels only."""
+"""Pixels along the long side; larger pages are reduced to the darkest pixel of each square."""
 
 _SHADES = 40.0
-"""Of 255: what differs from the paper by more is ink."""
+"""Least difference of ink from the paper's shade, of 255."""
 
 _PAPER_TILES = 8
-"""The paper's shade is measured on so many tiles along each side, since scans are shaded."""
+"""Number of tiles along each side on which the paper's shade is measured."""
 
 _UNLIKE, _ROUNDS = 75.0, 4
-"""Tiles farther from the paper's shade than this are not paper, which is found in a few rounds."""
+"""Largest difference of a paper tile from the fitted shade, in each round of the fit."""
 
 _ACROSS, _DOWN = 2.0, 1.4
 """White between letters of a line, and between lines of a block, in heights of letters."""
 
 _INSIDE = 0.9
-"""A block that shares so much of its area with another is part of it."""
+"""Share of its area within another block from which a block is part of that."""
 
 _LEAST_INK = 0.3
-"""Blocks whose box is smaller than so many squares of a letter's height are specks."""
+"""Least area of a block's box in squares of a letter's height; smaller ones are specks."""
 
 
 @dataclass(frozen=True)
 class Ink:
-    """Where a page is not paper.
+    """Ink of a page: pixels that differ from the paper.
 
     Attributes:
         mask: bool (H, W), of the page or, where that is large, of squares of its pixels.
@@ -53,7 +53,7 @@ class Ink:
 
 
 def find_ink(image: npt.NDArray[np.uint8]) -> Ink:
-    """Return where a page, uint8 (H, W, 3), is not paper."""
+    """Return the ink of a page, uint8 (H, W, 3)."""
     step = -(-max(image.shape[:2]) // _LONGEST)
     mask = _ink(image.mean(-1, dtype=np.float32), step)
     return Ink(mask, _letter_height(mask), step)
@@ -77,7 +77,7 @@ def ink_blocks(ink: Ink) -> Boxes:
 
 
 def _outermost(boxes: Boxes) -> Boxes:
-    """Leave out what lies in another's box, as a figure's lettering does."""
+    """Remove boxes inside another one, such as a figure's lettering."""
     boxes = boxes[np.argsort(-box_areas(boxes), kind="stable")]
     kept = boxes[:0]
     for box, area in zip(boxes, box_areas(boxes), strict=True):
@@ -87,7 +87,7 @@ def _outermost(boxes: Boxes) -> Boxes:
 
 
 def _ink(grey: npt.NDArray[np.float32], step: int) -> npt.NDArray[np.bool_]:
-    """Return what is not paper, bool (H / step, W / step), from shades 0..255."""
+    """Return the ink, bool (H / step, W / step), from shades 0..255."""
     ink: npt.NDArray[np.bool_] = np.abs(grey - _paper(grey)) > _SHADES
     if step == 1:
         return ink
@@ -97,9 +97,9 @@ def _ink(grey: npt.NDArray[np.float32], step: int) -> npt.NDArray[np.bool_]:
 
 
 def _paper(grey: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return the paper's shade at each pixel: a plane through most tiles' medians.
+    """Return the paper's shade at each pixel: a plane fitted to most tiles' medians.
 
-    A scan may darken towards the spine. Tiles that pictures fill lie far off, and do not count.
+    A scan may darken towards the spine. Tiles with pictures are outliers and are left out.
     """
     rows, columns = (
         np.array_split(np.arange(length), min(_PAPER_TILES, length)) for length in grey.shape
@@ -114,7 +114,7 @@ def _paper(grey: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     plane = np.array([np.median(shade), 0.0, 0.0])
     for _ in range(_ROUNDS):
         like = np.abs(terms @ plane - shade) < _UNLIKE
-        # Three tiles make a plane; so few say nothing of a page.
+        # Three tiles define a plane; so few are not representative.
         if like.sum() < len(shade) / 4:
             break
         plane, *_ = np.linalg.lstsq(terms[like], shade[like], rcond=None)
@@ -125,7 +125,7 @@ def _paper(grey: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def _letter_height(ink: npt.NDArray[np.bool_]) -> float:
-    """Return the median height of what may be letters, in pixels."""
+    """Return the median height of letter-like shapes, in pixels."""
     parts, _ = ndimage.label(ink, _EVERY_NEIGHBOUR)
     sizes = np.array(
         [(rows.stop - rows.start, c.stop - c.start) for rows, c in ndimage.find_objects(parts)]

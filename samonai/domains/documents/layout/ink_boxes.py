@@ -1,4 +1,4 @@
-"""Boxes of ink on a page as arrays: their areas, what they share, and the box around some ink."""
+"""Boxes of ink on a page as arrays: areas, intersections, and the tight box around ink."""
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ def box_areas(boxes: Boxes) -> npt.NDArray[np.float32]:
 
 
 def shared_areas(boxes: Boxes, others: Boxes) -> npt.NDArray[np.float32]:
-    """Return the areas that boxes share, (N, M)."""
+    """Return the intersection areas of boxes, (N, M)."""
     sides = np.minimum(boxes[:, None, 2:], others[None, :, 2:]) - np.maximum(
         boxes[:, None, :2], others[None, :, :2]
     )

@@ -1,4 +1,4 @@
-"""Merges the pieces of a page: logits blended where they overlap, then one region per object."""
+"""Merging of a page's pieces: logits blended where they overlap, then one region per object."""
 
 from dataclasses import replace
 
@@ -15,10 +15,10 @@ from samonai.prompts.types import UNKNOWN_ID, FramePrompts
 
 
 class PageMerger:
-    """Takes the pieces of a page in order; see `Merger`.
+    """Merges the pieces of a page in order; see `Merger`.
 
-    Prompts without object ids stand for layers of their class, prompts with one for an object.
-    Specks that nobody asked for are no regions.
+    Prompts without object ids are layers of their class, prompts with one an object.
+    Specks without a prompt are dropped.
 
     Args:
         page: The page.
@@ -26,7 +26,7 @@ class PageMerger:
     """
 
     def __init__(self, page: Page, grid: TileGrid) -> None:
-        """Start with no piece."""
+        """Start without pieces."""
         self._page, self._grid = page, grid
         self._layers: ClassLayers | None = None
         self._label = np.zeros(page.size, np.int32)
@@ -43,7 +43,7 @@ class PageMerger:
         prompts: FramePrompts,
         confidence: npt.NDArray[np.floating] | None = None,
     ) -> None:
-        """Take the scores of one piece."""
+        """Add the scores of one piece."""
         piece = frame.location.index
         if prompts.object_ids is None:
             self._layers = self._layers or ClassLayers(self._grid)
@@ -62,7 +62,7 @@ class PageMerger:
         whole, best = self._objects.take(Window(0, 0, *self._page.size))
         roots = self._table.roots()
         kept = np.unique(roots[1:])
-        # The table numbers objects as they come, and what was found unasked has no number.
+        # The table numbers objects as they come; objects without a prompt have no number.
         asked = [] if UNKNOWN_ID in self._asked else self._asked
         if not asked:
             sizes = np.bincount(roots[whole].ravel(), minlength=len(roots))
@@ -76,7 +76,7 @@ class PageMerger:
         return replace(found, asked=tuple(asked[number - 1] for number in kept) if asked else ())
 
     def _take(self, until: int) -> None:
-        """Keep the rows above `until`, of which no later piece knows anything."""
+        """Keep the rows above `until`, which no later piece changes."""
         if self._layers is not None and until > self._done:
             strip = Window(self._done, 0, until - self._done, self._page.size[1])
             self._label[strip.slices], self._best[strip.slices] = self._layers.take(strip)

@@ -1,4 +1,4 @@
-"""How a page is cut: not at all, unless it is long; then into overlapping pieces of A4's shape."""
+"""Cutting of long pages into overlapping pieces of A4's shape; other pages are one piece."""
 
 import math
 
@@ -13,8 +13,8 @@ def page_pieces(size: tuple[int, int], longest: float, overlap: float) -> TileGr
 
     Args:
         size: (H, W) in pixels.
-        longest: Of the long side over the short one: a page with more is cut along it.
-        overlap: What neighbours share, as a part of a piece.
+        longest: Largest ratio of the sides; a page with more is cut along its longer side.
+        overlap: Overlap of neighbours, as a part of a piece.
     """
     short, long = sorted(size)
     side = max(math.ceil(short * _SHAPE), _SMALLEST) if long > longest * short else long

@@ -1,4 +1,4 @@
-"""What was predicted on a page: its regions, one by one, in reading order."""
+"""Predicted regions of a page, in reading order."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from samonai.domains.documents.text.words import Box, Word, text_of, words_in
 
 _EVERY_NEIGHBOUR = np.ones((3, 3), bool)
 SPECK = 1e-4
-"""Of a page's pixels: what is smaller is no region."""
+"""Least size of a region, as a share of the page's pixels."""
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,14 @@ class Region:
     """One region of a page.
 
     Attributes:
-        number: Its number among the page's, from 1; also the place in the reading order.
+        number: Its number in the page's reading order, from 1.
         value: Label value of its class.
-        name: Of its class.
+        name: Name of its class.
         score: Mean probability of its pixels, 0..1.
         box: xyxy in pixels of the page, upper ends exclusive.
         mask: bool (H, W), on the page.
-        words: What it reads.
-        asked: Number of the prompt that asked for it, from 1; None: it was found unasked.
+        words: Words in the region.
+        asked: Number of its prompt, from 1; None: found without a prompt.
     """
 
     number: int
@@ -50,7 +50,7 @@ class Region:
 
     @cached_property
     def rle(self) -> dict[str, Any]:
-        """Return its mask as COCO's compressed run lengths; every query that finds it asks."""
+        """Return its mask as COCO's compressed run lengths, cached for repeated queries."""
         return encode_rle(self.mask)
 
 
@@ -62,11 +62,11 @@ class PagePrediction:
         page: The page.
         label: int32 (H, W), class per pixel, 0 is background.
         instances: int32 (H, W), number of the region at each pixel, 0 is none. Pixels of a class
-            that are too few for a region have none.
+            in groups too small for a region have none.
         classes: int64 (N,), label value of region n + 1.
-        scores: float64 (N,), 0..1: how sure the engine was of it, where it said so; else the mean
+        scores: float64 (N,), 0..1: the score of the engine, if it gave one; else the mean
             probability of its pixels.
-        asked: Number of the prompt that asked for region n + 1; empty: nobody asked.
+        asked: Number of the prompt of region n + 1; empty: without prompts.
     """
 
     page: Page
@@ -83,7 +83,7 @@ class PagePrediction:
 
         Args:
             names: Label value to class name.
-            with_text: Give each the words whose middle lies in it.
+            with_text: Give each the words whose centre lies in it.
         """
         asked = tuple((names or {}).items()), with_text
         if asked not in self._known:
@@ -111,12 +111,12 @@ class PagePrediction:
 
     @cached_property
     def _known(self) -> dict[Any, list[Region]]:
-        """Keep the regions as they were asked for; every query asks."""
+        """Return the cached regions."""
         return {}
 
     @cached_property
     def _placed(self) -> list[tuple[int, Box, npt.NDArray[np.bool_]]]:
-        """Return number, box and mask of each region in reading order; every query asks."""
+        """Return number, box and mask of each region in reading order, cached."""
         found = [
             (number, _box(where))
             for number, where in enumerate(ndimage.find_objects(self.instances), 1)
@@ -129,12 +129,12 @@ class PagePrediction:
 def from_label(
     page: Page, label: npt.NDArray[np.integer], scores: npt.NDArray[np.float32] | None = None
 ) -> PagePrediction:
-    """Return a label map as regions: pixels of a class that touch are one, specks are none.
+    """Convert a label map to regions: connected pixels of a class are one, specks are dropped.
 
     Args:
         page: The page.
         label: integer (H, W), class per pixel.
-        scores: float32 (H, W), logit of that class; None: sure.
+        scores: float32 (H, W), logit of that class; None: probability 1.
     """
     instances = np.zeros(label.shape, np.int32)
     classes: list[int] = []
@@ -158,7 +158,7 @@ def numbered(
     scores: npt.NDArray[np.float32] | None,
     said: npt.NDArray[np.float64] | None = None,
 ) -> PagePrediction:
-    """Return a prediction, with how sure each region is: as `said`, else its mean probability."""
+    """Return a prediction with the score of each region: from `said`, else its mean probability."""
     rows = np.arange(1, len(classes) + 1)
     if scores is None or not len(rows):
         means = np.ones(len(rows))

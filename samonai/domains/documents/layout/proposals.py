@@ -1,11 +1,11 @@
-"""Boxes worth asking about on a page: blocks of ink, parts of them, and blocks joined.
+"""Region proposals on a page: blocks of ink, parts of them, and blocks joined.
 
-No one width of white space tells all regions apart: paragraphs may differ by an indent alone, and
-the columns of a table may lie farther from each other than the columns of a page. So none is
-trusted. Beside the blocks at one width (`blocks`), a page's boxes are the runs of lines between
-indents and short lines, and what comes of joining the two nearest blocks again and again, as
-selective search does with patches of a photograph (Uijlings et al., IJCV 104, 2013). Which of them
-are regions is for the model to say.
+No single width of white space separates all regions: paragraphs may differ by an indent alone, and
+the columns of a table may lie farther from each other than the columns of a page. So, in addition
+to the blocks at one width (`blocks`), the proposals are the runs of lines between
+indents and short lines, and the results of joining the two nearest blocks again and again, as in
+selective search on patches of a photograph (Uijlings et al., IJCV 104, 2013). The model decides
+which of them are regions.
 """
 
 import numpy as np
@@ -15,44 +15,44 @@ from samonai.domains.documents.layout.blocks import Ink, find_ink, ink_blocks
 from samonai.domains.documents.layout.ink_boxes import Boxes, box_areas, box_around, shared_areas
 
 _ACROSS = (0.15, 1.0)
-"""What a gap across counts, where one down counts 1: rows of cells join first, or columns."""
+"""Weights of a horizontal gap, where a vertical one has 1: rows of cells join first, or columns."""
 
 _FARTHEST = 6.0
-"""Heights of a letter over which blocks are joined, as `_distances` counts."""
+"""Largest distance of joined blocks in heights of a letter, as by `_distances`."""
 
 _LEAVES = 150
-"""The largest blocks of a page are joined; a page of more is a scan with specks."""
+"""Number of blocks that are joined, the largest first; a page of more is a scan with specks."""
 
 _SAME = 0.9
-"""Boxes that share an IoU of more are one."""
+"""IoU from which two boxes are duplicates."""
 
 _LEAST_INK = 2.0
-"""Boxes of fewer squares of a letter's height are specks; they may be a part of what is joined."""
+"""Least area of a box in squares of a letter's height; smaller ones may be part of joined boxes."""
 
 _LEAST_HEIGHT, _LEAST_WIDTH = 2.5, 6.0
-"""Heights of a letter below which a block is no lines of text that could be cut."""
+"""Least height of a block that is cut into runs of lines, in heights of a letter."""
 
 _INDENT = 1.0
-"""Heights of a letter at the left of a block that an indent leaves blank."""
+"""Width of an indent in heights of a letter."""
 
 _RAGGED = 0.2
-"""Share of a block's width that its short lines leave blank at the right."""
+"""Share of a block's width that a short line leaves blank at the right."""
 
 _ONE_LINE, _SEVERAL = 2.2, 4.5
-"""Heights of a letter for which one line leaves them blank at least; more than one, above."""
+"""Least height of a blank strip in heights of a letter: of one line, of more than one."""
 
 _WHITE = 1.5
-"""Heights of a letter between the letters of two lines, at most."""
+"""Largest gap between the letters of two lines, in heights of a letter."""
 
 _FEW, _ITEM = 2, 8.0
-"""A block of more cuts, with parts lower than so many heights of a letter, is a list of items."""
+"""Number of cuts, and height of the parts in heights of a letter, from which a block is a list."""
 
 _PARTS = 3
-"""So many runs of lines that follow each other are joined at most."""
+"""Largest number of consecutive runs of lines that are joined."""
 
 
 def proposed_boxes(image: npt.NDArray[np.uint8]) -> Boxes:
-    """Return boxes of what may be regions of a page, float32 (N, 4), in its pixels.
+    """Return proposed boxes of regions on a page, float32 (N, 4), in its pixels.
 
     Args:
         image: uint8 (H, W, 3), RGB.
@@ -68,11 +68,11 @@ def proposed_boxes(image: npt.NDArray[np.uint8]) -> Boxes:
 
 
 def _joined(boxes: Boxes, across: float) -> Boxes:
-    """Join the two nearest boxes again and again; return what came of it, float32 (N, 4).
+    """Join the two nearest boxes again and again; return all joined boxes, float32 (N, 4).
 
     Args:
         boxes: In heights of a letter.
-        across: What a gap across counts.
+        across: Weight of a horizontal gap.
     """
     left = boxes[np.argsort(-box_areas(boxes), kind="stable")[:_LEAVES]]
     found = [np.zeros((0, 4), np.float32)]
@@ -90,9 +90,9 @@ def _joined(boxes: Boxes, across: float) -> Boxes:
 
 
 def _distances(boxes: Boxes, across: float) -> npt.NDArray[np.float32]:
-    """Return how far boxes are from each other, (N, N); a box is infinitely far from itself.
+    """Return the distances of boxes, (N, N), with an infinite diagonal.
 
-    A gap counts the more, the less two boxes lie side by side at one height, or below each other:
+    A gap weighs more, the less two boxes lie side by side at one height, or below each other:
     cells of a row are alike in height, a cell and the next column of text are not.
     """
     gaps = np.maximum(boxes[:, None, :2], boxes[None, :, :2]) - np.minimum(
@@ -140,7 +140,7 @@ def _cuts(
 ) -> list[int]:
     """Return the rows to cut at, in the white above, or below, a line that leaves a strip blank.
 
-    Where several lines do, such as a figure above its legend, it is cut above and below them.
+    Several such lines, as in a figure above its caption, are cut above and below.
 
     Args:
         strip: bool (H, W), ink at a side of the block.
@@ -166,7 +166,7 @@ def _cuts(
 
 
 def _different(boxes: Boxes) -> Boxes:
-    """Leave out boxes that nearly are one before them."""
+    """Remove near-duplicates of earlier boxes."""
     areas, shared = box_areas(boxes), shared_areas(boxes, boxes)
     alike = shared > _SAME * (areas[:, None] + areas[None] - shared)
     kept: list[int] = []

@@ -1,4 +1,4 @@
-"""The order in which a page's regions are read: columns and bands, cut along white space.
+"""Reading order of a page's regions: recursive cuts into columns and bands along white space.
 
 A set of boxes is cut where a vertical strip of white runs through all of them, into columns read
 from left to right; where none does, into bands from top to bottom. Bands that follow each other
@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 _SLACK = 0.1
-"""Boxes may reach into each other by this share of their sides, and still be cut apart."""
+"""Largest overlap of separable boxes, as a share of their sides."""
 
 
 def reading_order(boxes: Sequence[tuple[float, float, float, float]]) -> list[int]:
-    """Return the rows of `boxes` in the order in which they are read.
+    """Return the rows of `boxes` in reading order.
 
     Args:
         boxes: xyxy.
@@ -43,7 +43,7 @@ def _order(boxes: npt.NDArray[np.float64], rows: npt.NDArray[np.int64]) -> list[
 def _together(
     boxes: npt.NDArray[np.float64], bands: list[npt.NDArray[np.int64]]
 ) -> list[npt.NDArray[np.int64]]:
-    """Join bands that follow each other as long as one gap between columns runs through them."""
+    """Join consecutive bands as long as one gap between columns runs through them."""
     groups = [bands[0]]
     for band in bands[1:]:
         joined = np.concatenate([groups[-1], band])

@@ -1,1 +1,1 @@
-"""Text of pages: words, OCR, text matching, retrieval, queries and answers."""
+"""Text of pages: words, OCR, text matching, retrieval, queries and their results."""

@@ -1,23 +1,23 @@
-"""What a page answers: regions with masks, boxes, scores, classes and text, in one stable schema.
+"""Query result of a page: regions with masks, boxes, scores, classes and text, as stable JSON.
 
-| field                | what it says                                                             |
+| field                | meaning                                                                  |
 |----------------------|--------------------------------------------------------------------------|
-| `schema`             | `samonai.answer/1`; a change that breaks readers raises the number       |
-| `query`, `kind`      | What was asked (null: everything), and how it was understood             |
-| `found`              | Whether the page has it; without, there are no hits                      |
+| `schema`             | `samonai.answer/1`; an incompatible change raises the number             |
+| `query`, `kind`      | The query (null: all regions), and its kind                              |
+| `found`              | Whether the page has a hit; without, `hits` is empty                     |
 | `case`, `document`   | Name of the case, of the file                                            |
 | `page`               | Number of the page in the file, from 1                                   |
-| `size`               | [height, width] in pixels, which all coordinates are in                  |
+| `size`               | [height, width] in pixels, the unit of all coordinates                   |
 | `dpi`, `points`      | [down, across]; [height, width] of a PDF's page in 1/72 inch; or null    |
-| `words_from`         | "text layer", "ocr", "text layer and ocr"; null: no words were needed    |
-| `hits[].text`        | The words that were found, or what the region reads                      |
+| `words_from`         | "text layer", "ocr", "text layer and ocr"; null: words were not used     |
+| `hits[].text`        | The matched words, or the text of the region                             |
 | `hits[].how`         | "class", "exact", "fuzzy", "regex", "retrieved", "prompted" or "region"  |
-| `hits[].score`       | 0..1: likeness of words, share of the best retrieval, or the region's    |
+| `hits[].score`       | 0..1: similarity of words, share of the best retrieval, or the region's  |
 | `hits[].box`         | [x0, y0, x1, y1] around the words, or around the region                  |
 | `hits[].boxes`       | One per line of the words                                                |
-| `hits[].region`      | The region that holds them, or null where none does                      |
-| `hits[].prompt`      | Number of the box, points or polygon that asked for it, from 1; or null  |
-| `region.number`      | Its place in the page's reading order, from 1                            |
+| `hits[].region`      | The region that contains them, or null                                   |
+| `hits[].prompt`      | Number of the prompting box, points or polygon, from 1; or null          |
+| `region.number`      | Its number in the page's reading order, from 1                           |
 | `region.class`       | Name of its class; `region.label` is its value in label maps             |
 | `region.score`       | Mean probability of its pixels                                           |
 | `region.box`, `text` | As above                                                                 |
@@ -45,7 +45,7 @@ SCHEMA = "samonai.answer/1"
 
 @dataclass(frozen=True)
 class AnsweredRegion:
-    """One region; see the module's table."""
+    """A region of a query result; see the module's table."""
 
     number: int
     class_name: str
@@ -57,7 +57,7 @@ class AnsweredRegion:
 
     @classmethod
     def of(cls, region: Region) -> "AnsweredRegion":
-        """Return a predicted region as part of an answer."""
+        """Return a predicted region as part of a query result."""
         return cls(
             number=region.number,
             class_name=region.name,
@@ -83,7 +83,7 @@ class AnsweredRegion:
 
 @dataclass(frozen=True)
 class Hit:
-    """One place on the page; see the module's table."""
+    """A hit on the page; see the module's table."""
 
     text: str
     how: str
@@ -108,7 +108,7 @@ class Hit:
 
 @dataclass(frozen=True)
 class Answer:
-    """What one page answers; see the module's table."""
+    """Query result of one page; see the module's table."""
 
     query: str | None
     kind: str
@@ -123,7 +123,7 @@ class Answer:
 
     @property
     def found(self) -> bool:
-        """Say whether the page has what was asked for."""
+        """Return whether the page has a hit."""
         return bool(self.hits)
 
     def to_json(self) -> dict[str, Any]:
@@ -152,7 +152,7 @@ class Answer:
 
 
 def answer(page: Page, query: str | None, kind: str, hits: Sequence[Hit]) -> Answer:
-    """Return what a page answers."""
+    """Return the query result of a page."""
     return Answer(
         query=query,
         kind=kind,
@@ -168,10 +168,10 @@ def answer(page: Page, query: str | None, kind: str, hits: Sequence[Hit]) -> Ans
 
 
 def read_answer(path: Path) -> Answer:
-    """Read an answer that was written.
+    """Read a query result from its JSON file.
 
     Raises:
-        InputError: The file holds none, or one of another schema.
+        InputError: The file is not a query result, or has another schema.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -181,7 +181,7 @@ def read_answer(path: Path) -> Answer:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path}: no answer of a page: {error!r}") from error
+        raise InputError(f"{path}: not a query result of a page: {error!r}") from error
 
 
 def _from_json(content: dict[str, Any]) -> Answer:

@@ -1,4 +1,4 @@
-"""Words of a query on a page: exact, nearly so, or by a regular expression."""
+"""Text matching of a query on a page: exact, fuzzy, or by a regular expression."""
 
 import re
 import unicodedata
@@ -18,15 +18,15 @@ from samonai.domains.documents.text.words import (
 )
 
 NEARLY = 85.0
-"""Least likeness (0..100, of rapidfuzz) of words that count as nearly the same."""
+"""Least similarity (0..100, of rapidfuzz) of a fuzzy match."""
 
 _LIGATURES = str.maketrans({"\u2010": "-", "\u2011": "-", "\u2013": "-", "\u2014": "-"} | {
     "\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u00ad": "",
 })  # fmt: skip
 _AROUND = " \t.,;:!?()[]{}\"'\u3001\u3002\u300c\u300d\u300e\u300f\u3010\u3011\u300a\u300b\u30fb"
 
-# A character of a script without spaces, with the marks that follow it; or what else stands
-# together.
+# A character of a script without spaces with its combining marks; or a run of other
+# characters.
 _PIECES = re.compile(f"[{UNSPACED}][\u3099\u309a\uff9e\uff9f]*|[^{UNSPACED}]+")
 
 _NOWHERE = (0.0, 0.0, 0.0, 0.0)
@@ -40,8 +40,8 @@ class Unit:
     """Unit of comparison: a word, or a character of a script without spaces.
 
     Attributes:
-        texts: How it may be written, the likeliest first.
-        spans: Where it stands.
+        texts: Its possible spellings, the likeliest first.
+        spans: Its position.
     """
 
     texts: tuple[str, ...]
@@ -50,11 +50,11 @@ class Unit:
 
 @dataclass(frozen=True)
 class Match:
-    """Where words of a query stand.
+    """Matched words.
 
     Attributes:
         words: On the page, in its order.
-        score: 1 for exact ones, else how alike they are, 0..1.
+        score: 1 for an exact match, else its similarity, 0..1.
         how: "exact", "fuzzy" or "regex".
     """
 
@@ -77,20 +77,20 @@ class Match:
 
     @property
     def text(self) -> str:
-        """Return the words as they are written, those broken at a line's end in one piece."""
+        """Return the words as printed, with hyphenated ones joined."""
         return running_text(self.words)
 
 
 def normalised(text: str) -> str:
-    """Return text as it is compared: one form of letters, dashes and quotes, no case."""
+    """Return text normalised for comparison: one form of letters, dashes and quotes, no case."""
     return unicodedata.normalize("NFKC", text).translate(_LIGATURES).casefold()
 
 
 def exact_matches(words: Sequence[Word], query: str) -> list[Match]:
-    """Return where the query's words follow each other; marks around words do not count.
+    """Return exact matches of the query's words in sequence; punctuation around words is ignored.
 
-    A word that is broken at the end of a line counts as whole, with its hyphen or without. In
-    scripts without spaces the query may stand inside a word, and spaces do not count.
+    A word hyphenated at the end of a line matches with its hyphen or without. In
+    scripts without spaces the query may match inside a word, and spaces are ignored.
     """
     wanted = [unit.texts[0] for unit in _units([Word(part, _NOWHERE, 0) for part in query.split()])]
     if not wanted:
@@ -108,7 +108,7 @@ def exact_matches(words: Sequence[Word], query: str) -> list[Match]:
 
 
 def fuzzy_matches(words: Sequence[Word], query: str, least: float = NEARLY) -> list[Match]:
-    """Return where words stand that are nearly the query's, best first.
+    """Return fuzzy matches of the query's words, best first.
 
     Raises:
         InputError: rapidfuzz is not installed.
@@ -126,7 +126,7 @@ def fuzzy_matches(words: Sequence[Word], query: str, least: float = NEARLY) -> l
     if not wanted or not units:
         return []
     length = wanted.count(" ") + 1
-    # A reader may join two words or tear one apart.
+    # OCR may join two words or split one.
     spans = [
         (start, start + count)
         for count in range(max(length - 1, 1), length + 2)
@@ -146,12 +146,12 @@ def fuzzy_matches(words: Sequence[Word], query: str, least: float = NEARLY) -> l
 
 
 def regex_matches(words: Sequence[Word], pattern: str) -> list[Match]:
-    """Return what a regular expression finds in the text, words one space apart, without case.
+    """Return matches of a regular expression in the text with single spaces, ignoring case.
 
-    Words broken at a line's end are searched in one piece.
+    Hyphenated words are searched in joined form.
 
     Raises:
-        InputError: It is no regular expression.
+        InputError: The pattern is not a regular expression.
     """
     try:
         compiled = re.compile(pattern, re.IGNORECASE)
@@ -179,7 +179,7 @@ def regex_matches(words: Sequence[Word], pattern: str) -> list[Match]:
 
 
 def _written(word: Word) -> Iterator[tuple[int, int, str]]:
-    """Yield first and last character of each piece of a word, and how it is searched."""
+    """Yield first and last character of each piece of a word, and its searched text."""
     if not word.letters:
         yield 0, len(word.text), unicodedata.normalize("NFKC", word.text)
         return
@@ -192,7 +192,7 @@ def _written(word: Word) -> Iterator[tuple[int, int, str]]:
 
 
 def _units(words: Sequence[Word]) -> Iterator[Unit]:
-    """Yield what is compared; the halves of a word broken at a line's end as one."""
+    """Yield the units of comparison; the halves of a hyphenated word as one."""
     number = 0
     while number < len(words):
         word, length = words[number], len(words[number].text)
@@ -212,7 +212,7 @@ def _units(words: Sequence[Word]) -> Iterator[Unit]:
 
 
 def _cut(words: Sequence[Word], units: Sequence[Unit]) -> tuple[Word, ...]:
-    """Return the words of units, each once, cut to the characters that are meant."""
+    """Return the words of units, each once, cut to the matched characters."""
     spans = [span for unit in units for span in unit.spans]
     found = []
     for number, parts in groupby(spans, key=lambda span: span[0]):

@@ -1,4 +1,4 @@
-"""Words of pages without a text layer, read by RapidOCR, whose models come in its wheel."""
+"""OCR of pages without a text layer, by RapidOCR, whose models are part of its wheel."""
 
 import logging
 from functools import cache
@@ -13,7 +13,7 @@ from samonai.domains.documents.layout.reading_order import reading_order
 from samonai.domains.documents.text.words import Box, Word, is_unspaced, joined_box
 
 _LEAST_SCORE = 0.5
-"""Lines that the reader is less sure of are more often dirt than text."""
+"""Least OCR score of a line; lower ones are usually dirt."""
 
 
 def read_words(image: npt.NDArray[np.uint8]) -> tuple[Word, ...]:
@@ -35,14 +35,14 @@ def read_words(image: npt.NDArray[np.uint8]) -> tuple[Word, ...]:
 
 
 def _line_words(parts: Any, number: int) -> list[Word]:
-    """Return the words of a line; a reader may join a word's pieces, or give several as one."""
+    """Return the words of a line; OCR may join a word's pieces, or return several as one."""
     words = []
     for text, score, corners in parts:
         x0, y0, x1, y1 = _around([corners])
         pieces = str(text).split()
         if float(score) < _LEAST_SCORE or not pieces:
             continue
-        # Where one box holds several words, each gets its share of the letters.
+        # A box of several words is divided in proportion to their letters.
         letters = sum(len(piece) for piece in pieces) + len(pieces) - 1
         at = 0
         for piece in pieces:
@@ -54,7 +54,7 @@ def _line_words(parts: Any, number: int) -> list[Word]:
 
 
 def _letters(text: str, box: Box) -> tuple[Box, ...]:
-    """Return equal shares of a box for each character, where the script has no spaces."""
+    """Return equal shares of a box for each character of a script without spaces."""
     if not any(map(is_unspaced, text)):
         return ()
     x0, y0, x1, y1 = box
@@ -63,7 +63,7 @@ def _letters(text: str, box: Box) -> tuple[Box, ...]:
 
 
 def _joined(words: list[Word]) -> list[Word]:
-    """Join the characters of scripts without spaces, which are read one by one."""
+    """Join the characters of scripts without spaces, which OCR returns one by one."""
     found: list[Word] = []
     for word in words:
         last = found[-1] if found else None

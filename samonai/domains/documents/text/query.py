@@ -1,10 +1,10 @@
-"""Where on this page is …: a class, words, a regular expression, or what answers a question.
+"""Queries on a page: a class, words, a regular expression, or a question.
 
-A query without a prefix is tried in this order, and the first that finds something answers: the
-name of a class that the run knows; the words as they are; words that are nearly the same; for
-questions (a "?" at the end, or four words and more) the regions whose text fits best. A prefix says
-which is meant: "class:", "words:", "fuzzy:", "regex:", "question:". What is not on the page is
-not found: no region is ever made up.
+For a query without a prefix, these are tried in order until one has a hit: the
+name of a class of the run; exact words; similar words; for
+questions (a "?" at the end, or four words and more) the regions whose text fits best. A prefix
+selects one of them: "class:", "words:", "fuzzy:", "regex:", "question:". A query without a match
+has no hits.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,20 +29,20 @@ KINDS = ("class", "words", "fuzzy", "regex", "question")
 _QUESTION_WORDS = 4
 
 _SURE = 0.25
-"""Regions of a lower score are no answer to a class's name; words may lie in them all the same."""
+"""Least score of regions that match a class's name; regions around words may have a lower one."""
 
 
 def parse_query(query: str) -> tuple[str | None, str]:
-    """Split a query into its kind, None where it has no prefix, and the rest.
+    """Split a query into its kind, None without a prefix, and the rest.
 
     Raises:
-        InputError: Nothing is asked.
+        InputError: The query is empty.
     """
     prefix, colon, rest = query.partition(":")
     kind = prefix.strip().lower() if colon and prefix.strip().lower() in KINDS else None
     asked = (rest if kind else query).strip()
     if not asked:
-        raise InputError(f"prompt {query!r} asks for nothing")
+        raise InputError(f"prompt {query!r} is empty: name a class, words or a question")
     return kind, asked
 
 
@@ -52,21 +52,21 @@ def answer_query(
     names: Mapping[int, str],
     retrieve: Retrieve = by_terms,
 ) -> Answer:
-    """Answer a query on a page.
+    """Run a query on a page.
 
     Args:
         prediction: The page's regions.
-        query: What is asked; see the module's text.
+        query: The query; see the module's text.
         names: Label value to class name.
-        retrieve: Ranks the regions' texts where a question is asked.
+        retrieve: Ranks the regions' texts for a question.
 
     Raises:
-        InputError: The query cannot be understood, or what it needs is not installed.
+        InputError: The query is invalid, or an optional package that it needs is not installed.
     """
     kind, asked = parse_query(query)
     known = {name.casefold(): value for value, name in names.items()}
     if kind == "class" and asked.casefold() not in known:
-        raise InputError(f"there is no class {asked!r}; this run knows {', '.join(names.values())}")
+        raise InputError(f"there is no class {asked!r}; this run has {', '.join(names.values())}")
     if kind == "class" or (kind is None and asked.casefold() in known):
         regions = prediction.regions(names, with_text=bool(prediction.page.words))
         value = known[asked.casefold()]
@@ -85,14 +85,14 @@ def answer_query(
 
 
 def answer_all(prediction: PagePrediction, names: Mapping[int, str], with_text: bool) -> Answer:
-    """Return all regions of a page in reading order; where prompts asked for them, say which."""
+    """Return all regions of a page in reading order, with the number of their prompt if any."""
     regions = prediction.regions(names, with_text=with_text)
     kind, how = ("prompts", "prompted") if prediction.asked else ("regions", "region")
     return answer(prediction.page, None, kind, [_whole(r, how) for r in regions])
 
 
 def region_of(words: Sequence[Word], regions: Sequence[Region]) -> Region | None:
-    """Return the region that holds words: most of their area, or else the middle in its box."""
+    """Return the region of words: the one with most of their area, or else with their middle."""
     best, most = None, 0
     for region in regions:
         shared = sum(_pixels(region.mask, word) for word in words)

@@ -1,8 +1,8 @@
-"""Which of a page's regions answers a question in the user's own words.
+"""Retrieval: ranking of a page's regions for a question.
 
-BM25 compares terms, and is the default. A model of sentence-transformers compares what is meant; it
-is loaded from a folder that the user names, and nothing is fetched. Both say nothing rather than
-something that does not fit.
+BM25 compares terms, and is the default. A sentence-transformers model compares embeddings; it
+is loaded from a local folder, and nothing is downloaded. Both return no region rather than
+an unrelated one.
 """
 
 import re
@@ -20,31 +20,31 @@ from samonai.domains.documents.text.matching import normalised
 from samonai.domains.documents.text.words import HYPHENS, UNSPACED
 
 Retrieve = Callable[[Sequence[str], str], list[tuple[int, float]]]
-"""Ranks texts by how well they answer a question: row and score 0..1, best first, misfits out."""
+"""Ranks texts for a question: row and score 0..1, best first, without unrelated ones."""
 
 BM25 = "bm25"
 
 _LEAST_TERMS = 0.5
-"""A text answers a question when it has at least this share of the question's own terms."""
+"""Least share of the question's terms that a text must have."""
 _LEAST_SHARE = 0.5
-"""Of the best text's BM25, for further texts."""
+"""Least share of the best text's BM25 score, for further texts."""
 _LEAST_LIKENESS = 0.3
-"""Of the embeddings of a question and a text (cosine), for the text to answer it."""
+"""Least cosine of the embeddings of a question and a text."""
 _LEAST_OF_BEST = 0.8
-"""Of the best text's likeness, for further texts."""
+"""Least share of the best text's similarity, for further texts."""
 
 _BROKEN = re.compile(f"(\\w)[{HYPHENS}]\n([a-z])")
 _RUNS = re.compile(f"[{UNSPACED}]+")
 
 
 def retriever(name: str) -> Retrieve:
-    """Return what ranks texts.
+    """Return the ranking function.
 
     Args:
         name: "bm25", or the folder of a sentence-transformers model.
 
     Raises:
-        InputError: There is no such folder, or sentence-transformers is not installed.
+        InputError: The folder does not exist, or sentence-transformers is not installed.
     """
     if name == BM25:
         return by_terms
@@ -64,7 +64,7 @@ def retriever(name: str) -> Retrieve:
 def by_terms(texts: Sequence[str], question: str) -> list[tuple[int, float]]:
     """Rank texts by the question's terms (BM25); the best has score 1.
 
-    A text counts when it has at least half of the question's terms that say anything.
+    A text is ranked if it has at least half of the question's terms other than stop words.
 
     Raises:
         InputError: bm25s is not installed.
@@ -95,7 +95,7 @@ def by_terms(texts: Sequence[str], question: str) -> list[tuple[int, float]]:
 
 
 def _spaced(text: str) -> str:
-    """Return text with words in one piece, and pairs of characters for scripts without spaces."""
+    """Return text with hyphenated words joined, and character pairs for scripts without spaces."""
     whole = _BROKEN.sub(r"\1\2", text)
     return _RUNS.sub(lambda run: f" {_pairs(run.group())} ", whole)
 
@@ -105,12 +105,12 @@ def _pairs(run: str) -> str:
 
 
 def by_meaning(folder: Path, texts: Sequence[str], question: str) -> list[tuple[int, float]]:
-    """Rank texts by the likeness of their embeddings to the question's (cosine).
+    """Rank texts by the cosine similarity of their embeddings to the question's.
 
     Args:
-        folder: Of the model.
-        texts: What the regions say; empty ones never answer.
-        question: What is asked.
+        folder: Folder of the model.
+        texts: Texts of the regions; empty ones are not ranked.
+        question: The question.
 
     Raises:
         InputError: The model cannot be loaded.
@@ -131,7 +131,7 @@ def by_meaning(folder: Path, texts: Sequence[str], question: str) -> list[tuple[
 
 @lru_cache(maxsize=1)
 def _model(folder: Path) -> Any:
-    """Load a model once; no code of its own, no pickles, nothing from the network."""
+    """Load a model once; without code of its own, pickles or network access."""
     library = import_module("sentence_transformers")
     import_module("transformers.utils.logging").disable_progress_bar()
     try:

@@ -1,8 +1,8 @@
-"""Where a page's words come from: its text layer, OCR, or OCR beside what the layer has.
+"""Origin of a page's words: its text layer, OCR, or OCR in addition to the text layer.
 
-A text layer is believed where it covers the letters that are seen and where it is text. A stamp or
+A text layer is used if it covers the visible letters and consists of text. A stamp or
 a page number on a scan covers little; a font whose codes stand for other letters (a subset without
-a map to Unicode) covers all and reads as nonsense. OCR of a few of the layer's lines tells.
+a map to Unicode) covers all and reads as nonsense, which OCR of a few of the layer's lines shows.
 """
 
 import logging
@@ -26,11 +26,11 @@ ReadWords = Callable[[npt.NDArray[np.uint8]], tuple[Word, ...]]
 LAYER, OCR, BOTH = "text layer", "ocr", "text layer and ocr"
 
 _LEAST_COVERED = 0.5
-"""Of the letters that are seen on a page, for its text layer to be all of its text."""
+"""Least share of a page's visible letters that its text layer must cover."""
 _FEW = 5
-"""So few shapes of a letter's size say nothing of what a layer covers."""
+"""Least number of letter-sized shapes from which the coverage is measured."""
 _UNREADABLE = 0.2
-"""Of a layer's characters: with more that stand for nothing it is no text."""
+"""Largest share of a layer's characters without a meaning."""
 _COMMON_SHARE, _LEAST_PAIRS = 0.25, 30
 # fmt: off
 _COMMON_PAIRS = frozenset((
@@ -40,17 +40,17 @@ _COMMON_PAIRS = frozenset((
     "om", "ur", "el", "la", "us", "et", "ta", "ei", "ie",
 ))
 # fmt: on
-"""Pairs of letters that are frequent in languages of Latin script: half of the pairs of a text, a
+"""Letter pairs that are frequent in languages of Latin script: half of the pairs of a text, a
 tenth of those of a cipher."""
 _SAMPLE_LINES, _SAMPLE_LETTERS = 3, 12
 _LEAST_ALIKE = 50.0
-"""Likeness (0..100) of a layer's lines and what OCR reads there, for the layer to be text."""
+"""Least similarity (0..100) of a layer's lines to their OCR for the layer to be text."""
 _CATEGORIES = ("Co", "Cn", "Cc", "Cs")
 
 
 @dataclass(frozen=True)
 class PageText:
-    """The words of a page, and where they come from.
+    """The words of a page, with their origin.
 
     Attributes:
         words: In the order of the page's text.
@@ -74,9 +74,9 @@ def page_text(
     Args:
         image: uint8 (H, W, 3), RGB.
         layer: The words of its text layer.
-        read_words: OCR; None: the layer only.
-        always: Read the page whatever its layer says.
-        name: Of the page, for the log.
+        read_words: OCR function; None: the layer only.
+        always: Use OCR regardless of the layer.
+        name: Name of the page, for the log.
 
     Raises:
         InputError: OCR is needed and not installed.
@@ -120,14 +120,14 @@ def _outcome(installed: bool, done: str) -> str:
 
 
 def is_unreadable(words: Sequence[Word]) -> bool:
-    """Say whether many characters of words stand for nothing: private, unassigned, replaced."""
+    """Return whether many characters have no meaning: private, unassigned, replaced."""
     text = "".join(word.text for word in words)
     bad = sum(c == "\ufffd" or unicodedata.category(c) in _CATEGORIES for c in text)
     return bad > _UNREADABLE * len(text)
 
 
 def covered_share(image: npt.NDArray[np.uint8], words: Sequence[Word]) -> float:
-    """Return the share of the shapes of a letter's size on a page that lie in the boxes of words.
+    """Return the share of a page's letter-sized shapes that lie in the boxes of words.
 
     Args:
         image: uint8 (H, W, 3), RGB.
@@ -147,7 +147,7 @@ def covered_share(image: npt.NDArray[np.uint8], words: Sequence[Word]) -> float:
 
 
 def _letters(ink: Ink) -> npt.NDArray[np.int64]:
-    """Return (row, column), int64 (N, 2), of the middles of shapes that may be letters."""
+    """Return (row, column), int64 (N, 2), of the centres of letter-sized shapes."""
     found = ndimage.find_objects(ndimage.label(ink.mask, np.ones((3, 3), bool))[0])
     centres = []
     for rows, columns in found:
@@ -161,7 +161,7 @@ def _letters(ink: Ink) -> npt.NDArray[np.int64]:
 def _reads_otherwise(
     image: npt.NDArray[np.uint8], layer: Sequence[Word], read_words: ReadWords
 ) -> bool:
-    """Say whether OCR reads other letters where a layer in Latin letters or Han has its words."""
+    """Return whether OCR reads other text than a layer in Latin letters or Han has."""
     if _is_plain(layer):
         return False
     lines: dict[int, list[Word]] = {}
@@ -181,7 +181,7 @@ def _reads_otherwise(
 
 
 def _is_plain(layer: Sequence[Word]) -> bool:
-    """Say whether a layer's pairs of letters are those of a language in Latin script."""
+    """Return whether a layer's letter pairs are those of a language in Latin script."""
     parts = [part for word in layer for part in re.findall(r"[a-z]+", word.text.casefold())]
     pairs = [part[n : n + 2] for part in parts for n in range(len(part) - 1)]
     common = sum(pair in _COMMON_PAIRS for pair in pairs)
@@ -189,13 +189,13 @@ def _is_plain(layer: Sequence[Word]) -> bool:
 
 
 def _signs(words: Sequence[Word]) -> str:
-    """Return the letters and digits of words as they are compared."""
+    """Return the letters and digits of words, normalised for comparison."""
     text = unicodedata.normalize("NFKC", "".join(word.text for word in words)).casefold()
     return "".join(c for c in text if not c.isspace())
 
 
 def _is_read_by_ocr(text: str) -> bool:
-    """Say whether most of a text is of what OCR's models read: Latin letters, signs and Han."""
+    """Return whether most of a text is supported by OCR's models: Latin letters, signs and Han."""
     known = sum(c < "\u0250" or (is_unspaced(c) and "\u3400" <= c <= "\u9fff") for c in text)
     return known > 0.8 * len(text)
 
@@ -220,7 +220,7 @@ def _stacked(crops: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
 
 
 def _beside(layer: tuple[Word, ...], read: tuple[Word, ...]) -> tuple[Word, ...]:
-    """Return what was read, with the layer's words where it has some."""
+    """Return OCR's words, replaced by the layer's words where it has some."""
     boxes = np.array([word.box for word in layer])
     kept = []
     for word in read:

@@ -1,4 +1,4 @@
-"""Words and where they stand on a page."""
+"""Words with their positions on a page."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -14,23 +14,23 @@ UNSPACED = (
     "\u2e80-\u2fdf\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han
     "\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f"  # kana
 )
-"""Characters of scripts that put no spaces between words, as ranges of a regular expression."""
+"""Characters of scripts without spaces between words, as ranges of a regular expression."""
 
 _UNSPACED = re.compile(f"[{UNSPACED}]")
 HYPHENS = "\u2010\u00ad-"
-"""What a word that is broken at a line's end ends with."""
+"""Endings of a word that is hyphenated at a line's end."""
 
 
 @dataclass(frozen=True)
 class Word:
-    """One word; of scripts without spaces what stands together, up to a line.
+    """A word; in scripts without spaces a run of characters, up to a line.
 
     Attributes:
-        text: As it is written.
+        text: As printed.
         box: xyxy in pixels of the page, upper ends exclusive.
         line: Number of its line in the page's text, from 0.
-        score: How sure the reader was, 0..1; 1 for a text layer.
-        letters: The box of each character, of scripts without spaces; else empty.
+        score: Score of OCR, 0..1; 1 for a text layer.
+        letters: The box of each character in scripts without spaces; else empty.
     """
 
     text: str
@@ -41,11 +41,11 @@ class Word:
 
     @property
     def centre(self) -> tuple[float, float]:
-        """Return (x, y) of the box's middle."""
+        """Return (x, y) of the box's centre."""
         return (self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2
 
     def cut(self, start: int, end: int) -> "Word":
-        """Return some of its characters, with their box; all where their boxes are not known."""
+        """Return some characters with their box; the whole word if character boxes are unknown."""
         if not self.letters or (start, end) == (0, len(self.text)):
             return self
         boxes = self.letters[start:end]
@@ -53,12 +53,12 @@ class Word:
 
 
 def is_unspaced(character: str) -> bool:
-    """Say whether a character's script puts no spaces between words."""
+    """Return whether a character's script has no spaces between words."""
     return _UNSPACED.match(character) is not None
 
 
 def is_broken(word: Word, after: Word) -> bool:
-    """Say whether a word at the end of a line may go on in the next one."""
+    """Return whether a word at the end of a line may continue on the next one."""
     text = word.text
     ends = len(text) > 1 and text[-1] in HYPHENS and text[-2].isalpha()
     return ends and after.line == word.line + 1 and after.text[:1].isalpha()
@@ -71,7 +71,7 @@ def joined_box(boxes: Iterable[Box]) -> Box:
 
 
 def text_of(words: Sequence[Word]) -> str:
-    """Return words as text: those of one line on one line."""
+    """Return words as text with the page's line breaks."""
     lines: dict[int, list[str]] = {}
     for word in words:
         lines.setdefault(word.line, []).append(word.text)
@@ -79,7 +79,7 @@ def text_of(words: Sequence[Word]) -> str:
 
 
 def running_text(words: Sequence[Word]) -> str:
-    """Return words one space apart, those broken at a line's end in one piece."""
+    """Return words separated by spaces, with hyphenated ones joined."""
     text = ""
     for number, word in enumerate(words):
         goes_on = number + 1 < len(words) and is_broken(word, words[number + 1])
@@ -91,7 +91,7 @@ def running_text(words: Sequence[Word]) -> str:
 
 
 def words_in(words: Sequence[Word], mask: npt.NDArray[np.bool_]) -> list[Word]:
-    """Return the words whose middle lies in a mask, bool (H, W), in the page's order."""
+    """Return the words whose centre lies in a mask, bool (H, W), in the page's order."""
     height, width = mask.shape
     return [
         word
