@@ -117,7 +117,7 @@ def test_a_class_gives_all_its_regions_in_reading_order(
         assert hit.region is not None
         area = np.prod([(block.box[n + 2] - block.box[n]) * 150 / 72 for n in (0, 1)])
         assert hit.region.mask.sum() == pytest.approx(area, rel=0.05)
-    with pytest.raises(InputError, match="knows text, title, table, figure"):
+    with pytest.raises(InputError, match="has text, title, table, figure"):
         answer_query(prediction, "class:chart", NAMES)
 
 
