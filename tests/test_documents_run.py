@@ -101,7 +101,7 @@ def test_files_are_written_or_refused_in_one_line(run: Run, pages: Path, tmp_pat
     ]  # fmt: skip
     names = json.loads((tmp_path / "out" / "page_0.coco.json").read_text())["categories"]
     assert names == [{"id": 1, "name": "text"}, {"id": 2, "name": "table"}]
-    with pytest.raises(InputError, match="knows text, table"):
+    with pytest.raises(InputError, match="has text, table"):
         run.predict(page, prompt="class:chart", out=tmp_path / "none", progress=False)
     assert not (tmp_path / "none").exists()
 

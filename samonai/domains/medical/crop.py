@@ -1,15 +1,15 @@
-"""Slices cut from a part of the volume: around the body, or around what is asked.
+"""Cropping of slices to the body or to the surroundings of prompts.
 
-A crop is one box of voxels for the whole volume. Across the axis that slices are cut it is not
-limited, so every slice shows the same rows and columns, and `FrameLocation.origin` says which.
-Voxels are neither moved nor resampled: what lies in the crop lies where it lay, only larger in
-SAM's picture, and what is put back lands on the volume's own grid.
+A crop is one box of voxels for the whole volume. It is not limited along the slice
+axis, so every slice shows the same rows and columns, with the offset `FrameLocation.origin`.
+Voxels are neither moved nor resampled: a structure in the crop is only larger in
+SAM's picture, and results are put back on the volume's own grid.
 
-"body" takes what is not air. In CT that is above -500 HU, half way from air (-1000) to water (0).
-Elsewhere it is above the threshold of least cross entropy (Li and Lee, Pattern Recognition 1993):
-about Otsu's in MR, and below it where few organs hold most of the signal, as in PET. Of its
+"body" removes air. In CT that is below -500 HU, half way from air (-1000) to water (0).
+Elsewhere it is below the threshold of least cross entropy (Li and Lee, Pattern Recognition 1993):
+about Otsu's in MR, and lower where few organs hold most of the signal, as in PET. Of the body's
 components those of 1 % of the largest one's size or more count: both legs and an arm beside
-the trunk, no speck of noise. "prompt" takes what boxes and clicks ask about, and context around it.
+the trunk, no speck of noise. "prompt" is the surroundings of boxes and clicks.
 """
 
 import logging
@@ -35,10 +35,10 @@ logger = logging.getLogger(__name__)
 NONE, BODY, PROMPT = CROPS
 
 _AIR_HU = -500.0
-_SIDE = 128  # voxels along each axis that are looked at
+_SIDE = 128  # largest number of analysed voxels along each axis
 _SMALLEST = 0.01  # of the largest component
-_CONTEXT = 2.0  # sides of the crop, of those of what is asked
-_LEAST = 0.5  # of the slice's longer side, around clicks, which do not say how large a thing is
+_CONTEXT = 2.0  # sides of the crop, relative to the extent of the prompts
+_LEAST = 0.5  # of the slice's longer side, around clicks, which do not give an object's size
 
 Prompts = Mapping[int, FramePrompts]
 Span = tuple[int, int]
@@ -46,14 +46,14 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class Crop:
-    """Which part of each slice is shown.
+    """Shown part of each slice.
 
     Attributes:
         what: One of `CROPS`.
         margin: Millimetres that are kept around it on each side, as far as the volume goes.
 
     Raises:
-        InputError: One of them cannot be used.
+        InputError: The crop or the margin is invalid.
     """
 
     what: str = NONE
@@ -66,24 +66,24 @@ class Crop:
     def settings(self) -> dict[str, Any]:
         """Return the settings as JSON values.
 
-        Where nothing is cropped there are none: stores and runs from before stay as good as new.
+        Empty without cropping, so that stores and runs of older versions stay valid.
         """
         return {} if self.what == NONE else {"crop": self.what, "crop_margin": float(self.margin)}
 
     def check_without_prompts(self) -> None:
-        """Refuse to follow prompts where there are none.
+        """Refuse a crop around prompts without prompts.
 
         Raises:
             InputError: The crop follows prompts.
         """
         if self.what == PROMPT:
             raise InputError(
-                "crop=prompt follows the boxes or clicks that are asked, and there are none here; "
+                "crop=prompt follows the given boxes or clicks, and there are none here; "
                 "use crop=body or crop=none"
             )
 
     def of_volume(self, volume: Volume, axis: int) -> Volume:
-        """Return a volume cropped as far as it can be before anything is asked."""
+        """Return a volume cropped as far as possible without prompts."""
         if self.what != BODY:
             return volume
         found = body_part(volume)
@@ -103,11 +103,11 @@ class Crop:
     def of_prompts(
         self, volume: Volume, axis: int, prompts: Prompts
     ) -> tuple[Volume, dict[int, FramePrompts]]:
-        """Return a volume whose crop holds all that is asked, and the prompts in its frames.
+        """Return a volume whose crop contains all prompts, and the prompts in its frames.
 
         Args:
             volume: As `of_volume` returned it.
-            axis: Array axis that slices are cut across.
+            axis: Array axis perpendicular to the slices.
             prompts: By slice, in whole slices.
         """
         asked = _asked(prompts)
@@ -119,7 +119,7 @@ class Crop:
         return volume, in_frames(prompts, volume, axis)
 
     def _around(self, volume: Volume, axis: int, asked: list[Span], prompts: Prompts) -> Part:
-        """Return a square around what is asked, as far as the slices go."""
+        """Return a square around the prompts, as far as the slices extend."""
         plane = [side for side in range(3) if side != axis]
         sizes = [volume.shape[side] for side in plane]
         wanted = [0.0]
@@ -128,7 +128,7 @@ class Crop:
             wanted.append(max(high - low + room, _CONTEXT * (high - low)))
         if any(np.isnan(found.boxes).any() for found in prompts.values()):
             wanted.append(_LEAST * max(sizes))
-        # SAM's picture is square: what one side leaves free is context for nothing.
+        # SAM's picture is square: padding on one side is better used as context.
         length = math.ceil(max(wanted))
         sides: list[Span] = [(0, size) for size in volume.shape]
         for (low, high), side, size in zip(asked, plane, sizes, strict=True):
@@ -141,9 +141,9 @@ class Crop:
 
 
 def body_part(volume: Volume) -> Part | None:
-    """Return the box around all that is not air, without margin; None where all is alike.
+    """Return the box around everything but air, without margin; None for a constant volume.
 
-    It is looked for on a grid of at most 128 voxels along each axis, and grown by a step of it: it
+    It is computed on a grid of at most 128 voxels along each axis, and grown by a step of it: it
     may be too large by that much, but not too small.
     """
     steps = [math.ceil(size / _SIDE) for size in volume.shape]
@@ -172,13 +172,13 @@ def in_frames(prompts: Prompts, volume: Volume, axis: int) -> dict[int, FramePro
 
 
 def rows_and_columns(volume: Volume, axis: int) -> tuple[slice, slice]:
-    """Return what of a slice across an axis is shown."""
+    """Return the shown part of a slice across an axis."""
     x, y = (part for side, part in enumerate(volume.part) if side != axis)
     return y, x
 
 
 def warn_of_labels_outside(volume: Volume) -> None:
-    """Say how many labelled voxels the crop leaves out, where it leaves out any."""
+    """Warn of labelled voxels outside the crop."""
     if volume.label is None or volume.crop is None:
         return
     whole, kept = np.count_nonzero(volume.label), np.count_nonzero(volume.label[volume.crop])
@@ -207,7 +207,7 @@ def _solid(volume: Volume, seen: tuple[slice, ...]) -> npt.NDArray[np.bool_]:
 def _least_entropy(values: npt.NDArray[np.float32]) -> float:
     from skimage.filters import threshold_li  # slow to import
 
-    # Not by the few voxels that lie far above all others, such as a catheter's.
+    # Without the few voxels far above all others, such as a catheter's.
     low, high = np.percentile(values, [0.5, 99.5])
     return float(threshold_li(values.clip(low, high)))
 
@@ -224,7 +224,7 @@ def _asked(prompts: Prompts) -> list[Span] | None:
 
 
 def _extents(prompts: FramePrompts) -> list[npt.NDArray[np.float32]]:
-    """Return the boxes (n, 4) of a slice, and those of the pixels that are clicked."""
+    """Return the boxes (n, 4) of a slice, and those of the clicked pixels."""
     extents = [prompts.boxes[~np.isnan(prompts.boxes).any(1)]]
     if prompts.point_coords is not None and prompts.point_labels is not None:
         pixels = np.floor(prompts.point_coords[prompts.point_labels >= 0])
@@ -233,7 +233,7 @@ def _extents(prompts: FramePrompts) -> list[npt.NDArray[np.float32]]:
 
 
 def _widened(volume: Volume, axis: int, asked: list[Span]) -> Volume:
-    """Return a volume whose crop holds what it holds, and what is asked."""
+    """Return a volume whose crop also contains the prompts."""
     plane = [side for side in range(3) if side != axis]
     sides = [(part.start, part.stop) for part in volume.part]
     for (low, high), side in zip(asked, plane, strict=True):
@@ -242,7 +242,7 @@ def _widened(volume: Volume, axis: int, asked: list[Span]) -> Volume:
     if _part(sides) == volume.crop:
         return volume
     wider = volume.with_crop(_part(sides))
-    _say(wider, axis, "the crop is widened to hold what is asked, %s of %s voxels of each slice")
+    _say(wider, axis, "the crop is widened to hold the prompts, %s of %s voxels of each slice")
     return wider
 
 

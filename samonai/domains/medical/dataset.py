@@ -1,4 +1,4 @@
-"""Find the cases of a data set: paired folders, a dataset.json, or a MONAI datalist."""
+"""Listing of a data set's cases: paired folders, a dataset.json, or a MONAI datalist."""
 
 import logging
 import re
@@ -34,20 +34,20 @@ def find_cases(
     Args:
         images: A folder of volumes (and of folders with DICOM series), one volume, one folder of
             DICOM files, or a JSON file (a decathlon or nnU-Net dataset.json, a MONAI datalist).
-            A folder without volumes but with a dataset.json stands for that file.
-        labels: A folder of label maps matched by name (endings stripped, nnU-Net's `_0000`
-            understood); a folder of folders named like the images, each with one file per
+            A folder without volumes but with a dataset.json means that file.
+        labels: A folder of label maps matched by name (endings and nnU-Net's `_0000`
+            removed); a folder of folders named like the images, each with one file per
             structure; a folder of DICOM-SEG and RTSTRUCT objects, matched by the series that they
             refer to; or one label for one image. None: unlabelled.
         channel: nnU-Net channel to take where cases have several.
 
     Returns:
-        The cases, sorted by id; with `labels`, each has its label. Those of a data list know
-        whether they are in its validation section, and their fold; those of a dataset.json which
-        label value is to be ignored.
+        The cases, sorted by id; with `labels`, each has its label. Those of a data list have
+        their validation section and their fold; those of a dataset.json have the
+        label value to ignore.
 
     Raises:
-        InputError: When there are none, names do not match, or two cases share an id.
+        InputError: There are no cases, names do not match, or two cases share an id.
     """
     images = Path(images)
     labels = None if labels is None else Path(labels)
@@ -71,12 +71,12 @@ def find_cases(
 
 
 def is_dicom_file(path: Path) -> bool:
-    """Say whether a file carries DICOM's preamble; a DICOMDIR is an index and no image."""
+    """Return whether a file has DICOM's preamble; a DICOMDIR is an index and no image."""
     return path.name.upper() != "DICOMDIR" and holds_dicom(path)
 
 
 def is_dicom(image: Path) -> bool:
-    """Say whether a case's image is DICOM: a folder, or a file of no other format by its name."""
+    """Return whether a case's image is DICOM: a folder, or a file of no other format by its ending."""
     return image.is_dir() or not _is_volume_name(image)
 
 
@@ -96,20 +96,20 @@ def _is_volume_name(path: Path) -> bool:
 
 
 def _dicom_folders(images: Path) -> list[Path]:
-    """Return the folders that stand for one patient or series each, or the only image."""
+    """Return the folders of one patient or series each, or the only image."""
     if images.is_file() or _holds_dicom_files(images):
         return [images]
     return list(_scans(images).values())
 
 
 def _scans(images: Path) -> dict[str, Path]:
-    """Return the volumes of a folder, without sub-folders of DICOM that hold no scan but labels."""
+    """Return the volumes of a folder, without DICOM sub-folders that hold only label objects."""
     found = _volumes(images)
     scans = {n: path for n, path in found.items() if path.is_file() or not holds_labels_only(path)}
     if scans and len(scans) < len(found):
         count = len(found) - len(scans)
         logger.warning("left out %d folders that hold DICOM-SEG or RTSTRUCT objects only", count)
-    return scans or found  # whoever reads a label as a scan says what it is
+    return scans or found  # the reader refuses label objects as scans
 
 
 def _volumes(folder: Path, structures: bool = False) -> dict[str, Path]:
@@ -136,7 +136,7 @@ def _volumes(folder: Path, structures: bool = False) -> dict[str, Path]:
 
 
 def _holds_dicom_files(folder: Path) -> bool:
-    """Say whether a folder is itself a series: loose DICOM files and no volume files."""
+    """Return whether a folder is itself a series: loose DICOM files and no volume files."""
     files = [path for path in _visible(folder) if path.is_file()]
     loose = any(is_dicom_file(path) for path in files)
     if loose and any(_is_volume_name(path) for path in files):

@@ -1,4 +1,4 @@
-"""What a dataset.json says besides its cases: names of classes, and the value to be ignored."""
+"""Metadata of a dataset.json: names of classes, and the label value to ignore."""
 
 import json
 from collections.abc import Iterator
@@ -7,22 +7,22 @@ from typing import Any
 
 from samonai.core.errors import InputError
 
-_IGNORE = "ignore"  # nnU-Net's name of what nobody annotated
+_IGNORE = "ignore"  # nnU-Net's name for unannotated voxels
 
 
 def read_class_names(images: Path | str, labels: Path | str | None = None) -> dict[int, str] | None:
-    """Return the class names that a dataset.json gives, value to name, without background.
+    """Return the class names of a dataset.json, value to name, without background.
 
-    Both directions are understood: decathlon's {"1": "liver"} and nnU-Net's {"liver": 1};
-    nnU-Net's regions (lists of values) name no single value and are left out, and so is its
-    "ignore", which is no class.
+    Both directions are supported: decathlon's {"1": "liver"} and nnU-Net's {"liver": 1};
+    nnU-Net's regions (lists of values) have no single value and are left out, and so is its
+    "ignore", which is not a class.
 
     Args:
-        images: As in `find_cases`; the file is looked for in it and beside it.
-        labels: The same, asked second.
+        images: As in `find_cases`; the file is searched in it and beside it.
+        labels: Likewise, searched second.
 
     Returns:
-        The names, or None when no dataset.json or no usable "labels" is there.
+        The names, or None without a dataset.json or usable "labels".
     """
     for named in _named_labels(images, labels):
         if names := _names(named):
@@ -31,7 +31,7 @@ def read_class_names(images: Path | str, labels: Path | str | None = None) -> di
 
 
 def ignored_values(images: Path, labels: Path | None) -> tuple[int, ...]:
-    """Return the label values that a dataset.json calls "ignore": nobody annotated them."""
+    """Return the label values named "ignore" in a dataset.json: unannotated voxels."""
     for named in _named_labels(images, labels):
         if names := _names(named):
             return tuple(value for value, name in names.items() if name == _IGNORE)
@@ -39,7 +39,7 @@ def ignored_values(images: Path, labels: Path | None) -> tuple[int, ...]:
 
 
 def _named_labels(images: Path | str, labels: Path | str | None) -> Iterator[dict[str, Any]]:
-    """Yield what the dataset.json files of a data set say under "labels"."""
+    """Yield the content of "labels" in the dataset.json files of a data set."""
     for place in (images, labels):
         if place is None:
             continue
@@ -72,7 +72,7 @@ def load_json(file: Path) -> Any:
     """Return the content of a JSON file.
 
     Raises:
-        InputError: It is not JSON.
+        InputError: The file is not JSON.
     """
     try:
         return json.loads(file.read_text(encoding="utf-8"))

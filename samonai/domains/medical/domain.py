@@ -1,4 +1,4 @@
-"""The medical domain: volumes read, cut into slices along one axis, merged and written."""
+"""Medical domain: volumes read, cut into slices along one axis, merged and written."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -60,8 +60,8 @@ class MedicalDomain:
         lower: See `Intensity`.
         upper: See `Intensity`.
         channels: See `Intensity`.
-        axis: Array axis that slices are cut across: 2 (the default) gives the slices that the
-            scanner made, mostly; 0 and 1 give the other two planes.
+        axis: Array axis perpendicular to the slices: 2 (the default) usually gives the
+            acquired slices; 0 and 1 give the other two planes.
         label_map: Stored label value to class (`{255: 1}`); keys may be text, as JSON has them.
             As text for the command line: "255:1,7:0".
         prefer: "sform" or "qform" for NIfTI files whose two geometries contradict each other.
@@ -70,13 +70,13 @@ class MedicalDomain:
         allow_gaps: Mask missing DICOM slices and interpolate uneven ones instead of refusing.
         suv: PET in SUV by body weight: True demands it, False leaves the stored unit, None
             converts where the headers allow it.
-        structures: For labels that are named structures: which to take, and their label values
-            ("liver,spleen" counts from 1, "liver:3,spleen:7" says them, and one value for several
-            joins them; a list or a mapping does too). By default all that occur in the data set,
-            counted in alphabetical order.
-        case_map: A CSV file that gets the name behind each pseudonym; None writes none.
-        crop: What slices show: "none" of it is left out, the "body", or what each "prompt" asks
-            for; see `crop`.
+        structures: For labels that are named structures: the ones to use, and their label values
+            ("liver,spleen" counts from 1, "liver:3,spleen:7" gives them, and one value for several
+            joins them; a list or a mapping is possible too). By default all that occur in the data
+            set, counted in alphabetical order.
+        case_map: A CSV file for the name of each pseudonym; None writes none.
+        crop: Content of the slices: "none" (uncropped), the "body", or the surroundings of each
+            "prompt"; see `crop`.
         crop_margin: Millimetres that are kept around it.
     """
 
@@ -115,14 +115,14 @@ class MedicalDomain:
         self.label_map = parse_label_map(label_map)
         self.prefer = prefer
         self.channel = channel
-        # How labels are stored and not what pixels look like: no setting of a checkpoint, which
+        # Storage of labels, not of pixels: not a setting of a checkpoint, which
         # has its classes' names and values anyway.
         self.structures = parse_structures(structures)
         self.case_map = case_map
         self.crop = Crop(crop, crop_margin)
 
     def settings(self) -> dict[str, Any]:
-        """Return what rebuilds this domain: `MedicalDomain(**settings)`, as JSON values."""
+        """Return the arguments that rebuild this domain, as JSON values."""
         return {
             **self.intensity.settings(),
             "axis": self.axis,
@@ -141,9 +141,9 @@ class MedicalDomain:
         return self.pseudonymous(with_structures(cases, self.structures))
 
     def pseudonymous(self, cases: Sequence[Case]) -> list[Case]:
-        """Return cases whose ids do not say how a DICOM folder is called; see `pseudonyms`.
+        """Return cases with pseudonyms instead of DICOM folder names; see `pseudonyms`.
 
-        Where a map is asked for (`case_map`), it is written.
+        With `case_map`, the map of both is written.
         """
         given = [case for case in cases if is_dicom(case.image)]
         names = {pseudonym(case.case_id): case.case_id for case in given}
@@ -161,7 +161,7 @@ class MedicalDomain:
     def find_archive(self, root: Path) -> tuple[list[Case], dict[str, str]]:
         """List the scans of an archive of studies; see `find_studies`.
 
-        What comes from DICOM, readable or not, is called by a pseudonym, as in `find_cases`.
+        DICOM cases, readable or not, have a pseudonym as their id, as in `find_cases`.
         """
         from samonai.domains.medical.dicom.studies import find_studies  # pydicom is slow to import
 
@@ -179,28 +179,28 @@ class MedicalDomain:
     def class_names(
         self, images: Path | str, labels: Path | str | None = None
     ) -> dict[int, str] | None:
-        """Return the names that structures have, or that a dataset.json gives, or None."""
+        """Return the class names from structures or a dataset.json, or None."""
         classes = next((case.classes for case in self.find_cases(images, labels)), ())
         return class_names_of(dict(classes)) or read_class_names(images, labels)
 
     def fit(self, cases: Sequence[Case]) -> None:
-        """Measure nothing: every volume has its own range.
+        """Fit nothing: every volume has its own range.
 
         Raises:
-            InputError: Slices follow prompts, which a data set has not.
+            InputError: Slices follow prompts, which a data set does not have.
         """
         self.crop.check_without_prompts()
 
     def read(self, case: Case) -> Volume:
-        """Read a case's volume, and its label when it has one.
+        """Read a case's volume, with its label if it has one.
 
         Raises:
-            InputError: When either cannot be used; see `read_volume` and `read_label`.
+            InputError: The volume or the label cannot be used; see `read_volume` and `read_label`.
         """
         options = replace(self.reading, series=case.series)
         volume = replace(read_volume(case.image, **asdict(options)), source_id=case.case_id)
         if self.intensity.window == "auto" and self.intensity.level is None:
-            # No silent guess: which scans were taken for CT must be found in the log.
+            # The log records which scans were treated as CT.
             chosen = self.intensity.chosen_window(volume)
             logger.info("%s: window=auto chose %s", case.case_id, chosen)
         if case.label is not None:
@@ -217,8 +217,8 @@ class MedicalDomain:
         """Return a volume with another label map: an array (I, J, K), or a file's.
 
         Raises:
-            InputError: The file cannot be used; see `read_label`; or none of its structures is
-                asked for.
+            InputError: The file cannot be used; see `read_label`; or it has none of the wanted
+                structures.
         """
         if isinstance(label, Path | str):
             check_structures(Path(label), self.structures)
@@ -254,11 +254,11 @@ class MedicalDomain:
     def focus(
         self, source: Volume, prompts: Mapping[int, FramePrompts] | None
     ) -> tuple[Volume, dict[int, FramePrompts]]:
-        """Return a volume whose slices show what is asked, and the prompts on these.
+        """Return a volume whose slices show the surroundings of prompts, and the prompts on these.
 
         Args:
-            source: As it was read.
-            prompts: By slice, in whole slices; None: nothing in particular is asked.
+            source: The volume as read.
+            prompts: By slice, in whole slices; None: no prompts.
 
         Raises:
             InputError: Slices follow prompts, and there are none.
@@ -269,7 +269,7 @@ class MedicalDomain:
         return self.crop.of_prompts(source, self.axis, prompts)
 
     def along(self, axis: int) -> "MedicalDomain":
-        """Return this domain with slices cut across another array axis."""
+        """Return this domain with slices across another array axis."""
         other = copy(self)
         other.axis = axis
         return other
@@ -279,7 +279,7 @@ class MedicalDomain:
         return source.shape[self.axis]
 
     def frame(self, source: Volume, index: int) -> Frame:
-        """Cut one slice, its label and valid mask with it.
+        """Cut one slice, with its label and valid mask.
 
         Args:
             source: The volume.
@@ -302,7 +302,7 @@ class MedicalDomain:
         )
 
     def merger(self, source: Volume) -> Merger:
-        """Return what merges slices, which do not overlap."""
+        """Return the merger of slices, which do not overlap."""
         return FrameMerger(self, source)
 
     def merge(
@@ -312,16 +312,16 @@ class MedicalDomain:
 
         Args:
             source: The volume that the slices were cut from.
-            frame_labels: Slice number to integer (H, W); slices not given are background.
+            frame_labels: Slice number to integer (H, W); missing slices are background.
 
         Returns:
-            integer (I, J, K), class per voxel, in the dtype that the slices' labels have.
+            integer (I, J, K), class per voxel, in the dtype of the slices' labels.
         """
         dtype = np.result_type(np.uint8, *(label.dtype for label in frame_labels.values()))
         return self._merged(source, frame_labels, dtype)
 
     def map_merger(self, source: Volume) -> FrameMaps:
-        """Return what puts slices' values on the volume's grid, float32 (I, J, K)."""
+        """Return the merger of slices' values on the volume's grid, float32 (I, J, K)."""
         return FrameMaps(lambda values: self._merged(source, values, np.float32))
 
     def read_back(self, path: Path) -> npt.NDArray[np.integer]:
@@ -342,8 +342,8 @@ class MedicalDomain:
     def _merged(
         self, source: Volume, frames: Mapping[int, npt.NDArray[Any]], dtype: npt.DTypeLike
     ) -> npt.NDArray[Any]:
-        # Slices lie densely, as files hold them: what no frame touches takes no memory, and whoever
-        # goes through the slices later does not jump.
+        # Slices are contiguous, as in files: untouched ones take no memory, and later slice-wise
+        # access is sequential.
         merged = np.zeros(source.shape, dtype, order="F")
         part = rows_and_columns(source, self.axis)
         for index, values in frames.items():

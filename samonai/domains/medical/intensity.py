@@ -1,4 +1,4 @@
-"""From scan values to the 8-bit pictures that SAM sees: windows, percentiles, channels."""
+"""Intensity: scan values to the 8-bit pictures of SAM by windows, percentiles, channels."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +22,8 @@ CT_WINDOWS = {
     "liver": (30.0, 150.0),
 }
 THREE_WINDOWS = ("lung", "soft_tissue", "bone")
-# Air stands at -1000 HU, and scanners pad below it. Magnitude MR, PET and ultrasound hold no such
-# values, nor does anything standardised to unit variance.
+# Air has -1000 HU, and scanners pad below it. Magnitude MR, PET and ultrasound hold no such
+# values, nor does data standardised to unit variance.
 HOUNSFIELD_MINIMUM = -500.0
 
 Range = tuple[float, float]
@@ -31,12 +31,12 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Intensity:
-    """How scan values become 8-bit grey values; part of every signature.
+    """Mapping of scan values to 8-bit grey values; part of every signature.
 
     Attributes:
         window: "auto", "percentile", or a name of `CT_WINDOWS`. Ignored when `level` is given.
-            "auto" takes soft_tissue for CT and percentiles for all else; CT is what DICOM's
-            Modality calls so, or, without one, what holds values of -500 or less.
+            "auto" uses soft_tissue for CT and percentiles for all others; CT is decided by DICOM's
+            Modality, or, without one, by values of -500 or less.
         level: Centre of an explicit window, in the scan's unit; with `width`.
         width: Width of an explicit window.
         lower: Lower percentile of the volume's valid voxels that becomes black.
@@ -65,7 +65,7 @@ class Intensity:
         """Return the (black, white) values of the three channels for a volume.
 
         Raises:
-            InputError: When CT windows are asked for on a scan that is not CT.
+            InputError: CT windows are requested for a scan that is not CT.
         """
         if self.channels != "windows":
             limits = self._range(volume)
@@ -79,7 +79,7 @@ class Intensity:
         return lung, soft, bone
 
     def settings(self) -> dict[str, Any]:
-        """Return all that enters the pixels, as JSON values."""
+        """Return all settings that affect pixels, as JSON values."""
         return {
             "window": self.window,
             "level": self.level,
@@ -90,7 +90,7 @@ class Intensity:
         }
 
     def chosen_window(self, volume: Volume) -> str:
-        """Return the window's name for a volume, with "auto" decided."""
+        """Return the window's name for a volume, with "auto" resolved."""
         if self.window != "auto":
             return self.window
         return "soft_tissue" if looks_like_ct(volume) else "percentile"
@@ -105,14 +105,14 @@ class Intensity:
 
 
 def looks_like_ct(volume: Volume) -> bool:
-    """Say whether values are Hounsfield units: by DICOM's Modality, else by their minimum."""
+    """Return whether values are Hounsfield units: by DICOM's Modality, else by their minimum."""
     if volume.facts.modality is not None:
         return volume.facts.modality == "CT"
     return volume.minimum() <= HOUNSFIELD_MINIMUM
 
 
 def window_range(level: float, width: float) -> Range:
-    """Return the values that a window shows as black and as white."""
+    """Return the black and the white value of a window."""
     return level - width / 2, level + width / 2
 
 
@@ -146,10 +146,10 @@ def picture(
 
     Args:
         volume: The scan.
-        axis: Array axis that the slice is cut across, 0..2.
+        axis: Array axis perpendicular to the slice, 0..2.
         index: Slice number along that axis.
-        intensity: How values become grey.
-        ranges: What `intensity.ranges(volume)` returned, measured once per volume.
+        intensity: Mapping of values to grey.
+        ranges: The result of `intensity.ranges(volume)`, measured once per volume.
         part: Rows and columns.
     """
     if intensity.channels == "neighbours":

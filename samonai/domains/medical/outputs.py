@@ -1,4 +1,4 @@
-"""All that is written for one prediction: label maps, DICOM objects, measurements."""
+"""Output files of one prediction: label maps, DICOM objects, measurements."""
 
 import logging
 from collections.abc import Sequence
@@ -38,22 +38,22 @@ def write_outputs(
     with_measurements: bool = False,
     facts: LabelFacts | None = None,
 ) -> list[Path]:
-    """Write one prediction in every format asked for.
+    """Write one prediction in every requested format.
 
     Args:
-        volume: The volume whose grid the label lies on.
+        volume: The volume of the label's grid.
         label: integer (I, J, K), class per voxel, 0 is background.
         stem: Path without an ending.
         formats: Of `FORMATS`; none: the format family of the input.
         with_measurements: Write measurements as JSON and CSV, and as a DICOM SR beside other DICOM.
-        facts: Names of the classes, and what made them.
+        facts: Names of the classes, and the algorithm.
 
     Returns:
-        The files written. An empty label map gives no DICOM object, and the JSON says so even
-        where no measurements were asked for.
+        The files written. An empty label map gives no DICOM object, and the JSON reports this
+        even without measurements.
 
     Raises:
-        InputError: A format is not known or cannot hold this label map.
+        InputError: A format is unknown or cannot hold this label map.
     """
     check_formats(formats)
     facts = facts or LabelFacts()
@@ -65,7 +65,7 @@ def write_outputs(
     segments = segments_of(label, facts.classes)
     prediction = _Prediction(volume, label, segments, facts, stem)
     dicom = [name for name in _DICOM_ENDINGS if name in formats]
-    # First what may turn out to be impossible.
+    # First the formats that may be impossible.
     written = prediction.write_dicom(dicom, with_measurements)
     if with_measurements or (dicom and not segments):
         written += prediction.write_measurements([] if segments else dicom)
@@ -77,7 +77,7 @@ def write_outputs(
 
 
 def check_formats(formats: Sequence[str]) -> None:
-    """Refuse a format that is not known."""
+    """Refuse an unknown format."""
     for name in formats:
         if name not in FORMATS:
             raise InputError(f"format {name!r} is not known; use {', '.join(FORMATS)}")
@@ -85,7 +85,7 @@ def check_formats(formats: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class _Prediction:
-    """One label map and all that is known about it."""
+    """A label map with its metadata."""
 
     volume: Volume
     label: npt.NDArray[np.integer]
@@ -94,8 +94,8 @@ class _Prediction:
     stem: Path
 
     def write_dicom(self, formats: Sequence[str], measured: bool) -> list[Path]:
-        """Write the DICOM objects, measurements' report included, where there is something."""
-        # A report names the patient, so it comes only where DICOM, which does, is asked for.
+        """Write the DICOM objects, including the measurements' report, unless the map is empty."""
+        # A report contains the patient's name, so it is written only with other DICOM objects.
         if not formats:
             return []
         # pydicom and highdicom are slow to import.
@@ -125,7 +125,7 @@ class _Prediction:
         return written
 
     def write_measurements(self, not_written: Sequence[str]) -> list[Path]:
-        """Write what was measured, of classes that were not found too."""
+        """Write the measurements, including those of classes that were not found."""
         wanted = all_segments(self.segments, self.facts.classes)
         measured = self.measure(wanted)
         return write_measurements(self.volume, measured, self.facts, self.stem, not_written)

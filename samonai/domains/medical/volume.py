@@ -1,4 +1,4 @@
-"""Volumes in memory: voxels, affine, what writing back needs; percentiles of their values."""
+"""Volumes in memory: voxels, affine, metadata for writing back; percentiles of their values."""
 
 import hashlib
 import math
@@ -28,10 +28,10 @@ Part = tuple[slice, slice, slice]
 
 @dataclass(frozen=True)
 class SourceSlice:
-    """Where one slice of a DICOM series lies on disk: objects written back refer to it.
+    """Location of one slice of a DICOM series on disk: written objects refer to it.
 
     Attributes:
-        path: The file; its header is read again when something is written, and not kept.
+        path: The file; its header is read again for writing, and not kept.
         frame: The slice's number in a multi-frame file, from 0; None for a file of one slice.
     """
 
@@ -41,7 +41,7 @@ class SourceSlice:
 
 @dataclass(frozen=True)
 class FormatFacts:
-    """What a file said besides voxels and affine, as far as writing back or windowing needs it.
+    """Metadata of a file besides voxels and affine, for writing back and windowing.
 
     Attributes:
         format: "nifti", "nrrd", "metaimage" or "dicom".
@@ -50,12 +50,12 @@ class FormatFacts:
         modality: DICOM's Modality ("CT", "MR", ...), or None where the format has none.
         slices: The slices that a DICOM volume was put together from, one per k; empty for other
             formats, and for a grid that was filled or interpolated (`allow_gaps`).
-        unit: Unit of the values where the file or its conversion says so ("SUVbw", "BQML").
-        planar: Whether the slices are pictures by themselves, such as an ultrasound loop, and not
+        unit: Unit of the values, if given by the file or its conversion ("SUVbw", "BQML").
+        planar: Whether the slices are separate pictures, such as an ultrasound loop, and not
             neighbours in a body.
         series_uid: DICOM's SeriesInstanceUID, which label objects refer to.
-        uncalibrated: Why the grid's spacing is no millimetres (a picture that nothing
-            calibrates); empty when it is.
+        uncalibrated: Why the grid's spacing is not in millimetres (an uncalibrated
+            picture); empty if it is.
     """
 
     format: str
@@ -69,15 +69,15 @@ class FormatFacts:
 
     @property
     def unmeasurable(self) -> str:
-        """Say why there are no volumes in ml and no distances in mm; empty when there are."""
+        """Return why volumes in ml and distances in mm are undefined; empty if they are defined."""
         if self.planar and not self.uncalibrated:
-            return "pictures by themselves: nothing lies between them"
+            return "separate pictures without a distance between them"
         return self.uncalibrated
 
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How to read where a file or folder leaves a choice.
+    """Options of reading where a file or folder is ambiguous.
 
     Attributes:
         series: DICOM SeriesInstanceUID, needed where a folder holds several series.
@@ -111,20 +111,20 @@ class ReadOptions:
 
 @dataclass(frozen=True)
 class LabelReadOptions(ReadOptions):
-    """How to read a label map, which leaves no choice: messages advise none."""
+    """Options of reading a label map, without a choice: messages suggest none."""
 
     of_label: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
 class RawVolume:
-    """What a format's reader returns: voxels as the file stores them, before any conversion.
+    """Voxels returned by a format's reader, as stored, before any conversion.
 
     Attributes:
         array: Any real dtype, (I, J, K), rescaled to the file's physical values.
         affine: float64 (4, 4), voxel index to mm in RAS+.
-        facts: What writing back needs.
-        valid: bool (I, J, K), False on padding that the file declares; None: all valid.
+        facts: Metadata for writing back.
+        valid: bool (I, J, K), False on padding stated in the file; None: all valid.
     """
 
     array: npt.NDArray[Any]
@@ -143,11 +143,11 @@ class Volume:
         affine: float64 (4, 4), index to millimetres in RAS+ (nibabel's convention); the centre
             of voxel (i, j, k) lies at `affine @ (i, j, k, 1)`.
         source_id: The case's identifier, from file or folder names and never from tags.
-        facts: What writing back onto the same grid needs.
+        facts: Metadata for writing onto the same grid.
         label: int32 (I, J, K), class per voxel, 0 is background; None when unlabelled.
         valid: bool (I, J, K), False on padding and on voxels that were not numbers; None: all.
-        known: bool (I, J, K), False where the label says nothing; None: it says all.
-        crop: The part that slices show; None: all. Everything else here is of the whole volume.
+        known: bool (I, J, K), False on unlabelled voxels; None: all labelled.
+        crop: The part that slices show; None: all. All other attributes are of the whole volume.
     """
 
     data: FloatArray
@@ -168,7 +168,7 @@ class Volume:
 
     @property
     def unmeasurable(self) -> str:
-        """Say why there are no volumes in ml and no distances in mm; empty when there are."""
+        """Return why volumes in ml and distances in mm are undefined; empty if they are defined."""
         return self.facts.unmeasurable
 
     @property
@@ -183,16 +183,16 @@ class Volume:
         return (i, j, k) if self.crop is None else self.crop
 
     def with_crop(self, part: Part | None) -> "Volume":
-        """Return this volume with slices that show a part of it, or all; nothing is copied."""
+        """Return this volume with slices that show a part of it, or all; no voxel is copied."""
         cropped = replace(self, crop=None)
-        # What was measured is of the whole volume, and stays true.
+        # Cached measurements are of the whole volume, and stay valid.
         cropped._measured.update(self._measured)
         if part is not None and part != cropped.part:
             object.__setattr__(cropped, "crop", part)
         return cropped
 
     def content_hash(self) -> str:
-        """Return the sha256 of voxels, valid mask, affine and crop; the label does not enter."""
+        """Return the sha256 of voxels, valid mask, affine and crop, without the label."""
         if "content" not in self._measured:
             self._measured["content"] = _hash_arrays(self.data, self.affine, self.valid)
         whole = str(self._measured["content"])
@@ -211,14 +211,14 @@ class Volume:
         return str(self._measured["label"])
 
     def minimum(self) -> float:
-        """Return the smallest value of the valid voxels, measured once."""
+        """Return the smallest value of the valid voxels, cached."""
         if "minimum" not in self._measured:
             values = self.data if self.valid is None else self.data[self.valid]
             self._measured["minimum"] = float(values.min())
         return float(self._measured["minimum"])
 
     def quantiles(self, lower: float, upper: float) -> tuple[float, float]:
-        """Return two percentiles (0..100) of the valid voxels' values, measured once."""
+        """Return two percentiles (0..100) of the valid voxels' values, cached."""
         key = ("quantiles", lower, upper)
         if key not in self._measured:
             values = self.data if self.valid is None else self.data[self.valid]
@@ -234,16 +234,16 @@ def axis_spacing(affine: Affine) -> tuple[float, float, float]:
 
 
 def is_sheared(affine: Affine) -> bool:
-    """Say whether the affine's axes are not at right angles (a tilted gantry, mostly)."""
+    """Return whether the affine's axes are not at right angles (usually a tilted gantry)."""
     directions = affine[:3, :3] / np.asarray(axis_spacing(affine))
     return bool(np.abs(directions.T @ directions - np.eye(3)).max() > _SHEAR_TOLERANCE)
 
 
 def check_affine(affine: Affine, where: str) -> None:
-    """Refuse an affine that is not finite or squeezes the volume flat.
+    """Refuse an affine that is not finite or is singular.
 
     Raises:
-        InputError: Naming `where` and what is wrong.
+        InputError: The affine is not finite, or singular.
     """
     if not np.isfinite(affine).all():
         raise InputError(f"{where}: the affine holds NaN or infinity; write a valid geometry")
@@ -257,14 +257,14 @@ def check_affine(affine: Affine, where: str) -> None:
 
 
 def same_grid(first: Affine, second: Affine, shape: tuple[int, ...]) -> bool:
-    """Say whether two affines put every voxel of a grid at the same place."""
+    """Return whether two affines put every voxel of a grid at the same place."""
     if np.abs(first - second).max() > AFFINE_TOLERANCE_MM:
         return False
     return same_corners(first, second, shape)
 
 
 def same_corners(first: Affine, second: Affine, shape: tuple[int, ...]) -> bool:
-    """Say whether two affines of one file mean one grid, written with different rounding."""
+    """Return whether two affines of one file mean one grid, written with different rounding."""
     corners = np.indices((2, 2, 2)).reshape(3, -1) * (np.asarray(shape)[:, None] - 1)
     moved = (first - second) @ np.vstack([corners, np.ones(8)])
     largest = float(np.sqrt((moved[:3] ** 2).sum(axis=0)).max())
@@ -272,17 +272,17 @@ def same_corners(first: Affine, second: Affine, shape: tuple[int, ...]) -> bool:
 
 
 def format_shape(shape: tuple[int, ...]) -> str:
-    """Write a shape for a message: 34x52x35."""
+    """Format a shape for a message: 34x52x35."""
     return "x".join(str(size) for size in shape)
 
 
 def format_spacing(spacing: tuple[float, ...]) -> str:
-    """Write spacings for a message: 0.977x0.977x3.27."""
+    """Format spacings for a message: 0.977x0.977x3.27."""
     return "x".join(f"{size:.4g}" for size in spacing)
 
 
 def format_affine(affine: Affine) -> str:
-    """Write an affine on one line for a message, rows separated by semicolons."""
+    """Format an affine on one line for a message, rows separated by semicolons."""
     rows = ("[" + " ".join(f"{value:.6g}" for value in row) + "]" for row in affine[:3])
     return "; ".join(rows)
 
@@ -294,23 +294,23 @@ def _hash_arrays(*arrays: npt.NDArray[Any] | None) -> str:
             digest.update(b"none;")
             continue
         digest.update(f"{array.dtype.str}{array.shape};".encode())
-        for first in range(0, len(array), _HASHED_AT_ONCE):  # as one piece would, without a copy
+        for first in range(0, len(array), _HASHED_AT_ONCE):  # in blocks, without a copy
             digest.update(np.ascontiguousarray(array[first : first + _HASHED_AT_ONCE]).data)
     return digest.hexdigest()
 
 
 _SAMPLED = 1 << 16
-_AROUND = 0.005  # of all values, on each side of a percentile: far beyond what a sample errs by
-_AT_ONCE = 1 << 18  # values that a processor's cache holds
+_AROUND = 0.005  # of all values, on each side of a percentile: far beyond a sample's error
+_AT_ONCE = 1 << 18  # values that fit into a processor's cache
 
 Values = npt.NDArray[np.float32]
 
 
 def quantiles(values: Values, lower: float, upper: float) -> tuple[float, float]:
-    """Return two percentiles as `np.percentile` does, to the last bit.
+    """Return two percentiles, bitwise equal to `np.percentile`.
 
-    A sample tells between which two values a percentile lies; only what lies there is sorted. That
-    takes a fraction of the time of a sort, and no second copy of the volume.
+    A sample brackets each percentile between two values; only the values in between are sorted.
+    That takes a fraction of the time of a sort, and no second copy of the volume.
 
     Args:
         values: float32, any shape, finite, at least one.
@@ -323,7 +323,7 @@ def quantiles(values: Values, lower: float, upper: float) -> tuple[float, float]
     for one in (lower, upper):
         place = (flat.size - 1) * (one / 100)
         neighbours = _neighbours(flat, sample, math.floor(place))
-        if neighbours is None:  # the sample was no sample
+        if neighbours is None:  # the sample was not representative
             neighbours = np.sort(flat)[math.floor(place) :][:2]
         # As an array: numpy would take a lone number for one of single precision.
         share = np.array([place - math.floor(place)])
@@ -332,7 +332,7 @@ def quantiles(values: Values, lower: float, upper: float) -> tuple[float, float]
 
 
 def _neighbours(flat: Values, sample: Values, rank: int) -> Values | None:
-    """Return the values of a rank, from 0, and the next; None where they lie elsewhere."""
+    """Return the values of a rank, from 0, and the next; None if they lie outside the bracket."""
     share = rank / flat.size
     low = sample[math.floor(max(share - _AROUND, 0) * (sample.size - 1))]
     high = sample[math.ceil(min(share + _AROUND, 1) * (sample.size - 1))]

@@ -1,4 +1,4 @@
-"""Size of a picture's pixels in the body, where anything in its header calibrates them."""
+"""Calibration of a picture's pixel size in the body, from its header."""
 
 from typing import Any
 
@@ -6,14 +6,14 @@ from samonai.domains.medical.dicom.files import Header, element
 
 _MILLIMETRES_PER_CENTIMETRE = 10
 _CENTIMETRES = 3  # the code of PhysicalUnitsXDirection
-# Pictures by projection: what lies nearer to the source is shown larger than it is.
+# Projections: structures nearer to the source are shown larger than they are.
 _PROJECTIONS = frozenset({"CR", "DX", "MG", "XA", "RF", "PX", "IO", "RG"})
 
 Spacing = list[float]
 
 
 def picture_spacing(header: Header) -> tuple[Any, str]:
-    """Return the spacing between rows and columns of a picture that has no place in the body.
+    """Return the spacing between rows and columns of a picture without a position in the body.
 
     Returns:
         The spacing in mm and "", or the sides of a pixel in proportion and why there are no mm
@@ -33,7 +33,7 @@ def picture_spacing(header: Header) -> tuple[Any, str]:
 
 
 def _measures_the_detector(header: Header, spacing: Any, detector: Any) -> bool:
-    """Say whether a projection's PixelSpacing was not corrected for magnification."""
+    """Return whether a projection's PixelSpacing is uncorrected for magnification."""
     if header.text("Modality") not in _PROJECTIONS and not detector:
         return False
     if header.text("PixelSpacingCalibrationType"):
@@ -42,7 +42,7 @@ def _measures_the_detector(header: Header, spacing: Any, detector: Any) -> bool:
 
 
 def _ultrasound_spacing(header: Header) -> Spacing | None:
-    """Return the spacing between rows and columns in mm that a picture's only scale gives."""
+    """Return the spacing between rows and columns in mm from a picture's only ultrasound region."""
     regions = header.value("SequenceOfUltrasoundRegions") or []
     if len(regions) != 1:
         return None

@@ -14,17 +14,17 @@ def concatenation(header: Header) -> str:
 
 
 def frame_offset(header: Header) -> int:
-    """Return how many frames of its object lie in the parts before this one."""
+    """Return the number of the object's frames in the parts before this one."""
     return header.number("ConcatenationFrameOffsetNumber") if concatenation(header) else 0
 
 
 def check_concatenation(headers: Sequence[Header], uid: str, where: str) -> None:
-    """Refuse a concatenation that is not whole.
+    """Refuse an incomplete concatenation.
 
     Args:
-        headers: Of all files found.
-        uid: The ConcatenationUID of what is to be read; empty for whole objects.
-        where: What messages name.
+        headers: Headers of all files found.
+        uid: The ConcatenationUID of the object to read; empty for whole objects.
+        where: Name of the series in messages.
 
     Raises:
         InputError: A part is missing, or the parts' offsets leave frames out or repeat them.

@@ -1,12 +1,12 @@
-"""What DICOM slices say of themselves: compared as numbers, and shown without a patient's text."""
+"""Header values of DICOM slices: compared as numbers, and shown without a patient's text."""
 
 import re
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 
-_SAME = Decimal("0.002")  # numbers that differ by less, relatively, differ by rounding
+_SAME = Decimal("0.002")  # relative difference below which numbers differ by rounding
 _TIMES = ("AcquisitionTime", "ContentTime")
-# Text of a header may be a name: of texts only these are repeated.
+# Text of a header may be a name: only these texts are shown.
 _KERNEL = re.compile(r"[A-Za-z]{1,3}\d{2,3}[a-z]?")
 _KERNELS = frozenset(
     {"STANDARD", "SOFT", "BONE", "BONEPLUS", "LUNG", "DETAIL", "EDGE", "CHEST", "SHARP", "SMOOTH"}
@@ -50,12 +50,12 @@ def canonical_texts(texts: Sequence[str]) -> list[str]:
 
 
 def shown(word: str, text: str, values: Sequence[str]) -> str:
-    """Return a fact for a message: its number, a known word, or its place among the values.
+    """Return a value for a message: its number, a known word, or its rank among the values.
 
     Args:
         word: The keyword.
-        text: What the slices of one volume say.
-        values: What those of each volume of the series say.
+        text: The value of one volume's slices.
+        values: The value of each volume of the series.
     """
     if not text:
         return f"without {word}"
@@ -77,10 +77,10 @@ def shown(word: str, text: str, values: Sequence[str]) -> str:
 
 
 def image_kind(text: str) -> str:
-    """Return the values of an ImageType that make another image: the first three, and known words.
+    """Return the values of an ImageType that distinguish images: the first three, and known words.
 
-    Vendors append what does not, such as GE's ADD on those slices of a CT that were summed from
-    thinner ones.
+    Vendors append values that do not, such as GE's ADD on those slices of a CT that were summed
+    from thinner ones.
 
     Args:
         text: The element as text.

@@ -1,7 +1,7 @@
-"""Find DICOM files and read their headers: any name, any depth, nothing of a patient repeated.
+"""DICOM files: search and header reading at any name and depth, without quoting patient data.
 
-pydicom's warnings and errors quote values of the file, names and dates among them. So all of it
-runs inside `quiet`, and what went wrong is said in words of our own.
+pydicom's warnings and errors quote values of the file, including names and dates. So all of it
+runs inside `quiet`, and errors have messages of our own.
 """
 
 import logging
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _LARGEST_INFLATED_BYTES = 1 << 28
-# SOP classes (or their common stems) of objects that hold no scan, and what to call them.
+# SOP classes (or their common stems) of objects without a scan, and their names in messages.
 _NOT_SCANS = {
     "1.2.840.10008.5.1.4.1.1.66": "SEG or registration",
     "1.2.840.10008.5.1.4.1.1.88": "structured report",
@@ -51,16 +51,16 @@ class Header:
     dataset: FileDataset
 
     def value(self, keyword: str) -> Any:
-        """Return an element's value, None when absent or empty."""
+        """Return an element's value, None if absent or empty."""
         return element(self.dataset, keyword, self.path)
 
     def text(self, keyword: str) -> str:
-        """Return an element as text, empty when absent or empty."""
+        """Return an element as text, empty if absent or empty."""
         value = self.value(keyword)
         return "" if value is None else str(value)
 
     def number(self, keyword: str, default: int = 0) -> int:
-        """Return an element as a whole number, `default` when absent or empty."""
+        """Return an element as a whole number, `default` if absent or empty."""
         value = self.value(keyword)
         try:
             return default if value is None else int(value)
@@ -69,12 +69,12 @@ class Header:
 
 
 def element(dataset: Dataset, keyword: str, path: Path) -> Any:
-    """Return an element's value, None when absent or empty.
+    """Return an element's value, None if absent or empty.
 
-    pydicom parses values when they are first asked for, so that is where a bad one shows.
+    pydicom parses a value on its first access, which is where a bad one raises.
 
     Raises:
-        InputError: When the value is not of its type; the value is not repeated.
+        InputError: The value is not of its type; the message does not quote it.
     """
     try:
         value = dataset.get(keyword)
@@ -91,7 +91,7 @@ def _not_understood(path: Path, keyword: str) -> InputError:
 def quiet() -> Iterator[None]:
     """Keep pydicom's warnings, which quote the file's values, out of logs and terminals.
 
-    Several threads may be inside at once; what was set before is set again by the last to leave.
+    Several threads may be inside at once; the last to leave restores the previous state.
     """
     with _quiet.lock:
         if not _quiet.inside:
@@ -107,7 +107,7 @@ def quiet() -> Iterator[None]:
 
 
 class _Quiet:
-    """How many threads are inside `quiet`, and what to set again after the last."""
+    """Number of threads inside `quiet`, and the state to restore after the last."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -143,7 +143,7 @@ def find_headers(path: Path) -> list[Header]:
         One header per image file, in the order of paths. Other files are counted in the log.
 
     Raises:
-        InputError: When there is none, or one is damaged or cannot be read.
+        InputError: There is no scan, or a file is damaged or cannot be read.
     """
     found = Below([path], [], []) if path.is_file() else walk_below(path)
     check_readable(found)
@@ -161,16 +161,16 @@ def find_headers(path: Path) -> list[Header]:
     if not headers:
         raise InputError(f"{path}: no DICOM images in it (found {counts}); give the scan itself")
     if skipped:
-        logger.warning("skipped %s", counts)  # names may be a patient's
+        logger.warning("skipped %s", counts)  # file names may be a patient's
     return headers
 
 
 def read_header(file: Path) -> Header | None:
-    """Read one file's elements up to the pixels; None when it is not DICOM.
+    """Read one file's elements up to the pixels; None if it is not DICOM.
 
     Raises:
-        InputError: When the file cannot be read, or is DICOM but damaged or without what decoding
-            needs.
+        InputError: The file cannot be read, or is DICOM but damaged or without the elements that
+            decoding needs.
     """
     try:
         with file.open("rb") as stream:
@@ -186,7 +186,7 @@ def read_header(file: Path) -> Header | None:
             return None
         raise InputError(f"{file}: damaged DICOM file; copy it again") from None
     if not preamble:
-        # Any bytes parse as something; only a registered object class is DICOM.
+        # Any bytes parse as DICOM; only a registered object class counts.
         if known == str(dataset.get("SOPClassUID", "")):
             return None
         logger.warning("series %s: DICOM without its preamble", dataset.get("SeriesInstanceUID"))
@@ -199,7 +199,7 @@ def read_header(file: Path) -> Header | None:
 
 
 def not_a_scan(header: Header) -> str | None:
-    """Return what kind of object a file is when it holds no scan, else None."""
+    """Return the kind of a file's object if it holds no scan, else None."""
     uid, modality = header.text("SOPClassUID"), header.text("Modality")
     for stem, kind in _NOT_SCANS.items():
         if uid == stem or uid.startswith(stem + "."):
@@ -223,7 +223,7 @@ def _refuse_deflate_bomb(file: Path, preamble: bool) -> None:
                 return
             inflated = zlib.decompressobj(-zlib.MAX_WBITS)
             size = len(inflated.decompress(stream.read(), _LARGEST_INFLATED_BYTES))
-    except Exception:  # the reader proper says what is wrong with the file
+    except Exception:  # the reader reports the fault
         return
     if size >= _LARGEST_INFLATED_BYTES:
         raise InputError(

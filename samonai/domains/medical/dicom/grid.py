@@ -1,4 +1,4 @@
-"""From slices to a grid: even spacing proven, or made, with what is missing marked as such."""
+"""Grid of a series: even slice spacing checked, or interpolated with missing slices masked."""
 
 import logging
 import math
@@ -20,7 +20,7 @@ _SAME_POSITION_MM = 1e-3
 _SPACING_TOLERANCE = 0.01  # of the spacing, as highdicom
 _LEAN_TOLERANCE = 1e-3  # of the distance along the normal
 _WHOLE_STEP_TOLERANCE = 0.1  # of a step, when gaps are counted in slices
-# Between slices further apart than this many steps nothing is interpolated.
+# Between slices further apart than this many steps no slice is interpolated.
 _WIDEST_BRIDGED = 1.8
 _LISTED = 4
 
@@ -29,13 +29,13 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Plane:
-    """Where one slice of the grid gets its values.
+    """Source of one slice of the grid.
 
     Attributes:
         lower: Index of the sorted slice at or below it.
         upper: Index of the one at or above it; `lower` where it lies on a slice.
         weight: Share of `upper`, 0 to 1.
-        valid: Whether there are values; without, no slice lies near enough.
+        valid: Whether it has values; False if no slice lies near enough.
     """
 
     lower: int
@@ -49,7 +49,7 @@ class Grid:
     """The grid of a series.
 
     Attributes:
-        affine: float64 (4, 4), index (column, row, slice) to mm in RAS+; sheared when the slices
+        affine: float64 (4, 4), index (column, row, slice) to mm in RAS+; sheared if the slices
             lean.
         planes: One per slice of the grid.
     """
@@ -65,14 +65,14 @@ def series_grid(
 
     Args:
         slices: One per position, sorted along the normal.
-        where: What messages name.
+        where: Name of the series in messages.
         allow_gaps: Fill missing slices as invalid and interpolate uneven ones, instead of
             refusing both.
-        logged: What the log names, which no folder's name may enter.
+        logged: Name of the series in the log, without folder names.
 
     Raises:
-        InputError: When slices are missing or unevenly spaced and `allow_gaps` is not given, when
-            more than half are missing, or when one is shifted sideways.
+        InputError: Slices are missing or unevenly spaced without `allow_gaps`,
+            more than half are missing, or one is shifted sideways.
     """
     first = slices[0]
     if len(slices) == 1:
@@ -113,7 +113,7 @@ def _affine(first: Slice, step: float, lean: Floats) -> Affine:
 
 
 def _lean(slices: Sequence[Slice], places: Floats, where: str, logged: str) -> Floats:
-    """Return how far slices move sideways (3,) per mm along their normal; mostly not at all."""
+    """Return the sideways shift (3,) per mm along the normal; usually zero."""
     first = slices[0]
     positions = np.stack([each.position for each in slices])
     depth = float(places[-1] - places[0])
@@ -135,7 +135,7 @@ def _lean(slices: Sequence[Slice], places: Floats, where: str, logged: str) -> F
 
 
 def _uneven_step(gaps: Floats) -> tuple[float, bool]:
-    """Return the step that gaps are made of, and whether all are whole numbers of it."""
+    """Return the step of the grid, and whether all gaps are whole numbers of it."""
     step = float(gaps.min())
     counts = np.rint(gaps / step)
     if np.abs(gaps / step - counts).max() <= _WHOLE_STEP_TOLERANCE and counts.max() > 1:
@@ -144,7 +144,7 @@ def _uneven_step(gaps: Floats) -> tuple[float, bool]:
 
 
 def _planes(places: Floats, step: float) -> list[Plane]:
-    """Say for each slice of an even grid which slices it lies between."""
+    """Return for each slice of an even grid the slices it lies between."""
     count = round(float(places[-1] - places[0]) / step) + 1
     planes = []
     for wanted in places[0] + step * np.arange(count):
@@ -163,7 +163,7 @@ def _planes(places: Floats, step: float) -> list[Plane]:
 
 
 def _refuse_uneven(places: Floats, step: float, whole: bool, where: str) -> None:
-    """Say which slices are missing, or that the spacing varies."""
+    """Refuse missing slices or varying spacing."""
     gaps = np.diff(places)
     if whole:
         missing = [

@@ -1,8 +1,8 @@
-"""PET in standardised uptake values by body weight (SUVbw), where the headers allow it.
+"""PET in standardised uptake values by body weight (SUVbw), if the headers allow it.
 
 The rules are those of the Quantitative Imaging Biomarkers Alliance: activity concentration in
 BQML, corrected for attenuation and decay, and a known dose, half-life, time and body weight.
-Anything less gives a number that looks like an SUV and is none, so then the stored unit stays.
+If any is missing, the stored unit is kept, since the result would not be an SUV.
 """
 
 import logging
@@ -24,20 +24,20 @@ _CORRECTIONS = ("ATTN", "DECY")
 
 
 class _Missing(Exception):  # noqa: N818
-    """What an SUV needs and the header lacks; its text names elements and no values."""
+    """Header elements missing for an SUV; its text holds keywords and no values."""
 
 
 def suv_factor(
     headers: Sequence[Header], suv: bool | None, where: str, logged: str
 ) -> tuple[float, str | None]:
-    """Return what rescaled PET values are multiplied with, and the unit that they then have.
+    """Return the factor of rescaled PET values, and their resulting unit.
 
     Args:
-        headers: Of all files of the series.
+        headers: Headers of all files of the series.
         suv: True refuses a series that cannot be converted, False never converts, None converts
-            where it can be done and says so where not.
-        where: What messages name.
-        logged: What the log names.
+            if possible and logs why not.
+        where: Name of the series in messages.
+        logged: Name of the series in the log.
 
     Raises:
         InputError: SUV are demanded and cannot be computed.

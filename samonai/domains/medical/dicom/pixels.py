@@ -1,4 +1,4 @@
-"""Decode DICOM pixels into physical values, per slice and in full precision."""
+"""Pixel decoding of DICOM into physical values, per slice and in full precision."""
 
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from samonai.domains.medical.dicom.files import Header
 from samonai.domains.medical.dicom.promise import check_decoding_memory
 from samonai.domains.medical.dicom.slices import Slice
 
-# Numbers of these are measurements (a CT's are Hounsfield units), whichever way they are shown, and
-# a colour picture of theirs is a screenshot. All others are pictures, inverted when MONOCHROME1.
+# Numbers of these are measurements (a CT's are Hounsfield units) in any photometric interpretation;
+# a colour picture of theirs is a screenshot. All others are pictures, inverted if MONOCHROME1.
 _MEASURING_MODALITIES = ("CT", "MR", "PT", "NM")
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _PALETTE = "PALETTE COLOR"
@@ -28,10 +28,10 @@ Values = tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_] | None]
 
 
 def check_pixels(header: Header) -> None:
-    """Refuse what is no scan or is too large to decode, before anything is decoded.
+    """Refuse an object that is not a scan or is too large to decode, before decoding.
 
     Raises:
-        InputError: For colour pictures of scanners that measure, mosaics, and impossible sizes.
+        InputError: The object is a scanner's colour picture, a mosaic, or of impossible size.
     """
     kind = header.text("PhotometricInterpretation")
     if kind not in _GREY:
@@ -58,7 +58,7 @@ def decode(header: Header) -> npt.NDArray[Any]:
     Colours become their luminance, in the range of the stored values.
 
     Raises:
-        InputError: When they are cut short, damaged, or in a compression without a decoder.
+        InputError: The pixels are cut short, damaged, or in a compression without a decoder.
     """
     try:
         dataset = pydicom.dcmread(header.path, force=True)
@@ -67,7 +67,7 @@ def decode(header: Header) -> npt.NDArray[Any]:
             stored = apply_color_lut(stored, dataset)
     except MemoryError:
         raise
-    except Exception:  # decoders raise almost anything, and quote the file's values
+    except Exception:  # decoders raise errors of any type, and quote the file's values
         raise InputError(_why_not(header)) from None
     if header.text("PhotometricInterpretation") in _GREY:
         return stored
@@ -75,7 +75,7 @@ def decode(header: Header) -> npt.NDArray[Any]:
 
 
 def slice_values(stored: npt.NDArray[Any], each: Slice) -> Values:
-    """Turn one slice's stored values into physical ones.
+    """Convert one slice's stored values into physical ones.
 
     Args:
         stored: (rows, columns), as `decode` returned them.
@@ -83,10 +83,10 @@ def slice_values(stored: npt.NDArray[Any], each: Slice) -> Values:
 
     Returns:
         float32 (rows, columns) of physical values, and bool (rows, columns), False on padding
-        (None: no padding is declared).
+        (None: no padding value in the header).
 
     Raises:
-        InputError: When rescaling gives values that are not finite.
+        InputError: Rescaled values are not finite.
     """
     dataset = each.header.dataset
     valid = _valid_mask(stored, each.header)

@@ -1,4 +1,4 @@
-"""What a DICOM header promises, against the file's length and the memory there is."""
+"""Checks of a DICOM header's stated sizes against the file's length and the free memory."""
 
 from pydicom.uid import UID
 
@@ -8,14 +8,14 @@ from samonai.domains.medical.dicom.files import Header
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _LARGEST_DEFLATE_RATIO = 1100
-_ITEM_HEADER = 8  # every frame in a compression has an item of its own
+_ITEM_HEADER = 8  # each frame of a compressed file has an item of its own
 
 
 def check_promise(header: Header) -> None:
-    """Refuse more frames than a file has room for, before anything is counted through.
+    """Refuse more frames than a file has room for, before they are counted through.
 
     Raises:
-        InputError: It promises them.
+        InputError: The stated number of frames does not fit into the file.
     """
     frames = header.number("NumberOfFrames", 1)
     if frames < 1:
@@ -37,16 +37,16 @@ def check_promise(header: Header) -> None:
 
 
 def check_decoding_memory(header: Header) -> None:
-    """Refuse what memory cannot hold, before it is decoded.
+    """Refuse a file whose decoded pixels exceed the free memory.
 
     Raises:
-        InputError: The file's pixels are more than that.
+        InputError: The file's pixels exceed it.
     """
     check_memory(stored_bytes(header), str(header.path))
 
 
 def stored_bytes(header: Header) -> int:
-    """Return how many bytes a file's decoded pixels take."""
+    """Return the size of a file's decoded pixels in bytes."""
     voxels = header.number("Rows") * header.number("Columns") * header.number("NumberOfFrames", 1)
     bits = max(header.number("BitsAllocated", 16), 1)
     return voxels * max(header.number("SamplesPerPixel", 1), 1) * bits // 8

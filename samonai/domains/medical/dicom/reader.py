@@ -1,4 +1,4 @@
-"""Read one DICOM series into a volume, or say in one line why it is none."""
+"""DICOM reader: one series to a volume, or a one-line error."""
 
 import logging
 from collections import OrderedDict
@@ -28,8 +28,8 @@ from samonai.domains.medical.volume import (
 logger = logging.getLogger(__name__)
 
 _BYTES_PER_VOXEL = 5  # a float32 and whether it is valid
-_KEPT_SLICES = 2  # interpolation looks at the slice below and the one above
-# Pictures that often show the patient's name; whoever made others of them must say so.
+_KEPT_SLICES = 2  # interpolation uses the slice below and the one above
+# Modalities whose pictures often show the patient's name; others must state it in the header.
 _NAMED_PICTURES = frozenset({"US", "XA", "ES", "OT", "SC", "XC"})
 
 Floats = npt.NDArray[np.float32]
@@ -40,14 +40,14 @@ def read_dicom(path: Path, options: ReadOptions | None = None) -> RawVolume:
 
     Args:
         path: A folder, searched through all its levels, or one file.
-        options: Which series and volume, and what to do about gaps and PET; `series` may be what
-            a message lists (`UID#2`) where one series holds several volumes.
+        options: Series, volume, and treatment of gaps and PET; `series` may be a name from
+            a message's list (`UID#2`) if one series holds several volumes.
 
     Returns:
         float32 voxels (columns, rows, slices), slices sorted along their normal.
 
     Raises:
-        InputError: When the stack to read is not clear, incomplete, uneven or damaged.
+        InputError: The choice of a stack is ambiguous, or it is incomplete, uneven or damaged.
     """
     with quiet():
         return _read(path, options or ReadOptions())
@@ -85,14 +85,14 @@ def _read(path: Path, options: ReadOptions) -> RawVolume:
 
 
 def _uncalibrated(slices: list[Slice], stack: Stack) -> str:
-    """Return why the grid's spacing is no mm; empty when it is."""
+    """Return why the grid's spacing is not in mm; empty if it is."""
     if len(slices) == 1 and stack.placed and claimed_thickness(slices[0]) is None:
         return "nothing says how thick its only slice is"
     return slices[0].uncalibrated
 
 
 def _source_slices(slices: list[Slice], grid: Grid) -> tuple[SourceSlice, ...]:
-    """Return where each slice of the grid came from; nothing when some came from nowhere."""
+    """Return the source of each slice of the grid; empty if any has none."""
     if any(not plane.valid or plane.weight for plane in grid.planes):
         return ()
     found = [slices[plane.lower] for plane in grid.planes]
@@ -115,7 +115,7 @@ class _Decoded:
         return self._stored[each.frame] if several else self._stored
 
     def values(self, number: int, each: Slice) -> Values:
-        """Return the physical values of a slice; the last ones asked for are kept."""
+        """Return the physical values of a slice; the last ones are cached."""
         if number not in self._values:
             stored = self.stored(each)
             shape = each.header.number("Rows"), each.header.number("Columns")
@@ -165,7 +165,7 @@ def _assemble(
 ) -> tuple[Floats, npt.NDArray[np.bool_] | None]:
     header: Header = slices[0].header
     rows, columns = header.number("Rows"), header.number("Columns")
-    # Slices first in memory, so that each is written in one piece; then seen as (I, J, K).
+    # Slices first in memory, so that each is written contiguously; then viewed as (I, J, K).
     voxels = len(grid.planes) * rows * columns
     check_memory(voxels * _BYTES_PER_VOXEL, f"{header.path}: the series")
     array = np.empty((len(grid.planes), rows, columns), np.float32)
@@ -180,7 +180,7 @@ def _assemble(
 
 
 def _plane_values(slices: list[Slice], plane: Plane, decoded: _Decoded) -> Values:
-    """Return a grid slice's values, interpolated where it lies between two slices."""
+    """Return a grid slice's values, interpolated if it lies between two slices."""
     values, mask = decoded.values(plane.lower, slices[plane.lower])
     if not plane.valid:
         return values, np.zeros(values.shape, bool)

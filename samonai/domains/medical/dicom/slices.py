@@ -1,4 +1,4 @@
-"""Where DICOM slices lie: positions, orientations and rescaling, checked slice by slice."""
+"""Geometry of DICOM slices: positions, orientations and rescaling, checked slice by slice."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,13 +15,13 @@ from samonai.domains.medical.dicom.concatenation import frame_offset
 from samonai.domains.medical.dicom.files import Header, element
 from samonai.domains.medical.dicom.promise import check_promise
 
-# Direction cosines are written with few digits; beyond this they are wrong and not rounded.
+# Direction cosines are written with few digits; a larger error is not rounding.
 _ORIENTATION_TOLERANCE = 5e-3
 _SAME_POSITION_MM = 1e-3
-# Positions that agree to this part of the widest step, and to these mm, are one.
+# Positions within this part of the widest step, and within these mm, are equal.
 _SAME_PART, _SAME_AT_MOST_MM = 0.01, 0.05
 
-# Where an enhanced multi-frame object keeps, per frame, what a plain file says once.
+# Per-frame functional groups of an enhanced multi-frame object, by keyword of a plain file.
 _CONTENT = "FrameContentSequence"
 _IN_FRAMES: dict[str, tuple[tuple[str, ...], ...]] = {
     "TemporalPositionIdentifier": ((_CONTENT, "TemporalPositionIndex"),),
@@ -55,8 +55,8 @@ _IN_FRAMES: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "ComplexImageComponent": (("MRImageFrameTypeSequence", "ComplexImageComponent"),),
 }
-# Where vendors keep it in plain files that leave the standard's element out: creator's element,
-# creator, element.
+# Private elements of vendors for missing standard ones: standard element, creator,
+# element.
 _PRIVATE = {
     "DiffusionBValue": (
         ((0x0019, 0x0010), "SIEMENS MR HEADER", (0x0019, 0x100C)),
@@ -69,10 +69,10 @@ _PRIVATE = {
 
 @dataclass(frozen=True)
 class Slice:
-    """One frame of a series and where it lies, in DICOM's patient coordinates (LPS, mm).
+    """One frame of a series with its position in DICOM's patient coordinates (LPS, mm).
 
     Attributes:
-        header: The file that it is in.
+        header: Its file.
         frame: Its number in a multi-frame file, from 0; None for a file that is one slice.
         position: float64 (3,), centre of the first pixel.
         orientation: float64 (6,), unit directions of growing column and of growing row number.
@@ -80,7 +80,7 @@ class Slice:
         slope: Rescale slope.
         intercept: Rescale intercept.
         groups: The frame's own and the shared functional groups of a multi-frame object.
-        uncalibrated: Why `spacing` is a proportion and no mm; empty when it is mm.
+        uncalibrated: Why `spacing` is a proportion and not in mm; empty if it is in mm.
     """
 
     header: Header
@@ -94,7 +94,7 @@ class Slice:
     uncalibrated: str = ""
 
     def fact(self, keyword: str) -> str:
-        """Return what a plain file or a frame says about itself as text, empty when nothing."""
+        """Return a header value of a file or frame as text, empty if absent."""
         if not self.groups or keyword not in _IN_FRAMES:
             return self.header.text(keyword) or _private_text(self.header, keyword)
         for group in self.groups:
@@ -105,7 +105,7 @@ class Slice:
 
     @property
     def distance(self) -> float:
-        """Return the slice's place along its normal in mm."""
+        """Return the slice's position along its normal in mm."""
         return float(self.position @ self.normal)
 
     @property
@@ -118,7 +118,7 @@ def slices_of(header: Header) -> list[Slice]:
     """Return the slices of a file: one, or each frame of an enhanced multi-frame object.
 
     Raises:
-        InputError: When positions, spacing or rescaling are missing or not usable numbers.
+        InputError: Positions, spacing or rescaling are missing or not usable numbers.
     """
     path = header.path
     count = header.number("NumberOfFrames", 1)
@@ -127,7 +127,7 @@ def slices_of(header: Header) -> list[Slice]:
         plain = _plain_slice(header)
         if count == 1:
             return [plain]
-        # A loop of pictures: no frame says where it lies, so they are stacked in their order.
+        # A loop of pictures: no frame has a position, so they are stacked in their order.
         first = frame_offset(header)
         return [
             replace(plain, frame=n, position=np.array([0.0, 0.0, first + n])) for n in range(count)
@@ -140,9 +140,9 @@ def slices_of(header: Header) -> list[Slice]:
 
 
 def is_placed(header: Header) -> bool:
-    """Say whether a file tells where its slices lie in the patient.
+    """Return whether a file has positions of its slices in the patient.
 
-    Projections and screenshots do not, nor do several frames with one position.
+    Projections and screenshots have none, nor do several frames with one position.
     """
     if "PerFrameFunctionalGroupsSequence" in header.dataset:
         return True
@@ -152,12 +152,12 @@ def is_placed(header: Header) -> bool:
 
 
 def sort_slices(slices: Sequence[Slice]) -> list[Slice]:
-    """Return slices in the order of their places along the common normal."""
+    """Return slices in the order of their positions along the common normal."""
     return sorted(slices, key=lambda each: each.distance)
 
 
 def groups_by_position(slices: Sequence[Slice]) -> list[list[Slice]]:
-    """Return sorted slices grouped by place; more than one in a group are duplicates."""
+    """Return sorted slices grouped by position; more than one in a group are duplicates."""
     groups: list[list[Slice]] = []
     ordered = sort_slices(slices)
     steps = np.diff([each.distance for each in ordered])
@@ -212,14 +212,14 @@ def _enhanced_slice(header: Header, number: int, frame: Dataset, shared: Dataset
 
 
 def _private_text(header: Header, keyword: str) -> str:
-    """Return what a vendor's own elements say in place of the standard's, empty when nothing."""
+    """Return a vendor's private element in place of the standard's, empty if absent."""
     for creator_tag, creator, tag in _PRIVATE.get(keyword, ()):
         dataset = header.dataset
         try:
             if str(dataset[creator_tag].value).strip() != creator:
                 continue
             value = dataset[tag].value
-        except Exception:  # absent, or a parser that may raise anything
+        except Exception:  # absent, or a parser error of any type
             continue
         if isinstance(value, bytes):
             value = value.decode("ascii", "replace").strip("\0 ").split("\\")[0]

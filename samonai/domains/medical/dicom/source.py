@@ -1,7 +1,7 @@
-"""The DICOM series that a volume was read from, as objects written back need it.
+"""Source series of a volume: the DICOM headers that written objects refer to.
 
-Headers are read again when something is written, so that a volume in memory carries no text of
-a patient, and are not kept.
+Headers are read again for writing and not kept, so that a volume in memory holds no text of
+a patient.
 """
 
 import re
@@ -19,12 +19,12 @@ from samonai.domains.medical.dicom.files import Header, quiet, read_header
 from samonai.domains.medical.dicom.slices import Slice, slices_of
 from samonai.domains.medical.volume import Volume
 
-# Type 2 elements of the patient and study modules, which must be there and may be empty.
+# Type 2 elements of the patient and study modules, which must exist and may be empty.
 _MAY_BE_EMPTY = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime",
     "ReferringPhysicianName", "StudyID", "AccessionNumber",
 )  # fmt: skip
-# Carried over when they are there: the rest of both modules and of the patient study module.
+# Copied if present: the rest of both modules and of the patient study module.
 _CARRIED = (
     "IssuerOfPatientID", "OtherPatientIDs", "PatientComments", "EthnicGroup", "PatientBirthTime",
     "PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence",
@@ -43,12 +43,12 @@ _LAST_SERIES_NUMBER = 2**31 - 1
 
 @dataclass(frozen=True)
 class SourceSeries:
-    """A series' headers, ready to be referred to.
+    """A series' headers, for references.
 
     Attributes:
         slices: The slices of the volume with their own positions, sorted along k.
-        datasets: One header without pixels per file, sorted along k; patient and study elements
-            that must be there are.
+        datasets: One header without pixels per file, sorted along k, with all required patient and
+            study elements.
     """
 
     slices: tuple[Slice, ...]
@@ -56,7 +56,7 @@ class SourceSeries:
 
     @property
     def first(self) -> Dataset:
-        """Return the header that patient, study and frame of reference are taken from."""
+        """Return the header for patient, study and frame of reference."""
         return self.datasets[0]
 
     @property
@@ -77,15 +77,15 @@ class SourceSeries:
 
 
 def read_source(volume: Volume, what: str) -> SourceSeries:
-    """Read the headers of the series that a volume came from.
+    """Read the headers of a volume's series.
 
     Args:
         volume: A volume that was read from DICOM.
-        what: What is to be written, for messages.
+        what: Kind of the object to write, for messages.
 
     Raises:
-        InputError: It came from another format, the files are gone, or the series lacks what a
-            reference to it needs.
+        InputError: The volume is not from DICOM, the files are gone, or the series lacks an element
+            that references need.
     """
     if volume.facts.planar or not volume.facts.slices:
         kind = volume.facts.format
@@ -114,7 +114,7 @@ def read_source(volume: Volume, what: str) -> SourceSeries:
 
 
 def copy_patient_and_study(source: Dataset, target: Dataset) -> None:
-    """Copy the elements that say whose study this is."""
+    """Copy the elements of patient and study."""
     for keyword in ("SpecificCharacterSet", "StudyInstanceUID", *_MAY_BE_EMPTY, *_CARRIED):
         if keyword in source:
             target[keyword] = source[keyword]
@@ -141,7 +141,7 @@ def _check_identity(dataset: Dataset, path: Path, what: str) -> None:
 
 
 def _complete(dataset: Dataset) -> None:
-    """Bring patient and study elements into the form that every object must have."""
+    """Complete the patient and study elements that every object must have."""
     for keyword in _MAY_BE_EMPTY:
         if keyword not in dataset or dataset[keyword].value is None:
             setattr(dataset, keyword, "")
@@ -152,7 +152,7 @@ def _complete(dataset: Dataset) -> None:
             setattr(dataset, keyword, "")
     if "Modality" not in dataset:
         dataset.Modality = "OT"
-    # There and empty is common, means the same as absent, and no enumerated value.
+    # An empty value is common, means the same as an absent one, and is not an enumerated value.
     if not dataset.get("SpecificCharacterSet", "ISO_IR 6"):
         del dataset.SpecificCharacterSet
 
@@ -160,9 +160,9 @@ def _complete(dataset: Dataset) -> None:
 def _share_geometry(
     slices: Sequence[Slice], datasets: Iterable[Dataset], spacing_between: float
 ) -> None:
-    """Let all headers name one orientation, spacing and thickness.
+    """Set one orientation, spacing and thickness in all headers.
 
-    Digits that differ by rounding are common, and so is a thickness left out.
+    Differences by rounding are common, and so is a missing thickness.
     """
     first = slices[0]
     cosines = [_decimal(value) for value in first.orientation]

@@ -1,4 +1,4 @@
-"""Sort the slices found in a folder into stacks that may be volumes, and choose one of them."""
+"""Stacks: the slices of a folder grouped into possible volumes, and the choice of one."""
 
 import logging
 from collections.abc import Hashable, Sequence
@@ -22,7 +22,7 @@ _UPRIGHT = 0.999  # cosine between a slice's normal and an axis of the body
 # A few images of another orientation beside a stack at least this many times larger are scouts.
 _SCOUT_RATIO = 5
 _SCOUT_IMAGES = 3
-# Without positions these are scans whose geometry was lost; all else are pictures by themselves,
+# Without positions these are scans that lost their geometry; all others are separate pictures,
 # and so is a single image of a gamma camera.
 _SCANNERS = frozenset({"CT", "MR", "PT", "NM"})
 _PROJECTS = "NM"
@@ -35,7 +35,7 @@ class Stack:
 
     Attributes:
         slices: In the order of their files.
-        told_apart: What distinguishes it from other volumes of its series, for messages.
+        told_apart: How it differs from other volumes of its series, for messages.
     """
 
     slices: list[Slice]
@@ -43,7 +43,7 @@ class Stack:
 
     @property
     def first(self) -> Header:
-        """Return the header of a slice, for what all of them share."""
+        """Return the header of a slice, for values shared by all."""
         return self.slices[0].header
 
     @property
@@ -53,7 +53,7 @@ class Stack:
 
     @property
     def placed(self) -> bool:
-        """Say whether its slices tell where they lie in the patient."""
+        """Return whether its slices have positions in the patient."""
         return is_placed(self.first)
 
     def headers(self) -> list[Header]:
@@ -65,13 +65,13 @@ def choose_stack(headers: Sequence[Header], options: ReadOptions, path: Path) ->
     """Return the one stack to read.
 
     Args:
-        headers: Of all images found.
-        options: Which series, or what the list of a message calls a stack (`UID#2`), and which
-            volume of it.
-        path: What messages name.
+        headers: Headers of all images found.
+        options: The series, or the name of a stack in a message's list (`UID#2`), and
+            the volume of it.
+        path: The folder, for messages.
 
     Raises:
-        InputError: When it is not clear which; the message lists them.
+        InputError: The choice is ambiguous; the message lists the stacks.
     """
     series, time = options.series, options.time
     stacks = _without_scouts(_placed_stacks(_stacks(headers)))
@@ -89,9 +89,9 @@ def choose_stack(headers: Sequence[Header], options: ReadOptions, path: Path) ->
 
 
 def check_positions(stack: Stack) -> None:
-    """Refuse a stack whose slices do not say where they lie, though what made them measures it.
+    """Refuse a stack whose slices lack positions that their modality measures.
 
-    Asked of the stack that is to be read: a screenshot beside a scan is left out.
+    Only the stack to read is checked: a screenshot beside a scan is left out.
 
     Raises:
         InputError: A scanner's slices have no positions, or pictures no order.
@@ -136,7 +136,7 @@ def _what_is_there(named: dict[str, Stack], options: ReadOptions, several: bool)
 
 
 def _differences(stack: Stack, stacks: list[Stack]) -> str:
-    """Return what tells a stack from others of its series, besides size and number of slices."""
+    """Return how a stack differs from others of its series, besides size and number of slices."""
     first = stack.slices[0]
     beside = [other.slices[0] for other in stacks if other.uid == stack.uid]
     told = [stack.told_apart] if stack.told_apart else []
@@ -163,7 +163,7 @@ def _stacks(headers: Sequence[Header]) -> list[Stack]:
 def _stack_key(each: Slice) -> Hashable:
     header = each.header
     placed = is_placed(header)
-    # Of slices with positions the whole type counts, and the list says it.
+    # Slices with positions are described by their whole ImageType.
     kind = () if placed else header.value("ImageType") or ()
     return (
         header.text("SeriesInstanceUID"),
@@ -214,7 +214,7 @@ def _instance_numbers(slices: list[Slice]) -> list[int]:
 
 
 def _placed_stacks(stacks: list[Stack]) -> list[Stack]:
-    """Leave out screenshots and projections, where slices with a position are there."""
+    """Leave out screenshots and projections if there are slices with a position."""
     placed = [stack for stack in stacks if stack.placed]
     others = [stack for stack in stacks if not stack.placed]
     if not placed or not others:
@@ -231,7 +231,7 @@ def _placed_stacks(stacks: list[Stack]) -> list[Stack]:
 
 
 def _without_scouts(stacks: list[Stack]) -> list[Stack]:
-    """Leave out localizers, where anything else is there."""
+    """Leave out localizers if there is any other stack."""
 
     def is_scout(stack: Stack) -> bool:
         if "LOCALIZER" in stack.first.text("ImageType").upper():
@@ -255,7 +255,7 @@ def _differ(first: Stack, second: Stack) -> bool:
 
 
 def _named(stacks: list[Stack]) -> dict[str, Stack]:
-    """Name each stack by its series' UID, numbered where a series holds several."""
+    """Name each stack by its series' UID, with a number if a series has several."""
     uids = [stack.uid for stack in stacks]
     named: dict[str, Any] = {}
     for stack in stacks:

@@ -1,6 +1,7 @@
-"""Find the scans of an archive: folders of studies, nested and mixed as a hospital exports them.
+"""Study discovery: the scans of an archive, in nested and mixed folders as hospitals export them.
 
-Only headers are read, and what cannot be read becomes a case all the same: reading it says why.
+Only headers are read. An unreadable series becomes a case too, and its reading fails with the
+reason.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ from samonai.domains.medical.formats.read_volume import ENDINGS, strip_ending
 
 logger = logging.getLogger(__name__)
 
-# Files with these endings are taken for DICOM even when their content is not.
+# Files with these endings are treated as DICOM whatever their content.
 _DICOM_ENDINGS = frozenset({"", ".dcm", ".dicom", ".ima"})
 _READERS = 8
 _LONGEST_NAME = 150  # leaves room for a file system's 255 with the endings of outputs
@@ -30,12 +31,12 @@ _DAMAGED = "damaged"
 
 @dataclass
 class _Series:
-    """The files of one series; of one folder, where they do not say their series.
+    """The files of one series; or of one folder if they have no series.
 
     Attributes:
-        uid: The SeriesInstanceUID, None where the files do not say it.
-        kinds: How many files are of which kind; "" for images of a scan.
-        folders: Where they lie.
+        uid: The SeriesInstanceUID, None if the files have none.
+        kinds: Number of files of each kind; "" for images of a scan.
+        folders: Their folders.
     """
 
     uid: str | None
@@ -54,7 +55,7 @@ class _Series:
 
     @property
     def left_out(self) -> str | None:
-        """Return why it is left out; None when there is something to read."""
+        """Return why the series is left out; None if it is a scan."""
         if self.kinds[""] or self.kinds[_DAMAGED]:
             return None
         counts = ", ".join(f"{count} {kind}" for kind, count in sorted(self.kinds.items()) if count)
@@ -69,12 +70,12 @@ def find_studies(root: Path | str) -> tuple[list[Case], dict[str, str]]:
             folder once.
 
     Returns:
-        One case per volume file and per DICOM series, sorted by id, and what was left out: id to
-        reason, for series that are localizers or hold no scan. Ids are made of folders' names;
-        series that share a folder are told apart by a hash of their UID.
+        One case per volume file and per DICOM series, sorted by id, and the skipped series: id to
+        reason, for localizers and series without a scan. Ids are made of folders' names;
+        series that share a folder are distinguished by a hash of their UID.
 
     Raises:
-        InputError: There is no such folder, or nothing in it.
+        InputError: The folder does not exist, or holds no scan.
     """
     root = Path(root)
     if not root.is_dir():
@@ -83,7 +84,7 @@ def find_studies(root: Path | str) -> tuple[list[Case], dict[str, str]]:
     series = _series_of(dicom)
     shared = Counter(found.folder for found in series)
     cases = [Case(_name(strip_ending(_id(path, root))), path) for path in volumes]
-    # Reading these says that they cannot be read.
+    # Reading these raises the error of an unreadable folder.
     cases += [Case(_name(_id(path, root)), path) for path in unreadable]
     left_out: dict[str, str] = {}
     for found in series:
@@ -100,7 +101,7 @@ def find_studies(root: Path | str) -> tuple[list[Case], dict[str, str]]:
 
 
 def _files(root: Path) -> tuple[list[Path], list[Path], list[Path]]:
-    """Return volume files, those that are or may be DICOM, and folders that cannot be read."""
+    """Return volume files, possible DICOM files, and unreadable folders."""
     volumes, dicom = [], []
     found = walk_below(root, hidden=False)
     if found.broken:
@@ -118,15 +119,15 @@ def _files(root: Path) -> tuple[list[Path], list[Path], list[Path]]:
 def _may_be_dicom(path: Path) -> bool:
     try:
         return is_dicom_file(path)
-    except InputError:  # reading it says why it cannot be read
+    except InputError:  # reading it reports the fault
         return True
 
 
 def _series_of(files: list[Path]) -> list[_Series]:
     """Group DICOM files by series.
 
-    Files that do not say their series make the scans around them fail, or not; where there are
-    none, they stand for their folder.
+    Files without a series make the scans around them fail; in a folder without any scan,
+    they are one case.
     """
     series: dict[str, _Series] = {}
     silent: dict[Path, _Series] = {}
@@ -144,7 +145,7 @@ def _series_of(files: list[Path]) -> list[_Series]:
 
 
 def _header_facts(path: Path) -> tuple[str, str]:
-    """Return a file's SeriesInstanceUID, empty where there is none, and what kind of file it is."""
+    """Return a file's SeriesInstanceUID, empty without one, and its kind."""
     try:
         header = read_header(path)
         if header is None:
@@ -169,7 +170,7 @@ def _name(text: str) -> str:
 
 
 def _unique(cases: list[Case], root: Path) -> Iterator[Case]:
-    """Tell apart what has one name: a/b and a__b, scan.nii.gz and scan.mha."""
+    """Distinguish cases of one name: a/b and a__b, scan.nii.gz and scan.mha."""
     counts = Counter(case.case_id for case in cases)
     for case in cases:
         if counts[case.case_id] > 1:

@@ -1,8 +1,8 @@
-"""Volumes of one series: slices of different acquisitions, echoes, b-values and times told apart.
+"""Splitting of one series into volumes: acquisitions, echoes, b-values and times.
 
-What makes another image (an echo, a b-value, a kernel, a frame of reference, a phase image) never
-mixes in a volume, at whatever positions its slices lie. Times count as volumes only when each of
-them holds the same positions; clocks that differ from slice to slice rank the slices of each
+Slices of different images (by echo, b-value, kernel, frame of reference, phase image) never
+mix in a volume, at any position. Times count as volumes only if each of
+them has the same positions; clocks that differ from slice to slice rank the slices of each
 position instead.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 from samonai.domains.medical.dicom.facts import by_number, canonical_texts, image_kind, shown
 from samonai.domains.medical.dicom.slices import Slice, groups_by_position
 
-# Two values of any of these are two images.
+# Different values of any of these mean different images.
 _KINDS = (
     "ImageType",
     "ComplexImageComponent",
@@ -31,7 +31,7 @@ _KINDS = (
     "Units",
     "FrameOfReferenceUID",
 )
-# Two images where their slices alternate; blocks one after the other are passes of one scan.
+# Different images if their slices alternate; consecutive blocks are passes of one scan.
 _PASSES = (
     "TemporalPositionIdentifier",
     "AcquisitionNumber",
@@ -42,7 +42,7 @@ _PASSES = (
 )
 _MEASURED = ("InversionTime", "SliceThickness")  # of these, numbers may differ by rounding
 _CLOCKS = ("AcquisitionTime", "ContentTime")
-# What tells apart volumes at the same positions, as 3D Slicer's DICOM plugin splits them.
+# Keywords that separate volumes at the same positions, as 3D Slicer's DICOM plugin splits them.
 _SPLITTING = (
     "AcquisitionNumber",
     "EchoNumbers",
@@ -64,7 +64,7 @@ _SPLITTING = (
     "SequenceName",
     *_CLOCKS,
 )
-# What numbers the slices of one position, the plainest first.
+# Keywords that number the slices of one position, the plainest first.
 _RANKING = (
     "TemporalPositionIdentifier",
     "TriggerTime",
@@ -79,14 +79,14 @@ _DENSER, _AGREES = 0.75, 0.1
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Slices that may be one volume, and what tells them from others of the series."""
+    """Slices that may be one volume, and how they differ from others of the series."""
 
     slices: list[Slice]
     told_apart: str = ""
 
 
 class _Slices:
-    """Slices with the position of each, counted from 0, and what they say, looked up once."""
+    """Slices with the position of each, counted from 0, and their header values, cached."""
 
     def __init__(self, slices: Sequence[Slice]) -> None:
         self.slices = list(slices)
@@ -98,16 +98,16 @@ class _Slices:
 
     @property
     def passes(self) -> int:
-        """Return how many slices the fullest position has."""
+        """Return the number of slices of the fullest position."""
         return max(self.counts)
 
     @property
     def even(self) -> bool:
-        """Say whether all positions have equally many slices."""
+        """Return whether all positions have equally many slices."""
         return min(self.counts) == self.passes
 
     def texts(self, word: str) -> list[str]:
-        """Return what each slice says; a clock with its date before it."""
+        """Return each slice's value of a keyword; a time is preceded by its date."""
         if word not in self._texts:
             date = word.removesuffix("Time") + "Date" if word in _CLOCKS else ""
             said = [(each.fact(date) if date else "") + each.fact(word) for each in self.slices]
@@ -115,17 +115,17 @@ class _Slices:
         return self._texts[word]
 
     def varying(self, words: Sequence[str]) -> list[str]:
-        """Return the words of which slices say different things."""
+        """Return the keywords whose values differ between slices."""
         return [word for word in words if len(set(self.texts(word))) > 1]
 
     def partition(
         self, words: Sequence[str], close: bool = False
     ) -> dict[tuple[str, ...], list[int]]:
-        """Group slice numbers by what they say, in ascending order of it.
+        """Group slice numbers by their values of keywords, in ascending order.
 
         Args:
             words: Keywords.
-            close: Take numbers that differ by rounding only for one.
+            close: Treat numbers that differ by rounding as equal.
         """
         columns = [self.texts(word) for word in words]
         if close:
@@ -136,13 +136,13 @@ class _Slices:
         return dict(sorted(parts.items(), key=lambda part: [by_number(text) for text in part[0]]))
 
     def one_each(self, part: Sequence[int]) -> bool:
-        """Say whether no two slices of a part lie at one position."""
+        """Return whether no two slices of a part lie at one position."""
         return len({self.places[number] for number in part}) == len(part)
 
     def named(
         self, words: Sequence[str], parts: dict[tuple[str, ...], list[int]]
     ) -> list[tuple["_Slices", str]]:
-        """Return parts with what tells them apart in words."""
+        """Return parts with their distinguishing values as text."""
         values = [list(dict.fromkeys(column)) for column in zip(*parts, strict=True)]
         return [
             (
@@ -160,8 +160,8 @@ def split_volumes(slices: Sequence[Slice]) -> list[Part]:
     """Split placed slices of one series, size and orientation into volumes.
 
     Returns:
-        The volumes in a stated order: by echo, b-value, time and so on. One part whose slices
-        repeat positions means that nothing tells them apart.
+        The volumes in a defined order: by echo, b-value, time and so on. One part whose slices
+        repeat positions means that no header value separates them.
     """
     found = _Slices(slices)
     kinds = _kinds(found)
@@ -175,7 +175,7 @@ def split_volumes(slices: Sequence[Slice]) -> list[Part]:
 
 
 def _kinds(found: _Slices) -> list[str]:
-    """Return the fewest words that tell all kinds of images apart."""
+    """Return the smallest set of keywords that separates all kinds of images."""
     words: list[str] = []
     count = 1
     for word in found.varying(_KINDS):
@@ -187,7 +187,7 @@ def _kinds(found: _Slices) -> list[str]:
 
 
 def _complete_volumes(found: _Slices, kinds: Sequence[str]) -> list[Part] | None:
-    """Return the volumes that the fewest words give; None unless all hold every position."""
+    """Return the volumes by the fewest keywords; None unless all have every position."""
     if found.passes == 1 or not found.even:
         return None
     by_kind = found.partition(kinds, close=True) if kinds else {(): list(range(len(found.places)))}
@@ -217,7 +217,7 @@ def _split_times(found: _Slices, told: str) -> list[Part]:
 
 
 def _unwoven(found: _Slices, told: str) -> list[Part]:
-    """Split slices at positions of their own, where two passes alternate."""
+    """Split slices at positions of their own into two alternating passes."""
     for word in found.varying((*_PASSES, *_CLOCKS)):
         parts = found.partition([word], close=word in _MEASURED)
         if _alternate(found, parts) and (word in _PASSES or _spacing_says_so(found, parts)):
@@ -227,7 +227,7 @@ def _unwoven(found: _Slices, told: str) -> list[Part]:
 
 
 def _alternate(found: _Slices, parts: dict[tuple[str, ...], list[int]]) -> bool:
-    """Say whether slices of one part lie between those of another."""
+    """Return whether slices of one part lie between those of another."""
     spans = [{found.places[number] for number in part} for part in parts.values()]
     return any(
         min(first) < place < max(first)
@@ -239,7 +239,7 @@ def _alternate(found: _Slices, parts: dict[tuple[str, ...], list[int]]) -> bool:
 
 
 def _spacing_says_so(found: _Slices, parts: dict[tuple[str, ...], list[int]]) -> bool:
-    """Say whether the header's slice spacing is that of each part and not of all together."""
+    """Return whether the header's slice spacing is that of each part and not of all together."""
     first = found.slices[0]
     claimed = first.fact("SpacingBetweenSlices")
     if not claimed and first.header.text("Modality") == "MR":
@@ -285,7 +285,7 @@ def _ranked(found: _Slices) -> list[Part] | None:
 
 
 def _incomplete(found: _Slices) -> list[Part] | None:
-    """Return volumes of unequal numbers of slices, where one word numbers them outright."""
+    """Return volumes of unequal numbers of slices if one keyword numbers them."""
     for word in found.varying(_PASSES):
         parts = found.partition([word])
         if len(parts) == found.passes and all(map(found.one_each, parts.values())):

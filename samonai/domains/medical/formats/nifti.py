@@ -1,4 +1,4 @@
-"""NIfTI files in and out: headers parsed by nibabel, sizes checked before voxels are trusted."""
+"""NIfTI reading and writing: headers parsed by nibabel, sizes checked before voxels are read."""
 
 import gzip
 import logging
@@ -31,9 +31,9 @@ from samonai.domains.medical.volume import (
 logger = logging.getLogger(__name__)
 
 GZIP_MAGIC = b"\x1f\x8b"
-# Millimetres of a spatial unit's code; "unknown" is taken for mm, as everybody does.
+# Millimetres of a spatial unit's code; "unknown" is treated as mm, the common practice.
 _MILLIMETRES = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
-# Deflate cannot expand by more; a header that promises more than this is wrong.
+# Deflate cannot expand by more; a header with a larger size is wrong.
 _LARGEST_GZIP_RATIO = 1100
 _SCALED_BYTES, _VOLUME_BYTES = 8, 4
 _GEOMETRY_FIELDS = (
@@ -54,7 +54,7 @@ _GEOMETRY_FIELDS = (
 
 
 def is_nifti(head: bytes) -> bool:
-    """Say whether a file's first (uncompressed) 348 bytes are those of a NIfTI file."""
+    """Return whether a file's first (uncompressed) 348 bytes are a NIfTI header."""
     sizes = {head[:4], head[3::-1]}
     first = b"\x5c\x01\x00\x00" in sizes and head[344:348] == b"n+1\0"
     second = b"\x1c\x02\x00\x00" in sizes and head[4:8] == b"n+2\0"
@@ -66,15 +66,15 @@ def read_nifti(path: Path, options: ReadOptions | None = None) -> RawVolume:
 
     Args:
         path: The file.
-        options: Which of two contradicting geometries to believe, and the volume of a 4D file.
+        options: The preferred one of two contradicting geometries, and the volume of a 4D file.
 
     Returns:
-        The voxels with the header's scaling applied, and their affine in mm, whatever unit
-        `xyzt_units` says.
+        The voxels with the header's scaling applied, and their affine in mm, for any
+        `xyzt_units`.
 
     Raises:
-        InputError: When the file is cut short, not 3D, not real-valued, or without a usable
-            geometry; the message names the file and the remedy.
+        InputError: The file is cut short, not 3D, not real-valued, or without a usable
+            geometry; the message has the file and the remedy.
     """
     options = options or ReadOptions()
     with path.open("rb") as file:
@@ -100,7 +100,7 @@ def write_nifti(
     Args:
         label: uint8, uint16 or float32 (I, J, K).
         affine: float64 (4, 4), index to mm in RAS+.
-        facts: The source's; its header is used when the source was NIfTI.
+        facts: Metadata of the source; its header is used if the source was NIfTI.
         path: File ending in .nii or .nii.gz.
     """
     if facts.nifti_header is not None:
@@ -162,7 +162,7 @@ def check_volume_shape(
     """Return a file's shape as three sizes; a fourth axis needs `time`, others have length 1.
 
     Raises:
-        InputError: When the file is 1D or 2D, or holds several volumes and none is chosen.
+        InputError: The file is 1D or 2D, or holds several volumes and none is chosen.
     """
     options = options or ReadOptions()
     if len(shape) < 3:
@@ -185,7 +185,7 @@ def check_volume_shape(
 def take_volume(
     array: npt.NDArray[Any], shape: tuple[int, int, int], time: int | None
 ) -> npt.NDArray[Any]:
-    """Return the volume chosen, counted from 1, of an array whose shape was checked."""
+    """Return the chosen volume, counted from 1, of an array with a checked shape."""
     return array.reshape((*shape, -1))[..., (time or 1) - 1]
 
 
@@ -201,7 +201,7 @@ def _read_voxels(
         raise InputError(_truncated(path, shape, wanted))
     slope, inter = _scaling(header, path)
     scaled = slope not in (None, 1.0) or inter not in (None, 0.0)
-    # The bytes, the scaled values, and the volume of float32 that readers make of one of them.
+    # The bytes, the scaled values, and the float32 copy that readers make of one volume.
     copies = wanted + wanted // dtype.itemsize * (_SCALED_BYTES * scaled + _VOLUME_BYTES)
     check_memory(copies, f"{path}: {format_shape(shape)} voxels: it")
     stream.seek(offset)
@@ -221,7 +221,7 @@ def _voxel_offset(header: nib.Nifti1Header, path: Path) -> int:
 
 
 def _scaling(header: nib.Nifti1Header, path: Path) -> tuple[float | None, float | None]:
-    """Return slope and intercept; None where values are as stored.
+    """Return slope and intercept; None without scaling.
 
     A slope of 0 means no scaling (NIfTI-1), and so does NaN, which nibabel writes.
     """
@@ -281,7 +281,7 @@ def _choose_affine(
 
 
 def _millimetres(header: nib.Nifti1Header, path: Path) -> float:
-    """Return how many mm the file's unit of length is."""
+    """Return the millimetres in the file's unit of length."""
     code = int(header["xyzt_units"]) & 7
     if code not in _MILLIMETRES:
         logger.warning("%s: unit of length %d is not defined; taken for mm", path.name, code)
@@ -296,12 +296,12 @@ def _coded_qform(header: nib.Nifti1Header, path: Path) -> npt.NDArray[np.float64
 
 
 def _geometry(header: nib.Nifti1Header, prefer: str | None) -> nib.Nifti1Header:
-    """Copy the geometry fields alone, so that free text (names, dates) cannot travel along."""
+    """Copy the geometry fields alone, so that free text (names, dates) is not copied."""
     geometry = type(header)(endianness=header.endianness)
     for name in _GEOMETRY_FIELDS:
         geometry[name] = header[name]
     if prefer is not None and header["qform_code"] and header["sform_code"]:
-        # What was disbelieved on reading must not be written back as truth.
+        # A geometry rejected on reading must not be written back.
         geometry["sform_code" if prefer == "qform" else "qform_code"] = 0
     return geometry
 
@@ -315,7 +315,7 @@ def _one_line(error: Exception) -> str:
 
 
 def header_bytes(path: Path) -> bytes:
-    """Return a file's first bytes, uncompressed when it is gzip; empty when damaged."""
+    """Return a file's first bytes, uncompressed if it is gzip; empty if damaged."""
     with path.open("rb") as file:
         head = file.read(1024)
         if not head.startswith(GZIP_MAGIC):

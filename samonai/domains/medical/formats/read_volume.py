@@ -1,4 +1,4 @@
-"""Read any scan, recognised by its content, or say in one line why not."""
+"""Volume reading: the format is recognised by content; errors are one line."""
 
 import logging
 from pathlib import Path
@@ -43,7 +43,7 @@ def read_volume(
         The volume, without a label, geometry exactly as stored.
 
     Raises:
-        InputError: One line that names the file, what is wrong and what to do.
+        InputError: The file cannot be read as a volume; one line with file, fault and remedy.
     """
     path = Path(path)
     raw = read_raw(path, ReadOptions(series, prefer, time, allow_gaps, suv))
@@ -54,13 +54,13 @@ def read_volume(
 
 
 def _as_volume(raw: RawVolume, path: Path) -> Volume:
-    """Return voxels as finite float32, what is not a number masked."""
+    """Return voxels as finite float32, with non-finite ones masked."""
     # A DICOM folder may be named after the patient.
     logged = path.name if raw.facts.series_uid is None else f"series {raw.facts.series_uid}"
-    # A series of 600 slices need not be held twice.
+    # In place: a series of 600 slices must not be held twice.
     data = raw.array.astype(np.float32, copy=not raw.array.flags.writeable)
     valid = raw.valid
-    # What is not a number shows in the ends; looking at each voxel takes ten times as long.
+    # Non-finite values show in minimum and maximum; checking each voxel takes ten times as long.
     if not np.isfinite([data.min(), data.max()]).all():
         finite = np.isfinite(data)
         if not finite.any():
@@ -77,10 +77,10 @@ def _as_volume(raw: RawVolume, path: Path) -> Volume:
 
 
 def read_raw(path: Path, options: ReadOptions | None = None) -> RawVolume:
-    """Read voxels, affine and facts by the reader that the content calls for.
+    """Read voxels, affine and metadata by the reader for the content.
 
     Raises:
-        InputError: It cannot be read, or memory does not hold it.
+        InputError: The file cannot be read, or exceeds the free memory.
     """
     try:
         return _read_raw(path, options or ReadOptions())
@@ -109,12 +109,12 @@ def _read_raw(path: Path, options: ReadOptions) -> RawVolume:
 
 
 def source_name(path: Path) -> str:
-    """Return a file's or folder's own name without its ending; nothing from inside the file."""
+    """Return a file's or folder's own name without its ending, independent of its content."""
     return strip_ending(path.name or path.resolve().name)
 
 
 def strip_ending(name: str) -> str:
-    """Return a file name without a volume's ending; other names are returned as they are."""
+    """Return a file name without a volume's ending; other names are unchanged."""
     lower = name.lower()
     ending = next((ending for ending in ENDINGS if lower.endswith(ending)), "")
     return name[: len(name) - len(ending)] if ending else name

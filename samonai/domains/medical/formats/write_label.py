@@ -1,4 +1,4 @@
-"""Write label maps onto the grid of the volume that they belong to."""
+"""Writing of label maps on the grid of their volume."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,17 +29,17 @@ def write_label(
     written from the affine. uint8 is used, or uint16 when a class is above 255; never a scaling.
 
     Args:
-        volume: The volume whose grid the label lies on.
+        volume: The volume of the label's grid.
         label: integer (I, J, K), class per voxel, 0 is background.
-        path: Where to write; the ending chooses the format (.nii.gz, .nii, .nrrd, .mha), and
+        path: The file; the ending chooses the format (.nii.gz, .nii, .nrrd, .mha), and
             .nii.gz is added to a path without one.
-        segments: Names and colours of the classes, for the format that can say them (.nrrd).
+        segments: Names and colours of the classes, for the format that can hold them (.nrrd).
 
     Returns:
         The file that was written.
 
     Raises:
-        InputError: When the label does not fit the grid, or the ending cannot be written.
+        InputError: The label does not fit the grid, or the ending cannot be written.
     """
     stored = _smallest(label, Path(path))
     nrrd = str(path).lower().endswith(".nrrd")
@@ -50,15 +50,15 @@ def write_values(volume: Volume, values: npt.NDArray[np.float32], path: Path | s
     """Write values such as an uncertainty on a volume's grid, as `write_label` does.
 
     Args:
-        volume: The volume whose grid the values lie on.
+        volume: The volume of the values' grid.
         values: float32 (I, J, K).
-        path: Where to write.
+        path: The file.
 
     Returns:
         The file that was written.
 
     Raises:
-        InputError: When the values do not fit the grid, or the ending cannot be written.
+        InputError: The values do not fit the grid, or the ending cannot be written.
     """
     return _write(volume, values.astype(np.float32), Path(path))
 
@@ -84,7 +84,7 @@ def _write(
 
 
 def slicer_metadata(label: npt.NDArray[np.integer], segments: Sequence[Segment]) -> dict[str, str]:
-    """Return the header fields by which 3D Slicer names and colours a NRRD's segments."""
+    """Return the header fields for names and colours of a NRRD's segments in 3D Slicer."""
     if not segments:
         return {}
     said = {
@@ -116,7 +116,7 @@ def slicer_metadata(label: npt.NDArray[np.integer], segments: Sequence[Segment])
 
 
 def default_ending(volume: Volume) -> str:
-    """Return the ending that a label on this volume gets: the input's format where written."""
+    """Return the default ending for a label on this volume: the input's format if writable."""
     return {"nrrd": ".nrrd", "metaimage": ".mha"}.get(volume.facts.format, ".nii.gz")
 
 

@@ -1,4 +1,4 @@
-"""Which label belongs to which image: DICOM objects by UID, structures by name."""
+"""Matching of labels with images: DICOM objects by UID, structures by name."""
 
 import logging
 from collections import defaultdict
@@ -33,7 +33,7 @@ def label_objects(labels: Path) -> list[LabelObject]:
 
 
 def holds_labels_only(folder: Path) -> bool:
-    """Say whether all DICOM files of a folder are DICOM-SEG and RTSTRUCT objects: it is no scan."""
+    """Return whether all DICOM files of a folder are DICOM-SEG or RTSTRUCT objects."""
     labels = 0
     for path in files_below(folder):
         if not holds_dicom(path):
@@ -51,11 +51,11 @@ def match_by_series(
 
     Args:
         folders: Folders of DICOM files, or one image.
-        objects: What labels their series.
-        images: What messages name.
+        objects: Label objects of their series.
+        images: Name of the images in messages.
 
     Raises:
-        InputError: No object refers to a series that is there, or several objects that do not lie
+        InputError: No object refers to a given series, or several objects that do not lie
             in a folder of their own refer to one.
     """
     places: dict[str, list[Path]] = defaultdict(list)
@@ -90,7 +90,7 @@ def match_by_series(
 
 
 def with_structures(cases: Sequence[Case], wanted: Mapping[str, int]) -> list[Case]:
-    """Return cases that know the label values of their structures, the same in all of them.
+    """Return cases with the label values of their structures, the same in all of them.
 
     Args:
         cases: The cases of one data set.
@@ -124,7 +124,7 @@ def _series_of(path: Path) -> set[str]:
         for file in [path] if path.is_file() else files_below(path):
             try:
                 header = pydicom.dcmread(file, specific_tags=["SeriesInstanceUID", "Rows"])
-            except Exception:  # reading the case says what is wrong with the file
+            except Exception:  # reading the case reports the fault
                 continue
             if "Rows" in header and "SeriesInstanceUID" in header:
                 uids.add(str(header.SeriesInstanceUID))
@@ -134,7 +134,7 @@ def _series_of(path: Path) -> set[str]:
 def _matches(
     each: LabelObject, places: Mapping[str, list[Path]], folders: Sequence[Path]
 ) -> list[tuple[Path, str]]:
-    """Return where an object's series lie; one that names none goes by its own or folder's name."""
+    """Return the folder of an object's series; without series, by its own or its folder's name."""
     if each.series:
         return [(folder, uid) for uid in sorted(each.series) for folder in places.get(uid, [])]
     if len(folders) == 1:

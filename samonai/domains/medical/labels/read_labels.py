@@ -1,4 +1,4 @@
-"""Read label maps and structures onto the grid of the scan that they belong to."""
+"""Reading of label maps and structures onto the grid of their scan."""
 
 import logging
 from collections.abc import Collection, Iterator, Mapping
@@ -47,17 +47,18 @@ def read_label(
         path: A label map; a DICOM-SEG or RTSTRUCT object; or a folder that holds one file per
             structure, named after it, or several such objects.
         reference: The image that the label belongs to.
-        label_map: Stored value to class; values that it does not name keep their own. Needed for
+        label_map: Stored value to class; other values keep their own. Needed for
             masks stored as 0 and 255.
         prefer: As in `read_volume`.
-        structures: Label value by name, for structures; others are left out. None: all of them,
+        structures: Label value by name; other structures are left out. None: all of them,
             counted from 1 in alphabetical order.
 
     Returns:
         int32 (I, J, K), class per voxel, 0 is background.
 
     Raises:
-        InputError: On another grid, fractions, NaN, negative or undeclared 255 values.
+        InputError: The label lies on another grid, or holds fractions, NaN, negative values or 255
+        without a `label_map`.
     """
     return read_known_label(path, reference, label_map, prefer, structures)[0]
 
@@ -70,7 +71,7 @@ def read_known_label(
     structures: Mapping[str, int] | None = None,
     ignored: Collection[int] = (),
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_] | None]:
-    """Read a label as `read_label` does, and where it says something.
+    """Read a label as `read_label` does, with the mask of its labelled voxels.
 
     Args:
         path: As in `read_label`, like the next four.
@@ -78,12 +79,12 @@ def read_known_label(
         label_map: Likewise.
         prefer: Likewise.
         structures: Likewise.
-        ignored: Stored values of voxels that nobody annotated, unless `label_map` makes classes of
-            them.
+        ignored: Stored values of unannotated voxels, unless `label_map` maps
+            them to classes.
 
     Returns:
-        int32 (I, J, K), class per voxel, 0 where nothing is known; bool (I, J, K), False there,
-        or None: everything is known.
+        int32 (I, J, K), class per voxel, 0 on unlabelled voxels; bool (I, J, K), False there,
+        or None: all voxels are labelled.
     """
     path = Path(path)
     found = find_structures(path)
@@ -113,10 +114,10 @@ def read_known_label(
 
 
 def check_structures(path: Path, wanted: Mapping[str, int]) -> None:
-    """Refuse a label whose structures are all called otherwise than those wanted.
+    """Refuse a label without any of the wanted structures.
 
     Raises:
-        InputError: They are; the message says how to tell which is which.
+        InputError: No structure has a wanted name.
     """
     names = [name for name, _ in find_structures(path)]
     if names and wanted and not set(with_parts(wanted, names)).intersection(names):
@@ -129,7 +130,7 @@ def check_structures(path: Path, wanted: Mapping[str, int]) -> None:
 
 
 def find_structures(path: Path) -> list[tuple[str, Path | LabelObject]]:
-    """Return the structures of a label by name, and where each is; none for a plain label map."""
+    """Return the structures of a label by name, with their files; none for a plain label map."""
     if path.is_file():
         found = None if path.name.lower().endswith(ENDINGS) else label_object(path)
         return [] if found is None else [(name, found) for name in found.names]

@@ -35,8 +35,8 @@ class LabelObject:
         path: The file.
         kind: `SEG` or `RTSTRUCT`.
         names: Its structures, in its own order.
-        series: SeriesInstanceUIDs that it refers to; empty when it does not say.
-        frame_of_reference: FrameOfReferenceUID that it lies in; empty when it does not say.
+        series: SeriesInstanceUIDs that it refers to; empty if it has none.
+        frame_of_reference: Its FrameOfReferenceUID; empty if it has none.
     """
 
     path: Path
@@ -47,10 +47,10 @@ class LabelObject:
 
 
 def holds_dicom(path: Path) -> bool:
-    """Say whether a file carries DICOM's preamble.
+    """Return whether a file has DICOM's preamble.
 
     Raises:
-        InputError: Nobody may read it, so that what it is would be a guess.
+        InputError: The file cannot be read, so that its format is unknown.
     """
     try:
         with path.open("rb") as stream:
@@ -62,7 +62,7 @@ def holds_dicom(path: Path) -> bool:
 
 
 def label_object(path: Path) -> LabelObject | None:
-    """Return what a file says of itself if it is a DICOM-SEG or RTSTRUCT, else None."""
+    """Return the description of a DICOM-SEG or RTSTRUCT object; None for any other file."""
     import pydicom  # slow to import, like highdicom
 
     from samonai.domains.medical.dicom.files import quiet
@@ -75,7 +75,7 @@ def label_object(path: Path) -> LabelObject | None:
         try:
             header = pydicom.dcmread(path, stop_before_pixels=True)
             kind = _KINDS.get(str(header.get("SOPClassUID", "")))
-        except Exception:  # reading the file as an image says what is wrong with it
+        except Exception:  # reading the file as an image reports the fault
             return None
         if kind is None:
             return None
@@ -99,10 +99,10 @@ def object_masks(
     Args:
         found: The object.
         reference: The volume of the series.
-        wanted: Names to read, whatever is wrong with others; None: all.
+        wanted: Names to read; faults in others are ignored. None: all.
 
     Raises:
-        InputError: It refers to another series than the volume's, lies in another frame of
+        InputError: The object refers to another series than the volume's, lies in another frame of
             reference, or cannot be placed on the volume.
     """
     from samonai.domains.medical.objects import rtstruct as rtstruct_labels
@@ -119,7 +119,7 @@ def object_masks(
 
 
 def _check_frame_of_reference(found: LabelObject, reference: Volume) -> None:
-    """Refuse an object of another patient space, unless it names the image's series."""
+    """Refuse an object of another frame of reference, unless it refers to the image's series."""
     from samonai.domains.medical.dicom.files import quiet, read_header  # pydicom is slow to import
 
     if not found.frame_of_reference or not reference.facts.slices:
@@ -143,13 +143,13 @@ def _check_frame_of_reference(found: LabelObject, reference: Volume) -> None:
 
 
 def parse_structures(structures: Any) -> dict[str, int]:
-    """Return names and their label values, from "liver,spleen", a list, or a mapping.
+    """Parse names and their label values, from "liver,spleen", a list, or a mapping.
 
     Names without a value are numbered from 1 in their order; "liver:3,spleen:7" gives both, and
     "left lung:1,right lung:1" makes one class of two structures.
 
     Raises:
-        InputError: A name comes twice, a value is no class, or one that was only counted is also
+        InputError: A name comes twice, a value is not a class, or a counted value is also
             given to another name.
     """
     if not structures:
@@ -199,7 +199,7 @@ def number_structures(names: Sequence[str], wanted: Mapping[str, int]) -> dict[s
 
 
 def class_names_of(values: Mapping[str, int]) -> dict[int, str]:
-    """Return the name of each class; one of several structures is called by all of them."""
+    """Return the name of each class; the joined names for one of several structures."""
     parts: dict[int, list[str]] = {}
     for name, value in values.items():
         parts.setdefault(value, []).append(name)
@@ -207,10 +207,10 @@ def class_names_of(values: Mapping[str, int]) -> dict[int, str]:
 
 
 def with_parts(wanted: Mapping[str, int], names: Iterable[str]) -> dict[str, int]:
-    """Return label values with the parts of joined classes that labels hold one by one.
+    """Return label values extended by the single structures of joined classes.
 
-    A run that was trained on "left lung:1,right lung:1" knows the class as "left lung // right
-    lung" (`class_names_of`); labels that have no structure of this name have its parts.
+    A run that was trained on "left lung:1,right lung:1" has the class "left lung // right
+    lung" (`class_names_of`); labels without a structure of this name have its parts.
     """
     known = set(names)
     values: dict[str, int] = {}
@@ -226,17 +226,17 @@ def with_parts(wanted: Mapping[str, int], names: Iterable[str]) -> dict[str, int
 def combine(
     masks: Iterator[NamedMask], values: Mapping[str, int], shape: tuple[int, int, int], where: str
 ) -> npt.NDArray[np.int32]:
-    """Put structures into one label map; where several overlap, the smallest one is on top.
+    """Merge structures into one label map; where several overlap, the smallest one is on top.
 
-    A tumour in an organ so stays a tumour. Which is smallest is a matter of this case's voxels,
-    structure by structure, those of one class too; among equals the lower label value wins.
+    So a tumour in an organ stays a tumour. The smallest is decided by this case's voxels,
+    structure by structure, also within one class; among equals the lower label value wins.
 
     Args:
         masks: Name and bool (I, J, K) of each structure; a name may come only once.
         values: Label value by name; structures of one value are one class, and other structures
             are left out.
         shape: (I, J, K).
-        where: What messages name.
+        where: Name of the label in messages.
 
     Returns:
         int32 (I, J, K), 0 is background.
@@ -244,7 +244,7 @@ def combine(
     Raises:
         InputError: A structure comes twice.
     """
-    # First by number of structure: which of a class lies where decides what covers it.
+    # First by number of structure: the structures of a class may cover each other.
     label = np.zeros(shape, np.int32)
     names: list[str] = [""]
     ranks: list[tuple[int, int]] = [(int(np.prod(shape)) + 1, 0)]
@@ -265,6 +265,6 @@ def combine(
     if overlapping:
         logger.warning("%d voxels are in several structures; the smallest is on top", overlapping)
     numbered = np.array([value for _, value in ranks], np.int32)
-    for part in label:  # a copy of all of it would take as much memory again
+    for part in label:  # in place: a copy would need as much memory again
         part[...] = numbered[part]
     return label

@@ -1,4 +1,4 @@
-"""Closed contours of one RTSTRUCT region on one slice: which pixels they hold together.
+"""Closed contours of one RTSTRUCT region on one slice, combined into pixels.
 
 PS3.3 C.8.8.6.3 defines the combination only for CLOSEDPLANAR_XOR. CLOSED_PLANAR contours may be
 stored twice, lie within one another or overlap; here the one stored twice counts once, the one
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from samonai.domains.outlines import fill_polygons
 
 SAME_CONTOUR_VOXELS = 0.1
-"""Contours nowhere further apart than this are one contour, stored twice and rounded twice."""
+"""Largest distance between two copies of one contour with different rounding."""
 
 Mask = npt.NDArray[np.bool_]
 Corners = npt.NDArray[np.float64]
@@ -22,7 +22,7 @@ Corners = npt.NDArray[np.float64]
 
 @dataclass
 class ContourCounts:
-    """How contours of CLOSED_PLANAR type were combined.
+    """Counts of combined contours of CLOSED_PLANAR type.
 
     Attributes:
         repeated: Contours that are stored again.
@@ -53,9 +53,9 @@ def combine_planar(
     Each contour by itself is filled by the even-odd rule, so that a keyhole's two sides cancel out.
 
     Args:
-        polygons: float64 (n, 2) each, corners (x, y) in pixels, as `fill_polygons` takes them.
+        polygons: float64 (n, 2) each, corners (x, y) in pixels, as for `fill_polygons`.
         shape: (H, W) of the slice.
-        counts: What was found is added to it.
+        counts: The counts of this slice are added to it.
 
     Returns:
         bool (H, W).
@@ -65,7 +65,7 @@ def combine_planar(
     contours = _distinct(polygons, shape, counts)
     boxes = np.array([[*c.corners.min(axis=0), *c.corners.max(axis=0)] for c in contours])
     # Row n: which earlier contours reach into the box of contour n. Larger ones come first, so
-    # that whatever contains a contour comes before it.
+    # that a contour comes after all that contain it.
     reaches = (boxes[:, None, :2] <= boxes[None, :, 2:]).all(-1)
     near = np.tril(reaches & reaches.T, k=-1)
     children: list[list[int]] = [[] for _ in contours]
@@ -96,7 +96,7 @@ def combine_planar(
 def _distinct(
     polygons: Sequence[Corners], shape: tuple[int, int], counts: ContourCounts
 ) -> list[_Contour]:
-    """Return the contours without those stored again, the largest first."""
+    """Return the contours without duplicates, the largest first."""
     kept: list[_Contour] = []
     for polygon in polygons:
         if any(_same(polygon, other.corners) for other in kept):
@@ -124,7 +124,7 @@ def _same(one: Corners, other: Corners) -> bool:
 
 
 def _contains(outer: _Contour, inner: _Contour) -> bool:
-    """Say whether a contour lies wholly inside another one, up to the rounding of positions."""
+    """Return whether a contour lies wholly inside another one, up to the rounding of positions."""
     if (inner.mask & ~outer.mask).any():
         return False
     outside = ~_inside(inner.corners, outer.corners)

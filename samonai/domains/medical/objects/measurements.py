@@ -1,4 +1,4 @@
-"""Measurements of predicted structures: volume, extent, place, intensity."""
+"""Measurements of predicted structures: volume, extent, position, intensity."""
 
 import csv
 import hashlib
@@ -25,21 +25,21 @@ _MM3_PER_ML = 1000.0
 
 @dataclass(frozen=True)
 class Measurement:
-    """One structure, measured. What an empty one does not have is None.
+    """Measurements of one structure. Values that an empty one does not have are None.
 
-    Of pictures that nothing calibrates there are no mm and no ml; of pictures by themselves, such
-    as those of a loop, there are no ml, no centre and no extent from one to the next.
+    Uncalibrated pictures have no mm and no ml; separate pictures, such as
+    those of a loop, have no ml, no centre and no extent across pictures.
 
     Attributes:
         value: Its value in the label map.
-        name: What it is called.
-        empty: Whether no voxel belongs to it.
-        voxels: Number of its voxels.
+        name: Its name.
+        empty: Whether it has no voxel.
+        voxels: Its number of voxels.
         volume_ml: Their volume.
         extents_mm: Its size along i, j and k: voxels times spacing.
         box_voxels: i0, j0, k0, i1, j1, k1; upper ends exclusive.
         centroid_mm: Mean of its voxels' centres, RAS+.
-        mean: Mean intensity of its voxels; those that hold no value left out.
+        mean: Mean intensity of its voxels, without padding.
         sd: Standard deviation of the same, of the population.
         touches_border: Whether it reaches the edge of the scan, so that part of it may be missing.
     """
@@ -63,9 +63,9 @@ def measure(
     """Measure structures of a label map.
 
     Args:
-        volume: The volume whose grid the label lies on.
+        volume: The volume of the label's grid.
         label: integer (I, J, K), class per voxel, 0 is background.
-        segments: What to measure; those that are not in the map come out empty.
+        segments: The structures to measure; those that are not in the map are empty.
 
     Returns:
         One measurement each, in their order.
@@ -77,7 +77,7 @@ def measure(
 
 
 def all_segments(present: Sequence[Segment], names: Mapping[int, str]) -> list[Segment]:
-    """Return the classes that were looked for and those found, by value."""
+    """Return the expected and the present classes, by value."""
     found = {segment.value: segment for segment in present}
     missing = {value: segment_of(value, name) for value, name in names.items() if value > 0}
     return [segment for _, segment in sorted({**missing, **found}.items())]
@@ -92,14 +92,14 @@ def write_measurements(
 ) -> list[Path]:
     """Write measurements as `.measurements.json` and `.measurements.csv`.
 
-    Neither holds a patient's name, an identifier of the study or a path.
+    Neither file holds a patient's name, an identifier of the study or a path.
 
     Args:
-        volume: What was measured on.
+        volume: The measured volume.
         measured: The measurements.
-        facts: What made the label map.
+        facts: The algorithm of the label map.
         stem: Path without an ending; its name is the case.
-        not_written: Formats that were asked for and not written, because nothing was found.
+        not_written: Requested formats that were not written because the label map is empty.
 
     Returns:
         Both files.
@@ -132,7 +132,7 @@ def write_measurements(
 
 
 def intensity_unit(volume: Volume) -> str | None:
-    """Return the unit of a volume's values, None where it has none that is known."""
+    """Return the unit of a volume's values, None if it is unknown."""
     return volume.facts.unit or ("HU" if volume.facts.modality == "CT" else None)
 
 
@@ -150,7 +150,7 @@ def _measured(
     upper = np.array([part.stop for part in box])
     indices = _centre(mask) + lower
     values = volume.data[box][mask if volume.valid is None else mask & volume.valid[box]]
-    # An axis of one slice has no inside; everything would touch its ends.
+    # An axis of one slice has no inside; all structures would touch its ends.
     inside = np.array(volume.shape) > 1
     at_edge = ((lower == 0) | (upper == np.array(volume.shape))) & inside
     voxels = int(mask.sum())
@@ -172,7 +172,7 @@ def _measured(
 
 
 def _spacing_mm(volume: Volume) -> tuple[float | None, ...] | None:
-    """Return the size of a voxel in mm; None for what nothing calibrates."""
+    """Return the size of a voxel in mm; None for uncalibrated pictures."""
     if volume.facts.uncalibrated:
         return None
     i, j, k = volume.spacing
@@ -192,7 +192,7 @@ def _extents(volume: Volume, voxels: npt.NDArray[np.integer]) -> tuple[float | N
 
 
 def _centre(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """Return the mean index of a mask's voxels along each axis, without listing them all."""
+    """Return the mean index of a mask's voxels along each axis, without an index list."""
     counts = (mask.sum(axis=tuple(a for a in range(3) if a != axis)) for axis in range(3))
     return np.array([float(np.average(np.arange(len(n)), weights=n)) for n in counts])
 

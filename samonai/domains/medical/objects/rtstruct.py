@@ -1,4 +1,4 @@
-"""RTSTRUCT: write a label map as a structure set, read contours as masks on a series' grid."""
+"""RTSTRUCT: writing of a label map, and reading of contours as masks on a series' grid."""
 
 import datetime
 import logging
@@ -32,7 +32,7 @@ from samonai.version import __version__
 
 MANUFACTURER = "samonai"
 _SERIES_OFFSET = 2
-_STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"  # what radiotherapy objects call a study
+_STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"  # the study class used by radiotherapy objects
 _CONTOUR_DATA = Tag(tag_for_keyword("ContourData") or 0)
 _LONGEST_NAME = 64
 
@@ -53,11 +53,11 @@ def write_rtstruct(
         label: integer (I, J, K), class per voxel, 0 is background.
         segments: The classes present in it, at least one.
         source: The headers of the series; slice k of the label lies on its slice k.
-        facts: Which algorithm made it.
-        path: Where to write.
+        facts: The algorithm of the label map.
+        path: The file.
 
     Returns:
-        What was written.
+        The written object.
     """
     with quiet():
         dataset = _structure_set(source, facts)
@@ -186,7 +186,7 @@ def _in_patient(polygon: npt.NDArray[np.float64], each: Slice) -> npt.NDArray[np
 
 
 def _contour_data(points: npt.NDArray[np.float64]) -> Any:
-    """Return the element as it will lie in the file: a number object per value fills memories."""
+    """Return the element in its encoded form: a number object per value needs too much memory."""
     text = "\\".join(str(format_number_as_ds(value)) for value in points.ravel().tolist())
     content = (text + " " * (len(text) % 2)).encode("ascii")
     return RawDataElement(_CONTOUR_DATA, "DS", len(content), content, 0, False, True)
@@ -230,7 +230,7 @@ def read_regions(
     Args:
         path: The structure set.
         reference: The volume of the series that it was drawn on.
-        wanted: Names to read; what is wrong with other regions does not matter. None: all.
+        wanted: Names to read; faults in other regions are ignored. None: all.
 
     Yields:
         Name, and bool (I, J, K) on the reference's grid.
@@ -286,7 +286,7 @@ def _fill(
     path: Path,
     counts: ContourCounts,
 ) -> int:
-    """Add one region to bool (K, J, I); return how many of its contours enclose nothing."""
+    """Add one region to bool (K, J, I); return how many of its contours enclose no pixel."""
     to_voxels = np.linalg.inv(LPS_TO_RAS @ reference.affine)
     on_slice: dict[tuple[int, bool], list[npt.NDArray[np.float64]]] = defaultdict(list)
     left_out = 0
@@ -347,7 +347,7 @@ def _is_closed(contour: Dataset, path: Path) -> bool:
 
 
 def referenced_series(header: Dataset, path: Path) -> set[str]:
-    """Return the SeriesInstanceUIDs that a structure set refers to; none when it does not say."""
+    """Return the SeriesInstanceUIDs that a structure set refers to; empty if it has none."""
     return {
         str(series.get("SeriesInstanceUID", ""))
         for frame in element(header, "ReferencedFrameOfReferenceSequence", path) or []
@@ -357,7 +357,7 @@ def referenced_series(header: Dataset, path: Path) -> set[str]:
 
 
 def referenced_frame(header: Dataset, path: Path) -> str:
-    """Return the FrameOfReferenceUID that contours lie in; empty when there are several or none."""
+    """Return the FrameOfReferenceUID of the contours; empty if there are several or none."""
     frames = element(header, "ReferencedFrameOfReferenceSequence", path) or []
     uids = {str(frame.get("FrameOfReferenceUID", "")) for frame in frames} or {
         str(element(header, "FrameOfReferenceUID", path) or "")

@@ -1,4 +1,4 @@
-"""DICOM-SEG: write a label map as a segmentation, read segments as masks on a series' grid."""
+"""DICOM-SEG: writing of a label map, and reading of segments as masks on a series' grid."""
 
 import logging
 from collections.abc import Collection, Iterator, Sequence
@@ -43,19 +43,19 @@ def write_dicom_seg(
     """Write a BINARY segmentation with one segment per class.
 
     Args:
-        volume: The volume whose grid the label lies on.
+        volume: The volume of the label's grid.
         label: integer (I, J, K), class per voxel, 0 is background.
         segments: The classes present in it, at least one; segment n is `segments[n - 1]`.
         source: The headers of the volume's series.
-        facts: Which algorithm made it.
-        path: Where to write.
+        facts: The algorithm of the label map.
+        path: The file.
 
     Returns:
-        What was written, for reports that refer to it.
+        The written object, for reports that refer to it.
 
     Raises:
         InputError: The grid is sheared and not the slices' own, its slices are tiny, or the
-            series' headers cannot be carried over.
+            series' headers cannot be copied into the object.
     """
     if label.shape[0] * label.shape[1] < _FEWEST_PIXELS:
         raise InputError(
@@ -70,7 +70,7 @@ def write_dicom_seg(
 
 
 def algorithm_identification(facts: LabelFacts) -> hd.AlgorithmIdentificationSequence:
-    """Return what says which algorithm, version and weights made a label map."""
+    """Return algorithm, version and weights of a label map for DICOM objects."""
     return hd.AlgorithmIdentificationSequence(
         name=MANUFACTURER,
         family=_code("DCM", "123109", "Artificial Intelligence"),
@@ -81,17 +81,17 @@ def algorithm_identification(facts: LabelFacts) -> hd.AlgorithmIdentificationSeq
 
 
 def coded(pair: tuple[str, str]) -> Code:
-    """Return a SNOMED CT code and its meaning as DICOM has them."""
+    """Return a SNOMED CT code with its meaning as a DICOM code."""
     return _code("SCT", *pair)
 
 
 def tracking_id(segment: Segment, uid: str) -> str:
-    """Return a text that tells this segment from all others of its name."""
+    """Return a tracking id that is unique among segments of one name."""
     return f"{segment.name[: _LONGEST_TEXT - 9]} {uid[-8:]}"
 
 
 def equipment(facts: LabelFacts) -> dict[str, Any]:
-    """Return highdicom's arguments that say what made an object."""
+    """Return highdicom's arguments for the equipment."""
     weights = facts.algorithm.get("decoder_sha256") or facts.algorithm.get("encoder_sha256")
     return {
         "manufacturer": MANUFACTURER,
@@ -128,7 +128,7 @@ def _segmentation(
             **equipment(facts),
         )
     except (ValueError, TypeError, AttributeError) as error:
-        # Its text may quote the patient's elements.
+        # The error's text may quote the patient's elements.
         logger.debug("highdicom: %s", type(error).__name__)
         raise InputError(
             f"{path.name}: the series' headers cannot be carried over into a DICOM-SEG "
@@ -139,9 +139,9 @@ def _segmentation(
 def _numbered(
     label: npt.NDArray[np.integer], segments: Sequence[Segment]
 ) -> tuple[npt.NDArray[np.unsignedinteger[Any]], int]:
-    """Return the slices that hold something, slices first, classes numbered from 1 as segments.
+    """Return the non-empty slices, slices first, with classes numbered from 1 as segments.
 
-    Only those are copied: a whole series would be held several times over.
+    Only those are copied, to save memory on long series.
     """
     filled = np.flatnonzero(label.any(axis=(0, 1)))
     first, last = int(filled[0]), int(filled[-1])
@@ -159,7 +159,7 @@ def _placed(
     source: SourceSeries,
     path: Path,
 ) -> tuple[Any, list[Any]]:
-    """Return the pixels with their place, and the images that they refer to."""
+    """Return the pixels with their positions, and the images that they refer to."""
     if not is_sheared(volume.affine):
         affine = (LPS_TO_RAS @ volume.affine)[:, _TO_SLICES_FIRST]
         affine[:3, 3] += affine[:3, 0] * first
@@ -212,7 +212,7 @@ FRACTION = 0.5
 
 # Voxel centres of label and image may differ by this many voxels, as corners of `same_grid` may.
 _TOLERANCE_VOXELS = 0.05
-_UNNUMBERED = 0  # what label maps keep for the background where they do not say otherwise
+_UNNUMBERED = 0  # background of label maps without a Pixel Padding Value
 _BACKGROUND_CODE = ("125040", "DCM")
 
 Mask = npt.NDArray[np.bool_]
@@ -222,7 +222,7 @@ def segment_names(header: Dataset, path: Path) -> dict[int, str]:
     """Return the labels of an object's segments by number, without the background.
 
     The background of a label map (PS3.3 C.8.20.2) is the segment of its Pixel Padding Value, 0
-    where it has none; in any object it is the segment of the type 125040 DCM.
+    without one; in any object it is the segment of the type 125040 DCM.
     """
     padding = element(header, "PixelPaddingValue", path) if _is_label_map(header, path) else None
     background = _UNNUMBERED if padding is None else int(padding)
@@ -251,13 +251,13 @@ def read_segments(
 ) -> Iterator[tuple[str, Mask]]:
     """Yield each segment's name and mask; segments of one name are one structure.
 
-    Frames are placed one by one by their own positions, so that it does not matter in which order
-    they come, which of them are left out, or whether the series is tilted.
+    Each frame is placed by its own position, so that neither their order, left-out frames nor a
+    tilted series matter.
 
     Args:
         path: The object: BINARY, FRACTIONAL (see `FRACTION`) or LABELMAP.
         reference: The volume of the series.
-        wanted: Names to read; what is wrong with frames of other segments does not matter. None:
+        wanted: Names to read; faults in frames of other segments are ignored. None:
             all.
 
     Yields:
@@ -322,7 +322,7 @@ def _find(frame: Dataset, shared: Dataset, group: str, path: Path) -> Dataset | 
 def _paint(
     mask: Mask, segmentation: Any, places: _Places, values: list[int] | None, path: Path
 ) -> None:
-    """Set the voxels of one frame; `values` are those that count in a label map."""
+    """Set the voxels of one frame; `values` are the label map's values of the segment."""
     index, pixel_to_voxel = places
     try:
         stored = np.asarray(segmentation.get_stored_frame(index, as_index=True))
@@ -350,11 +350,11 @@ def _paint(
 
 
 def referenced_series(header: Dataset, path: Path) -> set[str]:
-    """Return the SeriesInstanceUIDs that an object refers to; none when it does not say."""
+    """Return the SeriesInstanceUIDs that an object refers to; empty if it has none."""
     items = element(header, "ReferencedSeriesSequence", path) or []
     return {str(item.get("SeriesInstanceUID", "")) for item in items} - {""}
 
 
 def referenced_frame(header: Dataset, path: Path) -> str:
-    """Return the FrameOfReferenceUID that an object lies in; empty when it does not say."""
+    """Return the FrameOfReferenceUID of an object; empty if it has none."""
     return str(element(header, "FrameOfReferenceUID", path) or "")

@@ -1,8 +1,8 @@
-"""What the classes of a label map are called, coded and coloured in the objects written from it.
+"""Names, SNOMED CT codes and colours of a label map's classes in written objects.
 
 `segment_codes.csv` holds SNOMED CT codes for the names that data sets commonly use. Codes and
-meanings are those of DICOM PS3.16 (CID 7150 and 7151, as pydicom's dictionary has them); the
-colours are ours. A name that is not in it gets `GENERIC`, which 3D Slicer takes for "not said".
+meanings are those of DICOM PS3.16 (CID 7150 and 7151, from pydicom's dictionary); the
+colours are ours. Any other name gets `GENERIC`, which 3D Slicer treats as unspecified.
 """
 
 import colorsys
@@ -33,17 +33,17 @@ _SIDES = {
 _GOLDEN_RATIO = 0.618033988749895
 
 JOINED = " // "
-"""Stands between the names of structures that are one class."""
+"""Separator between the names of structures that are one class."""
 
 
 @dataclass(frozen=True)
 class SegmentCode:
-    """What a structure is, in SNOMED CT: (code, meaning) pairs.
+    """SNOMED CT codes of a structure: (code, meaning) pairs.
 
     Attributes:
-        category: Its kind, of CID 7150.
+        category: Its category, of CID 7150.
         type: The structure, of CID 7151.
-        side: Left or right, of CID 244; None where not said.
+        side: Left or right, of CID 244; None if unspecified.
         colour: Recommended display colour, RGB 0..255; None where the table has none.
     """
 
@@ -54,7 +54,7 @@ class SegmentCode:
 
 
 GENERIC = SegmentCode(("85756007", "Tissue"), ("85756007", "Tissue"))
-"""The code of what the table does not know: Tissue, as 3D Slicer has it by default."""
+"""Code of names that are not in the table: Tissue, as 3D Slicer's default."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class Segment:
 
     Attributes:
         value: Its value in the map.
-        name: What it is called.
-        code: What it is.
+        name: Its name.
+        code: Its codes.
         colour: RGB 0..255.
     """
 
@@ -75,7 +75,7 @@ class Segment:
 
     @property
     def is_coded(self) -> bool:
-        """Return whether the table knows the name."""
+        """Return whether the name is in the table."""
         return self.code is not GENERIC
 
 
@@ -86,9 +86,9 @@ def segments_of(
 
     Args:
         label: integer (I, J, K), class per voxel, 0 is background.
-        names: Value to name; others are called by number.
+        names: Value to name; others are named by number.
     """
-    # Slice by slice: counting copies what it counts into 64 bits.
+    # Slice by slice: counting makes a 64-bit copy.
     found: set[int] = set()
     for k in range(label.shape[2]):
         found.update(np.flatnonzero(np.bincount(label[:, :, k].ravel(order="K"))).tolist())
@@ -102,14 +102,14 @@ def segment_of(value: int, name: str | None = None) -> Segment:
         value: Its value in the label map, from 1.
         name: Its name; None: by number.
     """
-    # A line break or a backslash would mean something in the headers that hold names.
+    # A line break or a backslash would be a separator in the headers that hold names.
     name = " ".join((name or f"class_{value}").replace("\\", "/").split())
     code = segment_code(name)
     return Segment(value, name, code, code.colour or numbered_colour(value))
 
 
 def segment_code(name: str) -> SegmentCode:
-    """Return the code of a structure's name; case, spaces and the side's place do not matter.
+    """Return the code of a structure's name, regardless of case, spaces and the side's position.
 
     Several structures of one type that are one class (both lungs) have its code, without a side.
     """

@@ -1,4 +1,4 @@
-"""Write measurements as a DICOM structured report by template TID 1500."""
+"""DICOM SR: measurements as a structured report by template TID 1500."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ from samonai.version import __version__
 
 _SERIES_OFFSET = 3
 _MILLILITRE = Code("ml", "UCUM", "milliliter")
-# What intensities are called and counted in, by unit.
+# Quantity and unit codes of intensities, by unit.
 _INTENSITIES = {
     "HU": (codes.DCM.AttenuationCoefficient, codes.UCUM.HounsfieldUnit),
     "SUVbw": (
@@ -36,7 +36,7 @@ _INTENSITIES = {
     ),
 }
 Intensity = tuple[Code, Code]
-"""What an intensity is, and its unit."""
+"""Quantity and unit of an intensity."""
 
 _MR_INTENSITY = codes.DCM.MRSignalIntensity, codes.UCUM.NoUnits
 
@@ -54,16 +54,16 @@ def write_dicom_sr(
 
     Args:
         label: integer (I, J, K), class per voxel, 0 is background.
-        measured: The structures that are there, at least one, in the order of the segments.
-        unit: Unit of the intensities; where there is none only MR's are reported.
+        measured: The measured structures, at least one, in the order of the segments.
+        unit: Unit of the intensities; without one, only MR's are reported.
         source: The headers of the series measured on.
-        facts: Which algorithm made the label map.
-        path: Where to write.
+        facts: The algorithm of the label map.
+        path: The file.
         segmentation: The DICOM-SEG of the same label map, whose segments the groups refer to;
             without it they refer to the slices.
 
     Raises:
-        InputError: The series' headers cannot be carried over.
+        InputError: The series' headers cannot be copied into the report.
     """
     with quiet():
         intensity = _intensity(unit, source)
@@ -88,7 +88,7 @@ def write_dicom_sr(
                 **equipment(facts),
             )
         except (ValueError, TypeError, AttributeError) as error:
-            # Its text may quote the patient's elements.
+            # The error's text may quote the patient's elements.
             raise InputError(
                 f"{path.name}: the series' headers cannot be carried over into a DICOM SR "
                 f"({type(error).__name__}); measure a NIfTI of the scan"
@@ -125,7 +125,7 @@ def _segment_group(
     segmentation: hd.seg.Segmentation,
 ) -> Any:
     described = segmentation.SegmentSequence[number - 1]
-    # Not `from_segmentation`, which does not know objects of a single segment.
+    # Not `from_segmentation`, which does not support objects of a single segment.
     referenced = hd.sr.ReferencedSegment(
         segmentation.SOPClassUID,
         segmentation.SOPInstanceUID,
@@ -182,7 +182,7 @@ def _slices(
 def _said(
     segment: Segment, measured: Measurement, intensity: Intensity | None, facts: LabelFacts
 ) -> dict[str, Any]:
-    """Return what both kinds of groups say."""
+    """Return the common arguments of both kinds of groups."""
     values: list[Any] = []
     if measured.volume_ml is not None:
         values.append((codes.SCT.Volume, measured.volume_ml, _MILLILITRE, None))

@@ -1,11 +1,11 @@
-"""The anatomy of made-up patients: soft-edged shapes, painted over one another in HU."""
+"""Anatomy of phantom patients: soft-edged shapes, painted over one another in HU."""
 
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter1d
 
 ORGAN_HU = {"liver": 104.0, "spleen": 124.0, "kidneys": 152.0, "aorta": 140.0}
-"""The organs that are labelled, in the order of their label values from 1, with their mean HU."""
+"""The labelled organs, in the order of their label values from 1, with their mean HU."""
 
 _SUBSLICES = 2  # each thick slice is the mean of so many thinner ones: partial volume
 _AIR_HU = -1000.0
@@ -23,7 +23,7 @@ def paint_abdomen(
     """Paint one patient.
 
     Args:
-        rng: Where every difference between patients comes from.
+        rng: Source of all differences between patients.
         shape: Voxels along (i, j, k): to the patient's left, to the back, to the head.
         spacing: Their size in mm, float64 (3,).
 
@@ -76,13 +76,13 @@ class _Canvas:
     def ellipsoid(
         self, centre: Triple, radii: Triple, *, angle: float = 0.0, vary: float = 0.0
     ) -> Array:
-        """Return how deep each voxel lies inside an ellipsoid, in about mm, negative outside.
+        """Return the depth of each voxel inside an ellipsoid, in about mm, negative outside.
 
         Args:
             centre: (x, y, z) in mm.
             radii: Along its own axes, in mm.
-            angle: Turn in the axial plane, in degrees.
-            vary: How much this patient's may differ, relative to the radii.
+            angle: Rotation in the axial plane, in degrees.
+            vary: Variation between patients, relative to the radii.
         """
         move, grow = self.rng.normal(0, vary, 3), np.exp(self.rng.normal(0, vary, 3))
         turn = np.deg2rad(angle + self.rng.normal(0, 60 * vary))
@@ -103,7 +103,7 @@ class _Canvas:
     def _window(
         self, centre: npt.NDArray[np.float64], reach: npt.NDArray[np.float64]
     ) -> tuple[slice, ...]:
-        """Return the voxels that may lie in a shape, however its surroundings are bent."""
+        """Return the voxels that may lie in a shape, for any deformation of its surroundings."""
         margin = 20.0
         return tuple(
             slice(*np.searchsorted(axis.ravel(), (at - r - margin, at + r + margin)))
@@ -111,7 +111,7 @@ class _Canvas:
         )
 
     def paint(self, depth: Array, hu: float | Array, organ: str | None = None) -> None:
-        """Cover what lies inside a shape, with an edge as wide as a pixel."""
+        """Paint the inside of a shape, with an edge as wide as a pixel."""
         reached = np.flatnonzero(depth > -self.pixel / 2)
         cover = np.minimum(depth.ravel()[reached] / self.pixel + 0.5, 1)
         under = self.hu.ravel()[reached]
@@ -135,7 +135,7 @@ class _Canvas:
 
 
 def _paint_trunk(canvas: _Canvas) -> None:
-    """Paint the couch, the skin, fat, muscle, ribs, and what fills the abdomen."""
+    """Paint the couch, the skin, fat, muscle, ribs, and the filling of the abdomen."""
     x, y, _ = canvas.straight
     couch = 3.0 - np.abs(y - 126 + (x / 34) ** 2) + np.zeros(canvas.shape, np.float32)
     canvas.paint(np.minimum(couch, 118 - np.abs(x)), -120.0)
@@ -158,7 +158,7 @@ def _paint_trunk(canvas: _Canvas) -> None:
 
 
 def _paint_organs(canvas: _Canvas) -> None:
-    """Paint what lies in the abdomen, from the back of the paint order to its front."""
+    """Paint the abdominal organs, from the back of the paint order to its front."""
     shift = canvas.rng.normal(0, 6)
 
     def organ(name: str) -> Array:

@@ -1,8 +1,8 @@
-"""Made-up patients: CT-like volumes with organs, for the demo, the tests and teaching.
+"""Phantom patients: CT-like volumes with organs, for the demo, the tests and teaching.
 
-Nothing here comes from a person. Each patient is an abdomen of ellipsoids that is bent, moved,
+No data of a person is used. Each patient is an abdomen of ellipsoids that is bent, moved,
 textured and noised by a seeded generator, in Hounsfield units. The organs lie against bowel,
-muscle and each other at 20 to 60 HU, so that finding their borders takes some doing.
+muscle and each other at 20 to 60 HU, so that finding their borders is not trivial.
 """
 
 import json
@@ -25,7 +25,7 @@ _FIELD_OF_VIEW_MM = np.array([320.0, 320.0, 120.0])
 
 @dataclass(frozen=True)
 class Phantoms:
-    """Where `write_phantoms` put things.
+    """Paths written by `write_phantoms`.
 
     Attributes:
         images: Folder of NIfTI volumes, int16 HU.
@@ -68,16 +68,17 @@ def write_phantoms(
     shape: tuple[int, int, int] = (128, 128, 24),
     dicom: bool = True,
 ) -> Phantoms:
-    """Write made-up patients as NIfTI, and one more as a DICOM series.
+    """Write phantom patients as NIfTI, and one more as a DICOM series.
 
-    Phantoms that an earlier call left in the folder are removed first: slices of two series
+    Phantoms of an earlier call are removed from the folder first: slices of two series
     under one name would be read as one.
 
     Args:
-        folder: Where `imagesTr/`, `labelsTr/`, `dataset.json`, `dicom/<case>/` and
-            `labelsTs/<case>.nii.gz` go; made when missing.
-        patients: How many NIfTI patients.
-        seed: The same seed gives the same files; patients do not depend on how many there are.
+        folder: Folder for `imagesTr/`, `labelsTr/`, `dataset.json`, `dicom/<case>/` and
+            `labelsTs/<case>.nii.gz`; made when missing.
+        patients: Number of NIfTI patients.
+        seed: The same seed gives the same files; a patient does not depend on the number of
+            patients.
         shape: Voxels along (i, j, k). The field of view stays about 320 x 320 x 120 mm, so a
             small shape means coarse voxels.
         dicom: Whether to add the DICOM patient, the one after the last NIfTI patient.
@@ -108,7 +109,7 @@ def make_phantom(rng: np.random.Generator, shape: tuple[int, int, int]) -> Phant
     """Make one patient.
 
     Args:
-        rng: Where every difference between patients comes from.
+        rng: Source of all differences between patients.
         shape: Voxels along (i, j, k).
     """
     spacing = np.round(_FIELD_OF_VIEW_MM * rng.uniform(0.94, 1.06, 3) / shape, 3)

@@ -1,4 +1,4 @@
-"""A made-up patient as a DICOM series of CT images, one file per slice."""
+"""Phantom patient as a DICOM series of CT images, one file per slice."""
 
 from pathlib import Path
 
@@ -27,14 +27,14 @@ def write_series(
     files' order is not the order along the normal.
 
     Args:
-        folder: Where the files go; made when missing.
+        folder: Folder of the files; made when missing.
         data: int16 (I, J, K), HU in -1024..3071; i along columns, j along rows, k along slices.
         affine: float64 (4, 4), index to mm in RAS+.
         number: The phantom's number, in its name and id.
-        seed: Goes into the UIDs, which are the same for the same seed and number.
+        seed: Part of the UIDs, which are the same for the same seed and number.
 
     Returns:
-        The affine that the written decimal strings stand for, in RAS+, k along the normal.
+        The affine of the written decimal strings, in RAS+, k along the normal.
     """
     folder.mkdir(parents=True, exist_ok=True)
     shared = _shared(number, seed)
@@ -63,7 +63,7 @@ def write_series(
 
 
 def _shared(number: int, seed: int) -> Dataset:
-    """Return what all slices have in common."""
+    """Return the elements shared by all slices."""
     uids = [
         generate_uid(entropy_srcs=[f"samonai {seed} {number} {what}"])
         for what in ("study", "series", "frame of reference")
@@ -108,8 +108,8 @@ def _set_pixels(image: Dataset, plane: npt.NDArray[np.integer]) -> None:
 def _affine_of(
     first: Dataset, last: Dataset, slices: int, lps: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    # A decimal string has 16 characters, so what was written differs from what was meant in the
-    # last digits; the label has to lie where the images say that they are.
+    # A decimal string has 16 characters, so written positions differ from computed ones in the
+    # last digits; the label must lie at the written positions.
     start, end = (np.array(image.ImagePositionPatient, float) for image in (first, last))
     along_row, along_column = np.array(first.ImageOrientationPatient, float).reshape(2, 3)
     between_rows, between_columns = (float(step) for step in first.PixelSpacing)

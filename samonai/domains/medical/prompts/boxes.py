@@ -1,4 +1,4 @@
-"""Box prompts from files: JSON or CSV in voxel indices, cut into boxes on slices.
+"""Box prompt files: JSON or CSV in voxel indices, cut into boxes on slices.
 
 A box is `i0, j0, k0, i1, j1, k1` in voxel indices as nibabel and SimpleITK count them (i along x
 or columns, j along y or rows, k along slices), upper ends exclusive. Fractions are fine: edges lie
@@ -56,15 +56,15 @@ def read_boxes(
 
     Args:
         path: A .json or .csv file as the module's docstring describes it.
-        volume: The volume; its `source_id` is the case that a file of several is asked for.
+        volume: The volume; its `source_id` selects the case in a file of several.
         class_names: Label value to name, for files that name classes. Boxes without a class get
-            the only class there is, and 1 where there are several or none.
-        only_case: Whether the volume is the only one asked about; if not, a file that does not
-            say which case its boxes belong to is refused.
+            the only class, and 1 if there are several or none.
+        only_case: Whether the volume is the only case; otherwise a file whose boxes
+            have no case is refused.
 
     Raises:
         InputError: The file cannot be read as boxes, has none for this case, or one of them is
-            empty, leaves the volume or asks for an unknown class.
+            empty, leaves the volume or has an unknown class.
     """
     path = Path(path)
     if not path.is_file():
@@ -79,17 +79,17 @@ def read_boxes(
 def boxes_from_rows(
     rows: Any, classes: list[Any] | None, path: Path, volume: Volume, names: Mapping[int, str]
 ) -> VoxelBoxes:
-    """Check boxes that were read.
+    """Validate boxes.
 
     Args:
         rows: Six numbers each.
-        classes: Name or value of each box's class; None: all without.
+        classes: Name or value of each box's class; None: no class.
         path: The file, for messages.
-        volume: The volume that they lie in.
+        volume: Their volume.
         names: Label value to name.
 
     Raises:
-        InputError: There are none, or one of them cannot be used.
+        InputError: There are no boxes, or one of them is invalid.
     """
     if not isinstance(rows, list) or not rows:
         raise InputError(f"{path}: no boxes for case {volume.source_id}")
@@ -110,7 +110,7 @@ def boxes_on_slices(boxes: VoxelBoxes, axis: int) -> dict[int, SliceBoxes]:
 
     Args:
         boxes: Boxes in a volume.
-        axis: The array axis that slices are cut across.
+        axis: The array axis perpendicular to the slices.
 
     Returns:
         For each slice that a box touches: float32 (n, 4) xyxy in frame space, and the int64 (n,)
@@ -130,10 +130,10 @@ def boxes_on_slices(boxes: VoxelBoxes, axis: int) -> dict[int, SliceBoxes]:
 
 
 def json_content(path: Path) -> Any:
-    """Return what a JSON file holds.
+    """Return the content of a JSON file.
 
     Raises:
-        InputError: It is not JSON.
+        InputError: The file is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -144,18 +144,18 @@ def json_content(path: Path) -> Any:
 def content_of_case(
     content: Any, path: Path, case_id: str, only_case: bool, *, key: str, else_: str = ""
 ) -> Any:
-    """Return what a JSON file says about one case: its entry under `cases`, or all of it.
+    """Return one case's content of a JSON file: its entry under `cases`, or all of it.
 
     Args:
         content: The file's content.
-        path: Named in messages.
+        path: The file, for messages.
         case_id: The case.
-        only_case: Whether no other case is asked about, so that the file need not say whose it is.
-        key: What the file lists: "boxes", "points".
-        else_: Ends the message on a file that does not say whose it is: what else would do.
+        only_case: Whether there is no other case, so that the file need not state its case.
+        key: Name of the file's list: "boxes", "points".
+        else_: End of the message on a file without a case: an alternative.
 
     Raises:
-        InputError: The file has nothing for the case, or does not say whose it is.
+        InputError: The file has no entry for the case, or does not state its case.
     """
     if isinstance(content, dict) and isinstance(content.get("cases"), dict):
         named = next((name for name in content["cases"] if means_case(name, case_id)), None)
@@ -216,7 +216,7 @@ def _read_csv(path: Path, case_id: str, only_case: bool) -> tuple[Sequence[Any],
 
 
 def _number(text: str | None) -> float | str | None:
-    """Return a column's number, or its text for whoever says what was expected."""
+    """Return a column's number, or its text for a later message."""
     try:
         return float(text or "")
     except ValueError:
@@ -246,12 +246,12 @@ def _check_box(box: npt.NDArray[np.float64], number: int, volume: Volume, path: 
 
 
 def means_case(name: str, case_id: str) -> bool:
-    """Say whether a name means a case: its own, with a volume's ending or not, or a pseudonym's."""
+    """Return whether a name means a case: its own, with or without an ending, or its pseudonym's."""
     return stands_for(name, case_id) or stands_for(strip_ending(name), case_id)
 
 
 def _whole(text: str) -> int:
-    """Return a whole number, also one that a table writes as 1.0; -1 for anything else."""
+    """Return a whole number, also one that a table writes as 1.0; -1 for any other value."""
     try:
         number = float(text)
     except ValueError:

@@ -1,18 +1,18 @@
-"""Clicks from files: JSON in voxel indices, put onto slices.
+"""Click files: JSON in voxel indices, mapped to slices.
 
 `{"points": [[i, j, k], ...], "labels": [1, 0, ...], "object": [name, ...],
-"classes": {name: class}}`, of which only `points` must be there.
+"classes": {name: class}}`, of which only `points` is required.
 
-A point is `i, j, k` in voxel indices as nibabel, SimpleITK, 3D Slicer's IJK and MONAI Label count
-them: whole numbers are the centres of voxels. `labels` says 1 for a point inside and 0 for one
-outside; without it all are inside. `object` names the object that each point belongs to, by any
-text or whole number; without it there is one object. `classes` gives objects their class by name or
-value; without it they get the only class there is, and 1 where there are several or none. For
+A point is `i, j, k` in voxel indices as in nibabel, SimpleITK, 3D Slicer's IJK and MONAI Label:
+whole numbers are the centres of voxels. `labels` is 1 for a point inside and 0 for one
+outside; without it all are inside. `object` is the object of each point, by any
+text or whole number; without it there is one object. `classes` has the class of objects by name or
+value; without it they get the only class, and 1 if there are several or none. For
 several cases `{"cases": {case: {"points": ..., ...}}}`.
 
-Boxes may stand in the same file: with `"boxes": [...]` (see `boxes`) an `object` that is a whole
-number n is the object of box n, counted from 0, and has that box's class. A click prompts the slice
-that it is on, together with the box where the box touches that slice.
+The same file can hold boxes: with `"boxes": [...]` (see `boxes`) an `object` that is a whole
+number n is the object of box n, counted from 0, and has that box's class. A click prompts its own
+slice, together with the box if the box touches that slice.
 """
 
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ _NOWHERE = np.full(4, np.nan, np.float32)
 
 @dataclass(frozen=True)
 class VoxelPoints:
-    """Clicks in a volume, and boxes beside them.
+    """Clicks in a volume, with boxes.
 
     Attributes:
         points: float64 (P, 3), i j k in voxel indices, whole numbers at voxels' centres.
@@ -59,7 +59,7 @@ class VoxelPoints:
 
 
 def holds_points(path: Path | str) -> bool:
-    """Say whether a file is JSON with points in it, for any case."""
+    """Return whether a file is JSON with points in it, for any case."""
     path = Path(path)
     if path.suffix.lower() != ".json" or not path.is_file():
         return False
@@ -80,10 +80,10 @@ def read_points(
 
     Args:
         path: A .json file as the module's docstring describes it.
-        volume: The volume; its `source_id` is the case that a file of several is asked for.
+        volume: The volume; its `source_id` selects the case in a file of several.
         class_names: Label value to name, for files that name classes.
-        only_case: Whether the volume is the only one asked about; if not, a file that does not
-            say which case its points belong to is refused.
+        only_case: Whether the volume is the only case; otherwise a file whose points
+            have no case is refused.
 
     Raises:
         InputError: The file cannot be read as points, has none for this case, or one of them
@@ -113,11 +113,11 @@ def read_points(
 
 
 def prompts_on_slices(clicks: VoxelPoints, axis: int, path: Path | str) -> dict[int, FramePrompts]:
-    """Put clicks, and the boxes beside them, onto the slices across an axis.
+    """Map clicks, and the boxes of their objects, to the slices across an axis.
 
     Args:
         clicks: Clicks in a volume.
-        axis: The array axis that slices are cut across.
+        axis: The array axis perpendicular to the slices.
         path: The file, for messages.
 
     Raises:
@@ -169,7 +169,7 @@ def _frame_prompts(
 
 
 def _of_case(content: Any, path: Path, case_id: str, only_case: bool) -> dict[str, Any]:
-    """Return what a file says about one case, its keys and list of points checked."""
+    """Return one case's content of a file, its keys and list of points checked."""
     content = content_of_case(content, path, case_id, only_case, key="points")
     if not isinstance(content, dict) or not isinstance(content.get("points"), list):
         raise InputError(f'{path}: expected {{"points": [[i, j, k], ...], "labels": [1, ...]}}')
@@ -196,7 +196,7 @@ def _each(content: Mapping[str, Any], key: str, default: list[Any], path: Path) 
 def _numbered(
     asked: list[Any], boxes: int, path: Path
 ) -> tuple[npt.NDArray[np.int64], list[str | int]]:
-    """Number the objects: those of boxes keep their number, others follow; return their names."""
+    """Number the objects, those of boxes first; return their names."""
     named: dict[str | int, int] = {}
     numbers = []
     for name in asked:
@@ -210,7 +210,7 @@ def _numbered(
 
 
 def _point(row: Any, number: int, volume: Volume, path: Path) -> npt.NDArray[np.float64]:
-    """Return one point, which lies in the volume."""
+    """Return one point, checked to lie in the volume."""
     point = coordinates(row, 3)
     if point is None:
         raise InputError(
