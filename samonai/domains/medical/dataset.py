@@ -76,7 +76,7 @@ def is_dicom_file(path: Path) -> bool:
 
 
 def is_dicom(image: Path) -> bool:
-    """Return whether a case's image is DICOM: a folder, or a file of no other format by its ending."""
+    """Return whether a case's image is DICOM: a folder, or a file of no other format's ending."""
     return image.is_dir() or not _is_volume_name(image)
 
 

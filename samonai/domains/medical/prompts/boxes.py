@@ -246,7 +246,7 @@ def _check_box(box: npt.NDArray[np.float64], number: int, volume: Volume, path: 
 
 
 def means_case(name: str, case_id: str) -> bool:
-    """Return whether a name means a case: its own, with or without an ending, or its pseudonym's."""
+    """Return whether a name means a case: its own, with or without ending, or its pseudonym's."""
     return stands_for(name, case_id) or stands_for(strip_ending(name), case_id)
 
 
