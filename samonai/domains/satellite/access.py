@@ -1,9 +1,9 @@
-"""Open rasters and vector files without letting them choose what else is opened.
+"""Safe opening of rasters and vector files: no file makes GDAL open other files or the network.
 
 GDAL picks a driver by content: a file called `scene.tif` may be a VRT that reads other files or
 the network, and a path may name a network or archive handler. So rasters are opened with a few
-drivers that read one file, what lies beside them is looked at first, and other paths are refused
-unless the user says that everything may be read.
+drivers that read one file, files beside them are checked first, and other paths are refused
+unless the setting `any_driver` allows them.
 """
 
 import os
@@ -21,7 +21,7 @@ from rasterio.io import DatasetReader
 from samonai.core.errors import InputError
 
 RASTER_ENDINGS = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
-"""Files that are looked for in a folder of images."""
+"""Endings of rasters in a folder of images."""
 
 _LARGEST_RASTER = 1 << 34  # pixels: 130,000 x 130,000; more is a mistake or an attack
 _LARGEST_BLOCK = 1 << 29  # bytes that must be held to read any pixel of a block
@@ -31,12 +31,12 @@ _DRIVERS = {
     **dict.fromkeys(_TIFF_STARTS, "GTiff"),
     b"\x89PNG": "PNG",
 }
-_JPEG_START = b"\xff\xd8\xff"  # and whichever marker comes next
+_JPEG_START = b"\xff\xd8\xff"  # followed by any marker
 _LARGEST_SIDECAR = 32 << 20
 _SCHEME = re.compile(r"(?<![\w.])([a-z][a-z0-9+]+):/+(?=[^/])", re.IGNORECASE)
 _HANDLER = re.compile(r"(/vsi\w+/)([^/]+)")
 
-# What opens vector files by content could take these for something else.
+# Formats that GDAL's detection by content could confuse with these endings.
 _VECTOR_STARTS = {
     ".geojson": (b"{",),
     ".json": (b"{",),
@@ -45,7 +45,7 @@ _VECTOR_STARTS = {
     ".fgb": (b"fgb",),
 }
 VECTOR_ENDINGS = tuple(_VECTOR_STARTS)
-"""Vector files that are read."""
+"""Endings of supported vector files."""
 
 
 @contextmanager
@@ -54,11 +54,12 @@ def open_raster(path: Path | str, any_driver: bool = False) -> Iterator[DatasetR
 
     Args:
         path: A local file; any path that GDAL reads with `any_driver`.
-        any_driver: Let GDAL choose among all its drivers, those that read the network and other
-            files included.
+        any_driver: Allow all of GDAL's drivers, including those that read the network and other
+            files.
 
     Raises:
-        InputError: It cannot be read, now or later within the block, or its header cannot be true.
+        InputError: The file cannot be read, now or later within the block, or its header is
+            implausible.
     """
     path = check_path(path, any_driver)
     driver = None if any_driver else _driver(Path(path))
@@ -72,10 +73,10 @@ def open_raster(path: Path | str, any_driver: bool = False) -> Iterator[DatasetR
 
 
 def check_path(path: Path | str, any_driver: bool = False) -> Path | str:
-    """Return a path that GDAL may be given.
+    """Return a path after checking that GDAL may open it.
 
     Raises:
-        InputError: It names a network or archive handler, or there is no such file.
+        InputError: The path names a network or archive handler, or does not exist.
     """
     text = os.fspath(path)
     if any_driver:
@@ -92,13 +93,13 @@ def check_path(path: Path | str, any_driver: bool = False) -> Path | str:
 
 
 def is_elsewhere(path: Path | str) -> bool:
-    """Say whether a path names one of GDAL's network or archive handlers, or is a description."""
+    """Return whether a path names a network or archive handler of GDAL, or is a description."""
     text = os.fspath(path)
     return bool(_SCHEME.search(text)) or "/vsi" in text or text.lstrip().startswith("<")
 
 
 def _with_slashes(text: str) -> str:
-    """Return what GDAL takes for a handler or URL, of whose double slashes `Path` made one."""
+    """Return a handler or URL for GDAL with the double slashes that `Path` collapsed."""
     text = _SCHEME.sub(r"\1://", text)
     found = _HANDLER.match(text)
     if found and (found[2].startswith("vsi") or Path("/", found[2]).exists()):
@@ -107,10 +108,10 @@ def _with_slashes(text: str) -> str:
 
 
 def check_vector(path: Path, any_driver: bool = False) -> None:
-    """Refuse vector files that are not what their ending says.
+    """Refuse vector files whose content is not of the format of their ending.
 
     Raises:
-        InputError: As said.
+        InputError: The content is of another format.
     """
     check_path(path, any_driver)
     if any_driver:
@@ -130,22 +131,22 @@ def check_vector(path: Path, any_driver: bool = False) -> None:
 
 @contextmanager
 def environment(any_driver: bool = False) -> Iterator[None]:
-    """Set GDAL up: a bounded cache, and no network unless the user wants it."""
+    """Configure GDAL: a bounded cache, and no network unless the user allows it."""
     closed = {} if any_driver else {"CPL_VSIL_CURL_ALLOWED_FILENAME": "none"}
     with (
         rasterio.Env(GDAL_CACHEMAX=256, GDAL_NUM_THREADS="2", **closed),
         warnings.catch_warnings(),
     ):
-        # Whether a georeference is needed is said where it is.
+        # A missing georeference is reported by the code that needs one.
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        # Alpha is read besides.
+        # Alpha is read separately.
         warnings.simplefilter("ignore", NodataShadowWarning)
         yield
 
 
 @contextmanager
 def one_line(path: Path | str) -> Iterator[None]:
-    """Turn GDAL's errors into a user's mistake that names the file."""
+    """Convert GDAL's errors into an InputError with the file's name."""
     try:
         yield
     except (RasterioError, rasterio.errors.CRSError) as error:
@@ -157,10 +158,10 @@ def one_line(path: Path | str) -> Iterator[None]:
 
 
 def _driver(path: Path) -> str:
-    """Return the driver that a file is opened with, by its first bytes.
+    """Return the driver of a file, by its first bytes.
 
     Raises:
-        InputError: It is none that reads one file alone, or what lies beside it leads elsewhere.
+        InputError: The format may read other files, or a file beside it points elsewhere.
     """
     with path.open("rb") as file:
         start = file.read(4)
@@ -188,7 +189,7 @@ def _check_header(dataset: DatasetReader, path: Path | str) -> None:
 
 
 def _check_sidecars(path: Path) -> None:
-    """Refuse overviews, masks and metadata beside the file that lead elsewhere."""
+    """Refuse overviews, masks and metadata beside the file that point to other files."""
     for ending in (".ovr", ".msk", ".OVR", ".MSK"):
         beside = path.with_name(path.name + ending)
         if beside.is_file():

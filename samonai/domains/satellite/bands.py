@@ -1,4 +1,4 @@
-"""Bands of an open raster: which are read, their values in a window, and where they are valid."""
+"""Bands of an open raster: selection, values in a window, and valid pixels."""
 
 import logging
 import re
@@ -20,25 +20,25 @@ logger = logging.getLogger(__name__)
 
 Palette = tuple[tuple[int, int, int, int], ...]
 
-_SAMPLE_SIDE = 1024  # pixels along the longest side of what percentiles are measured on
+_SAMPLE_SIDE = 1024  # pixels along the longest side of the sample for percentiles
 _SAMPLE_WINDOWS = 16  # per side, where a raster has no overviews
 _COLOURS = ("red", "green", "blue")
 _OTHER_BANDS = {"edge", "infrared", "ir", "nir", "swir", "index", "ratio", "ndvi"}
-"""Words beside a colour's name that make it another band: red edge, near infrared."""
+"""Words that make a colour's name another band: red edge, near infrared."""
 
 
 def choose_bands(dataset: DatasetReader, bands: str | None, path: Path) -> tuple[int, ...]:
-    """Return the numbers of the bands that are read, from 1: one, or three.
+    """Return the numbers of the bands to read, from 1: one, or three.
 
     Args:
         dataset: The open raster.
-        bands: Numbers such as "4,3,2"; None: red, green and blue by the names that the file gives
-            its bands (their descriptions), else by their colour interpretation, else the first
+        bands: Numbers such as "4,3,2"; None: red, green and blue by the file's band
+            descriptions, else by their colour interpretation, else the first
             three bands, or the only one.
         path: The file, for messages.
 
     Raises:
-        InputError: `bands` is no list of numbers, or the file has not these bands.
+        InputError: `bands` is not a list of numbers, or the file lacks one of these bands.
     """
     if bands:
         return _numbered_bands(dataset, bands, path)
@@ -76,17 +76,17 @@ def read_window(
     nodata: float | None = None,
     palette: Palette | None = None,
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-    """Read bands of an open raster within a window, and where they are valid.
+    """Read bands of an open raster within a window, and their valid pixels.
 
-    A pixel is valid where the file's masks (nodata, mask band) say so for any of the bands, where
+    A pixel is valid if the file's masks (nodata, mask band) mark it as valid in any of the bands,
     no alpha band is 0, its values are finite, and not all of them are `nodata`.
 
     Args:
         dataset: The open raster.
         bands: Numbers of bands, from 1.
         part: The window, in pixels of the file.
-        nodata: Value that marks missing pixels besides what the file says.
-        palette: Colours that the values of the one band stand for.
+        nodata: Value of missing pixels besides the file's own.
+        palette: Colours for the values of the one band.
 
     Returns:
         Values (bands, H, W), three bands of uint8 with a palette; and bool (H, W).
@@ -101,9 +101,9 @@ def read_sample(
     nodata: float | None,
     palette: Palette | None = None,
 ) -> Sample:
-    """Read values of a decimated raster: from overviews, or small windows all over it without any.
+    """Read values of a decimated raster: from overviews, or from small windows across it.
 
-    Each band is sampled where it is valid itself: nodata in one band is no value of that band.
+    Each band is sampled on its own valid pixels, without nodata of that band.
     """
     height, width = dataset.height, dataset.width
     factor = max(height, width) / _SAMPLE_SIDE
@@ -132,7 +132,7 @@ def read_sample(
 
 
 class LazySample(Sample):
-    """Sample of an open raster that is read when percentiles are wanted."""
+    """Sample of an open raster that is read on first use."""
 
     def __init__(
         self,
@@ -155,7 +155,7 @@ def _read(
     nodata: float | None,
     shape: tuple[int, ...] | None = None,
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-    """Return values and where each is valid, both (bands, H, W)."""
+    """Return values and their valid masks, both (bands, H, W)."""
     window = FileWindow(part.column, part.row, part.width, part.height)
     size = None if shape is None else (len(bands), *shape)
     values = dataset.read(list(bands), window=window, out_shape=size)
@@ -175,7 +175,7 @@ def _read(
 def _coloured(
     values: npt.NDArray[Any], valid: npt.NDArray[np.bool_], palette: Palette | None
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-    """Return what a palette makes of the values of one band; a transparent colour is no value."""
+    """Return the palette's colours for the values of one band; transparent ones are invalid."""
     if palette is None:
         return values, valid
     table = np.array(palette, np.uint8)
@@ -197,7 +197,7 @@ def _numbered_bands(dataset: DatasetReader, bands: str, path: Path) -> tuple[int
 
 
 def _bands_by_name(descriptions: Sequence[str | None]) -> tuple[int, ...] | None:
-    """Return the bands that are described as red, green and blue, where one of each is."""
+    """Return the bands described as red, green and blue, if there is exactly one of each."""
     words = [set(re.findall("[a-z]+", (name or "").lower())) for name in descriptions]
     found = [
         [n for n, own in enumerate(words, 1) if colour in own and not own & _OTHER_BANDS]

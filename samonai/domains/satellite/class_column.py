@@ -1,4 +1,4 @@
-"""Columns of vector files that tell classes: numbers, or names that are numbered in their order."""
+"""Class columns of vector files: class numbers, or names numbered in their order."""
 
 import logging
 import re
@@ -30,22 +30,22 @@ def column_of(frame: gpd.GeoDataFrame, field: str, path: Path) -> Any:
 
 
 def class_texts(column: Iterable[Any]) -> list[str]:
-    """Return the values of a column as texts, "" where there is none.
+    """Return the values of a column as texts, "" for missing ones.
 
-    A whole number is one text however it is stored: a null makes a column of whole numbers one
-    of fractions in that file, so that 1 comes as 1.0.
+    A whole number has the same text in any type: a null turns a column of whole numbers into
+    fractions in that file, so that 1 comes as 1.0.
     """
     return ["" if _is_missing(value) else _text(value) for value in column]
 
 
 def class_names(values: set[str]) -> tuple[str, ...] | None:
-    """Return the names of classes, in the order in which they are numbered from 1.
+    """Return the names of classes, in the order of their numbers from 1.
 
     Args:
-        values: What a column holds over all files.
+        values: Values of the column over all files.
 
     Returns:
-        None where all are numbers above 0, which are the classes themselves. Whole numbers with a
+        None if all are numbers above 0, which are the classes themselves. Whole numbers with a
         0 or negative ones among them are names, in the order of the numbers.
     """
     if all(_is_class_number(value) for value in values):
@@ -58,7 +58,7 @@ def class_names(values: set[str]) -> tuple[str, ...] | None:
 def class_values(
     frame: gpd.GeoDataFrame, path: Path, field: str | None, classes: tuple[str, ...] | None
 ) -> npt.NDArray[np.int64]:
-    """Return the class of each feature, int64 (N,); 0 for those that have none.
+    """Return the class of each feature, int64 (N,); 0 for features without one.
 
     Args:
         frame: The features.
@@ -67,7 +67,7 @@ def class_values(
         classes: Names of the classes 1, 2, …; None: the column holds numbers.
 
     Raises:
-        InputError: The column is not there, holds names that nobody numbered, or no known class.
+        InputError: The column is missing, holds names without given numbers, or no known class.
     """
     if field is None:
         return np.ones(len(frame), np.int64)

@@ -1,4 +1,4 @@
-"""COCO annotations as features in pixels of a raster."""
+"""COCO annotations as vector features in pixels of a raster."""
 
 from pathlib import Path
 from typing import Any
@@ -17,26 +17,26 @@ Found = tuple[npt.NDArray[np.object_], npt.NDArray[np.int64]]
 
 
 def read_coco(path: Path) -> CocoFile | None:
-    """Return the annotations in a JSON file, or None where it holds something else."""
+    """Return the annotations in a JSON file, or None for other JSON."""
     return coco_in(path) if path.suffix.lower() == ".json" else None
 
 
 def coco_features(coco: CocoFile, raster: Raster, *, boxes: bool = False) -> Found:
-    """Return the annotations of a raster, whose file name the images are found by.
+    """Return the annotations of a raster, found by its file name.
 
-    An outline is drawn as pycocotools draws it, and comes back along the edges of those pixels.
+    An outline is drawn by pycocotools' rule and returned along the edges of the drawn pixels.
 
     Args:
-        coco: What the file holds.
+        coco: The annotation file.
         raster: The raster; segmentations are in its pixels.
-        boxes: Whether a box will do where an annotation has no outline.
+        boxes: Whether a box is enough for an annotation without an outline.
 
     Returns:
         shapely geometries (N,) in pixels of the file, and int64 (N,) label values.
 
     Raises:
-        InputError: The file does not name the raster, names it several times, states another
-            size, or something in it cannot be read.
+        InputError: The file lacks the raster, has it several times, states another
+            size, or an annotation cannot be read.
     """
     image = coco.image_of(raster.path, other_endings=True)
     if image.size != raster.file_size:
@@ -60,7 +60,7 @@ def coco_features(coco: CocoFile, raster: Raster, *, boxes: bool = False) -> Fou
             )
         geometry = _geometry(one)
         if geometry.is_empty and boxes and one.rings:
-            # It holds no pixel, but says where something is.
+            # It contains no pixel, but has a position.
             geometry = shapely.box(*np.concatenate(one.rings).min(0), *_last(one))
         if not geometry.is_empty:
             geometries.append(geometry)

@@ -1,4 +1,4 @@
-"""Find the cases of a set of rasters: images with their masks or vector files, blocks, lists."""
+"""Listing of a raster data set's cases: images with masks or vector files, blocks, data lists."""
 
 import json
 import logging
@@ -32,9 +32,9 @@ def find_cases(
         images: A folder of rasters, one raster, or a JSON list as MONAI has them:
             `{"training": [{"image": ..., "label": ...}]}`, paths relative to the list.
         labels: One vector file (or COCO annotations) for all rasters; one mask for one raster; or
-            a folder with a file per raster, named like it, perhaps with more behind (`a.tif`:
-            `a.geojson`, `a_mask.tif`). A folder with a single vector file stands for that file.
-        any_driver: One raster may be anything that GDAL opens: a URL, a part of an archive.
+            a folder with a file per raster, named like it, possibly with a suffix (`a.tif`:
+            `a.geojson`, `a_mask.tif`). A folder with a single vector file means that file.
+        any_driver: One raster may be any path that GDAL opens: a URL, a part of an archive.
 
     Returns:
         The cases, sorted by id.
@@ -67,14 +67,14 @@ def find_cases(
 
 
 def is_vector(path: Path) -> bool:
-    """Say whether a file's ending is one of a vector file, or of COCO annotations."""
+    """Return whether a file's ending is that of a vector file, or of COCO annotations."""
     return path.suffix.lower() in VECTOR_ENDINGS
 
 
 def label_files(
     images: Path | str, labels: Path | str | None, any_driver: bool = False
 ) -> list[Path]:
-    """Return the vector files of a data set, each once."""
+    """Return the vector files of a data set without repetition."""
     cases = find_cases(images, labels, any_driver)
     found = {case.label for case in cases if case.label is not None}
     return sorted(path for path in found if is_vector(path))
@@ -83,17 +83,17 @@ def label_files(
 def check_overlap(
     cases: list[Case], footprint: Callable[[Case], Any], extent: Callable[[Case], Any]
 ) -> None:
-    """Make sure that vector labels lie on their rasters.
+    """Check that vector labels overlap their rasters.
 
-    A file that labels several rasters need not reach each of them, but one.
+    A file for several rasters must overlap at least one of them.
 
     Args:
         cases: The cases.
-        footprint: Gives the outline of a case's raster.
-        extent: Gives the outline of all features of a case's label, in the raster's CRS.
+        footprint: Function that returns the outline of a case's raster. extent: Function that
+        returns the outline of all features of a case's label, in the raster's CRS.
 
     Raises:
-        InputError: As said.
+        InputError: A file overlaps none of its rasters.
     """
     by_label: dict[Path, list[Case]] = {}
     for case in cases:

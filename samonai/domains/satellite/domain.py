@@ -1,4 +1,4 @@
-"""The satellite domain: rasters read by windows, cut into overlapping tiles, merged and written."""
+"""Satellite domain: rasters read by windows, cut into overlapping tiles, merged and written."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 
 class SatelliteDomain(RasterSettings):
-    """Rasters as overlapping tiles; `RasterSettings` says what can be set."""
+    """Rasters as overlapping tiles; the settings are those of `RasterSettings`."""
 
     name = "satellite"
     prompt_endings: tuple[str, ...] = VECTOR_ENDINGS
@@ -55,7 +55,8 @@ class SatelliteDomain(RasterSettings):
         """List the cases of a set of rasters; see `dataset.find_cases`.
 
         Raises:
-            InputError: Also when vector labels lie elsewhere than their rasters.
+            InputError: The rasters or labels cannot be paired, or vector labels lie outside their
+                rasters.
         """
         cases = dataset.find_cases(images, labels, self.any_driver)
         rasters = (
@@ -79,7 +80,7 @@ class SatelliteDomain(RasterSettings):
     def class_names(
         self, images: Path | str, labels: Path | str | None = None
     ) -> dict[int, str] | None:
-        """Return the names of the classes, where the settings or the labels give them."""
+        """Return the names of the classes from the settings or the labels."""
         if self.options.classes is not None:
             return dict(enumerate(self.options.classes, 1))
         names: dict[int, str] = {}
@@ -90,11 +91,11 @@ class SatelliteDomain(RasterSettings):
         return names or None
 
     def fit(self, cases: Sequence[Case]) -> None:
-        """Measure over the training set what is the same for all its rasters, and keep it.
+        """Measure properties shared by all rasters of the training set, and keep them.
 
-        These are the range of values, where rasters share one, the scale at which they are seen,
-        and the names of the classes, where the labels hold names. What the settings say already
-        stays.
+        These are the range of values, if rasters share one, the scale of the tiles,
+        and the names of the classes, if the labels hold names. Values of the settings are
+        kept.
         """
         if self.scaling.ranges is None and self.scaling.mode in ("auto", "set"):
             files = dict.fromkeys(case.image for case in cases)
@@ -119,10 +120,10 @@ class SatelliteDomain(RasterSettings):
             self.options = replace(self.options, classes=names)
 
     def read(self, case: Case) -> Raster:
-        """Look into a raster and its label; pixels are read when frames are cut.
+        """Open a raster and its label; pixels are read when frames are cut.
 
         Raises:
-            InputError: Either cannot be used.
+            InputError: The raster or its label cannot be used.
         """
         raster = self._raster(case)
         if raster.crs is None:
@@ -173,11 +174,11 @@ class SatelliteDomain(RasterSettings):
     def focus(
         self, source: Raster, prompts: Mapping[int, FramePrompts] | None
     ) -> tuple[Raster, dict[int, FramePrompts]]:
-        """Return a raster whose tiles lie around what is asked, and the prompts on these tiles.
+        """Return a raster whose tiles surround the prompts, and the prompts on these tiles.
 
         Args:
-            source: As it was read.
-            prompts: By tile of the grid; None: nothing in particular is asked.
+            source: The raster as read.
+            prompts: By tile of the grid; None: no prompts.
         """
         asked = dict(prompts or {})
         if self.placing != GRID and len(self.grid(source)) > 1:
@@ -192,11 +193,11 @@ class SatelliteDomain(RasterSettings):
         return len(self.tiles(source))
 
     def frame(self, source: Raster, index: int) -> Frame:
-        """Cut one tile, its label and valid mask with it.
+        """Cut one tile, with its label and valid mask.
 
         Returns:
-            The tile as (H, W), in the file's own pixels; black where nothing is valid. Below and
-            at the right of a raster that is smaller than a tile, nothing is, see `scale`.
+            The tile as (H, W), in the file's own pixels; black on invalid pixels. Below and
+            at the right of a raster that is smaller than a tile, none is valid, see `scale`.
         """
         grid = self.tiles(source)
         part = grid.window(index)
@@ -220,17 +221,17 @@ class SatelliteDomain(RasterSettings):
     def merge(
         self, source: Raster, frame_labels: Mapping[int, npt.NDArray[np.integer]]
     ) -> npt.NDArray[np.integer]:
-        """Put tiles' labels back on the raster's grid; where they overlap, the heaviest counts."""
+        """Put tiles' labels back on the raster's grid; in overlaps the highest weight counts."""
         grid = self.tiles(source)
         parts = {n: label[grid.window(n).shown] for n, label in frame_labels.items()}
         return grid.merge(parts, source.source_id)
 
     def merger(self, source: Raster) -> Merger:
-        """Return what blends the tiles' scores and joins objects across their borders."""
+        """Return the merger that blends tiles' scores and joins objects across their borders."""
         return TileMerger(source, self.tiles(source))
 
     def map_merger(self, source: Raster) -> TileMaps:
-        """Return what blends the tiles' values into a map."""
+        """Return the merger that blends the tiles' values into a map."""
         return TileMaps(self.tiles(source))
 
     def write_map(self, source: Raster, values: ScratchRaster, path: Path | str) -> Path:
@@ -285,7 +286,7 @@ class SatelliteDomain(RasterSettings):
         Args:
             source: The raster.
             label: A prediction, or integer (H, W), class per pixel.
-            path: Where to; ".tif" is added to a path without it.
+            path: The file; ".tif" is added to a path without it.
         """
         if isinstance(label, RasterPrediction):
             highest = int(label.classes.max(initial=0))

@@ -1,4 +1,4 @@
-"""Coordinate reference systems on a body or a plane: metres on the ground, areas, degrees."""
+"""Coordinate reference systems (CRS) on a body or a plane: ground metres, areas, degrees."""
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -23,22 +23,22 @@ _ALIKE = 0.01  # of the radius: ellipsoids and spheres of the Earth differ by le
 
 @dataclass(frozen=True)
 class Surface:
-    """What the coordinates of a CRS lie on: the Earth, another body, or a plane of its own.
+    """The surface of a CRS: the Earth, another body, or a plane of its own.
 
     Attributes:
-        crs: The CRS; its vertical part plays no role.
+        crs: The CRS; its vertical part is ignored.
     """
 
     crs: CRS
 
     @cached_property
     def is_plane(self) -> bool:
-        """Say whether the CRS (engineering, local) is tied to no body."""
+        """Return whether the CRS (engineering, local) is not tied to a body."""
         return self.crs.geodetic_crs is None
 
     @cached_property
     def is_earth(self) -> bool:
-        """Say whether the coordinates lie on the Earth."""
+        """Return whether the CRS is on the Earth."""
         body = self.crs.ellipsoid
         return (
             not self.is_plane
@@ -48,7 +48,7 @@ class Surface:
 
     @cached_property
     def geod(self) -> Geod:
-        """Return the ellipsoid that distances and areas are measured on."""
+        """Return the ellipsoid for distances and areas."""
         if self.is_earth:
             return WGS84
         body = self.crs.ellipsoid
@@ -57,7 +57,7 @@ class Surface:
 
     @cached_property
     def unit(self) -> float | None:
-        """Return metres per unit of a plane's axes; None where they are no lengths."""
+        """Return metres per unit of a plane's axes; None if they are not lengths."""
         factors = {axis.unit_conversion_factor for axis in self.crs.axis_info[:2]}
         angles = any("degree" in axis.unit_name or "rad" in axis.unit_name
                      for axis in self.crs.axis_info[:2])  # fmt: skip
@@ -87,7 +87,7 @@ class Surface:
         )
 
     def areas(self, geometries: npt.NDArray[np.object_]) -> npt.NDArray[np.float64]:
-        """Return areas in m², whatever the CRS distorts, float64 (N,)."""
+        """Return areas on the ellipsoid in m², float64 (N,)."""
         if self.is_plane:
             return np.asarray(shapely.area(geometries), float) * (self.unit or 1.0) ** 2
         degrees = shapely.transform(geometries, self.degrees)
@@ -97,7 +97,7 @@ class Surface:
 
 
 def surface(crs: Any) -> Surface:
-    """Return what the coordinates of a CRS, of pyproj or rasterio, lie on.
+    """Return the surface of a CRS of pyproj or rasterio.
 
     Raises:
         InputError: PROJ does not know the CRS.
@@ -116,7 +116,7 @@ def _surface(wkt: str) -> Surface:
 def pixel_ground(
     crs: Any, transform: Affine, size: tuple[int, int], name: str
 ) -> tuple[float, float] | None:
-    """Measure a raster's middle pixel on the ground, which no projection distorts.
+    """Return the ground size of a raster's middle pixel, without the projection's distortion.
 
     Args:
         crs: The raster's CRS.
@@ -125,10 +125,10 @@ def pixel_ground(
         name: The file, for the message.
 
     Returns:
-        Metres (down, across); None where the CRS is a plane whose units are no lengths.
+        Metres (down, across); None if the CRS is a plane whose units are not lengths.
 
     Raises:
-        InputError: The middle is no place of the CRS.
+        InputError: The middle is outside of the CRS.
     """
     column, row = size[1] / 2, size[0] / 2
     at = np.array([transform @ p for p in ((column, row), (column, row + 1), (column + 1, row))])
@@ -152,7 +152,7 @@ def transformer(source: Any, target: Any, what: str) -> Transformer:
     """Return a transformer between two CRSs, x before y.
 
     Raises:
-        InputError: There is none: one is a plane of its own, or they lie on different bodies.
+        InputError: One CRS is a plane of its own, or they are on different bodies.
     """
     try:
         return Transformer.from_crs(source.to_wkt(), target.to_wkt(), always_xy=True)

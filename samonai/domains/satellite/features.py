@@ -34,19 +34,19 @@ logger = logging.getLogger(__name__)
 
 Geometries = npt.NDArray[np.object_]
 IMAGE_CRS = "image"
-"""Stands for the raster's own CRS where a vector file's is absent or wrong."""
+"""Value of `label_crs` for the raster's own CRS, if a vector file's is absent or wrong."""
 
 
 @dataclass(frozen=True)
 class FeatureOptions:
-    """How vector files are read.
+    """Options of reading vector files.
 
     Attributes:
-        class_field: Column that tells the class, whole numbers above 0 or names; None: class 1.
-        classes: Names of the classes 1, 2, …; None: as `class_names` of the data set gives them.
-        line_width: What lines are widened to: metres, or a column that holds them.
-        point_radius: Radius in metres of the disc that a point stands for.
-        label_crs: CRS to believe instead of the file's, such as "EPSG:32616"; "image": the
+        class_field: Column of the class, whole numbers above 0 or names; None: class 1.
+        classes: Names of the classes 1, 2, …; None: those of the data set by `class_names`.
+        line_width: Width of lines in metres, or a column that holds it.
+        point_radius: Radius in metres of the disc around a point.
+        label_crs: CRS that replaces the file's, such as "EPSG:32616"; "image": the
             raster's own.
         any_driver: Read any vector format of GDAL.
     """
@@ -59,10 +59,10 @@ class FeatureOptions:
     any_driver: bool = False
 
     def __post_init__(self) -> None:
-        """Check what would be left out in silence, or draw nothing.
+        """Check that features are neither left out silently nor empty.
 
         Raises:
-            InputError: A width or radius is no length above 0, or a column is no name.
+            InputError: A width or radius is not a length above 0, or a column is not a name.
         """
         check_given(SatelliteSettings, vars(self))
 
@@ -88,14 +88,14 @@ def read_features(
     Args:
         path: A vector file, or COCO annotations (.json).
         raster: The raster.
-        options: How to read.
-        widen: Turn lines and points into areas; without, they are left as they are.
+        options: Options of reading.
+        widen: Turn lines and points into areas; otherwise they are unchanged.
 
     Returns:
         The features that touch the raster, in the file's order.
 
     Raises:
-        InputError: The file cannot be read, or its coordinates cannot be brought to the raster's.
+        InputError: The file cannot be read, or its coordinates cannot be converted to the raster's.
     """
     coco = read_coco(path)
     if coco is not None:
@@ -107,7 +107,7 @@ def read_features(
     pixels = to_pixels(np.asarray(frame.geometry, object), raster)
     if widen:
         pixels = widened(pixels, frame, path, raster, options.line_width, options.point_radius)
-    # Areas only: lines that are left of an invalid polygon would be drawn.
+    # Areas only: lines left from an invalid polygon would be drawn.
     whole = shapely.make_valid(pixels, method="structure", keep_collapsed=False)
     pixels = np.where(shapely.is_valid(pixels), pixels, whole)
     height, width = raster.file_size
@@ -119,7 +119,7 @@ def read_table(path: Path, raster: Raster, options: FeatureOptions) -> gpd.GeoDa
     """Read a vector file in the raster's CRS.
 
     Raises:
-        InputError: It cannot be read, is empty, or its CRS and the raster's do not go together.
+        InputError: The file cannot be read, is empty, or its CRS and the raster's are incompatible.
     """
     frame = load(path, options.any_driver)
     wanted = raster.crs
@@ -142,10 +142,10 @@ def read_table(path: Path, raster: Raster, options: FeatureOptions) -> gpd.GeoDa
 
 
 def in_raster_crs(geometries: Geometries, crs: CRS, raster: Raster, path: Path) -> Geometries:
-    """Bring geometries of a CRS to a raster's CRS, on the raster's side of 180°.
+    """Convert geometries of a CRS to a raster's CRS, on the raster's side of 180°.
 
     Raises:
-        InputError: The two CRSs do not go together.
+        InputError: The two CRSs are incompatible.
     """
     wanted, matrix = CRS.from_wkt(raster.crs.to_wkt()), raster.geotransform
     assert matrix is not None
@@ -166,12 +166,12 @@ def in_raster_crs(geometries: Geometries, crs: CRS, raster: Raster, path: Path) 
 
 
 def load(path: Path, any_driver: bool = False) -> gpd.GeoDataFrame:
-    """Read a vector file as it is: features with a geometry, at least one.
+    """Read a vector file unchanged: features with a geometry, at least one.
 
-    One file often labels many rasters, so what was read last is kept, as long as it is unchanged.
+    One file often labels many rasters, so the last one is cached until it changes.
 
     Raises:
-        InputError: It cannot be read, or is empty.
+        InputError: The file cannot be read, or is empty.
     """
     check_vector(path, any_driver)
     return _load(path, path.stat().st_mtime_ns if path.exists() else 0)
@@ -195,7 +195,7 @@ def _load(path: Path, _changed: int) -> gpd.GeoDataFrame:
 
 
 def _unreadable(path: Path, error: Exception) -> str:
-    """Say why a file cannot be read, in one line."""
+    """Return why a file cannot be read, in one line."""
     if "not recognized" not in str(error):
         return f"cannot be read: {str(error).splitlines()[0]}"
     if path.suffix.lower() not in (".json", ".geojson"):
@@ -207,10 +207,10 @@ def _unreadable(path: Path, error: Exception) -> str:
 
 
 def check_degrees(bounds: npt.NDArray[Any], crs: Any, path: Path) -> None:
-    """Refuse a file that says degrees and holds something else.
+    """Refuse a file with a CRS in degrees and coordinates that are not degrees.
 
     Raises:
-        InputError: As said.
+        InputError: The coordinates are outside the range of degrees.
     """
     if CRS.from_user_input(crs).is_geographic and np.abs(bounds).max() > 360:
         raise InputError(
@@ -221,7 +221,7 @@ def check_degrees(bounds: npt.NDArray[Any], crs: Any, path: Path) -> None:
 
 
 def to_pixels(geometries: Geometries, raster: Raster) -> Geometries:
-    """Bring geometries from the raster's CRS to pixel coordinates of the whole file."""
+    """Convert geometries from the raster's CRS to pixel coordinates of the whole file."""
     if raster.geotransform is None:
         return geometries
     inverse = ~raster.geotransform
@@ -241,7 +241,7 @@ def transformed(geometries: Geometries, matrix: Affine) -> Geometries:
 
 
 def class_table(files: list[Path], field: str, any_driver: bool = False) -> tuple[str, ...] | None:
-    """Return the class names that a column holds over several files; None for numbers.
+    """Return the class names of a column over several files; None for numbers.
 
     Raises:
         InputError: A file has no such column.

@@ -36,7 +36,7 @@ _STEPS = 16  # along the longer side of a mask's outline
 
 @dataclass(frozen=True)
 class FeatureLabels:
-    """Features drawn on the pixels whose centres they hold; small ones lie on top of large ones.
+    """Features drawn on the pixels whose centres they contain; small ones lie on top of large ones.
 
     Attributes:
         features: In pixels of the whole file.
@@ -108,14 +108,13 @@ class ArrayLabels:
 
 @dataclass(frozen=True)
 class MaskLabels:
-    """A mask raster, brought onto the image's grid where it lies on another (nearest pixel).
+    """A mask raster, reprojected to the image's grid if it has another one (nearest pixel).
 
-    It says nothing about pixels of a nodata value other than 0, about those that its own mask
-    band leaves out, and about ground that it does not reach.
-
+    Pixels of a nodata value other than 0, pixels outside its own mask
+    band, and ground that it does not cover are unlabelled.
     Attributes:
         path: The file.
-        raster: The raster that it labels.
+        raster: The labelled raster.
         label_map: Stored value to class.
         any_driver: See `open_raster`.
     """
@@ -129,7 +128,7 @@ class MaskLabels:
         """Read a window.
 
         Raises:
-            InputError: The file cannot be read, or holds no classes.
+            InputError: The file cannot be read, or does not hold classes.
         """
         area = FileWindow(window.column, window.row, window.width, window.height)
         with open_raster(self.path, self.any_driver) as dataset:
@@ -147,7 +146,7 @@ class MaskLabels:
     def _warped(
         self, dataset: DatasetReader, area: FileWindow
     ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-        """Return values on the raster's grid, and where the mask reaches, both (H, W)."""
+        """Return values on the raster's grid, and the area covered by the mask, both (H, W)."""
         height, width = self.raster.file_size
         with WarpedVRT(
             dataset,
@@ -193,7 +192,7 @@ class MaskLabels:
 
 
 def check_mask(path: Path, raster: Raster, any_driver: bool = False) -> None:
-    """Make sure that a mask raster can be laid onto a raster.
+    """Check that a mask raster can be reprojected to a raster.
 
     Raises:
         InputError: It has another number of bands, lossy compression, no georeference, or lies
@@ -245,7 +244,7 @@ def _refuse_across_180(dataset: DatasetReader, outline: Any, raster: Raster, pat
     """Refuse a mask that spans 180° in its own CRS: GDAL finds only one side of it from another.
 
     Raises:
-        InputError: As said.
+        InputError: The mask spans 180°, and the raster has another CRS.
     """
     along = cylinder(dataset.crs)
     if along is None:
@@ -259,7 +258,7 @@ def _refuse_across_180(dataset: DatasetReader, outline: Any, raster: Raster, pat
 
 
 def _refuse_lossy(dataset: DatasetReader, path: Path) -> None:
-    """Refuse masks in a compression that changes values: classes would come up that nobody drew.
+    """Refuse masks in lossy compression, which adds wrong class values.
 
     Raises:
         InputError: The file is JPEG, or a TIFF with such blocks.
@@ -275,7 +274,7 @@ def _refuse_lossy(dataset: DatasetReader, path: Path) -> None:
 
 
 def same_grid(dataset: DatasetReader, raster: Raster) -> bool:
-    """Say whether a mask has the raster's pixels.
+    """Return whether a mask has the raster's pixels.
 
     A mask without any georeference has them when it has the raster's size. So has one with the
     raster's own geotransform whose CRS is missing, or an engineering CRS: tools that do not know

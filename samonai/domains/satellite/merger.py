@@ -1,4 +1,4 @@
-"""Merges overlapping tiles while they come: finished rows are written away and leave memory.
+"""Streaming merge of overlapping tiles: finished rows are written to disk and leave memory.
 
 Tiles come row by row, so all rows above the current tile are final; they go to a temporary file.
 """
@@ -21,7 +21,7 @@ _DIGITS = 3
 class TileMerger:
     """Merges the scores of a raster's tiles; see `Merger`.
 
-    Prompts without object ids stand for layers of their class, prompts with one for an object.
+    Prompts without object ids are layers of their class, prompts with one an object.
 
     Args:
         raster: The raster.
@@ -42,7 +42,7 @@ class TileMerger:
         prompts: FramePrompts,
         confidence: npt.NDArray[np.floating] | None = None,
     ) -> None:
-        """Take the scores of one tile."""
+        """Add the scores of one tile."""
         tile = frame.location.index
         window = self._grid.window(tile)
         self._flush(window.row)
@@ -61,7 +61,7 @@ class TileMerger:
         return self._writer.finish()
 
     def _flush(self, until: int, last: bool = False) -> None:
-        """Write the rows above `until`, of which no later tile knows anything."""
+        """Write the rows above `until`, which no later tile changes."""
         for strip in self._writer.strips(until, last):
             if self._layers is not None:
                 self._writer.write_classes(strip, *self._layers.take(strip))
@@ -82,7 +82,7 @@ class TileMaps:
         self._stored = ScratchRaster(grid.size, "float32")
 
     def add(self, frame: Frame, values: npt.NDArray[np.float32]) -> None:
-        """Take the values of one tile."""
+        """Add the values of one tile."""
         tile = frame.location.index
         window = self._grid.window(tile)
         self._flush(window.row)
@@ -98,5 +98,5 @@ class TileMaps:
     def _flush(self, until: int, last: bool = False) -> None:
         for strip in self._stored.strips(until, last):
             _, values = self._layers.take(strip)
-            # Digits that mean nothing would not compress.
+            # Meaningless digits would not compress.
             self._stored.write(strip, values.round(_DIGITS))

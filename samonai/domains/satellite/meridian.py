@@ -1,7 +1,7 @@
-"""Antimeridian: features laid beside a raster that spans 180°, and polygons cut at it for GeoJSON.
+"""Antimeridian: features moved beside a raster that spans 180°, and polygons cut at it for GeoJSON.
 
 In a CRS of degrees, and in cylindrical projections such as Web Mercator, a place has many
-coordinates, one full turn apart, and a scene across 180° uses those of one side for both.
+coordinates, 360° apart, and a scene across 180° uses those of one side for both.
 """
 
 from dataclasses import dataclass
@@ -20,15 +20,15 @@ Geometries = npt.NDArray[np.object_]
 
 TURN = 360.0
 _WIDEST = 90.0
-"""Degrees: a ring with neighbours more than half a turn apart crosses 180° and not the whole
-Earth where it is no wider than this."""
+"""Degrees: a ring with neighbours more than 180° apart crosses the antimeridian and does not
+surround the Earth if it is no wider than this."""
 
 _EDGE = 1e-9  # degrees: noise of coordinates on 180° itself
 
 
 @dataclass(frozen=True)
 class Cylinder:
-    """How longitude runs along x in a CRS in which a full turn is a shift along x.
+    """Longitude along x in a CRS in which a rotation by 360° is a shift along x.
 
     Attributes:
         slope: Units of x per degree.
@@ -40,16 +40,16 @@ class Cylinder:
 
     @property
     def turn(self) -> float:
-        """Return a full turn in units of x."""
+        """Return 360° in units of x."""
         return abs(self.slope) * TURN
 
     def longitude(self, x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Return degrees, beyond 180 where x goes on beyond it."""
+        """Return degrees, beyond 180 where x continues beyond it."""
         return (x - self.start) / self.slope
 
 
 def cylinder(crs: Any) -> Cylinder | None:
-    """Return how longitude runs along x in a CRS; None where a turn is no shift along x."""
+    """Return longitude along x in a CRS; None if a rotation by 360° is no shift along x."""
     return _cylinder(crs.to_wkt())
 
 
@@ -86,7 +86,7 @@ def _cylinder(wkt: str) -> Cylinder | None:
 def beside(
     geometries: Geometries, source: Any, target: Any, moved: Any, reach: tuple[float, float]
 ) -> Geometries:
-    """Return geometries in a raster's CRS, each part moved by full turns to where the raster lies.
+    """Return geometries in a raster's CRS, each part shifted by multiples of 360° onto the raster.
 
     Args:
         geometries: shapely geometries (N,) in coordinates of `source`.
@@ -130,7 +130,7 @@ def beside(
 def cut_at_180(geometries: Geometries, crs: Any) -> Geometries:
     """Return polygons in degrees of WGS 84 within -180 to 180, cut where they cross 180°.
 
-    As RFC 7946 (3.1.9) wants them: an object across 180° is two polygons of one multi-polygon.
+    As required by RFC 7946 (3.1.9): an object across 180° is two polygons of one multi-polygon.
     Rings are counter-clockwise, holes clockwise (3.1.6).
 
     Args:
@@ -143,7 +143,7 @@ def cut_at_180(geometries: Geometries, crs: Any) -> Geometries:
 
 
 def _parts(geometries: Geometries) -> tuple[Geometries, npt.NDArray[np.int64]]:
-    """Return single parts and the number of their geometry; collections in collections too."""
+    """Return single parts with the number of their geometry, including nested collections."""
     parts, owner = shapely.get_parts(geometries, return_index=True)
     while (shapely.get_num_geometries(parts) > 1).any() or (shapely.get_type_id(parts) > 3).any():
         parts, of = shapely.get_parts(parts, return_index=True)
@@ -159,15 +159,15 @@ def _longitudes(
     on: Surface,
     middle: float,
 ) -> npt.NDArray[np.float64]:
-    """Return longitudes of parts' points in degrees, going on beyond 180 where a part crosses it.
+    """Return longitudes of parts' points in degrees, continued beyond 180 where a part crosses it.
 
     Args:
         parts: The parts (N,).
         points: float64 (n, 2), their coordinates.
-        of: int64 (n,), number of the part that each point is of.
-        here: How longitude runs in their CRS, or None.
-        on: What their CRS lies on.
-        middle: Longitude that they are near, where their CRS does not say more.
+        of: int64 (n,), number of each point's part.
+        here: Longitude along x in their CRS, or None.
+        on: Surface of their CRS.
+        middle: Longitude that they are near, if their CRS does not define it.
     """
     if here is None:
         degrees = on.degrees(points)[:, 0]
@@ -175,7 +175,8 @@ def _longitudes(
     degrees = here.longitude(points[:, 0])
     low, high = _ranges(degrees, of)
     for number in np.flatnonzero((high - low > TURN / 2) & (shapely.get_type_id(parts) > 0)):
-        # Written as if it went around the Earth the other way: not cut at 180°, as RFC 7946 wants.
+        # Written as if it went around the Earth the other way: not cut at 180° as RFC 7946
+        # requires.
         own = degrees[of == number]
         near = np.where(own < 0, own + TURN, own)
         edge = np.isclose(np.abs(own), TURN / 2, rtol=0, atol=_EDGE)
@@ -187,7 +188,7 @@ def _longitudes(
 def _ranges(
     values: npt.NDArray[np.float64], of: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return the lowest and highest value of each part, which come one after the other."""
+    """Return the lowest and highest value of each part, in order."""
     starts = np.flatnonzero(np.diff(of, prepend=-1))
     return np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)
 
@@ -195,7 +196,7 @@ def _ranges(
 def _turns(
     degrees: npt.NDArray[np.float64], of: npt.NDArray[np.int64], low: float, high: float
 ) -> list[list[int]]:
-    """Return the full turns that bring each part onto a raster; if none does, next to it."""
+    """Return the multiples of 360° that shift each part onto a raster; if none does, next to it."""
     first, last = _ranges(degrees, of)
     distance = ((low + high) - (first + last)) / 2 / TURN
     nearest = np.round(np.where(np.isfinite(distance), distance, 0)).astype(int)
@@ -228,16 +229,16 @@ def _cut(geometry: Any, on: Surface, along: Cylinder | None) -> Any:
         outer = _filled(polygon.exterior, on, along)
         holes = [_filled(ring, on, along) for ring in polygon.interiors]
         pieces.append(shapely.difference(outer, shapely.union_all(holes)) if holes else outer)
-    # Pieces of one object on both sides stay apart, those that touch elsewhere become one.
+    # Parts of one object on both sides stay separate, touching ones elsewhere are united.
     return _polygons(shapely.union_all(pieces))
 
 
 def _filled(ring: Any, on: Surface, along: Cylinder | None) -> Any:
-    """Return what a ring holds, within -180 to 180 degrees."""
+    """Return the inside of a ring, within -180 to 180 degrees."""
     points = shapely.get_coordinates(ring)
     degrees = on.degrees(points)
     if along is None:
-        # Step by step: neighbours of an outline lie less than half a turn apart.
+        # Step by step: neighbours of an outline lie less than 180° apart.
         steps = np.diff(degrees[:, 0])
         steps -= TURN * np.round(steps / TURN)
         x = degrees[0, 0] + np.concatenate([[0], np.cumsum(steps)])
@@ -259,7 +260,7 @@ def _filled(ring: Any, on: Surface, along: Cylinder | None) -> Any:
 
 
 def _polygons(geometry: Any) -> Any:
-    """Return the areas of a geometry; lines and points that cutting left are dropped."""
+    """Return the areas of a geometry; lines and points left by cutting are dropped."""
     parts = _parts(np.array([geometry], object))[0]
     areas = [part for part in parts if part.geom_type == "Polygon" and not part.is_empty]
     return areas[0] if len(areas) == 1 else shapely.MultiPolygon(areas)

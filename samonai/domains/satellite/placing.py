@@ -1,9 +1,9 @@
-"""Tiles laid around what is asked for, so that no answer hangs on where a grid's borders fall.
+"""Tile placement around prompts, so that results do not depend on a grid's borders.
 
-On a grid an object lies now in the middle of a tile and now beside its border, and what a model
-says of it changes with that, seam or not. Here objects that fit into a tile together, well away
-from its border, are asked for on one tile, with all of them in its middle; or each on one of its
-own. Where tiles lie follows from the prompts alone.
+On a grid an object lies now in the middle of a tile and now beside its border, and a model's output
+for it changes with that, even without seams. Here objects that fit into a tile together, with a
+margin, are prompted on one tile, centred on them; or each on one of its own. The placement depends
+on the prompts alone.
 """
 
 from collections.abc import Mapping
@@ -20,27 +20,27 @@ from samonai.settings.choices import PLACINGS
 PROMPTS, OBJECTS, GRID = PLACINGS
 
 _CLEAR = 1 / 8
-"""Share of a tile's side that is kept clear of prompts at each of its borders."""
+"""Margin of a tile without prompts, as a share of its side."""
 
 _WHOLE = 0.75
-"""A box with this share of what all tiles show of its object is the object's own: boxes that are
-drawn anew on every tile, each a little larger or smaller, are not to grow."""
+"""Share of an object's union box over all tiles from which one box is the object's own: boxes
+drawn anew on every tile, each a little larger or smaller, must not grow the object."""
 
 
 def place(
     prompts: Mapping[int, FramePrompts], grid: Tiles, *, alone: bool = False
 ) -> tuple[tuple[Window, ...], dict[int, FramePrompts]] | None:
-    """Lay tiles around objects.
+    """Place tiles around objects.
 
     Args:
         prompts: By tile of the grid.
-        grid: Its tiles; the new ones have their size.
+        grid: Its tiles, whose size the new ones have.
         alone: Each object has a tile to itself, else those that fit share one.
 
     Returns:
-        Where the tiles lie, from top to bottom, and the prompts by tile, in which each object has
-        one prompt, but for those that are larger than a tile. None where prompts ask for classes
-        instead of objects.
+        The windows of the tiles, from top to bottom, and the prompts by tile, in which each object
+        has one prompt, except those larger than a tile. None if prompts are for classes instead of
+        objects.
     """
     if not prompts or any(found.object_ids is None for found in prompts.values()):
         return None
@@ -63,8 +63,8 @@ def place(
 def _objects(prompts: Mapping[int, FramePrompts], grid: Tiles) -> FramePrompts:
     """Return one prompt for each object, in pixels of the raster.
 
-    It is the largest that no tile's border cuts, or a box around what all tiles show; of points
-    without a box, the one that lies nearest to the middle of its tile.
+    It is the largest that no tile's border cuts, or a box around the object on all tiles; of points
+    without a box, the one nearest to the middle of its tile.
     """
     placed, cut, central = [], [], []
     for tile, found in prompts.items():
@@ -93,7 +93,7 @@ def _objects(prompts: Mapping[int, FramePrompts], grid: Tiles) -> FramePrompts:
 def _cut(
     extents: npt.NDArray[np.float32], window: Window, size: tuple[int, int]
 ) -> npt.NDArray[np.bool_]:
-    """Return which boxes on a tile reach a border of it that is not the raster's, bool (N,)."""
+    """Return which boxes on a tile reach an inner border of the tile, bool (N,)."""
     x0, y0, x1, y1 = extents.T
     return (
         ((x0 <= 0) & (window.column > 0))
@@ -104,7 +104,7 @@ def _cut(
 
 
 def _extents(prompts: FramePrompts) -> npt.NDArray[np.float32]:
-    """Return what each prompt must be seen with, float32 (N, 4): its box, else its points."""
+    """Return the extent that each prompt's tile must show, float32 (N, 4): its box or points."""
     if prompts.point_coords is None or prompts.point_labels is None:
         return prompts.boxes
     there = (prompts.point_labels != NO_POINT)[..., None]
@@ -114,9 +114,9 @@ def _extents(prompts: FramePrompts) -> npt.NDArray[np.float32]:
 
 
 def _groups(extents: npt.NDArray[np.float32], clear: tuple[int, int]) -> list[npt.NDArray[np.intp]]:
-    """Part objects into groups that fit into `clear` rows and columns; a larger one is alone.
+    """Divide objects into groups that fit into `clear` rows and columns; a larger one is alone.
 
-    The topmost object that has no group takes in the nearest ones, as far as they fit.
+    The topmost object without a group takes the nearest ones, as far as they fit.
     """
     middles = (extents[:, :2] + extents[:, 2:]) / 2
     order = np.lexsort((middles[:, 0], middles[:, 1]))
@@ -142,7 +142,7 @@ def _groups(extents: npt.NDArray[np.float32], clear: tuple[int, int]) -> list[np
 
 
 def _around(extent: npt.NDArray[np.float32], grid: Tiles) -> PlacedTiles:
-    """Return the tile that has an extent in its middle, or tiles that cover it."""
+    """Return the tile centred on an extent, or tiles that cover it."""
     spans = []
     for low, high, tile, whole in zip(
         (extent[1], extent[0]), (extent[3], extent[2]), grid.shown, grid.size, strict=True
@@ -158,7 +158,7 @@ def _around(extent: npt.NDArray[np.float32], grid: Tiles) -> PlacedTiles:
 
 
 def _on(tiles: PlacedTiles, one: FramePrompts) -> list[tuple[int, FramePrompts]]:
-    """Return the prompt of one object on the tiles that are asked about it."""
+    """Return the prompt of one object on its tiles."""
     if np.isnan(one.boxes).any():
         window = tiles.window(0)
         return [(0, one.moved(-window.column, -window.row))]
@@ -171,5 +171,5 @@ def _on(tiles: PlacedTiles, one: FramePrompts) -> list[tuple[int, FramePrompts]]
 
 
 def _union(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return the smallest box that holds all, float32 (4,)."""
+    """Return the smallest box that contains all, float32 (4,)."""
     return np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)])

@@ -30,12 +30,12 @@ VECTOR_FORMATS = {"gpkg": "GPKG", "geojson": "GeoJSON"}
 
 @dataclass(frozen=True)
 class PolygonOptions:
-    """How outlines of pixels become polygons.
+    """Options of converting pixel outlines to polygons.
 
     Attributes:
-        simplify: Outlines may move by so many metres (pixels without a CRS) and no farther;
+        simplify: Largest shift of outlines in metres (pixels without a CRS);
             neighbours keep their common border. 0: along the pixels' edges.
-        right_angles: Make outlines right-angled where they nearly are, as those of buildings.
+        right_angles: Make nearly right-angled outlines right-angled, as for buildings.
         min_area: Objects of fewer square metres (pixels) are left out.
     """
 
@@ -56,7 +56,7 @@ def write_polygons(
         prediction: The prediction.
         path: A .gpkg file in the raster's CRS, or a .geojson file in degrees of WGS 84, objects
             across 180° cut there, as RFC 7946 wants.
-        options: How the polygons are made.
+        options: Options of the polygons.
         class_names: Label value to name.
     """
     table = polygon_table(prediction, options, class_names)
@@ -65,18 +65,19 @@ def write_polygons(
         degrees = cut_at_180(np.asarray(table.geometry, object), prediction.raster.crs)
         table = table.set_geometry(gpd.GeoSeries(degrees, index=table.index, crs="EPSG:4326"))
     with write_atomically(path) as temporary:
-        temporary.unlink()  # GDAL wants to make the file itself
+        temporary.unlink()  # GDAL creates the file itself
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of a raster without CRS, told when read
+            warnings.simplefilter("ignore", UserWarning)  # a missing CRS is logged already
             table.to_file(temporary, driver=kind, engine="pyogrio", layer=path.stem)
     return path
 
 
 def check_polygons(raster: Raster, formats: Sequence[str]) -> None:
-    """Make sure that a raster's polygons can be written.
+    """Check that a raster's polygons can be written.
 
     Raises:
-        InputError: GeoJSON, which holds degrees on the Earth, of a raster that is not placed there.
+        InputError: The format is GeoJSON, in degrees on the Earth, and the raster is not placed
+            there.
     """
     if "geojson" in formats and raster.crs is not None and not surface(raster.crs).is_earth:
         raise InputError(
@@ -115,7 +116,7 @@ def polygon_table(
 
 
 def areas_m2(geometries: Geometries, raster: Raster) -> Any:
-    """Return areas on the ellipsoid in m², whatever the CRS distorts; in pixels without a CRS.
+    """Return areas on the ellipsoid in m², undistorted by the CRS; in pixels without a CRS.
 
     Args:
         geometries: In coordinates of the raster's CRS.
@@ -132,7 +133,7 @@ def areas_m2(geometries: Geometries, raster: Raster) -> Any:
 
 
 def _outlines(prediction: RasterPrediction) -> tuple[list[int], list[Any]]:
-    """Follow the pixels' edges, a strip at a time; pieces of one object are put together."""
+    """Trace the pixels' edges, a strip at a time; pieces of one object are joined."""
     pieces: dict[int, list[Any]] = defaultdict(list)
     for strip in _strips(prediction.size):
         numbers = prediction.instances(strip)
@@ -162,7 +163,7 @@ def _smooth(outlines: Geometries, raster: Raster, options: PolygonOptions) -> Ge
         return outlines
     if not options.right_angles and not options.simplify:
         return outlines
-    # In metres, where right angles are right and distances are those of the setting.
+    # In metres, in which angles are true and the setting's distances are given.
     metres = raster.spacing
     scale = Affine.scale(metres[1], metres[0])
     ground = transformed(outlines, scale)

@@ -1,4 +1,4 @@
-"""A prediction on disk: the number of the object that each pixel belongs to, and what it is."""
+"""Predictions of a raster on disk: an object number per pixel, with class and score by object."""
 
 from dataclasses import dataclass
 
@@ -16,14 +16,14 @@ _EVERY_NEIGHBOUR = np.ones((3, 3), bool)
 
 @dataclass(frozen=True)
 class RasterPrediction:
-    """What was predicted on a raster; pixels are read by windows.
+    """Predicted objects of a raster; pixels are read by windows.
 
     Attributes:
         raster: The raster.
         classes: int64 (N,), label value of object n + 1.
-        scores: float64 (N,), 0..1: how sure the tiles were of it, where they said so; else the
+        scores: float64 (N,), 0..1: mean confidence of the tiles, if they gave one; else the
             mean probability of its pixels.
-        areas: int64 (N,), its pixels.
+        areas: int64 (N,), its number of pixels.
     """
 
     raster: Raster
@@ -49,10 +49,10 @@ class RasterPrediction:
 
 
 class IdWriter:
-    """Writes numbers of objects from top to bottom, and keeps the table of objects.
+    """Writes object numbers from top to bottom, and keeps the table of objects.
 
-    Two objects may turn out to be one after their first rows were written: the table says so, and
-    the prediction gives both one number.
+    Two numbers may be joined after their first rows were written: the table records it, and
+    the prediction has one number for both.
 
     Args:
         raster: The raster; nothing is written where it has nodata.
@@ -78,7 +78,7 @@ class IdWriter:
         """Write the next rows.
 
         Args:
-            strip: What `strips` gave.
+            strip: A window of `strips`.
             numbers: int32 (H, W), numbers of objects.
             scores: float32 (H, W), logits.
         """
@@ -96,7 +96,7 @@ class IdWriter:
     def write_classes(
         self, strip: Window, label: npt.NDArray[np.int32], scores: npt.NDArray[np.float32]
     ) -> None:
-        """Write the next rows of a class map; pixels of a class that touch are one object."""
+        """Write the next rows of a class map; connected pixels of a class are one object."""
         label = np.where(self._raster.valid(strip), label, 0) if label.any() else label
         numbers = np.zeros(label.shape, np.int32)
         for value in np.unique(label[label > 0]).tolist():
@@ -109,7 +109,7 @@ class IdWriter:
         self.write(strip, numbers, scores)
 
     def finish(self) -> RasterPrediction:
-        """Close the file and return what was predicted; objects are numbered without gaps."""
+        """Close the file and return the prediction; objects are numbered without gaps."""
         self._stored.close()
         count, roots = len(self.table), self.table.roots()
         more = count - len(self._areas)
@@ -129,7 +129,7 @@ class IdWriter:
         )
 
     def _join_rows(self, classes: npt.NDArray[np.int32], numbers: npt.NDArray[np.int32]) -> None:
-        """Join what touches across the border to the rows written before, corners included."""
+        """Join objects that touch across the border to the rows written before, or at a corner."""
         assert self._last_classes is not None
         assert self._last_numbers is not None
         width = len(classes)

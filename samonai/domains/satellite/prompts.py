@@ -1,4 +1,4 @@
-"""Prompts of vector files on the tiles of a raster: boxes, points and polygons in any CRS."""
+"""Vector prompts on the tiles of a raster: boxes, points and polygons in any CRS."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -24,14 +24,14 @@ from samonai.prompts.types import NO_POINT, FramePrompts
 
 _CLASS_COLUMN = "class"
 _LEAST_SHARE = 0.1
-"""A tile that holds less of an object than this is not asked about it, unless none holds more."""
+"""Least share of an object that a prompted tile shows, unless no tile shows more."""
 
 _NONE = (float("nan"),) * 4
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """One prompt on one tile: its object, its box or its points in the tile's pixels."""
+    """A prompt on one tile: its object, its box or its points in the tile's pixels."""
 
     number: int
     value: int
@@ -49,12 +49,12 @@ def read_prompts(
     only_case: bool = True,
     every: bool = False,
 ) -> dict[int, FramePrompts]:
-    """Turn features into prompts of the tiles that show them.
+    """Convert features into prompts of the tiles that show them.
 
-    A point asks for what it lies on, several points of one feature (MultiPoint) for the one object
-    that they lie on, anything else for what its bounding box holds. An object is
-    asked for on the tiles that hold its whole box; where none does, on all that hold a good part
-    of it, with the box cut at the tile's border. All prompts of a feature carry one id.
+    A point prompts the object under it, several points of one feature (MultiPoint) the one object
+    under them, any other geometry prompts with its bounding box. An object is
+    prompted on the tiles that contain its whole box; without one, on all that contain a large part
+    of it, with the box cut at the tile's border. All prompts of a feature have one id.
 
     Args:
         path: The vector file.
@@ -62,15 +62,16 @@ def read_prompts(
         grid: Its tiles.
         options: How vector files are read. Without a class field, a column "class" counts.
         class_names: Label value to name, for columns that hold names.
-        only_case: Whether the raster is the only one asked about; if so, it must hold a feature.
-        every: Boxes that no tile holds come on all tiles that show any of them, which together
-            tell where they are.
+        only_case: Whether the raster is the only one predicted; if so, the file must have a feature
+            on it.
+        every: Boxes that no tile contains are prompted on all tiles that show any part of them,
+            which together give their position.
 
     Returns:
         By tile.
 
     Raises:
-        InputError: The file cannot be read, or has nothing on this raster.
+        InputError: The file cannot be read, or has no feature on this raster.
     """
     features = _features(path, raster, options, dict(class_names or {}))
     shift = np.array([raster.window.column, raster.window.row] * 2, float)
@@ -98,12 +99,12 @@ def read_prompts(
 def parts_on(
     grid: Tiles, box: npt.NDArray[np.floating], every: bool = False
 ) -> list[tuple[int, tuple[float, ...]]]:
-    """Return the tiles that are asked about a box, and their part of it in their own pixels.
+    """Return the tiles prompted with a box, and their part of it in their own pixels.
 
     Args:
         grid: The tiles.
         box: float (4,), xyxy in the raster's pixels.
-        every: A tile is asked about however little it holds.
+        every: Include tiles with any part of the box.
     """
     x0, y0, x1, y1 = box.tolist()
     reach = Window(

@@ -1,4 +1,4 @@
-"""A raster, or a block of one, as a source: its pixels stay in the file and are read by windows."""
+"""Raster, or a block of one, as a source: its pixels stay in the file and are read by windows."""
 
 import hashlib
 from collections.abc import Iterator
@@ -27,17 +27,17 @@ from samonai.domains.tiling.tiles import Window
 
 LabelArray = npt.NDArray[np.int32]
 
-_READ_AT_ONCE = 1 << 24  # pixels, where a whole raster goes by
+_READ_AT_ONCE = 1 << 24  # pixels per step through a whole raster
 
 
 @dataclass(frozen=True)
 class LabelWindow:
-    """The label of a part of a raster.
+    """Label of a part of a raster.
 
     Attributes:
         label: int32 (H, W), class per pixel, 0 is background.
-        instances: int32 (H, W), number of the object; None where only classes are known.
-        known: bool (H, W), False where the label says nothing; None: it says all.
+        instances: int32 (H, W), number of the object; None if only classes are known.
+        known: bool (H, W), False on unlabelled pixels; None: all labelled.
     """
 
     label: LabelArray
@@ -46,14 +46,14 @@ class LabelWindow:
 
 
 class Labels(Protocol):
-    """What a raster is labelled with."""
+    """Label of a raster."""
 
     def read(self, window: Window) -> LabelWindow:
-        """Return the label of a part, in pixels of the raster that it belongs to."""
+        """Return the label of a part, in pixels of its raster."""
         ...
 
     def hash(self) -> str:
-        """Return a sha256 of all that it says."""
+        """Return a sha256 of the whole label."""
         ...
 
 
@@ -65,22 +65,22 @@ class Raster:
         source_id: The case's name.
         path: The file.
         file_size: (H, W) of the whole file in pixels.
-        window: The part that this is; the whole file, unless the case is a block.
-        geotransform: Pixel corners of the whole file to coordinates of the CRS; None where the
+        window: The part of the file; the whole file, unless the case is a block.
+        geotransform: Pixel corners of the whole file to coordinates of the CRS; None if the
             file has none. May be rotated.
         crs: The file's coordinate reference system, or None.
-        bands: Numbers of the bands that are read, from 1: one, or three.
+        bands: Numbers of the bands to read, from 1: one, or three.
         dtype: Type of the values.
         limits: (black, white) of each of these bands.
         ground: Metres on the ground per pixel (down, across), at the middle; None without CRS.
-        nodata: Value that marks missing pixels besides what the file says.
-        any_driver: The file is opened with any of GDAL's drivers.
-        palette: Colours that the values of its one band stand for; None: values are values.
-        unplaced: Why the file has no place on the ground, as "has no CRS"; empty: it has one.
-        control_points: Ground control points in pixels of the whole file, and their CRS, where
+        nodata: Value of missing pixels besides the file's own.
+        any_driver: Whether the file is opened with any of GDAL's drivers.
+        palette: Colours for the values of its one band; None: no palette.
+        unplaced: Why the file has no georeference, as "has no CRS"; empty: it has one.
+        control_points: Ground control points in pixels of the whole file, and their CRS, if
             the file has these instead of a geotransform.
-        labels: What it is labelled with, in pixels of the whole file.
-        places: Where its tiles lie, in pixels of this part; None: on a grid.
+        labels: Its label, in pixels of the whole file.
+        places: Windows of its tiles, in pixels of this part; None: on a grid.
     """
 
     source_id: str
@@ -158,7 +158,7 @@ class Raster:
         return self.read(part)[1]
 
     def strips(self) -> Iterator[Window]:
-        """Yield windows of whole rows, from top to bottom, each small enough to be read."""
+        """Yield windows of whole rows, from top to bottom, small enough to be read at once."""
         rows = max(1, _READ_AT_ONCE // self.size[1])
         for row in range(0, self.size[0], rows):
             yield Window(row, 0, min(rows, self.size[0] - row), self.size[1])
@@ -180,7 +180,7 @@ class Raster:
         return digest.hexdigest()
 
     def label_hash(self) -> str | None:
-        """Return the sha256 of what it is labelled with, or None."""
+        """Return the sha256 of its label, or None."""
         return None if self.labels is None else self.labels.hash()
 
 
@@ -193,19 +193,19 @@ def read_raster(
     nodata: float | None = None,
     any_driver: bool = False,
 ) -> Raster:
-    """Look into a raster's header, and measure its values where the scaling needs it.
+    """Read a raster's header, and sample its values if the scaling needs it.
 
     Args:
         path: The file.
-        source_id: What the source is called.
-        bands: Band numbers such as "4,3,2"; None: red, green and blue where the file names them,
+        source_id: The source's identifier.
+        bands: Band numbers such as "4,3,2"; None: red, green and blue by the file's names,
             else the first three bands, or the only one.
-        scaling: How values become 8-bit.
-        nodata: Value that marks missing pixels besides what the file says.
+        scaling: Scaling of values to 8 bit.
+        nodata: Value of missing pixels besides the file's own.
         any_driver: See `open_raster`.
 
     Raises:
-        InputError: The file cannot be read, or has not the bands.
+        InputError: The file cannot be read, or lacks a band.
     """
     scaling = scaling or Scaling()
     with open_raster(path, any_driver) as dataset:
@@ -254,7 +254,7 @@ def sample_raster(
 
 
 def _why_unplaced(dataset: DatasetReader) -> str:
-    """Say why a raster has no place on the ground."""
+    """Return why a raster has no georeference."""
     points = len(dataset.gcps[0])
     if points:
         return (

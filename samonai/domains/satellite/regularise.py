@@ -1,4 +1,4 @@
-"""Right angles for outlines of buildings."""
+"""Regularisation of building outlines to right angles."""
 
 from typing import Any
 
@@ -7,25 +7,25 @@ import numpy.typing as npt
 import shapely
 
 _LARGEST_TURN = 30.0
-"""Edges farther than this many degrees from both main directions stay as they are."""
+"""Largest angle in degrees between a moved edge and a main direction."""
 
 _KEPT_IOU = 0.8
-"""An outline that changes more than this allows is given back as it was."""
+"""Largest relative change of shape; an outline that changes more is returned unchanged."""
 
 
 def right_angled(outline: Any, tolerance: float) -> Any:
-    """Turn the edges of an outline into its two main directions where they nearly lie in them.
+    """Rotate the edges of an outline into its two main directions where they are close to them.
 
     The outline is simplified, its main direction is that of the longest total of edges, and
     each edge is put parallel to the nearest of that direction and the one across; the corners are
-    where neighbouring edges now meet.
+    the intersections of neighbouring edges.
 
     Args:
         outline: A polygon or multi-polygon in units in which angles are true.
         tolerance: Corners may move by about this much, in the same unit.
 
     Returns:
-        The same kind of geometry; as it was, where this would change its shape too much.
+        The same kind of geometry; unchanged if its shape would change too much.
     """
     polygons = [
         _polygon(part, tolerance) for part in shapely.get_parts(outline) if not part.is_empty
@@ -50,17 +50,17 @@ def _polygon(polygon: Any, tolerance: float) -> Any:
 
 
 def _main_direction(ring: npt.NDArray[np.float64]) -> float:
-    """Return the direction in radians, 0 to pi/2, that the edges vote for by their lengths."""
+    """Return the direction in radians, 0 to pi/2, of the edges weighted by their lengths."""
     edges = np.diff(ring, axis=0)
     lengths = np.hypot(edges[:, 0], edges[:, 1])
-    # Four times the angle: opposite and perpendicular edges vote for the same.
+    # Four times the angle: opposite and perpendicular edges count for the same.
     angles = 4 * np.arctan2(edges[:, 1], edges[:, 0])
     total = np.sum(lengths**2 * np.exp(1j * angles))
     return float(np.angle(total) / 4)
 
 
 def _ring(ring: npt.NDArray[np.float64], main: float) -> npt.NDArray[np.float64] | None:
-    """Return a ring with edges along and across the main direction; None when nothing is left."""
+    """Return a ring with edges along and across the main direction; None if it vanishes."""
     cos, sin = np.cos(-main), np.sin(-main)
     turn = np.array([[cos, -sin], [sin, cos]])
     points = ring[:-1] @ turn.T
@@ -81,7 +81,7 @@ _Line = tuple[float, float, float]
 
 
 def _lines(points: npt.NDArray[np.float64]) -> list[_Line]:
-    """Return the lines that the edges lie on, those of one direction after each other joined."""
+    """Return the lines of the edges, with consecutive ones of one direction joined."""
     kept: list[tuple[str, float, _Line]] = []
     for start, end in zip(points, np.roll(points, -1, axis=0), strict=True):
         step, middle = end - start, (start + end) / 2

@@ -1,7 +1,7 @@
-"""At which scale rasters are seen: a pixel of the model is the same ground everywhere.
+"""Ground scale of tiles: a pixel of the model's image has the same ground size in all rasters.
 
-A decoder knows the sizes of what it was trained on in pixels of the model's image. So a raster that
-is smaller than a tile is filled up instead of being enlarged, and what a training set was seen at
+A decoder is trained for sizes in pixels of the model's image. So a raster that
+is smaller than a tile is padded instead of being enlarged, and the scale of a training set
 is measured and kept.
 """
 
@@ -16,7 +16,7 @@ from samonai.domains.satellite.raster import Raster
 from samonai.domains.tiling.tiles import LARGEST_TILE, TileGrid, Tiles, Window
 
 _ALIKE = 1.05
-"""Sides that differ by less than this factor are seen as one."""
+"""Ratio of sides below which two scales are treated as equal."""
 
 _DIGITS = 3
 
@@ -39,7 +39,7 @@ def frame_size(grid: Tiles, part: Window) -> tuple[int, int]:
 
 
 def filled_up(values: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[Any]:
-    """Return an array (H, W, …) with zeros below and at its right."""
+    """Return an array (H, W, …) padded with zeros below and at its right."""
     if values.shape[:2] == size:
         return values
     missing = [(0, side - own) for side, own in zip(size, values.shape, strict=False)]
@@ -49,16 +49,16 @@ def filled_up(values: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[An
 def set_scale(
     sources: Sequence[Raster], grids: Sequence[TileGrid], resolution: float | None
 ) -> tuple[int, float | None]:
-    """Return at which scale most tiles of a set are seen.
+    """Return the scale of most tiles of a set.
 
     Args:
         sources: The rasters.
         grids: Their tiles.
-        resolution: Metres per pixel of the model where the settings say so, else None.
+        resolution: Metres per pixel of the model from the settings, else None.
 
     Returns:
         Side of the model's image in pixels of a raster; and metres per pixel of the model, None
-        where a raster does not tell.
+        if a raster has no ground size.
     """
     counts = [len(grid) for grid in grids]
     if resolution is not None:

@@ -1,4 +1,4 @@
-"""From a raster's values to the 8-bit pictures that SAM sees: one range per band and raster."""
+"""Scaling of raster values to the 8-bit pictures of SAM: one range per band and raster."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ Ranges = tuple[tuple[float, float], ...]
 
 @dataclass(frozen=True)
 class Scaling:
-    """How values become 0..255; part of every signature and of every checkpoint.
+    """Mapping of values to 0..255; part of every signature and of every checkpoint.
 
     Attributes:
         mode: "raster": percentiles of each raster as a whole. "set": percentiles over the
             training set, measured once and kept. "fixed": `ranges` as given. "auto": 8-bit
-            rasters as they are, all others as "set". Never anything measured on a tile.
+            rasters unchanged, all others as "set". Never measured on a single tile.
         lower: Lower percentile of the valid pixels that becomes black.
         upper: Upper percentile that becomes white.
-        ranges: (black, white) for each band that is read; None until known. Before anything was
-            measured over a set, "auto" and "set" use each raster's own percentiles.
+        ranges: (black, white) for each band; None until known. Before a set
+            was measured, "auto" and "set" use each raster's own percentiles.
     """
 
     mode: str = "auto"
@@ -41,7 +41,7 @@ class Scaling:
             raise InputError("scaling=fixed needs ranges, such as ranges=0:3000")
 
     def is_measured_on_set(self, dtype: str) -> bool:
-        """Say whether rasters of this type share ranges measured over the training set."""
+        """Return whether rasters of this type share ranges measured over the training set."""
         return self.mode == "set" or (self.mode == "auto" and dtype != "uint8")
 
     def limits(self, dtype: str, bands: int, sample: "Sample") -> Ranges:
@@ -49,11 +49,11 @@ class Scaling:
 
         Args:
             dtype: The raster's type.
-            bands: How many bands are read.
+            bands: Number of bands.
             sample: The raster's values, read when needed.
 
         Raises:
-            InputError: There are neither one range nor as many as bands.
+            InputError: The number of ranges is neither one nor that of the bands.
         """
         if self.mode == "auto" and dtype == "uint8":
             return ((0.0, 255.0),) * bands
@@ -68,7 +68,7 @@ class Scaling:
 
 @dataclass(frozen=True)
 class Sample:
-    """Valid values of a raster's bands, enough for percentiles.
+    """Sample of valid values of a raster's bands, large enough for percentiles.
 
     Attributes:
         values: float32 (n,) for each band.
@@ -118,10 +118,10 @@ def to_picture(values: npt.NDArray[Any], limits: Ranges) -> npt.NDArray[np.uint8
 
 
 def parse_ranges(ranges: Any) -> Ranges | None:
-    """Read ranges: "0:3000", "0:3000,0:2500,0:2000", or pairs as JSON has them.
+    """Parse ranges: "0:3000", "0:3000,0:2500,0:2000", or pairs of numbers from JSON.
 
     Raises:
-        InputError: They are nothing of these.
+        InputError: The value has none of these forms.
     """
     if ranges is None or ranges == "":
         return None

@@ -1,4 +1,4 @@
-"""A temporary raster that is written from top to bottom and read by windows."""
+"""Temporary raster that is written from top to bottom and read by windows."""
 
 import shutil
 import tempfile
@@ -15,13 +15,13 @@ from samonai.domains.satellite.access import environment, one_line
 from samonai.domains.tiling.tiles import Window
 
 BLOCK = 512
-"""Side of the blocks that rasters are written in."""
+"""Side of the blocks of written rasters."""
 
 _FILE = "values.tif"
 
 
 class ScratchRaster:
-    """One band on disk, in a folder that goes away with the last that uses it.
+    """One band on disk, in a folder that is removed with its last user.
 
     Args:
         size: (H, W) in pixels.
@@ -37,7 +37,7 @@ class ScratchRaster:
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self.size, self.done = size, 0
         self._path = folder / _FILE
-        # Our own file. To close the network for it would close it for rasters read meanwhile.
+        # Our own file. Disabling the network for it would disable it for concurrently read rasters.
         with environment(any_driver=True), one_line(self._path):
             self._dataset = rasterio.open(
                 self._path,
@@ -57,13 +57,13 @@ class ScratchRaster:
             )
 
     def strips(self, until: int, last: bool) -> Iterator[Window]:
-        """Yield whole rows of blocks above `until`, and the rest at last; each must be written."""
+        """Yield whole rows of blocks above `until`, finally the rest; each must be written."""
         height, width = self.size
         while self.done < until and (last or until - self.done >= BLOCK):
             yield Window(self.done, 0, min(BLOCK, height - self.done), width)
 
     def write(self, strip: Window, values: npt.NDArray[Any]) -> None:
-        """Write the next rows; what is 0 takes no space."""
+        """Write the next rows; zeros take no space."""
         if values.any():
             window = FileWindow(strip.column, strip.row, strip.width, strip.height)
             with environment(any_driver=True), one_line(self._path):
@@ -71,7 +71,7 @@ class ScratchRaster:
         self.done = strip.bottom
 
     def close(self) -> None:
-        """Say that all is written; only then it can be read."""
+        """Finish writing; only then it can be read."""
         with environment(any_driver=True), one_line(self._path):
             self._dataset.close()
 

@@ -1,4 +1,4 @@
-"""Settings of the satellite domain: what is done to rasters and labels, as JSON values."""
+"""Settings of the satellite domain for rasters and labels, as JSON values."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -21,26 +21,26 @@ logger = logging.getLogger(__name__)
 
 
 class RasterSettings:
-    """What is done to rasters and their labels.
+    """Settings of rasters and their labels.
 
     Args:
         tile: Side of a tile: pixels ("512") or metres on the ground ("200m").
         resolution: Metres on the ground per pixel of the model's 1024 pixel image; replaces
-            `tile`, so that all rasters are seen at one scale, small ones too. `fit` measures it
-            where it is not said.
-        overlap: What neighbouring tiles share, in pixels, metres, or as a share of a tile.
+            `tile`, so that all rasters, including small ones, have one scale. `fit` measures it
+            if it is not given.
+        overlap: Overlap of neighbouring tiles, in pixels, metres, or as a share of a tile.
         offset: Rows and columns that the inner tiles are moved by, in pixels.
-        placing: Where tiles lie that boxes or points ask for: "prompts" lays them around these,
-            as many in one as fit; "objects" lays one around each; "grid" covers the raster. See
-            `placing`. No part of `settings`.
+        placing: Placement of tiles for boxes or points: "prompts" centres them on these,
+            as many in one as fit; "objects" centres one on each; "grid" covers the raster. See
+            `placing`. Not part of `settings`.
         block: Each raster becomes several cases of about this size (pixels or metres), so that
             parts of one scene can be held out; None: a raster is a case.
-        bands: Numbers of one band or three, such as "4,3,2"; None: as the file names them.
+        bands: Numbers of one band or three, such as "4,3,2"; None: by the file's names.
         scaling: See `Scaling`, as for the next three.
         lower: See `Scaling`.
         upper: See `Scaling`.
         ranges: "low:high" of all bands, or of each: "0:3000,0:2500,0:2000".
-        nodata: Value that marks missing pixels besides what the files say.
+        nodata: Value of missing pixels besides the files' own.
         class_field: See `FeatureOptions`, as for the next four.
         classes: Names of the classes 1, 2, …: "building,road".
         line_width: See `FeatureOptions`.
@@ -48,11 +48,11 @@ class RasterSettings:
         label_crs: See `FeatureOptions`.
         label_map: Stored mask value to class: "255:1".
         instances: Whether each vector feature is an object of its own; else touching ones join.
-        any_driver: Let GDAL read all its formats, the network and other files included.
-        fitted: `tile` and `resolution` say the same of a training set, so that the first stands
-            for the second where a raster has no CRS.
-        simplify: See `PolygonOptions`, as for the next two; these change no pixel and are no
-            part of `settings`.
+        any_driver: Let GDAL read all its formats, including the network and other files.
+        fitted: Whether `tile` and `resolution` are the same scale of a training set, so that the
+            first is used instead of the second for a raster without CRS.
+        simplify: See `PolygonOptions`, as for the next two; these do not affect pixels and are
+            not part of `settings`.
         right_angles: See `PolygonOptions`.
         polygon_min_area: See `PolygonOptions.min_area`.
     """
@@ -107,7 +107,7 @@ class RasterSettings:
         self.polygons = PolygonOptions(simplify, right_angles, polygon_min_area)
 
     def settings(self) -> dict[str, Any]:
-        """Return what rebuilds this domain: `SatelliteDomain(**settings)`, as JSON values."""
+        """Return the arguments that rebuild this domain, as JSON values."""
         options, ranges = self.options, self.scaling.ranges
         return {
             "tile": str(self.tile),
@@ -129,12 +129,12 @@ class RasterSettings:
             "label_map": {str(stored): wanted for stored, wanted in self.label_map.items()},
             "instances": self.instances,
             "any_driver": self.any_driver,
-            # Older runs do not say it; where a scale is kept, their stores are not to be used.
+            # Missing in older runs; with a fitted scale, their stores must not be used.
             **({"fitted": self.fitted} if self._keeps_scale else {}),
         }
 
     def tiles(self, source: Raster) -> Tiles:
-        """Return the tiles of a raster, where they were placed, else on a grid."""
+        """Return the tiles of a raster: placed ones, or else a grid."""
         grid = self.grid(source)
         if source.places is None:
             return grid
@@ -157,7 +157,7 @@ class RasterSettings:
         return frame_size(grid, part) if self._keeps_scale else (part.height, part.width)
 
     def fit_scale(self, sources: Sequence[Raster]) -> None:
-        """Keep at which scale most tiles of a training set are seen."""
+        """Keep the scale of most tiles of a training set."""
         if self.fitted or not sources:
             return
         grids = [self.grid(source) for source in sources]

@@ -1,4 +1,4 @@
-"""Simplified outlines of objects that share borders; no point moves farther than a distance."""
+"""Simplified outlines of objects with common borders, within a Hausdorff distance."""
 
 from typing import Any
 
@@ -11,19 +11,20 @@ from scipy.sparse.csgraph import connected_components
 Geometries = npt.NDArray[np.object_]
 
 _TRIES = 6
-"""Halvings of the tolerance before an outline is left as it is."""
+"""Halvings of the tolerance before an outline is left unchanged."""
 
 
 def simplified(outlines: Geometries, distance: float) -> Geometries:
     """Simplify outlines together, so that common borders of neighbours stay common.
 
     `coverage_simplify` drops corners whose triangle with their neighbours has less than the
-    tolerance's square, so that a thin wall may go as a whole, however long. Where an outline moves
-    farther than `distance`, or vanishes, it is simplified less, and what touches it too.
+    tolerance's square, so that a thin wall may vanish as a whole, however long. An outline that
+    moves farther than `distance`, or vanishes, is simplified less, together with the outlines that
+    touch it.
 
     Args:
         outlines: Polygons and multi-polygons (N,) that do not overlap.
-        distance: What outlines may move by (Hausdorff distance), above 0.
+        distance: Largest shift of outlines (Hausdorff distance), above 0.
 
     Returns:
         Polygons and multi-polygons (N,).
@@ -45,7 +46,7 @@ def simplified(outlines: Geometries, distance: float) -> Geometries:
 
 
 def _touching(parts: Geometries) -> npt.NDArray[np.int32]:
-    """Return the number of the group of touching parts that each belongs to, int32 (N,)."""
+    """Return the group number of touching parts, int32 (N,)."""
     first, second = shapely.STRtree(parts).query(parts, predicate="intersects")
     links = coo_array((np.ones(len(first), bool), (first, second)), shape=(len(parts),) * 2)
     return np.asarray(connected_components(links, directed=False)[1], np.int32)
@@ -58,7 +59,7 @@ def _valid(geometries: Any) -> Geometries:
 
 
 def _is_near(before: Geometries, after: Geometries, distance: float) -> npt.NDArray[np.bool_]:
-    """Say whether borders lie within a distance of each other, bool (N,)."""
+    """Return whether borders lie within a distance of each other, bool (N,)."""
     old, new = shapely.boundary(before), shapely.boundary(after)
     return np.asarray(
         ~shapely.is_empty(after)

@@ -1,4 +1,4 @@
-"""Lengths on the ground, and the tiles and blocks of a raster."""
+"""Ground lengths in settings, and the tiles and blocks of a raster."""
 
 import math
 import re
@@ -12,10 +12,10 @@ _LENGTH = re.compile(r"^\s*(?P<value>\d+(?:\.\d+)?)\s*(?P<unit>m|px|%)?\s*$")
 
 @dataclass(frozen=True)
 class Length:
-    """A length on the ground, in pixels, or a share of another one.
+    """A length in metres on the ground, in pixels, or as a share of another one.
 
     Attributes:
-        value: How many.
+        value: The number.
         unit: "m" for metres on the ground, "px" for pixels, "%" for a share.
     """
 
@@ -27,12 +27,12 @@ class Length:
         """Read "200m", "512px", "512" (pixels), or "25%".
 
         Args:
-            text: What was typed.
+            text: The value of the setting.
             name: The setting, for the message.
             share: Whether it may be a share.
 
         Raises:
-            InputError: The text is nothing of these.
+            InputError: The text has none of these forms.
         """
         found = _LENGTH.match(f"{text:g}" if isinstance(text, float) else str(text))
         if found is None or (found["unit"] == "%" and not share):
@@ -43,7 +43,7 @@ class Length:
         return cls(float(found["value"]), found["unit"] or "px")
 
     def __str__(self) -> str:
-        """Return what `parse` reads."""
+        """Return the length in the form that `parse` reads."""
         return f"{self.value:g}{self.unit}"
 
     def pixels(
@@ -55,12 +55,12 @@ class Length:
         """Return the length in whole pixels along rows and columns.
 
         Args:
-            ground: Metres per pixel (down, across); None where the raster does not tell.
+            ground: Metres per pixel (down, across); None if the raster has no ground size.
             name: The setting, for the message.
-            whole: What a share is of, in pixels.
+            whole: The length that a share refers to, in pixels.
 
         Raises:
-            InputError: Metres are asked for, and the raster does not tell.
+            InputError: The length is in metres, and the raster has no ground size.
         """
         if self.unit == "px":
             return round(self.value), round(self.value)

@@ -1,4 +1,4 @@
-"""Areas of lines and points, widened in metres on the ground of the raster they are drawn on."""
+"""Widening of lines and points to areas, in metres on the ground of their raster."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -30,10 +30,10 @@ def widened(
     line_width: str | float | None,
     point_radius: float | None,
 ) -> Geometries:
-    """Return areas: lines and points get their size in metres, or pixels without a CRS.
+    """Return areas: lines and points widened in metres, or pixels without a CRS.
 
-    Metres are measured around the middle of the raster: those of a file that spans cities would
-    be others, see `Surface.around`.
+    Metres are measured around the middle of the raster, since those of a file that spans cities
+    would differ, see `Surface.around`.
 
     Args:
         pixels: Geometries (N,) in pixels of the whole file.
@@ -41,10 +41,10 @@ def widened(
         path: Their file, for messages.
         raster: The raster.
         line_width: Width of lines in metres, or a column that holds it.
-        point_radius: Radius of the disc that a point stands for.
+        point_radius: Radius of the disc around a point.
 
     Raises:
-        InputError: Nothing says how large lines or points are.
+        InputError: The size of lines or points is not given.
     """
     kinds = shapely.get_type_id(pixels)
     lines, points = np.isin(kinds, _LINES), np.isin(kinds, _POINTS)
@@ -58,13 +58,13 @@ def widened(
             raise InputError(f"{path} holds points; say how large they are: point_radius=METRES")
         half[points] = float(point_radius)
     rows = np.flatnonzero(lines | points)
-    # What lies farther away shows nothing here, and its metres would be others.
+    # Features farther away are invisible here, and would have other metres.
     margins = 2 * half[rows] / min(raster.spacing) + 2
     height, width = raster.file_size
     boxes = shapely.box(-margins, -margins, width + margins, height + margins)
     near = shapely.intersection(pixels[rows], boxes)
     to_metres, to_pixels = _metres(raster)
-    # Roads end where they end; discs are round.
+    # Roads have flat ends; discs are round.
     areas = pixels.copy()
     for style, chosen in (("flat", lines[rows]), ("round", points[rows])):
         metric = shapely.transform(near[chosen], to_metres)
@@ -98,7 +98,7 @@ def _metres(raster: Raster) -> tuple[Move, Move]:
 
 
 def _near(points: Points, x: float, raster: Raster) -> Points:
-    """Return points on the side of 180° that the raster lies on."""
+    """Return points on the raster's side of 180°."""
     along = cylinder(raster.crs)
     if along is None:
         return points

@@ -1,4 +1,4 @@
-"""Write predictions onto a raster's own grid: class map, objects, polygons."""
+"""Raster outputs on the raster's own grid: class map, object numbers, polygons."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -29,7 +29,7 @@ ReadPart = Callable[[Window], npt.NDArray[Any]]
 
 
 FORMATS = ("tif", "cog", "instances", *VECTOR_FORMATS)
-"""Class map, class map as cloud-optimised GeoTIFF, objects' numbers, polygons."""
+"""Class map, class map as cloud-optimised GeoTIFF, object numbers, polygons."""
 
 DEFAULT_FORMATS = ("tif", "instances", "gpkg")
 
@@ -44,18 +44,18 @@ def write_formats(
     """Write a prediction in several formats; each file whole or not at all.
 
     Args:
-        prediction: What was predicted.
+        prediction: The prediction.
         stem: Path without an ending; "tif" and "cog" add `.tif`, "instances" `_instances.tif`,
             the others their own.
         formats: Of `FORMATS`.
-        polygons: How polygons are made.
+        polygons: Options of the polygons.
         class_names: Label value to name, for the polygons.
 
     Returns:
         The files.
 
     Raises:
-        InputError: Before anything is written: a format cannot hold this raster's polygons.
+        InputError: A format cannot hold this raster's polygons; no file was written.
     """
     highest = int(prediction.classes.max(initial=0))
     raster, cog = prediction.raster, "cog" in formats
@@ -77,10 +77,10 @@ def write_formats(
 def write_label(
     raster: Raster, read: ReadPart, path: Path, highest: int, cog: bool = False
 ) -> Path:
-    """Write a class map on a raster's grid: uint8, or uint16 when a class is above 254.
+    """Write a class map on a raster's grid: uint8, or uint16 with a class above 254.
 
-    Where the raster has no data, the highest value of the type stands, and is said to be nodata:
-    not looked at is something else than background.
+    Pixels without data have the highest value of the type, which the file declares as nodata, to
+    distinguish them from background.
     """
     path = _tiff(path)
     dtype = "uint8" if highest < np.iinfo(np.uint8).max else "uint16"
@@ -96,7 +96,7 @@ def write_label(
 
 
 def write_map(raster: Raster, read: ReadPart, path: Path) -> Path:
-    """Write float32 values on a raster's grid, NaN where the raster has no data."""
+    """Write float32 values on a raster's grid, NaN on pixels without data."""
     path = _tiff(path)
 
     def part(window: Window) -> npt.NDArray[np.float32]:
@@ -153,7 +153,7 @@ def control_points_of(raster: Raster) -> tuple[list[GroundControlPoint], Any]:
 
 
 def _make_cog(path: Path) -> None:
-    """Rewrite a file with overviews, so that viewers read only what they show."""
+    """Rewrite a file with overviews, so that viewers read only the visible part."""
     with write_atomically(path.with_name(f"{path.stem}-cog.tif")) as optimised:
         copy_raster(
             path,
