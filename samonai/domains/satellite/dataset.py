@@ -89,8 +89,9 @@ def check_overlap(
 
     Args:
         cases: The cases.
-        footprint: Function that returns the outline of a case's raster. extent: Function that
-        returns the outline of all features of a case's label, in the raster's CRS.
+        footprint: Function that returns the outline of a case's raster.
+        extent: Function that returns the outline of all features of a case's label, in the
+            raster's CRS.
 
     Raises:
         InputError: A file overlaps none of its rasters.

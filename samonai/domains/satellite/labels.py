@@ -110,8 +110,9 @@ class ArrayLabels:
 class MaskLabels:
     """A mask raster, reprojected to the image's grid if it has another one (nearest pixel).
 
-    Pixels of a nodata value other than 0, pixels outside its own mask
-    band, and ground that it does not cover are unlabelled.
+    Pixels of a nodata value other than 0, pixels outside its own mask band, and ground that it does
+    not cover are unlabelled.
+
     Attributes:
         path: The file.
         raster: The labelled raster.
