@@ -91,7 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
         batch_size=2,
         objects_per_frame=2,
         # Points of a grid split what touches, where the decoder was trained with points.
-        points_probability=0.3 if "points" in options.automatic else 0.0,
+        sampler={"points_probability": 0.3 if "points" in options.automatic else 0.0},
         dpi=DPI,
     )
     metrics = {"a box per region": _evaluate(run, test, out / "boxes", prompts="slices")}

@@ -9,13 +9,21 @@ from samonai.settings import options
 Settings = Mapping[str, Any]
 
 _ONE_POINT: Settings = {
-    "box_probability": 0.0,
-    "points_probability": 1.0,
-    "positive_points": 1,
-    "negative_points": 0,
+    "sampler.box_probability": 0.0,
+    "sampler.points_probability": 1.0,
+    "sampler.positive_points": 1,
+    "sampler.negative_points": 0,
 }
-_BOX_OR_POINT: Settings = {**_ONE_POINT, "box_probability": 0.5, "points_probability": 0.5}
-_ITERATIVE: Settings = {**_BOX_OR_POINT, "click_rounds": 8, "mask_only_rounds": 2}
+_BOX_OR_POINT: Settings = {
+    **_ONE_POINT,
+    "sampler.box_probability": 0.5,
+    "sampler.points_probability": 0.5,
+}
+_ITERATIVE: Settings = {
+    **_BOX_OR_POINT,
+    "interactive.click_rounds": 8,
+    "interactive.mask_only_rounds": 2,
+}
 
 
 @dataclass(frozen=True)
@@ -39,14 +47,31 @@ class Regime:
 
 REGIMES = (
     Regime("box", "prompts", clicks=True),
-    Regime("box-errors", "prompts", {"shifted_probability": 0.34, "loose_probability": 0.33}),
-    Regime("points", "prompts", {"box_probability": 0.0, "points_probability": 1.0}, clicks=True),
+    Regime(
+        "box-errors",
+        "prompts",
+        {"sampler.shifted_probability": 0.34, "sampler.loose_probability": 0.33},
+    ),
+    Regime(
+        "points",
+        "prompts",
+        {"sampler.box_probability": 0.0, "sampler.points_probability": 1.0},
+        clicks=True,
+    ),
     Regime("one-point", "prompts", _ONE_POINT),
-    Regime("one-point-multimask", "prompts", {**_ONE_POINT, "multimask": True}),
-    Regime("masks", "prompts", {"mask_probability": 0.25, "with_mask_probability": 0.5}),
-    Regime("iterative-3", "prompts", {**_BOX_OR_POINT, "click_rounds": 2, "mask_only_rounds": 1}),
+    Regime("one-point-multimask", "prompts", {**_ONE_POINT, "interactive.multimask": True}),
+    Regime(
+        "masks", "prompts", {"sampler.mask_probability": 0.25, "sampler.with_mask_probability": 0.5}
+    ),
+    Regime(
+        "iterative-3",
+        "prompts",
+        {**_BOX_OR_POINT, "interactive.click_rounds": 2, "interactive.mask_only_rounds": 1},
+    ),
     Regime("iterative", "prompts", _ITERATIVE, clicks=True),
-    Regime("iterative-multimask", "prompts", {**_ITERATIVE, "multimask": True}, clicks=True),
+    Regime(
+        "iterative-multimask", "prompts", {**_ITERATIVE, "interactive.multimask": True}, clicks=True
+    ),
     Regime("dice-focal", "losses", {"loss_recipe": "dice_focal"}),
     Regime("dice-ce", "losses", {"loss_recipe": "dice_ce"}),
     Regime("bce", "losses", {"loss_recipe": "bce"}),
@@ -61,8 +86,8 @@ REGIMES = (
     Regime("encoder-lora", "parts", {"train_parts": "encoder-lora+decoder"}),
     Regime("encoder-adapters", "parts", {"train_parts": "encoder-adapters+decoder"}),
     Regime("views-4", "augmentation", {"views": 4}),
-    Regime("embedding-mix", "augmentation", {"mixup_probability": 0.5}),
-    Regime("views-and-mix", "augmentation", {"views": 4, "mixup_probability": 0.5}),
+    Regime("embedding-mix", "augmentation", {"mixup.probability": 0.5}),
+    Regime("views-and-mix", "augmentation", {"views": 4, "mixup.probability": 0.5}),
     Regime("semantic", "heads", {"heads": "semantic"}, automatic=True),
     Regime("both-heads", "heads", {"heads": "both"}, automatic=True),
 )

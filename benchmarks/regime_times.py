@@ -81,7 +81,11 @@ def take_turns(
 
 def rounds_of(settings: Mapping[str, Any]) -> int:
     """Return how often a step decodes each object."""
-    return 1 + int(settings.get("click_rounds", 0)) + int(settings.get("mask_only_rounds", 0))
+    return (
+        1
+        + int(settings.get("interactive.click_rounds", 0))
+        + int(settings.get("interactive.mask_only_rounds", 0))
+    )
 
 
 @contextmanager

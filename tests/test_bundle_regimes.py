@@ -44,7 +44,7 @@ def train(bundle: Path, regime: Regime) -> Path:
         "val_fraction": 0.5,
         "epochs": 1,
         "progress": False,
-        **regime.settings,
+        **{name.replace(".", "#"): value for name, value in regime.settings.items()},
     }
     config = str(bundle / "configs" / "train.json")
     monai.bundle.run(config_file=config, logging_file=False, **settings)

@@ -238,7 +238,8 @@ def test_what_monai_would_evaluate_is_refused(
         ("level=high", "level"),
         ("axis=7", "axis"),
         ("loss_recipe=best", "best"),
-        ("box_jitter=3.0", "box_jitter"),
+        ("sampler.box_jitter=3.0", "sampler.box_jitter=3: expected 0 or more and below 0.5"),
+        ("box_jitter=0.1", "unknown setting 'box_jitter'; its name is 'sampler.box_jitter'"),
         ("label_map=a:b", "label_map"),
         ("precision=fp64", "fp64"),
         ("learning_rate=0", "learning_rate=0: expected above 0"),
@@ -253,7 +254,7 @@ def test_what_monai_would_evaluate_is_refused(
         ("workers=-1", "0 or more"),
         ("objects_per_frame=0", "1 or more"),
         ("learning_rate=1e999", "learning_rate=inf: expected a finite number"),
-        ("positive_points=10000000000", "1 or more and at most 1000"),
+        ("sampler.positive_points=10000000000", "1 or more and at most 1000"),
         ("world_size=7", "unknown setting 'world_size'"),
     ],
 )

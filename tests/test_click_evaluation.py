@@ -139,8 +139,9 @@ def test_the_table_has_the_means_of_each_number() -> None:
 
 
 REGIME = (
-    "box_probability=0.5", "points_probability=0.5", "positive_points=1", "negative_points=0",
-    "click_rounds=2", "mask_only_rounds=1", "multimask=true", "components=largest",
+    "sampler.box_probability=0.5", "sampler.points_probability=0.5", "sampler.positive_points=1",
+    "sampler.negative_points=0", "interactive.click_rounds=2", "interactive.mask_only_rounds=1",
+    "interactive.multimask=true", "components=largest",
 )  # fmt: skip
 
 
@@ -152,8 +153,8 @@ def test_a_run_that_was_trained_with_clicks_is_measured_with_clicks(tmp_path: Pa
     train = ["train", "medical", *data, "--out", str(run), "--epochs", "1", *settings]
     assert main(train) == 0
     metadata = read_decoder_metadata(run / "decoder.safetensors")
-    assert metadata.training["click_rounds"] == 2
-    assert metadata.training["multimask"] is True
+    assert metadata.training["interactive"]["click_rounds"] == 2
+    assert metadata.training["interactive"]["multimask"] is True
     assert metadata.training["components"] == "largest"
     clicks = ["--prompts", "clicks", "--set", "eval_clicks=1,2"]
     evaluate = ["evaluate", "medical", "--run", str(run), *data, "--out", str(out), *clicks]

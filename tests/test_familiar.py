@@ -15,10 +15,15 @@ from samonai.inference import ObjectFinding, asked_prompts, evaluation_prompts
 from samonai.inference.automatic.instances import AUTOMATIC
 from samonai.inference.prompting.compatibility import Familiarity, trained_kinds
 from samonai.sam.decoder_file import DecoderMetadata, save_decoder
+from samonai.settings import current_training
 
-BOXES_ONLY = {"prompts": {"kinds": {"box": 1.0, "points": 0.0, "mask": 0.0}}, "click_rounds": 0}
+BOXES_ONLY = {
+    "prompts": {"box_probability": 1.0, "points_probability": 0.0, "mask_probability": 0.0},
+    "interactive": {"click_rounds": 0},
+}
+# As older versions wrote it.
 POINTS_ONLY = {"prompts": {"kinds": {"box": 0.0, "points": 1.0}}}
-ITERATIVE = {**BOXES_ONLY, "click_rounds": 8}
+ITERATIVE = {**POINTS_ONLY, "prompts": {"kinds": {"box": 1.0}}, "click_rounds": 8}
 
 
 @pytest.mark.parametrize(
@@ -33,7 +38,7 @@ ITERATIVE = {**BOXES_ONLY, "click_rounds": 8}
     ],
 )
 def test_what_a_training_drew(training: dict, kinds: set[str]) -> None:
-    assert trained_kinds(training) == kinds
+    assert trained_kinds(current_training(training)) == kinds
 
 
 @pytest.fixture
@@ -74,7 +79,7 @@ def test_evaluations_say_what_is_new_to_the_decoder(decoder, caplog) -> None:
         evaluation_prompts(regime, boxes)
         (line,) = warnings(caplog)
         assert line.startswith(f"{boxes} was trained with boxes only: its answers to clicks may")
-        assert line.endswith("train with --set points_probability=0.5 to ask with both")
+        assert line.endswith("train with --set sampler.points_probability=0.5 to ask with both")
         assert "\n" not in line
     for regime in ("slices", "volume", "middle", "keyframes"):
         evaluation_prompts(regime, boxes)

@@ -42,8 +42,8 @@ def test_names_are_folders_and_told_apart() -> None:
 def test_a_command_is_what_a_user_types() -> None:
     commands = {regime.name: command(regime) for regime in REGIMES}
     assert commands["box"] == "samonai train medical …"
-    assert commands["embedding-mix"].endswith("--set mixup_probability=0.5")
-    assert commands["one-point-multimask"].endswith("--set multimask=true")
+    assert commands["embedding-mix"].endswith("--set mixup.probability=0.5")
+    assert commands["one-point-multimask"].endswith("--set interactive.multimask=true")
     assert commands["iou-head"].endswith("--train iou_head")
     # What has an option is refused as a setting.
     assert not [text for text in commands.values() for key in options() if f"--set {key}=" in text]

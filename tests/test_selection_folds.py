@@ -162,8 +162,8 @@ def test_the_same_call_goes_on_and_another_one_is_refused(
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"click_rounds": -1}, "click_rounds=-1: expected 0 or more"),
-        ({"click_rule": "luck"}, "luck"),
+        ({"interactive": {"click_rounds": -1}}, "interactive.click_rounds=-1: expected 0 or more"),
+        ({"interactive.click_rule": "luck"}, "luck"),
         ({"loss_recipe": "nice"}, "loss_recipe='nice': use one of dice_bce"),
     ],
 )

@@ -69,7 +69,7 @@ def test_a_sweep_stays_in_its_ranges_and_finds_the_hill(
     assert set(document["ranges"]) == set(RANGES) - {"batch_size"}
     for settings in settings_of(document):
         assert 1e-5 <= settings["learning_rate"] <= 3e-3
-        assert 0 <= settings["box_jitter"] <= 0.15
+        assert 0 <= settings["sampler.box_jitter"] <= 0.15
         assert settings["loss_recipe"] in RANGES["loss_recipe"]["choices"]
     assert document["best"]["dice"] == max(trial["dice"] for trial in document["trials"])
     # Ten are drawn, then the estimator goes where it was good.
@@ -91,8 +91,9 @@ def test_a_stopped_sweep_ends_as_an_uninterrupted_one(landscape: Landscape, tmp_
     more = sweep("micro", images, labels, out=tmp_path / "stopped", trials=6, seed=3)
     assert more.document["trials"][:5] == whole.document["trials"]
     assert len(more.document["trials"]) == 6
+    chosen = {"sampler": {"box_jitter": 0.1}}
     with pytest.raises(InputError, match=r"made with other settings \(job, ranges\)"):
-        sweep("micro", images, labels, out=tmp_path / "stopped", seed=3, box_jitter=0.1)
+        sweep("micro", images, labels, out=tmp_path / "stopped", seed=3, **chosen)
 
 
 def again_from(first: int, last: int) -> list[str]:

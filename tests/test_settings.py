@@ -15,13 +15,15 @@ from samonai.cli import main
 from samonai.core.errors import InputError
 from samonai.core.settings import Affects, describe, validate
 from samonai.settings import (
+    BLOCKS,
     COMMON,
     DOMAINS,
     RENAMED,
     compared,
     current_names,
-    current_prompts,
+    current_training,
     domain_of_config,
+    flat,
     not_seen_by_encoder,
     recorded,
     settings_of,
@@ -38,8 +40,10 @@ each_config = pytest.mark.parametrize(("domain", "file"), EACH)
 @each_config
 def test_every_entry_is_described_with_its_default(domain: str, file: str) -> None:
     config, described = CONFIGS[domain][file], settings_of(domain)
-    own = {name: value for name, value in config.items() if name != "imports"}
+    own = {name: value for name, value in flat(config).items() if name != "imports"}
     for name, value in own.items():
+        if name.endswith("._target_"):
+            continue
         if isinstance(value, dict | list) and name not in described:
             continue  # a component
         if str(value).startswith(("$", "@")) and name not in described:
@@ -56,11 +60,11 @@ def test_every_entry_is_described_with_its_default(domain: str, file: str) -> No
 
 @pytest.mark.parametrize("domain", DOMAINS)
 def test_every_description_is_used(domain: str) -> None:
-    used = {name for file in VERBS for name in CONFIGS[domain][file]}
+    used = {name for file in VERBS for name in flat(CONFIGS[domain][file])}
     own = {name for name, what in describe(DOMAINS[domain]).items() if not what.internal}
     assert own <= used
-    everywhere = {name for d in DOMAINS for file in VERBS for name in CONFIGS[d][file]}
-    assert {name for group in COMMON for name in describe(group)} <= everywhere
+    everywhere = {name for d in DOMAINS for file in VERBS for name in flat(CONFIGS[d][file])}
+    assert settings_of().keys() <= everywhere
 
 
 @each_config
@@ -68,22 +72,22 @@ def test_a_component_has_the_same_default(domain: str, file: str) -> None:
     described = settings_of(domain)
     for target, arguments in components(CONFIGS[domain][file]):
         parameters = inspect.signature(locate(target)).parameters  # type: ignore[arg-type]
-        for name in arguments:
-            if name in described and name in parameters:
-                default = parameters[name].default
+        for key, name in arguments:
+            if name.endswith(key) and name in described and key in parameters:
+                default = parameters[key].default
                 what = described[name]
                 if default is not inspect.Parameter.empty and not what.is_path:
                     allowed = (what.default, what.default_of(domain), None)
-                    assert default in allowed, f"{target}({name}={default!r})"
+                    assert default in allowed, f"{target}({key}={default!r})"
 
 
-@pytest.mark.parametrize("domain", DOMAINS)
-def test_no_reference_of_training_renames_a_setting(domain: str) -> None:
+@pytest.mark.parametrize(("domain", "file"), [(d, f) for d, f in EACH if f == "train.json"])
+def test_no_reference_renames_a_setting(domain: str, file: str) -> None:
     described = settings_of(domain)
     renamed = [
         (key, name)
-        for key, name in references(CONFIGS[domain]["train.json"])
-        if name in described and key != name
+        for key, name in references(CONFIGS[domain][file])
+        if name in described and key != name.rpartition(".")[2]
     ]
     assert renamed == []
 
@@ -97,7 +101,7 @@ def references(value: Any) -> Any:
         if str(value.get("_target_", "samonai.")).startswith("samonai."):
             for key, given in value.items():
                 if isinstance(given, str) and given.startswith("@"):
-                    yield key, given[1:]
+                    yield key, given[1:].replace("::", ".")
         for inner in value.values():
             yield from references(inner)
     elif isinstance(value, list):
@@ -105,25 +109,43 @@ def references(value: Any) -> Any:
             yield from references(inner)
 
 
-def test_prompts_of_old_decoders_are_read_under_their_names() -> None:
-    old = {"kinds": {"box": 0.5, "mask": 0.5}, "carried": 0.3, "box_jitter": 0.05, "positive": 3}
-    assert current_prompts(old) == {
-        "box_probability": 0.5,
-        "mask_probability": 0.5,
-        "carried_probability": 0.3,
-        "box_jitter": 0.05,
-        "positive_points": 3,
+def test_training_of_old_decoders_is_read_under_its_names() -> None:
+    old = {
+        "prompts": {"kinds": {"box": 0.5}, "carried": 0.3, "box_jitter": 0.05, "positive": 3},
+        "multimask": True,
+        "click_rounds": 2,
+        "embedding_mix": 0.5,
+        "loss": "bce",
+        "epochs": 3,
     }
-    assert current_prompts(current_prompts(old)) == current_prompts(old)
+    current = {
+        "prompts": {
+            "box_probability": 0.5,
+            "carried_probability": 0.3,
+            "box_jitter": 0.05,
+            "positive_points": 3,
+        },
+        "interactive": {"multimask": True, "click_rounds": 2},
+        "mixup": {"probability": 0.5},
+        "loss_recipe": "bce",
+        "epochs": 3,
+    }
+    assert current_training(old) == current
+    assert current_training(current) == current
 
 
-def components(value: Any) -> Any:
-    """Yield (target, arguments) of everything of ours in a configuration."""
+def components(value: Any, block: str = "") -> Any:
+    """Yield (target, [(argument, setting)]) of everything of ours in a configuration."""
     if isinstance(value, dict):
         if str(value.get("_target_", "")).startswith("samonai."):
-            yield value["_target_"], [key for key, given in value.items() if given == f"@{key}"]
-        for inner in value.values():
-            yield from components(inner)
+            own = [(k, f"{block}.{k}") for k in value if block in BLOCKS.values()]
+            yield (
+                value["_target_"],
+                [(k, v[1:].replace("::", ".")) for k, v in value.items() if str(v).startswith("@")]
+                + own,
+            )
+        for name, inner in value.items():
+            yield from components(inner, name)
     elif isinstance(value, list):
         for inner in value:
             yield from components(inner)
@@ -154,7 +176,11 @@ def test_the_page_is_current() -> None:
         ("learning_rate", 0.0, "learning_rate=0: expected above 0"),
         ("learning_rate", float("nan"), "learning_rate=nan: expected a finite number"),
         ("heads", "semantics", "use one of promptable, semantic, both; did you mean 'semantic'"),
-        ("box_jitter", 0.5, "box_jitter=0.5: expected 0 or more and below 0.5 of the box"),
+        (
+            "sampler.box_jitter",
+            0.5,
+            "sampler.box_jitter=0.5: expected 0 or more and below 0.5 of the box",
+        ),
         ("crop_margin", -1, "crop_margin=-1: expected 0 or more mm"),
         ("precision", None, 'precision=null: expected text such as "auto"'),
     ],
@@ -168,7 +194,7 @@ def test_numbers_are_converted() -> None:
     import numpy as np
 
     table = settings_of("medical")
-    assert type(validate(table["box_jitter"], 0)) is float
+    assert type(validate(table["sampler.box_jitter"], 0)) is float
     assert type(validate(table["epochs"], np.int64(3))) is int
     assert validate(table["checkpoint"], None) is None
 
@@ -177,7 +203,7 @@ def test_an_old_name_gives_the_new_one() -> None:
     config = CONFIGS["medical"]["inference.json"]
     with pytest.raises(InputError, match="unknown setting 'turns'; its name is 'tta'"):
         parse_settings(["turns=8"], config)
-    with pytest.raises(InputError, match="its name is 'mixup_alpha'"):
+    with pytest.raises(InputError, match=r"its name is .mixup\.alpha."):
         check_settings({"embedding_mix_alpha": 1.0}, CONFIGS["medical"]["train.json"])
     assert current_names({"turns": 8, "seed": 1}) == {"tta": 8, "seed": 1}
     assert not set(RENAMED) & {name for domain in DOMAINS for name in settings_of(domain)}
@@ -222,7 +248,8 @@ def test_settings_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["settings", "medical"]) == 0
     shown = capsys.readouterr().out
     assert "Optimisation:" in shown
-    assert "  crop_margin = 10.0  (0 or more; mm)" in shown
+    assert "  crop_margin = 10.0  (0 or more; mm; train, evaluate, predict)" in shown
+    assert "  sampler.box_jitter = 0.05  (0 or more and below 0.5; of the box; train)" in shown
 
 
 def test_descriptions_import_nothing_heavy() -> None:

@@ -90,10 +90,10 @@ class TestAugmentation:
         assert not np.array_equal(first.image, other.image)
 
     def test_values_out_of_range_are_one_line(self):
-        with pytest.raises(InputError, match=r"view_flip=1\.5: expected 0 or more and at most 1"):
-            Augmentation(view_flip=1.5)
-        with pytest.raises(InputError, match="view_rotation=-1: expected 0 or more"):
-            Augmentation(view_rotation=-1)
+        with pytest.raises(InputError, match=r"flip=1\.5: expected 0 or more and at most 1"):
+            Augmentation(flip=1.5)
+        with pytest.raises(InputError, match="rotation=-1: expected 0 or more"):
+            Augmentation(rotation=-1)
 
 
 class TestStore:
@@ -194,7 +194,7 @@ class TestTraining:
     def test_a_resumed_epoch_draws_what_the_first_did(self, tmp_path):
         batches = []
         for _ in range(2):
-            data = self.prepare(tmp_path, views=3, mix=EmbeddingMix(0.5)).train
+            data = self.prepare(tmp_path, views=3, mixup=EmbeddingMix(0.5)).train
             loader = frame_loader(data, 3, seed=1)
             for listener in (data, loader.batch_sampler):
                 listener.set_epoch(5)
@@ -238,8 +238,8 @@ class TestMixing:
     @pytest.mark.parametrize(
         ("values", "message"),
         [
-            ((1.5, 0.4), "mixup_probability=1.5: expected 0 or more and at most 1"),
-            ((0.5, 0.0), "mixup_alpha=0: expected above 0"),
+            ((1.5, 0.4), "probability=1.5: expected 0 or more and at most 1"),
+            ((0.5, 0.0), "alpha=0: expected above 0"),
         ],
     )
     def test_values_out_of_range_are_one_line(self, values, message):
@@ -251,18 +251,26 @@ def test_a_run_with_views_and_mixing_keeps_its_settings(tiny_network, tmp_path):
     images, labels = write_scans(tmp_path)
     run = samonai.finetune(
         tiny_network, images, labels, out=tmp_path / "run", epochs=1, val_fraction=0.3, views=2,
-        view_rotation=5.0, mixup_probability=0.5, store=tmp_path / "store", progress=False,
+        augmentation={"rotation": 5.0}, mixup={"probability": 0.5}, store=tmp_path / "store",
+        progress=False,
     )  # fmt: skip
     training = run.metadata.training
     assert training["views"] == 2
     assert training["augmentation"]["rotation"] == 5.0
-    assert training["mixup_probability"] == 0.5
+    assert training["mixup"] == {"probability": 0.5, "alpha": 0.4}
     report = samonai.embed(
-        tiny_network, images, labels, store=tmp_path / "store", views=2, view_rotation=5.0
+        tiny_network,
+        images,
+        labels,
+        store=tmp_path / "store",
+        views=2,
+        **{"augmentation.rotation": 5.0},
     )
     frames = report.reused + report.encoded
     assert 0 < report.encoded < frames / 2  # the held-out case's second view alone was missing
-    with pytest.raises(InputError, match="view_noise=2: expected 0 or more and at most 1"):
+    with pytest.raises(
+        InputError, match=r"augmentation\.noise=2: expected 0 or more and at most 1"
+    ):
         samonai.finetune(
-            tiny_network, images, labels, out=tmp_path / "wrong", view_noise=2.0, progress=False
+            tiny_network, images, labels, out=tmp_path / "wrong", augmentation={"noise": 2.0}
         )

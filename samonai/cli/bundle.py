@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from samonai.settings.table import comment
+from samonai.settings.table import value_lines
 from samonai.workflows.bundle_engine import run_bundle
 from samonai.workflows.bundle_files import (
     EVALUATE,
@@ -18,7 +18,12 @@ from samonai.workflows.bundle_files import (
     list_bundles,
     read_config,
 )
-from samonai.workflows.settings import described_settings, parse_settings, plain_settings
+from samonai.workflows.settings import (
+    described_settings,
+    names_used,
+    parse_settings,
+    plain_settings,
+)
 
 app = typer.Typer(no_args_is_help=True, help="List, show, copy and run the MONAI bundles.")
 
@@ -41,12 +46,13 @@ def show(
     name: Name,
     config: Annotated[str, typer.Option(help=f"{TRAIN}, {EVALUATE} or {INFERENCE}.")] = TRAIN,
 ) -> None:
-    """Show the settings of `--set`: default, range, unit and meaning."""
-    overlay = [TRAIN, config] if config == EVALUATE else [config]
-    content = read_config(config_files(name, *overlay))
-    described = described_settings(content)
-    for key, value in plain_settings(content).items():
-        typer.echo(f"{key} = {json.dumps(value)}{comment(described.get(key))}")
+    """Show the settings of `--set` by group: value, range, unit and meaning."""
+    files = config_files(name, *([TRAIN, config] if config == EVALUATE else [config]))
+    content = read_config(files)
+    used = names_used(read_config(files[-1:]))
+    shown = {key: value for key, value in plain_settings(content).items() if key in used}
+    for line in value_lines(shown, described_settings(content)):
+        typer.echo(line)
 
 
 @app.command(epilog="Example: samonai bundle init medical my_bundle")

@@ -8,17 +8,19 @@ unit, range or choices, default and what it affects. `describe` reads them, `val
 import difflib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import IntEnum
-from functools import cache
+from functools import cache, wraps
 from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from samonai.core.errors import InputError
+
+_Component = TypeVar("_Component", bound=Callable[..., Any])
 
 
 class Affects(IntEnum):
@@ -39,7 +41,8 @@ class Setting:
     """The description of one setting.
 
     Attributes:
-        name: Its one name, from the command line to the component.
+        name: Its one name, from the command line to the component; in a table of all settings
+            that of its block comes first: "sampler.box_jitter".
         group: Title of its group.
         default: Default of the component.
         types: Types of a value.
@@ -89,9 +92,10 @@ class Setting:
             return ", ".join(str(choice) for choice in self.choices)
         parts = []
         if self.low is not None and self.low > -math.inf:
-            parts.append(f"above {self.low:g}" if self.above else f"{self.low:g} or more")
+            low = _number_text(self.low)
+            parts.append(f"above {low}" if self.above else f"{low} or more")
         if self.high is not None:
-            parts.append(f"{'below' if self.below else 'at most'} {self.high:g}")
+            parts.append(f"{'below' if self.below else 'at most'} {_number_text(self.high)}")
         return " and ".join(parts)
 
     def type_text(self) -> str:
@@ -217,6 +221,34 @@ def plain_number(value: Any) -> Any:
     return float(value) if isinstance(value, Real) else value
 
 
+def renamed_parameters(**new: str) -> Callable[[_Component], _Component]:
+    """Return a decorator of a component that names the new parameter where an old one is given.
+
+    Args:
+        **new: Old name of a parameter to its name, or to what replaces it in words.
+    """
+
+    def decorate(component: _Component) -> _Component:
+        is_class = isinstance(component, type)
+        called: Callable[..., Any] = vars(component)["__init__"] if is_class else component
+
+        @wraps(called)
+        def checked(*args: Any, **kwargs: Any) -> Any:
+            for old in kwargs.keys() & new.keys():
+                raise InputError(
+                    f"{component.__name__}({old}=…): there is no such parameter; its name is "
+                    f"{new[old]}"
+                )
+            return called(*args, **kwargs)
+
+        if not is_class:
+            return cast(_Component, checked)
+        type.__setattr__(cast(type, component), "__init__", checked)
+        return component
+
+    return decorate
+
+
 def check_count(what: str, value: object, least: int = 1) -> None:
     """Refuse a count that is not a whole number or is too small.
 
@@ -238,6 +270,10 @@ def _check_number(what: Setting, value: float) -> None:
     if not low <= value <= high or ends:
         unit = f" {what.unit}" if what.unit else ""
         raise InputError(f"{what.name}={value:g}: expected {what.range_text()}{unit}")
+
+
+def _number_text(value: float) -> str:
+    return str(int(value)) if value == int(value) else f"{value:g}"
 
 
 def _types(hint: Any) -> tuple[type, ...]:

@@ -47,9 +47,7 @@ class Augmentation(ViewSettings):
 
     def settings(self) -> dict[str, Any]:
         """Return what decides how a view comes out, as JSON values."""
-        # Stores are signed with the short names.
-        values = {name.removeprefix("view_"): value for name, value in asdict(self).items()}
-        return {"format_version": _FORMAT_VERSION, **values}
+        return {"format_version": _FORMAT_VERSION, **asdict(self)}
 
     def apply(self, frame: Frame, seed: int) -> Frame:
         """Return a view of a frame, on the same grid.
@@ -88,18 +86,18 @@ class Augmentation(ViewSettings):
 
     @cached_property
     def _transforms(self) -> transforms.Compose:
-        share = self.view_intensity
-        angle = float(np.deg2rad(self.view_rotation))
+        share = self.intensity
+        angle = float(np.deg2rad(self.rotation))
         keys = (_IMAGE, _MAPS)
         return transforms.Compose(
             [
-                transforms.RandFlipd(keys, self.view_flip, 0),
-                transforms.RandFlipd(keys, self.view_flip, 1),
+                transforms.RandFlipd(keys, self.flip, 0),
+                transforms.RandFlipd(keys, self.flip, 1),
                 transforms.RandAffined(
                     keys,
-                    prob=float(self.view_rotation > 0 or self.view_scale > 0),
+                    prob=float(self.rotation > 0 or self.scale > 0),
                     rotate_range=angle,
-                    scale_range=(self.view_scale, self.view_scale),
+                    scale_range=(self.scale, self.scale),
                     mode=("bilinear", "nearest"),
                     padding_mode="zeros",
                 ),
@@ -109,7 +107,7 @@ class Augmentation(ViewSettings):
                 transforms.RandScaleIntensityd(_IMAGE, share, prob=float(share > 0)),
                 transforms.RandShiftIntensityd(_IMAGE, share / 2, prob=float(share > 0)),
                 transforms.RandGaussianNoised(
-                    _IMAGE, prob=float(self.view_noise > 0), std=self.view_noise, sample_std=True
+                    _IMAGE, prob=float(self.noise > 0), std=self.noise, sample_std=True
                 ),
             ]
         )

@@ -20,7 +20,6 @@ from samonai.sam.decoder_file import DecoderMetadata, read_decoder_metadata
 from samonai.sam.loading import load_sam
 from samonai.sam.network import SamNetwork
 from samonai.sam.normalisation import Normalisation
-from samonai.settings import current_prompts
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +139,7 @@ def trained_propagation(
     """
     carried = False
     if decoder is not None and Path(decoder).exists():
-        prompts = current_prompts(read_decoder_metadata(decoder).training.get("prompts", {}))
+        prompts = read_decoder_metadata(decoder).training.get("prompts", {})
         carried = prompts.get("carried_probability", 0.0) > 0
     if prompt == "auto":
         prompt = "box+mask" if carried else "box"

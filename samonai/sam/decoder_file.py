@@ -18,6 +18,7 @@ from samonai.core.sealed import DIGEST_KEY, is_whole, sealed
 from samonai.sam.encoder_state import ENCODER_PREFIX
 from samonai.sam.lora import portable_state
 from samonai.sam.network import SamNetwork
+from samonai.settings import current_training
 
 FORMAT_VERSION = 2
 _WITHOUT_DIGESTS = 1
@@ -137,7 +138,7 @@ def load_decoder(network: SamNetwork, path: Path | str) -> DecoderMetadata:
         network.semantic_head = head
         raise
     # Other prompts than single points had the single mask only, and its training alone.
-    network.multimask = bool(metadata.training.get("multimask", False))
+    network.multimask = bool(metadata.training.get("interactive", {}).get("multimask", False))
     return metadata
 
 
@@ -225,21 +226,31 @@ def _metadata(content: Mapping[str, Any], path: Path) -> DecoderMetadata:
                 f"{path}: the metadata name class {value[:40]!r} {str(name)[:40]!r}, expected a "
                 f"number and a name"
             )
-    _check_training(metadata.training, path)
+    current = _current_training(metadata.training, path)
+    metadata.training.clear()
+    metadata.training.update(current)
     for setting in _NEVER_TAKEN & metadata.domain_settings.keys():
         del metadata.domain_settings[setting]
     return metadata
 
 
-def _check_training(training: Mapping[str, Any], path: Path) -> None:
-    """Check the types of the provenance entries that are used."""
+def _current_training(training: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return the provenance under the names of today; the types of what is used are checked."""
     lists = (training.get(name, []) for name in ("train_cases", "val_cases"))
     named = all(isinstance(n, list) and all(isinstance(c, str) for c in n) for n in lists)
     prompts = training.get("prompts", {})
-    if not named or not isinstance(prompts, dict):
+    kinds = prompts.get("kinds", {}) if isinstance(prompts, dict) else None
+    if not named or not isinstance(kinds, dict):
         raise InputError(f"{path}: cases or prompts in the metadata are not a decoder's")
-    if not isinstance(prompts.get("carried", 0.0), int | float):
-        raise InputError(f"{path}: prompts in the metadata are not a decoder's")
+    current = current_training(training)
+    clicks = current.get("interactive", {})
+    if not isinstance(clicks, dict):
+        raise InputError(f"{path}: interactive in the metadata is not a decoder's")
+    shares = {k: v for k, v in current.get("prompts", {}).items() if k.endswith("_probability")}
+    for value in (*shares.values(), clicks.get("click_rounds", 0)):
+        if not isinstance(value, int | float):
+            raise InputError(f"{path}: prompts in the metadata are not a decoder's")
+    return current
 
 
 def _weights_digest(tensors: Mapping[str, torch.Tensor]) -> str:

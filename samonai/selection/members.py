@@ -11,6 +11,7 @@ from samonai.core.settings import check_count
 from samonai.embeddings.counting import counting_frames
 from samonai.selection.job import Job
 from samonai.selection.plan import claimed, differing_keys, write_plan
+from samonai.settings import flat
 from samonai.training.data.folds import SplitNames
 from samonai.workflows.inputs import model_name
 from samonai.workflows.run import Run
@@ -132,7 +133,7 @@ def make_job(
     """Make a job of what callers give as one bag of settings."""
     own = ("domain", "checkpoint", "sha256", "store", "device", "progress")
     given = {key: settings[key] for key in own if key in settings}
-    rest = {key: value for key, value in settings.items() if key not in own}
+    rest = flat({key: value for key, value in settings.items() if key not in own})
     model_name(sam)
     return Job(sam, images, labels, as_path(out, "the output folder"), **given, settings=rest)
 

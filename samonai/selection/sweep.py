@@ -38,7 +38,7 @@ RANGES: dict[str, dict[str, Any]] = {
     "learning_rate": {"low": 1e-5, "high": 3e-3, "log": True},
     "weight_decay": {"low": 1e-4, "high": 0.1, "log": True},
     "warmup_fraction": {"low": 0.0, "high": 0.2},
-    "box_jitter": {"low": 0.0, "high": 0.15},
+    "sampler.box_jitter": {"low": 0.0, "high": 0.15},
     "batch_size": {"choices": [2, 4, 8]},
     "loss_recipe": {"choices": ["dice_bce", "dice_focal", "dice_ce", "bce"]},
 }
@@ -97,7 +97,7 @@ def sweep(
         raise InputError("a sweep needs Optuna: pip install 'samonai[sweep]'")
     check_count("trials", trials)
     job = make_job(sam, images, labels, out, settings)
-    ranges = {name: values for name, values in RANGES.items() if name not in settings}
+    ranges = {name: values for name, values in RANGES.items() if name not in (job.settings or {})}
     names = job.split(split, val_fraction, groups, seed)
     document: dict[str, Any] = {
         "seed": seed,

@@ -5,9 +5,11 @@ what an archive compares all derive from these descriptions.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
+from samonai.core.errors import InputError
 from samonai.core.settings import Affects, Setting, describe
 from samonai.settings.documents import DocumentsSettings
 from samonai.settings.encoding import FileSettings, ModelSettings, ViewCountSettings, ViewSettings
@@ -38,12 +40,27 @@ COMMON: tuple[type, ...] = (
     EvaluationSettings, FileSettings,
 )  # fmt: skip
 
-RENAMED = {
+BLOCKS: Mapping[type, str] = {
+    SamplerSettings: "sampler",
+    InteractiveSettings: "interactive",
+    ViewSettings: "augmentation",
+    MixupSettings: "mixup",
+}
+"""Groups that are a block of the configuration; the others stand at its top."""
+
+RENAMED: Mapping[str, str] = {
     "turns": "tta",
-    "embedding_mix": "mixup_probability",
-    "embedding_mix_alpha": "mixup_alpha",
+    "embedding_mix": "mixup.probability",
+    "embedding_mix_alpha": "mixup.alpha",
+    "mixup_probability": "mixup.probability",
+    "mixup_alpha": "mixup.alpha",
+    **{f"view_{name}": f"augmentation.{name}" for name in describe(ViewSettings)},
+    **{name: f"sampler.{name}" for name in describe(SamplerSettings)},
+    **{name: f"interactive.{name}" for name in describe(InteractiveSettings)},
 }
 """Old name of a setting to its name: for messages, and to read what older versions wrote."""
+
+_OLD_TRAINING = {**RENAMED, "loss": "loss_recipe"}
 
 _OLD_PROMPTS = {
     "shifted": "shifted_probability",
@@ -63,10 +80,44 @@ def settings_of(domain: str | None = None) -> dict[str, Setting]:
     groups = COMMON if own is None else (own, *COMMON)
     found: dict[str, Setting] = {}
     for group in groups:
-        for name, what in describe(group).items():
+        block = BLOCKS.get(group)
+        for field, what in describe(group).items():
+            name = field if block is None else f"{block}.{field}"
             assert name not in found, f"two groups describe {name}"
-            found[name] = what
+            found[name] = replace(what, name=name)
     return found
+
+
+def flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by their full names, where blocks may be given as mappings.
+
+    Args:
+        values: Such as `{"epochs": 3, "sampler": {"box_jitter": 0.1}}`.
+
+    Returns:
+        Such as `{"epochs": 3, "sampler.box_jitter": 0.1}`.
+
+    Raises:
+        InputError: A block is no mapping.
+    """
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in BLOCKS.values():
+            found[name] = value
+        elif isinstance(value, Mapping):
+            found |= {f"{name}.{field}": inner for field, inner in value.items()}
+        else:
+            raise InputError(
+                f"{name}={value!r:.80}: expected settings by name, as in {name}={{...}}, or "
+                f"{name}.NAME=VALUE"
+            )
+    return found
+
+
+def block(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the settings of one block by the names of its component's fields."""
+    start = f"{name}."
+    return {key.removeprefix(start): v for key, v in values.items() if key.startswith(start)}
 
 
 def domain_of_config(config: Mapping[str, Any]) -> str | None:
@@ -116,8 +167,20 @@ def current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {RENAMED.get(name, name): value for name, value in settings.items()}
 
 
-def current_prompts(prompts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the prompts of a decoder's training under their names of today."""
+def current_training(training: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a decoder's file says of its training under the names of today."""
+    current: dict[str, Any] = {}
+    for name, value in training.items():
+        group, _, field = _OLD_TRAINING.get(name, name).rpartition(".")
+        inner = current.setdefault(group, {}) if group else current
+        if isinstance(inner, dict):
+            inner[field] = value
+    if isinstance(prompts := current.get("prompts"), Mapping):
+        current["prompts"] = _current_prompts(prompts)
+    return current
+
+
+def _current_prompts(prompts: Mapping[str, Any]) -> dict[str, Any]:
     kinds = {f"{kind}_probability": share for kind, share in prompts.get("kinds", {}).items()}
     others = {_OLD_PROMPTS.get(name, name): value for name, value in prompts.items()}
     others.pop("kinds", None)

@@ -37,20 +37,18 @@ class ModelSettings:
 class ViewSettings:
     """Augmented views of frames."""
 
-    view_flip: float = setting(
+    flip: float = setting(
         0.5, "Probability that rows are reversed, and that columns are.", _PIXELS, low=0, high=1
     )
-    view_rotation: float = setting(
+    rotation: float = setting(
         15.0, "Largest angle, either way.", _PIXELS, unit="degrees", low=0, high=180
     )
-    view_scale: float = setting(
-        0.15, "Largest change of size, as a share.", _PIXELS, low=0, high=0.9
-    )
-    view_intensity: float = setting(
+    scale: float = setting(0.15, "Largest change of size, as a share.", _PIXELS, low=0, high=0.9)
+    intensity: float = setting(
         0.2, "Largest change of brightness, contrast and gamma, as a share.", _PIXELS, low=0,
         high=0.9,
     )  # fmt: skip
-    view_noise: float = setting(
+    noise: float = setting(
         0.03, "Largest standard deviation of noise, as a share of the range.", _PIXELS, low=0,
         high=1,
     )  # fmt: skip

@@ -80,11 +80,11 @@ class InteractiveSettings:
 class MixupSettings:
     """Mixup of stored embeddings."""
 
-    mixup_probability: float = setting(
+    probability: float = setting(
         0.0, "Share of the frames whose embedding is mixed with another one.", _WEIGHTS, low=0,
         high=1,
     )  # fmt: skip
-    mixup_alpha: float = setting(
+    alpha: float = setting(
         0.4, "Both parameters of the beta distribution of mixing weights.", _WEIGHTS, low=0,
         above=True,
     )  # fmt: skip

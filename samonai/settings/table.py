@@ -5,8 +5,8 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from samonai.core.settings import Setting, describe
-from samonai.settings import COMMON, DOMAINS, settings_of
+from samonai.core.settings import Setting
+from samonai.settings import DOMAINS, flat, settings_of
 
 VERBS = {"train.json": "train", "evaluate.json": "evaluate", "inference.json": "predict"}
 """A bundle's configuration, and the verb that reads it."""
@@ -19,8 +19,10 @@ _PAGE = """# Settings
 Generated from the descriptions in `samonai/settings/` by `python tools/settings_page.py`.
 
 A setting has one name: `--set NAME=VALUE` on the command line, `NAME=VALUE` in Python,
-`--NAME VALUE` to `python -m monai.bundle run`, and `NAME` in `run.json`. Where a setting has an
-option of its own, the samonai command line takes that option instead of `--set`. A default of
+`--NAME VALUE` to `python -m monai.bundle run`, and `NAME` in `run.json`. A name with a point is a
+setting of one block: `--set sampler.box_jitter=0.1`, in Python `sampler={"box_jitter": 0.1}`, and
+`--sampler#box_jitter 0.1` to MONAI. Where a setting has an option of its own, the samonai command
+line takes that option instead of `--set`. A default of
 null in prediction and evaluation means that the run's own value holds.
 
 What another value affects: **pixels** (what the encoder sees; other embeddings, another run),
@@ -30,28 +32,60 @@ nothing (how and where something is computed). `samonai settings DOMAIN` prints 
 
 
 def settings_lines(domain: str, configs: Configs) -> Iterator[str]:
-    """Yield the settings of a domain for a terminal, group by group."""
-    for title, group in _groups(domain):
-        rows = [what for what in group if _verbs(what.name, configs)]
-        if not rows:
-            continue
+    """Yield the settings of a domain for a terminal, group by group, with the verbs that take them.
+
+    Args:
+        domain: The domain.
+        configs: Its bundle's configurations.
+    """
+    known = {
+        name: what
+        for name, what in settings_of(domain).items()
+        if _verbs(name, configs) and not what.internal
+    }
+    defaults = {name: what.default_of(domain) for name, what in known.items()}
+    verbs = {name: ", ".join(_verbs(name, configs)) for name in known}
+    yield from value_lines(defaults, known, verbs)
+
+
+def value_lines(
+    values: Mapping[str, Any],
+    described: Mapping[str, Setting],
+    notes: Mapping[str, str] | None = None,
+) -> Iterator[str]:
+    """Yield settings and values for a terminal, group by group: range, unit, option, meaning.
+
+    Args:
+        values: Full name to value.
+        described: The descriptions; entries without one come last, under the title "Others".
+        notes: Full name to a further fact.
+    """
+    titles = {name: what.group for name, what in described.items() if name in values}
+    titles |= dict.fromkeys(values.keys() - titles.keys(), "Others")
+    for title in dict.fromkeys(titles.values()):
+        names = [name for name, group in titles.items() if group == title]
         yield f"{title}:"
-        for what in rows:
-            default = json.dumps(_default(what, domain), default=str)
-            facts = [what.range_text() or what.type_text(), what.unit, what.option]
-            yield f"  {what.name} = {default}  ({'; '.join(filter(None, facts))})"
-            yield from textwrap.wrap(
-                what.help, 96, initial_indent=" " * 6, subsequent_indent=" " * 6
+        for name in names:
+            yield from _setting_lines(
+                name, values[name], described.get(name), (notes or {}).get(name)
             )
         yield ""
 
 
-def comment(setting: Setting | None) -> str:
-    """Return range, unit and meaning of a setting after a comment sign, or nothing."""
-    if setting is None:
-        return ""
-    facts = "; ".join(filter(None, (setting.range_text() or setting.type_text(), setting.unit)))
-    return f"  # {facts}. {setting.help}"
+def _setting_lines(name: str, value: Any, what: Setting | None, note: str | None) -> Iterator[str]:
+    line = f"  {name} = {json.dumps(value, default=str)}"
+    if what is None:
+        yield line
+        return
+    facts = [what.range_text() or what.type_text(), what.unit, what.option, note]
+    yield f"{line}  ({'; '.join(filter(None, facts))})"
+    yield from textwrap.wrap(
+        what.help,
+        96,
+        initial_indent=" " * 6,
+        subsequent_indent=" " * 6,
+        break_on_hyphens=False,
+    )
 
 
 def settings_page(configs: Mapping[str, Configs]) -> str:
@@ -75,16 +109,15 @@ def settings_page(configs: Mapping[str, Configs]) -> str:
 
 def _groups(domain: str) -> list[tuple[str, list[Setting]]]:
     known = settings_of(domain)
-    groups = ([known[name] for name in describe(group)] for group in (DOMAINS[domain], *COMMON))
-    return [(group[0].group, [what for what in group if not what.internal]) for group in groups]
+    titles = dict.fromkeys(what.group for what in known.values())
+    return [
+        (title, [what for what in known.values() if what.group == title and not what.internal])
+        for title in titles
+    ]
 
 
 def _verbs(name: str, configs: Configs) -> list[str]:
-    return [verb for file, verb in VERBS.items() if name in configs.get(file, {})]
-
-
-def _default(what: Setting, domain: str) -> Any:
-    return what.default_of(domain)
+    return [verb for file, verb in VERBS.items() if name in flat(configs.get(file, {}))]
 
 
 def _markdown(group: list[Setting], configs: Mapping[str, Configs]) -> str:

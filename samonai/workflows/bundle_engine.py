@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from samonai.core.errors import InputError
+from samonai.settings import flat
 from samonai.workflows.bundle_files import EVALUATED, read_config, suggest
 
 _SYSTEM_ERRORS = {
@@ -30,8 +31,9 @@ def run_bundle(
 
     Args:
         files: Configuration files, later ones laid over earlier ones.
-        overrides: Top-level entry to what replaces it: plain values, paths, or objects such as a
-            network. Texts are taken literally, whatever they look like.
+        overrides: Entry to what replaces it: plain values, paths, or objects such as a network.
+            Texts are taken literally, whatever they look like. An entry of a block is named as
+            in "sampler.box_jitter".
         workflow_type: "train" (also for an evaluation laid over the training configuration) or
             "infer".
 
@@ -61,11 +63,11 @@ def opened_bundle(
         InputError: As `run_bundle`.
     """
     config = read_config(files)
-    if unknown := [key for key in overrides if key not in config]:
+    if unknown := [key for key in overrides if not _has(config, key)]:
         raise InputError(
             f"{files[-1].name} has no entry {unknown[0]!r}{suggest(unknown[0], config)}"
         )
-    literal = {key: _literal(value) for key, value in overrides.items()}
+    literal = {key.replace(".", "::"): _literal(value) for key, value in overrides.items()}
     with one_line_errors(), quiet_third_parties(), _kept_search_path():
         from monai.bundle import ConfigWorkflow
 
@@ -141,6 +143,11 @@ def _kept_search_path() -> Iterator[None]:
         yield
     finally:
         sys.path[:] = before
+
+
+def _has(config: Mapping[str, Any], key: str) -> bool:
+    block = key.rpartition(".")[0]
+    return key in (flat({block: config.get(block, {})}) if block else config)
 
 
 def _literal(value: Any) -> Any:

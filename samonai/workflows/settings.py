@@ -4,27 +4,42 @@ A name that the configuration does not have is refused, which MONAI would take i
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from samonai.core.errors import InputError
 from samonai.core.settings import Setting, plain_number, validate
-from samonai.settings import RENAMED, domain_of_config, recorded, settings_of
+from samonai.settings import BLOCKS, RENAMED, domain_of_config, flat, recorded, settings_of
 from samonai.workflows.bundle_files import is_evaluated, read_config, suggest
 
 
 def plain_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a user may set: the top-level entries with plain values, and their defaults."""
+    """Return what a user may set, by full names, and the defaults.
+
+    These are the top-level entries with plain values, and those of a block that are described.
+    """
     described = described_settings(config)
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if key in BLOCKS.values() and isinstance(value, Mapping):
+            found |= {k: v for k, v in flat({key: value}).items() if k in described}
+        elif not key.startswith("_"):
+            found[key] = value
     return {
         key: value
-        for key, value in config.items()
-        if not key.startswith("_")
-        and not (key in described and described[key].internal)
+        for key, value in found.items()
+        if not (key in described and described[key].internal)
         and (value is None or isinstance(value, bool | int | float | str))
         and not is_evaluated(value)
     }
+
+
+def names_used(config: Mapping[str, Any]) -> set[str]:
+    """Return the names that a configuration defines, and those that it refers to in another."""
+    referred = {name.replace("::", ".") for name in re.findall(r"@([\w:]+)", json.dumps(config))}
+    return referred | flat(config).keys()
 
 
 def described_settings(config: Mapping[str, Any]) -> dict[str, Setting]:
@@ -45,7 +60,7 @@ def kept_settings(trained: Mapping[str, Any], files: Sequence[Path]) -> dict[str
         files: The training configuration, and the evaluation's, whose own entries are left out.
     """
     overlay = read_config(files[1:])
-    known = plain_settings(read_config(files[:1])).keys() - overlay.keys()
+    known = plain_settings(read_config(files[:1])).keys() - flat(overlay).keys()
     return {name: value for name, value in trained.items() if name in known}
 
 
@@ -66,14 +81,14 @@ def parse_settings(
         InputError: A text is not `key=value`, or a setting is refused.
     """
     settings: dict[str, Any] = {}
-    described = described_settings(config)
+    described, known = described_settings(config), plain_settings(config)
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals:
             raise InputError(f"--set {text}: expected key=value")
         if key in (reserved or {}):
             raise InputError(f"--set {key}: give it as {(reserved or {})[key]}")
-        settings[key] = _parse_value(value, config.get(key), described.get(key))
+        settings[key] = _parse_value(value, known.get(key), described.get(key))
     return check_settings(settings, config)
 
 
@@ -81,27 +96,34 @@ def check_settings(settings: Mapping[str, Any], config: Mapping[str, Any]) -> di
     """Check settings against a configuration and bring their values to the described types.
 
     Args:
-        settings: Key to plain value.
+        settings: Key to plain value; a block may be a mapping, see `flat`.
         config: The merged configuration.
 
     Returns:
-        The settings, with their values as the configuration has them.
+        The settings by full names, with their values as the configuration has them.
 
     Raises:
         InputError: A key is not known, a value is of another type or out of its range, or MONAI
             would evaluate it.
     """
     known, described = plain_settings(config), described_settings(config)
+    settings = flat(settings)
     for key in settings:
         if key in RENAMED and key not in known:
             raise InputError(f"unknown setting {key!r}; its name is {RENAMED[key]!r}")
         if key not in known:
             raise InputError(
-                f"unknown setting {key!r}{suggest(key, known)}; `samonai bundle show` lists all"
+                f"unknown setting {key!r}{_suggest(key, known)}; `samonai bundle show` lists all"
             )
     return {
         key: _checked(key, value, known[key], described.get(key)) for key, value in settings.items()
     }
+
+
+def _suggest(key: str, known: Iterable[str]) -> str:
+    """Return "; did you mean 'x'?" for a mistyped name, or one without its block."""
+    full = [name for name in known if name.rpartition(".")[2] == key]
+    return f"; did you mean {full[0]!r}?" if full else suggest(key, known)
 
 
 def _parse_value(text: str, default: Any, what: Setting | None) -> Any:

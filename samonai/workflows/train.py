@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samonai.core.files import as_path, no_empty_folders, write_atomically
-from samonai.core.settings import describe
 from samonai.domains import DEFAULT_DOMAIN, get_domain
 from samonai.domains.base import Case, Domain
-from samonai.settings.encoding import ViewSettings
+from samonai.settings import block
 from samonai.version import __version__
 from samonai.workflows.bundle_engine import one_line_errors, quiet_third_parties, run_bundle
 from samonai.workflows.bundle_files import TRAIN, config_files, read_config
@@ -253,11 +252,11 @@ def _encode_options(settings: Mapping[str, Any]) -> dict[str, Any]:
 
     heads = settings.get("heads", PROMPTABLE)
     return {
-        "augmentation": Augmentation(**{name: settings[name] for name in describe(ViewSettings)}),
+        "augmentation": Augmentation(**block(settings, "augmentation")),
         "views": settings.get("views", 1),
         "precision": settings["precision"],
         "empty_frames": 0.0 if heads == PROMPTABLE else float(settings["empty_frames"]),
-        "beside": frames_beside(settings.get("carried_probability", 0.0), heads),
+        "beside": frames_beside(settings.get("sampler.carried_probability", 0.0), heads),
         "min_area": settings["min_area"],
         "components": settings["components"],
     }

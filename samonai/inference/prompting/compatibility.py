@@ -14,13 +14,12 @@ import numpy as np
 from samonai.prompts.sampling import KINDS
 from samonai.prompts.types import FramePrompts
 from samonai.sam.decoder_file import read_decoder_metadata
-from samonai.settings import current_prompts
 
 logger = logging.getLogger(__name__)
 
 BOXES, CLICKS = "boxes", "clicks"
 
-_TRAIN_WITH = {BOXES: "box_probability", CLICKS: "points_probability"}
+_TRAIN_WITH = {BOXES: "sampler.box_probability", CLICKS: "sampler.points_probability"}
 
 
 class Familiarity:
@@ -67,13 +66,16 @@ def trained_kinds(training: Mapping[str, Any]) -> frozenset[str]:
     Args:
         training: What the decoder's file says of it; nothing of prompts gives no kinds.
     """
-    prompts = current_prompts(training.get("prompts", {}))
+    prompts = training.get("prompts", {})
     drawn = {name for name in KINDS if prompts.get(f"{name}_probability", 0) > 0}
     kinds = set()
     # Carried prompts are the box around a mask on the slice beside, with the mask.
     if drawn & {"box", "box_and_points"} or prompts.get("carried_probability", 0) > 0:
         kinds.add(BOXES)
-    if drawn & {"points", "box_and_points"} or training.get("click_rounds", 0) > 0:
+    if (
+        drawn & {"points", "box_and_points"}
+        or training.get("interactive", {}).get("click_rounds", 0) > 0
+    ):
         kinds.add(CLICKS)
     if "mask" in drawn:
         kinds.add("coarse masks")

@@ -77,7 +77,7 @@ class FrameDataset(Dataset[FrameSample]):
         seed: The run's seed.
         objects_per_frame: At most this many objects of a frame are drawn at a time; None: all.
         varies: Draw new samples in every epoch (training), or always the same (validation).
-        mix: How embeddings of a batch are mixed.
+        mixup: How embeddings of a batch are mixed.
         heads: One of `HEADS`. The promptable head alone skips frames without objects.
         classes: Label values of the semantic head's classes.
         empty_frames: Share of the frames without objects that the semantic head is trained on.
@@ -96,7 +96,7 @@ class FrameDataset(Dataset[FrameSample]):
         seed: int = 0,
         objects_per_frame: int | None = None,
         varies: bool = True,
-        mix: EmbeddingMix | None = None,
+        mixup: EmbeddingMix | None = None,
         heads: str = PROMPTABLE,
         classes: Sequence[int] = (),
         empty_frames: float = 0.0,
@@ -104,7 +104,7 @@ class FrameDataset(Dataset[FrameSample]):
         borders: bool = False,
     ) -> None:
         """List the frames."""
-        self.mix = mix or EmbeddingMix()
+        self.mixup = mixup or EmbeddingMix()
         self.sampler = sampler
         self.seed = seed
         self.objects_per_frame = objects_per_frame
@@ -163,7 +163,7 @@ class FrameDataset(Dataset[FrameSample]):
             torch.from_numpy(targets.valid),
             tuple((case.case_id, int(value)) for value in values),
             (self.seed, _CLICK_STREAM, self.epoch, number),
-            mix=self.mix.weight(chance),
+            mix=self.mixup.weight(chance),
             channels=None if self.heads == PROMPTABLE else channel_map(targets, self.values),
             values=self.values,
             case_id=case.case_id,

@@ -9,7 +9,8 @@ ignore. Mixed masks would need a half-transparent object, which a threshold at 0
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,8 +24,8 @@ class EmbeddingMix(MixupSettings):
     """Probability and strength of mixup between the embeddings of a batch.
 
     Attributes:
-        mixup_probability: Share of the frames that are mixed with another; 0 mixes none.
-        mixup_alpha: Both parameters of the beta distribution; small values give mostly small
+        probability: Share of the frames that are mixed with another; 0 mixes none.
+        alpha: Both parameters of the beta distribution; small values give mostly small
             weights.
 
     Raises:
@@ -35,11 +36,15 @@ class EmbeddingMix(MixupSettings):
         """Check the ranges."""
         validate_fields(self)
 
+    def settings(self) -> dict[str, Any]:
+        """Return the settings as JSON values, for the decoder's file."""
+        return asdict(self)
+
     def weight(self, generator: np.random.Generator) -> float:
         """Draw the other frame's share for one frame, from 0 to 0.5."""
-        if not self.mixup_probability or generator.random() >= self.mixup_probability:
+        if not self.probability or generator.random() >= self.probability:
             return 0.0
-        share = float(generator.beta(self.mixup_alpha, self.mixup_alpha))
+        share = float(generator.beta(self.alpha, self.alpha))
         return min(share, 1 - share)
 
 

@@ -80,7 +80,7 @@ def prepare_training(
     precision: str = "auto",
     views: int = 1,
     augmentation: Augmentation | None = None,
-    mix: EmbeddingMix | None = None,
+    mixup: EmbeddingMix | None = None,
     heads: str = PROMPTABLE,
     borders: bool = False,
     empty_frames: float = 1.0,
@@ -108,7 +108,7 @@ def prepare_training(
         precision: Precision of the encoder.
         views: Versions of each training frame in the store; all but the first are augmented.
         augmentation: Strength of the augmentation.
-        mix: Mixup of the embeddings.
+        mixup: Mixup of the embeddings.
         heads: "promptable", "semantic" or "both". The semantic head is also trained on frames
             without objects; the next arguments concern it alone.
         borders: Train object borders, see `training.objectives.borders`.
@@ -156,7 +156,7 @@ def prepare_training(
         val_sampler or sampler,
         min_area,
         objects_per_frame=objects_per_frame,
-        mix=mix,
+        mixup=mixup,
         balance=None if heads == PROMPTABLE else (empty_rate, class_balance),
         seed=seed,
         heads=heads,
@@ -199,7 +199,7 @@ def _datasets(
     min_area: int,
     *,
     objects_per_frame: int | None,
-    mix: EmbeddingMix | None,
+    mixup: EmbeddingMix | None,
     balance: tuple[float, float] | None,
     **alike: Any,
 ) -> tuple[FrameDataset, FrameDataset]:
@@ -211,7 +211,7 @@ def _datasets(
         val_sampler: Draws the validation prompts.
         min_area: Objects of fewer pixels were dropped.
         objects_per_frame: For training alone, see `FrameDataset`; likewise the next two.
-        mix: Likewise.
+        mixup: Likewise.
         balance: Likewise.
         **alike: Arguments of `FrameDataset` for both.
 
@@ -222,7 +222,7 @@ def _datasets(
         stored.train,
         sampler,
         objects_per_frame=objects_per_frame,
-        mix=mix,
+        mixup=mixup,
         balance=balance,
         **alike,
     )
