@@ -235,7 +235,7 @@ def _metadata(content: Mapping[str, Any], path: Path) -> DecoderMetadata:
 
 
 def _current_training(training: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Return the provenance under the names of today; the types of what is used are checked."""
+    """Return the provenance under the names of today; types of the entries in use are checked."""
     lists = (training.get(name, []) for name in ("train_cases", "val_cases"))
     named = all(isinstance(n, list) and all(isinstance(c, str) for c in n) for n in lists)
     prompts = training.get("prompts", {})

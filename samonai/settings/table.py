@@ -72,15 +72,15 @@ def value_lines(
         yield ""
 
 
-def _setting_lines(name: str, value: Any, what: Setting | None, note: str | None) -> Iterator[str]:
+def _setting_lines(name: str, value: Any, about: Setting | None, note: str | None) -> Iterator[str]:
     line = f"  {name} = {json.dumps(value, default=str)}"
-    if what is None:
+    if about is None:
         yield line
         return
-    facts = [what.range_text() or what.type_text(), what.unit, what.option, note]
+    facts = [about.range_text() or about.type_text(), about.unit, about.option, note]
     yield f"{line}  ({'; '.join(filter(None, facts))})"
     yield from textwrap.wrap(
-        what.help,
+        about.help,
         96,
         initial_indent=" " * 6,
         subsequent_indent=" " * 6,
