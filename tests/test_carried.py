@@ -167,7 +167,7 @@ def test_a_share_out_of_range_is_refused() -> None:
 def test_a_decoder_is_asked_as_it_was_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, carried: float | None, expected: Propagation
 ) -> None:
-    prompts = {} if carried is None else {"carried": carried}
+    prompts = {} if carried is None else {"carried_probability": carried}
     monkeypatch.setattr(
         trained,
         "read_decoder_metadata",
