@@ -1,7 +1,7 @@
-"""COCO's mean average precision of objects' masks, through pycocotools.
+"""Average precision (COCO mAP) of objects' masks, through pycocotools.
 
 Every object of a predicted map is a detection with its score. Average precision is the mean over
-the IoU thresholds 0.50, 0.55, … 0.95, then over the classes that the reference has.
+the IoU thresholds 0.50, 0.55, … 0.95, then over the classes of the reference.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from samonai.domains.base import LabelMaps
 from samonai.metrics.objects import covered_masks, objects_of
 
 MOST_DETECTIONS = 1000
-"""Of one class on one source; COCO's own 100 is less than a newspaper has."""
+"""Largest number of detections of one class on one source; COCO's 100 is too few for newspapers."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class DetectedObject:
     """One object of a map.
 
     Attributes:
-        case: The case that it is in.
+        case: Its case.
         label: Label value of its class.
-        score: How sure it is, 0..1.
+        score: Its score, 0..1.
         rle: Its mask as COCO's run lengths.
     """
 
@@ -44,13 +44,13 @@ def detected_objects(
     case: str,
     known: npt.NDArray[np.bool_] | None = None,
 ) -> list[DetectedObject]:
-    """Return the objects of a map, those that others cover with all of their pixels.
+    """Return the objects of a map, covered ones with all of their pixels.
 
     Args:
-        maps: Class and perhaps object per pixel; where objects have no scores, all are sure.
-        classes: The classes that count.
+        maps: Class per pixel, with objects if there are any; objects without scores have score 1.
+        classes: The evaluated classes.
         case: The case's name.
-        known: bool (H, W), False where nothing counts; None: everything does.
+        known: bool (H, W), False on ignored pixels; None: none is ignored.
     """
     coco_mask = _pycocotools().mask
     found = []
@@ -81,7 +81,7 @@ def average_precision(
     """Return mAP@[.5:.95], AP at 0.5 and 0.75, and the AP of each class.
 
     Returns:
-        `map`, `map_50`, `map_75` and `per_class` by name; None where the reference has nothing.
+        `map`, `map_50`, `map_75` and `per_class` by name; None if the reference is empty.
     """
     coco = _pycocotools()
     evaluation = coco.cocoeval.COCOeval(iouType="segm")
@@ -97,7 +97,7 @@ def average_precision(
     evaluation.params.maxDets = [MOST_DETECTIONS]
     evaluation.params.areaRng = evaluation.params.areaRng[:1]
     evaluation.params.areaRngLbl = evaluation.params.areaRngLbl[:1]
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints how long it took
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints its timings
         evaluation.evaluate()
         evaluation.accumulate()
     precision = evaluation.eval["precision"][..., 0, 0]  # (thresholds, recalls, classes)
@@ -142,7 +142,7 @@ def _dataset(
 
 
 def _mean(precision: npt.NDArray[np.float64]) -> float | None:
-    """Return the mean over the defined values; -1 stands for classes without a reference."""
+    """Return the mean over the defined values; -1 marks classes without a reference."""
     defined = precision[precision > -1]
     return float(defined.mean()) if defined.size else None
 

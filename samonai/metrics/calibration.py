@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say: ECE, reliability, and one temperature to mend them.
+"""Calibration of probabilities: ECE, reliability diagram, and temperature scaling.
 
 All is computed from two histograms of logits, of voxels inside and outside the structure, so memory
 does not grow with the data, and every temperature can be tried without another prediction.
@@ -15,14 +15,14 @@ ECE_BINS = 15
 """Bins of equal width over the probability, 0..1."""
 
 _LIMIT, _BINS = 40.0, 4000
-"""Logits are clipped to ±40 and binned by 0.02, far finer than any of the numbers shows."""
+"""Logits are clipped to ±40 and binned by 0.02, far finer than any of the reported numbers."""
 
 _CENTRES = (np.arange(_BINS) + 0.5) * (2 * _LIMIT / _BINS) - _LIMIT
 _TEMPERATURES = (0.05, 20.0)
 
 
 class LogitHistogram:
-    """Counts voxels by their logit, apart for those inside and outside the structure."""
+    """Histogram of voxels' logits, separate for voxels inside and outside the structure."""
 
     def __init__(self, counts: npt.NDArray[np.int64] | None = None) -> None:
         """Start empty, or from int64 (2, 4000) counts: outside, inside."""
@@ -34,7 +34,7 @@ class LogitHistogram:
 
     @property
     def voxels(self) -> int:
-        """Return how many voxels were counted."""
+        """Return the number of counted voxels."""
         return int(self.counts.sum())
 
     def add(self, logits: npt.NDArray[np.float32], inside: npt.NDArray[np.bool_]) -> None:
@@ -83,7 +83,7 @@ class LogitHistogram:
         return sum(gaps) / self.voxels
 
     def fit_temperature(self) -> float:
-        """Return the temperature with the least negative log-likelihood; 1 without voxels."""
+        """Fit the temperature of least negative log-likelihood; 1 without voxels."""
         if not self.voxels:
             return 1.0
         found = minimize_scalar(

@@ -1,17 +1,17 @@
-"""How good a map of objects is: pixels, outlines and whole objects, per case and class.
+"""Object metrics: F1 of pixels, outlines and whole objects, per case and class.
 
-| metric               | what it is                                                             |
+| metric               | meaning                                                                |
 |----------------------|------------------------------------------------------------------------|
 | `dice`               | F1 of the pixels                                                       |
 | `iou`                | intersection over union of the pixels                                  |
-| `boundary_f1`        | F1 of the outlines' pixels, which agree within a tolerance             |
+| `boundary_f1`        | F1 of the outlines' pixels, matched within a tolerance                 |
 | `instance_precision` | share of the predicted objects that match one of the reference         |
 | `instance_recall`    | share of the reference's objects that are matched                      |
 | `instance_f1`        | F1 of the objects, SpaceNet's measure                                  |
 
-Two objects match when their IoU is at least 0.5; each matches at most one. Where a map has no
-objects, pixels of a class that touch by side or corner are one. Pixels that the reference says
-nothing about count for neither side. An undefined value is None, as in `metrics`.
+Two objects match if their IoU is at least 0.5; each matches at most one. In a map without
+objects, connected pixels of a class (by side or corner) are one. Pixels that the reference
+does not label are ignored. An undefined value is None, as in `metrics`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,7 +33,7 @@ METRICS = (
     "instance_recall",
     "instance_f1",
 )
-"""Measures that are averaged."""
+"""Names of the averaged metrics."""
 
 MATCH_IOU = 0.5
 
@@ -55,13 +55,13 @@ def object_rows(
     """Measure one predicted map against the reference, class by class.
 
     Args:
-        prediction: Class and perhaps object per pixel.
-        reference: The same, on the same grid.
+        prediction: Class per pixel, with objects if there are any.
+        reference: Likewise, on the same grid.
         spacing: Size of a pixel (down, across).
         classes: Label value to class name; each gives one row.
-        case_id: What the rows carry as `case`.
+        case_id: Value of `case` in the rows.
         method: One of `metrics.METHODS`.
-        boundary_tolerance: How far two outlines may lie apart and still agree, in the unit of
+        boundary_tolerance: Largest distance of matching outlines, in the unit of
             `spacing`.
 
     Returns:
@@ -117,7 +117,7 @@ def boundary_f1(
         predicted: bool (H, W).
         reference: bool (H, W).
         spacing: Size of a pixel (down, across).
-        tolerance: A pixel of an outline is right when the other outline is no farther than this.
+        tolerance: Largest distance to the other outline of a matched pixel.
     """
     ours, theirs = _outline(predicted), _outline(reference)
     if not ours.any() and not theirs.any():
@@ -137,11 +137,11 @@ def instance_metrics(
     reference: npt.NDArray[np.integer],
     covered: Mapping[int, npt.NDArray[np.uint8]] | None = None,
 ) -> dict[str, float | None]:
-    """Match objects and return precision, recall, F1 and the counts behind them.
+    """Match objects; return precision, recall, F1 and their counts.
 
     Args:
         predicted: integer (H, W), number of the object, 0 is none.
-        reference: The same.
+        reference: Likewise.
         covered: Whole masks of the reference's objects that others cover, by number.
     """
     objects = int(np.count_nonzero(np.unique(predicted)))
@@ -166,8 +166,8 @@ def match_objects(
 
     Args:
         predicted: integer (H, W), number of the object, 0 is none.
-        reference: The same.
-        least_iou: Of a pair.
+        reference: Likewise.
+        least_iou: Least IoU of a pair.
         covered: Whole masks, uint8 (H, W), of the reference's objects that others cover.
 
     Returns:
@@ -204,7 +204,7 @@ def pooled_instances(rows: Iterable[Row]) -> dict[str, dict[str, dict[str, float
     """Return precision, recall and F1 over the objects of all cases together, as SpaceNet does.
 
     Args:
-        rows: What `object_rows` returned for any number of cases and methods.
+        rows: Rows of `object_rows` for any number of cases and methods.
 
     Returns:
         By class and method.
@@ -264,7 +264,7 @@ def _counts(numbers: npt.NDArray[np.integer]) -> tuple[list[Any], list[Any]]:
 
 
 def _outline(mask: Mask) -> Mask:
-    # The raster's own border is no outline: what lies behind it is not known.
+    # The raster's own border is not an outline, since the pixels behind it are unknown.
     outline: Mask = mask & ~ndimage.binary_erosion(mask, border_value=1)
     return outline
 

@@ -1,6 +1,6 @@
-"""Summary of the measures of all cases, averaged and written: `metrics.json` and `metrics.csv`.
+"""Summary of the metrics of all cases, averaged and written: `metrics.json` and `metrics.csv`.
 
-`metrics.json`, as `write_metrics` writes it, holds
+`metrics.json`, written by `write_metrics`, holds
 
 - `cases`: one row per case and class with the fine-tuned model's numbers under plain names
   (`case`, `class`, `label`, `dice`, `iou`, `surface_dice`, `hd95_mm`, `volume_ml`, ...) and the
@@ -8,10 +8,10 @@
 - `summary`: for each metric the means `finetuned`, `zero_shot` and `box`, over all rows that
   define it, each case and class counting once;
 - `per_class`: the same, for each class name;
-- `calibration`: how far probabilities are from frequencies, where that was measured;
-- `members`, `members_mean`: of an ensemble, whose own numbers are those called `finetuned`;
-- `counts`: for each metric and method, over how many rows the mean was taken (`n`), and in how
-  many it was not defined (`missing`).
+- `calibration`: calibration of the probabilities, if measured;
+- `members`, `members_mean`: of an ensemble, whose own numbers are those of `finetuned`;
+- `counts`: for each metric and method, the number of averaged rows (`n`), and of
+  rows where it is undefined (`missing`).
 
 `metrics.csv` holds the rows of `cases`.
 """
@@ -44,12 +44,12 @@ def join_methods(rows: Iterable[Row]) -> list[Row]:
     """Put the rows of all methods for one case and class into one row, as in `cases`.
 
     Args:
-        rows: What `case_rows` returned, for any number of cases and methods.
+        rows: Rows of `case_rows`, for any number of cases and methods.
 
     Returns:
         One row per case and class, in the order of first appearance. The fine-tuned model's
-        columns keep their names, the others' end in `_zero_shot` and `_box`. A method that was
-        not measured at all adds no columns, except that the fine-tuned ones are always there.
+        columns keep their names, the others' end in `_zero_shot` and `_box`. A method without
+        rows adds no columns, except that the fine-tuned ones are always there.
     """
     rows = list(rows)
     measured = [m for m in METHODS if m == METHODS[0] or any(r["method"] == m for r in rows)]
@@ -71,12 +71,12 @@ def summarise(rows: Iterable[Row], metrics: Sequence[str] = METRICS) -> dict[str
     """Average the rows over cases and classes, per method.
 
     Args:
-        rows: What `case_rows` returned, for any number of cases and methods.
-        metrics: The columns that are averaged.
+        rows: Rows of `case_rows`, for any number of cases and methods.
+        metrics: The averaged columns.
 
     Returns:
         `summary`, `per_class` and `counts` as the module's docstring describes them. A mean
-        over no row, or of a method that was not measured, is None.
+        over no row, or of a method without rows, is None.
     """
     rows = list(rows)
     names = list(dict.fromkeys(row["class"] for row in rows))
@@ -96,8 +96,8 @@ def summarise_members(rows: Iterable[Row], metrics: Sequence[str] = METRICS) -> 
     """Average the rows of an ensemble's members, each by itself.
 
     Args:
-        rows: What `case_rows` returned for each of them, with the member's name under `member`.
-        metrics: The columns that are averaged.
+        rows: Rows of `case_rows` for each of them, with the member's name under `member`.
+        metrics: The averaged columns.
 
     Returns:
         `members`: by name, `summary` and `per_class` with the mean of each metric;
@@ -129,13 +129,13 @@ def metrics_document(
     extra: Mapping[str, Any] | None = None,
     metrics: Sequence[str] = METRICS,
 ) -> dict[str, Any]:
-    """Return what `metrics.json` holds, as plain JSON values.
+    """Return the content of `metrics.json`, as plain JSON values.
 
     Args:
-        rows: What `case_rows` returned, for any number of cases and methods.
-        extra: More top-level entries, such as the prompts that were used. They cannot replace
+        rows: Rows of `case_rows`, for any number of cases and methods.
+        extra: Further top-level entries, such as the kind of prompts. They cannot replace
             `cases`, `summary`, `per_class` or `counts`.
-        metrics: The columns that are averaged.
+        metrics: The averaged columns.
     """
     rows = list(rows)
     document = {**(extra or {}), "cases": join_methods(rows), **summarise(rows, metrics)}
@@ -152,12 +152,12 @@ def write_metrics(
 
     Args:
         out_dir: The folder, made when missing.
-        rows: What `case_rows` returned, for any number of cases and methods.
-        extra: More top-level entries of the JSON file.
-        metrics: The columns that are averaged.
+        rows: Rows of `case_rows`, for any number of cases and methods.
+        extra: Further top-level entries of the JSON file.
+        metrics: The averaged columns.
 
     Returns:
-        What `metrics.json` holds.
+        Content of `metrics.json`.
     """
     out_dir = Path(out_dir)
     document = metrics_document(rows, extra, metrics)
@@ -176,7 +176,7 @@ def write_metrics(
 
 
 def _columns(rows: Sequence[Row]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return what each method has a column of, and what the reference has one of."""
+    """Return the columns of each method, and those of the reference."""
     if not rows:
         return _PER_METHOD, _PER_REFERENCE
     names = [name for name in rows[0] if name not in (*_KEYS, "method")]
@@ -212,7 +212,7 @@ def _counts(rows: Sequence[Row], metric: str, method: str) -> dict[str, int]:
 
 
 def _json_value(value: Any) -> Any:
-    """Return `value` in JSON's types; numbers that JSON has not (NaN, infinity) become None."""
+    """Return `value` in JSON's types; NaN and infinity become None."""
     if isinstance(value, Mapping):
         return {str(key): _json_value(item) for key, item in value.items()}
     if isinstance(value, np.ndarray | np.generic):

@@ -1,4 +1,4 @@
-"""How good a mask is: per case and class, on the source's own grid, in millimetres.
+"""Volume metrics: Dice, surface Dice, HD95 and volume per case and class, in millimetres.
 
 Every number comes from MONAI's metrics over the whole source at once, so a false positive on a
 slice without the organ counts like any other. A number that is not defined is None (`null` in
@@ -31,7 +31,7 @@ METHODS = ("finetuned", "zero_shot", "box")
 """The model after fine-tuning, the same prompts before it, and the filled prompt itself."""
 
 METRICS = ("dice", "iou", "surface_dice", "hd95_mm", "volume_difference_ml")
-"""Measures that are averaged."""
+"""Names of the averaged metrics."""
 
 _MM3_PER_ML = 1000.0
 
@@ -52,14 +52,14 @@ def case_rows(
     Args:
         prediction: Integer label map, (H, W) or (I, J, K), on the source's grid.
         label: The reference on the same grid.
-        spacing: Size of a cell in mm along each array axis, in the arrays' axis order; None where
-            nothing says it, and nothing in mm or ml is measured.
-        classes: Label value to class name; each gives one row. Background is no class.
-        case_id: What the rows carry as `case`.
-        method: One of `METHODS`: what made the prediction.
-        surface_tolerance_mm: How far two surfaces may lie apart, in mm, and still agree.
-        known: bool, the same shape, False where the reference says nothing: voxels there count
-            for neither side. None: it says all.
+        spacing: Size of a cell in mm along each array axis, in the arrays' axis order; None if
+            unknown; metrics in mm or ml are then undefined.
+        classes: Label value to class name; each gives one row. Background is not a class.
+        case_id: Value of `case` in the rows.
+        method: One of `METHODS`, the origin of the prediction.
+        surface_tolerance_mm: Largest distance of matching surfaces, in mm.
+        known: bool, the same shape, False on unlabelled voxels, which are
+            ignored on both sides. None: all labelled.
 
     Returns:
         One row per class with the keys `case`, `class`, `label`, `method`, `dice`, `iou`,
@@ -108,11 +108,11 @@ def mask_metrics(
     Args:
         predicted: bool (H, W) or (I, J, K).
         reference: bool, the same shape.
-        spacing: Size of a cell in mm along each array axis; None: nothing in mm is measured.
-        surface_tolerance_mm: How far two surfaces may lie apart and still agree.
+        spacing: Size of a cell in mm along each array axis; None: metrics in mm are undefined.
+        surface_tolerance_mm: Largest distance of matching surfaces.
 
     Returns:
-        `dice`, `iou`, `surface_dice` and `hd95_mm`; None where a number is not defined.
+        `dice`, `iou`, `surface_dice` and `hd95_mm`; None if a number is undefined.
     """
     names = METRICS[:4]
     if not predicted.any() and not reference.any():
@@ -168,7 +168,7 @@ def _check(
 
 
 def status(predicted: bool, reference: bool) -> str:
-    """Return what the table in the module's docstring calls a case."""
+    """Return the status of a case by the table in the module's docstring."""
     if reference:
         return "ok" if predicted else "missing_in_prediction"
     return "missing_in_reference" if predicted else "absent"
@@ -183,8 +183,8 @@ def _volume_ml(voxels: int, spacing: Sequence[float] | None) -> float | None:
 def _joint_window(
     predicted: npt.NDArray[np.bool_], reference: npt.NDArray[np.bool_]
 ) -> tuple[slice, ...]:
-    # Outside both masks nothing contributes to any metric, and MONAI counts the grid's border
-    # as background when it looks for surfaces, so the tight window changes no number.
+    # Outside both masks no metric changes, and MONAI counts the grid's border
+    # as background of surfaces, so the tight window changes no number.
     either = predicted | reference
     window = []
     for axis in range(either.ndim):

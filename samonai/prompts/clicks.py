@@ -1,10 +1,10 @@
-"""Corrective clicks: where a user would click next, given a mask and what it should have been.
+"""Corrective clicks: a simulated user's next click on the error region of a mask.
 
 The error region is where the prediction and the label differ. Two rules choose a pixel in it:
 
-* "uniform": any pixel of it with the same chance, as SAM was trained (arXiv:2304.02643, A);
+* "uniform": any pixel of it with equal probability, as SAM was trained (arXiv:2304.02643, A);
 * "largest": the pixel of its largest part (8-connected) that lies farthest from that part's
-  border, as interactive segmentation is measured and as a careful reader clicks.
+  border, as in the evaluation of interactive segmentation.
 
 A click on a missed region is positive, one on a false region is negative.
 """
@@ -48,14 +48,14 @@ def corrective_clicks(
     """Choose the next click of each object from its error region.
 
     Args:
-        predicted: bool (N, H, W), what the model says.
-        masks: bool (N, H, W), what it should say.
-        valid: bool (N, H, W), False where nothing is known; nobody clicks there.
+        predicted: bool (N, H, W), the predicted masks.
+        masks: bool (N, H, W), the true masks.
+        valid: bool (N, H, W), False on unlabelled pixels, which are never clicked.
         rule: One of `CLICK_RULES`.
-        chances: float64 (N,) in [0, 1), drawn uniformly; which pixel "uniform" takes.
+        chances: float64 (N,) in [0, 1), drawn uniformly; they select the pixel of "uniform".
 
     Raises:
-        InputError: The rule is not known.
+        InputError: The rule is unknown.
     """
     check_rule(rule)
     errors = (predicted ^ masks) & valid
@@ -100,7 +100,7 @@ def interior_pixel(region: npt.NDArray[np.bool_]) -> tuple[int, int]:
 def _uniform_pixels(
     errors: torch.Tensor, chances: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Take pixel number floor(chance * count) of each row's error: flat index, and whether any."""
+    """Return pixel number floor(chance * count) of each row's error: flat index, and whether any."""
     counted = errors.flatten(1).cumsum(1, dtype=torch.int32)
     counts = counted[:, -1]
     wanted = (chances.to(errors.device) * counts).int() + 1
@@ -109,7 +109,7 @@ def _uniform_pixels(
 
 
 def _interior_pixels(errors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Take the deepest pixel of each row's largest error: flat index, and whether any."""
+    """Return the deepest pixel of each row's largest error: flat index, and whether any."""
     found = errors.flatten(1).any(1)
     pixels = torch.zeros(len(errors), dtype=torch.int64)
     regions = errors.cpu().numpy()

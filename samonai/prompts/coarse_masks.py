@@ -1,4 +1,4 @@
-"""Coarse masks made from labels: what another tool or a hurried reader would have drawn.
+"""Coarse masks from labels: simulated output of another tool or of hurried annotation.
 
 A mask is bent by a smooth random displacement and grown or shrunk, both in proportion to the
 object's size, and given as logits whose slope across the border is like a decoder's own.
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 CERTAIN_LOGIT = 10.0
-"""Logit of a pixel that lies well inside; outside it is the negative of it."""
+"""Logit of a pixel well inside; outside it is the negative of it."""
 
 _LOGIT_PER_PIXEL = 2.0
 _BENDS = 4  # control points along each side of the object's window
@@ -24,9 +24,9 @@ def coarse_logits(
 
     Args:
         mask: bool (h, w) in the low-res frame, with at least one pixel.
-        noise: How wrong the mask is, as a share of the square root of its area: the border is
+        noise: Error of the mask, as a share of the square root of its area: the border is
             displaced by normal noise of half of it, and moves in or out by up to half of it.
-        generator: The only source of chance.
+        generator: The only source of randomness.
 
     Returns:
         float32 (h, w) from -`CERTAIN_LOGIT` to `CERTAIN_LOGIT`; at least one pixel is above 0.
@@ -44,7 +44,7 @@ def coarse_logits(
     zoom = (part.shape[0] / _BENDS, part.shape[1] / _BENDS)
     moved = np.stack([ndimage.zoom(c, zoom, order=1, mode="nearest") for c in controls])
     bent = ndimage.map_coordinates(depth, np.indices(part.shape) + moved, order=1, mode="nearest")
-    # Neither bending nor shrinking may take all of it away.
+    # Neither bending nor shrinking may remove the whole mask.
     change = max(generator.uniform(-reach, reach), 0.5 - float(bent.max()))
     logits = np.full(mask.shape, -CERTAIN_LOGIT, np.float32)
     logits[window] = ((bent + change) * _LOGIT_PER_PIXEL).clip(-CERTAIN_LOGIT, CERTAIN_LOGIT)

@@ -1,4 +1,4 @@
-"""Prompts sampled from labels: what a user would have drawn, with a user's errors."""
+"""Prompt sampling from labels: simulated user prompts with a user's errors."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -22,13 +22,13 @@ _MIN_BOX_SIDE = 4.0
 
 @dataclass(frozen=True)
 class PromptSampler(SamplerSettings):
-    """Draws one prompt per object from its box and its low-res mask.
+    """Sampler of one prompt per object from its box and its low-res mask.
 
-    A box is wrong in one of three ways: every side of its own (the usual one), shifted as a
-    whole, or loose.
+    A box has one of three errors: jitter of each side (the usual one), a shift of the whole box,
+    or looseness.
 
-    The settings are those of `SamplerSettings`; masks are as coarse as
-    `samonai.prompts.coarse_masks.coarse_logits` says, and carried prompts are those of
+    The settings are those of `SamplerSettings`; masks are coarsened by
+    `samonai.prompts.coarse_masks.coarse_logits`, and carried prompts are those of
     `samonai.training.data.propagated`.
 
     Raises:
@@ -69,7 +69,7 @@ class PromptSampler(SamplerSettings):
             boxes: float32 (N, 4), xyxy in model space, exact.
             masks: bool (N, h, w), the objects in the low-res frame.
             limits: (width, height) of the frame in model space; boxes stay inside.
-            generator: The only source of chance.
+            generator: The only source of randomness.
 
         Returns:
             N prompts on image 0.
@@ -97,7 +97,7 @@ class PromptSampler(SamplerSettings):
         limits: tuple[float, float],
         generator: np.random.Generator,
     ) -> npt.NDArray[np.float32]:
-        """Draw a box for each object, wrong in one of the three ways."""
+        """Draw a box for each object, with one of the three errors."""
         drawn = jitter_boxes(boxes, self.box_jitter, limits, generator)
         if self.shifted_probability or self.loose_probability:
             chance = generator.random(len(boxes))[:, None]
@@ -117,7 +117,7 @@ class PromptSampler(SamplerSettings):
         limits: tuple[float, float],
         generator: np.random.Generator,
     ) -> tuple[npt.NDArray[np.float32] | None, npt.NDArray[np.int64] | None]:
-        """Draw points for the objects whose kind has some; None when none has."""
+        """Draw points for the objects whose kind has some; None if none has."""
         rows = [row for row, kind in enumerate(kinds) if kind in ("points", "box_and_points")]
         if not rows:
             return None, None
@@ -160,7 +160,7 @@ class PromptSampler(SamplerSettings):
     def _masks(
         self, kinds: list[str], masks: npt.NDArray[np.bool_], generator: np.random.Generator
     ) -> tuple[npt.NDArray[np.float32] | None, npt.NDArray[np.bool_] | None]:
-        """Draw coarse masks: float32 (N, 1, h, w) and which of them count; None when none does."""
+        """Draw coarse masks: float32 (N, 1, h, w) and which of them count; None if none does."""
         has_mask = np.array([kind == "mask" for kind in kinds], bool)
         if self.with_mask_probability:
             has_mask |= generator.random(len(kinds)) < self.with_mask_probability
@@ -184,7 +184,7 @@ def jitter_boxes(
         boxes: float32 (N, 4), xyxy.
         jitter: Share of the side's length, drawn uniformly from [-jitter, jitter] per side.
         limits: (width, height) that boxes are clipped to.
-        generator: The only source of chance.
+        generator: The only source of randomness.
 
     Returns:
         float32 (N, 4), a new array.
@@ -204,7 +204,7 @@ def shift_boxes(
         boxes: As for `jitter_boxes`, like the rest.
         shift: Share of the box's size, drawn uniformly from [-shift, shift] per axis.
         limits: (width, height) that boxes are clipped to.
-        generator: The only source of chance.
+        generator: The only source of randomness.
     """
     offset = generator.uniform(-shift, shift, (len(boxes), 2))
     return _moved(boxes, np.tile(offset, 2), limits)
@@ -222,7 +222,7 @@ def loosen_boxes(
         boxes: As for `jitter_boxes`, like the rest.
         looseness: Share of the side's length, drawn uniformly from [0, looseness] per side.
         limits: (width, height) that boxes are clipped to.
-        generator: The only source of chance.
+        generator: The only source of randomness.
     """
     outwards = generator.uniform(0, looseness, boxes.shape) * np.array([-1.0, -1.0, 1.0, 1.0])
     return _moved(boxes, outwards, limits)

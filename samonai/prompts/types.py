@@ -1,4 +1,4 @@
-"""Prompts of a batch of images: ragged, with an explicit image index; and how they are sampled."""
+"""Prompts of a batch of images: ragged, with an explicit image index; prompts of a frame."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,21 +11,21 @@ import torch
 from samonai.core.geometry import FrameGeometry
 
 NO_POINT = -1
-"""The point label of padding: such a point is not there."""
+"""The point label of padding, which is no point."""
 
 BLANK_POINT = -2
-"""The point label of a token that says nothing, but is there: what upstream makes of label -1."""
+"""The point label of a blank token: upstream's label -1."""
 
 UNKNOWN_ID = -1
 """The id of an object that may be the same as one of a neighbouring frame."""
 
-# A logit beyond it says no more, and would only drive mask prompts off their range.
+# Larger logits carry no information, and would exceed the usual range of mask prompts.
 _LARGEST_FED_BACK = 32.0
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """N prompts over the B images of a batch; every prompt asks for one object.
+    """N prompts over the B images of a batch; every prompt is for one object.
 
     Any of box, points and mask may be missing in a row, also in some rows only.
 
@@ -58,8 +58,8 @@ class Prompts:
         """Check that the parts belong together.
 
         Raises:
-            ValueError: A part has another number of rows or another shape, or coordinates come
-                without labels.
+            ValueError: A part has another number of rows or another shape, or coordinates have
+                no labels.
         """
         rows = len(self.image_index)
         shapes = {
@@ -123,7 +123,7 @@ class Prompts:
         return replace(self, point_coords=coords, point_labels=signs)
 
     def feed_back(self, low_res_logits: torch.Tensor) -> "Prompts":
-        """Return the prompts with an answer to them as mask prompts, in the place of any others.
+        """Return the prompts with decoded logits as mask prompts, replacing any others.
 
         Args:
             low_res_logits: float (N, 1, 256, 256), low-res frame.
@@ -175,15 +175,15 @@ class Prompts:
 
 @dataclass(frozen=True)
 class FramePrompts:
-    """The prompts of one frame, each asking for one object of a class.
+    """The prompts of one frame, each for one object of a class.
 
     Attributes:
         boxes: float32 (N, 4), xyxy in frame space (edge coordinates, upper ends exclusive); NaN
             where a prompt has no box.
         classes: int64 (N,), label value of each object.
-        object_ids: int64 (N,), 1 and up: prompts of several frames with one id ask for one
+        object_ids: int64 (N,), 1 and up: prompts of several frames with one id are for one
             object, of which each frame shows a part; `UNKNOWN_ID`: an object that other frames may
-            have found too. None: every prompt stands for its class.
+            have found too. None: every prompt is for its class.
         point_coords: float32 (N, P, 2), (x, y) in frame space. None: no points.
         point_labels: int64 (N, P): 1 inside, 0 outside, -1 no point there.
     """
@@ -203,7 +203,7 @@ class FramePrompts:
         return replace(self, **{k: v[rows] for k, v in vars(self).items() if v is not None})
 
     def moved(self, right: float, down: float) -> "FramePrompts":
-        """Return the prompts so many pixels farther to the right and down."""
+        """Return the prompts shifted by so many pixels to the right and down."""
         shift, points = np.array([right, down], np.float32), self.point_coords
         return replace(
             self,
@@ -227,7 +227,7 @@ def joined_frame_prompts(parts: Sequence[FramePrompts]) -> FramePrompts:
     """Join prompts of one frame; those with fewer points than others are padded.
 
     Args:
-        parts: One or more. The objects have ids where those of all parts have.
+        parts: One or more. The result has ids if all parts have them.
     """
     most = max(0 if p.point_labels is None else p.point_labels.shape[1] for p in parts)
     coords, labels = [], []

@@ -1,4 +1,4 @@
-"""Attention with decomposed relative positions, as SAM's encoder has it, in three forms.
+"""Attention with decomposed relative positions, as in SAM's encoder, in three forms.
 
 Upstream's attention writes the whole attention map of every head to memory, three times over: at
 1024 x 1024 pixels that is 768 MiB per copy in each global block of vit_b. Here no more than a few
@@ -18,7 +18,7 @@ ATTENTION_FORMS = {
     FOLDED: "fused, relative positions folded into wider queries and keys, no bias at all",
     BLOCKS: "plain products, scores in blocks that stay in a processor's cache",
 }
-"""What `attention_form` returns, in words."""
+"""Descriptions of the values of `attention_form`."""
 
 # The relative positions of one global block at 1024 x 1024 would take heads x 64 MiB in fp32. One
 # head at a time is no slower on a CPU and stays small beside the activations.
@@ -32,7 +32,7 @@ GLOBAL_TOKENS, WINDOW_TOKENS = 4096, 196
 
 
 class Grids(NamedTuple):
-    """What each form of attention takes: N grids of tokens, each attended within itself.
+    """Inputs of each form of attention: N grids of tokens, each attended within itself.
 
     Attributes:
         q: float (N, h, w, c), queries.
@@ -40,7 +40,7 @@ class Grids(NamedTuple):
         v: float (N, h, w, c), values.
         table_h: float (h_query, h_key, c), relative positions along rows.
         table_w: float (w_query, w_key, c), along columns.
-        scale: What scores are multiplied by.
+        scale: Factor of the scores.
     """
 
     q: torch.Tensor
@@ -52,7 +52,7 @@ class Grids(NamedTuple):
 
 
 def attention_form(device: torch.device, dtype: torch.dtype, length: int) -> str:
-    """Return how the encoder brings relative positions into attention among `length` tokens.
+    """Return the form of attention for relative positions among `length` tokens.
 
     On a CPU plain products on blocks of scores are faster than the fused kernel in windows, and in
     bf16 over the whole image, where that kernel stays far below the rate of products; in fp32 it is
@@ -84,8 +84,8 @@ def attend_within_grids(
     # (h_query, h_key, c) and (w_query, w_key, c), in the precision of the queries.
     table_h = get_rel_pos(height, height, attention.rel_pos_h).to(q.dtype)
     table_w = get_rel_pos(width, width, attention.rel_pos_w).to(q.dtype)
-    # The other forms write into memory that autograd would look at, in loops that a compiler would
-    # write out.
+    # The other forms write into memory in loops, which autograd would track and a compiler would
+    # unroll.
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         form = FOLDED
     else:
@@ -117,11 +117,11 @@ def _attend_with_bias(grids: Grids) -> torch.Tensor:
 
 
 def _attend_folded(grids: Grids) -> torch.Tensor:
-    """Attend on queries that carry their own relative positions; see `attend_within_grids`.
+    """Attend with the relative positions folded into the queries; see `attend_within_grids`.
 
     A query's term for a key's row, and that for its column, are h + w numbers. They become channels
-    of the query, and a key's row and column, written as ones among zeros, those of the key: their
-    product is the bias. Values are padded to the same width, which fused kernels ask for.
+    of the query, and a key's row and column, one-hot encoded, those of the key: their
+    product is the bias. Values are padded to the same width, which fused kernels require.
     """
     q, k, v, table_h, table_w, scale = grids
     count, height, width, channels = q.shape
@@ -171,4 +171,4 @@ def _attend_in_blocks(grids: Grids) -> torch.Tensor:
 
 
 ATTENTION = {BIAS: _attend_with_bias, FOLDED: _attend_folded, BLOCKS: _attend_in_blocks}
-"""What attends in each of `ATTENTION_FORMS`."""
+"""Function of each of `ATTENTION_FORMS`."""

@@ -1,4 +1,4 @@
-"""The named checkpoints: what they are, where they lie, and how to know that a file is the one."""
+"""Registry of named checkpoints: architecture, URL, size, hash and normalisation; the cache."""
 
 import difflib
 import os
@@ -10,23 +10,23 @@ from samonai.core.files import sha256_file
 from samonai.sam.normalisation import MEDSAM_NORMALISATION, SAM_NORMALISATION, Normalisation
 
 _SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
-# MobileSAM publishes its weights in its repository and no hash with them; the one below is what
-# many independent users of that commit record.
+# MobileSAM publishes its weights in its repository without a hash; the one below is recorded by
+# many independent users of that commit.
 _MOBILE_SAM_URL = "https://github.com/ChaoningZhang/MobileSAM/raw/f706ad9c4eb7f219c00d9050e46328518ffb65d2/weights/"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A published model that can be asked for by name.
+    """A published model with a name.
 
     Attributes:
-        name: What users call it.
+        name: Name of the model.
         architecture: "vit_b", "vit_l", "vit_h", "vit_t" or "micro".
-        normalisation: What its encoder was trained on.
+        normalisation: Normalisation of its encoder.
         file_name: Name of the file in the cache; empty for the embedded model.
-        url: Where to fetch it; None for the embedded model.
-        size: Bytes of the file; None where it is not published.
-        sha256: 64 hexadecimal digits; None where none is published: the user must give one.
+        url: URL of the file; None for the embedded model.
+        size: Bytes of the file; None if not published.
+        sha256: 64 hexadecimal digits; None if not published: the user must give one.
     """
 
     name: str
@@ -95,9 +95,9 @@ def find_checkpoint(name: str) -> Checkpoint:
     """Return the checkpoint of that name.
 
     Raises:
-        InputError: There is none.
+        InputError: The name is unknown.
     """
-    name = str(name)  # whatever was given, for the message
+    name = str(name)  # of any type, for the message
     if name in CHECKPOINTS:
         return CHECKPOINTS[name]
     close = difflib.get_close_matches(name, CHECKPOINTS, n=1)
@@ -109,9 +109,9 @@ def find_checkpoint(name: str) -> Checkpoint:
 
 
 def cache_dir() -> Path:
-    """Return the folder of fetched checkpoints; it need not exist.
+    """Return the folder of downloaded checkpoints, which may not exist.
 
-    `SAMONAI_CACHE` decides, else `XDG_CACHE_HOME`/samonai, else ~/.cache/samonai.
+    It is `SAMONAI_CACHE`, else `XDG_CACHE_HOME`/samonai, else ~/.cache/samonai.
     """
     if chosen := os.environ.get("SAMONAI_CACHE"):
         return Path(chosen).expanduser() / "checkpoints"
@@ -120,16 +120,16 @@ def cache_dir() -> Path:
 
 
 def cached_path(checkpoint: Checkpoint) -> Path:
-    """Return the path of a fetched checkpoint, which need not exist yet."""
+    """Return the path of a downloaded checkpoint, which may not exist yet."""
     return cache_dir() / checkpoint.file_name
 
 
 def expected_sha256(checkpoint: Checkpoint, given: str | None) -> str:
-    """Return the hash that the checkpoint's file must have.
+    """Return the expected hash of the checkpoint's file.
 
     Args:
         checkpoint: The checkpoint.
-        given: The user's own hash. It must agree with the published one, where there is one.
+        given: The user's own hash. It must equal the published one, if there is one.
 
     Raises:
         InputError: No hash is known, or the given one is not a sha256 or is not the published one.
@@ -155,7 +155,7 @@ def expected_sha256(checkpoint: Checkpoint, given: str | None) -> str:
 
 
 def hash_note(path: Path) -> Path:
-    """Return the file beside `path` that keeps a hash which a user once vouched for."""
+    """Return the file beside `path` that holds a hash given by a user."""
     return path.with_name(path.name + ".sha256")
 
 
@@ -172,10 +172,10 @@ def check_sha256(text: str) -> str:
 
 
 def verify_file(path: Path, sha256: str, size: int | None = None) -> None:
-    """Check a file's size and hash, before anything parses it.
+    """Check a file's size and hash, before it is parsed.
 
     Raises:
-        InputError: The hash of the file differs. Nothing is deleted.
+        InputError: The size or the hash of the file differs. The file is not deleted.
     """
     found_size = path.stat().st_size
     if size is not None and found_size != size:

@@ -1,4 +1,4 @@
-"""The mask decoder on stock modules and weights, with the image-side work kept small.
+"""Mask decoder on stock modules and weights, with reduced computation on the image side.
 
 Upstream projects all image tokens (4096 of them) to queries, keys and values for a handful of
 prompt tokens. Since a projection and a product with few tokens commute, the same numbers come
@@ -7,8 +7,8 @@ image tokens has H*T columns instead of half the channels, and no projected copy
 exists. The upscaling's transposed convolutions have stride equal to kernel, so they are matrix
 products too, and the image stays channels-last until the masks are there.
 
-Prompts on one image see the same image tokens until the first block has written to them. Up to
-there the tokens exist once, and what all prompts ask of them is one large product.
+Prompts on one image share the image tokens until the first block has changed them. Up to
+there the tokens exist once, and the products with all prompts are one large product.
 """
 
 import math
@@ -65,10 +65,10 @@ def decode_tokens(
 
 
 def prompts_at_once(embedding_shape: tuple[int, int, int]) -> int:
-    """Return how many prompts a CPU should decode at once where nothing is trained.
+    """Return how many prompts a CPU should decode at once in inference.
 
-    Tensors beyond 32 MiB are mapped anew for each layer, which takes longer than the arithmetic on
-    them; see `samonai.core.memory`.
+    Tensors beyond 32 MiB are mapped anew for each layer, which takes longer than their
+    arithmetic; see `samonai.core.memory`.
 
     Args:
         embedding_shape: (C, h, w) of an image embedding.
@@ -89,7 +89,7 @@ def decode_class_tokens(
     """Decode class tokens on images without a prompt, through the decoder's own modules.
 
     Args:
-        decoder: The stock decoder; its own tokens and hypernetworks take no part.
+        decoder: The stock decoder; its own tokens and hypernetworks are not used.
         image: float (B, h, w, C), image embedding plus the embedding of "no mask".
         position: float (1, h*w, C), positional encoding of the image tokens.
         class_tokens: float (K, C).
@@ -158,7 +158,7 @@ def _tokens_to_image(
     """Let T prompt tokens attend to the image, (N, hw, C) or (hw, C) for all: (N, T, C).
 
     The key projection moves onto the queries; its bias adds the same to every score of a query,
-    which the softmax takes away again. The value projection moves behind the weighted sum, whose
+    which the softmax cancels. The value projection moves behind the weighted sum, whose
     weights sum to one, so that its bias is added once.
     """
     heads, count = attention.num_heads, queries.shape[1]

@@ -1,4 +1,4 @@
-"""Fetch a checkpoint into the cache: resumable, verified before use, whole or absent."""
+"""Checkpoint download into the cache: resumable, verified before use, whole or absent."""
 
 import errno
 import http.client
@@ -41,21 +41,21 @@ _PAUSE_S = 0.5
 
 
 def fetch(checkpoint: Checkpoint, sha256: str | None = None, *, progress: bool = True) -> Path:
-    """Return the checkpoint's file in the cache, fetching it first when it is not there.
+    """Return the checkpoint's file in the cache, downloaded first if missing.
 
-    Size and hash are checked each time, before the file is parsed. An interrupted download goes
-    on where it stopped. Several processes may ask at once: one fetches, the others wait.
+    Size and hash are checked each time, before the file is parsed. An interrupted download is
+    resumed. Of several concurrent processes one downloads, the others wait.
 
     Args:
-        checkpoint: What to fetch.
-        sha256: The user's own hash; needed where none is published, and then remembered.
+        checkpoint: The checkpoint.
+        sha256: The user's own hash; required if none is published, and then stored.
         progress: Draw a progress bar on the error stream.
 
     Returns:
         Path of the verified file.
 
     Raises:
-        InputError: The server cannot be reached, there is no room, or the file is another one.
+        InputError: The server cannot be reached, the disk is full, or the file is another one.
     """
     assert checkpoint.url is not None
     target = cached_path(checkpoint)
@@ -75,7 +75,7 @@ def fetch(checkpoint: Checkpoint, sha256: str | None = None, *, progress: bool =
 
 
 def _remember(checkpoint: Checkpoint, target: Path, expected: str) -> None:
-    """Keep the hash that a user vouched for, so that it need not be given again."""
+    """Store the hash given by a user, so that it need not be given again."""
     if checkpoint.sha256 is None and not hash_note(target).is_file():
         with write_atomically(hash_note(target)) as temporary:
             temporary.write_text(expected + "\n")
@@ -96,7 +96,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _fetch_part(checkpoint: Checkpoint, part: Path, progress: bool) -> None:
-    """Bring `part` to its full length, resuming as often as it gets further."""
+    """Download `part` to its full length, resuming as long as it makes progress."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -131,7 +131,7 @@ def _fetch_part(checkpoint: Checkpoint, part: Path, progress: bool) -> None:
 
 
 def _reason(error: Exception, part: Path) -> str:
-    """Return why a transfer failed; raise where trying again cannot help."""
+    """Return why a transfer failed; raise if a retry cannot help."""
     if isinstance(error, urllib.error.HTTPError):
         if error.code < 500 and error.code not in (408, 429):
             raise InputError(
@@ -164,7 +164,7 @@ def _transfer(checkpoint: Checkpoint, part: Path, bar: Progress, task: TaskID) -
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416 and checkpoint.size is None:
-            return True  # Nothing lies behind what we have; the hash decides.
+            return True  # no bytes are missing; the hash decides
         raise
     with response:
         start, total = _offered(response, have)

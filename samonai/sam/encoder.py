@@ -1,9 +1,9 @@
-"""A leaner forward through segment-anything's image encoder: same modules, same weights.
+"""Image encoder forward with less time and memory, on segment-anything's modules and weights.
 
 Attention is that of `samonai.sam.attention`. Linear layers run on the tokens of the image only,
-never on the padding of the attention windows. Changed weights are seen at once: nothing is cached
-between calls but what int8 packs, which notices. What could be, the tables of relative positions,
-takes a few thousandths of a forward.
+never on the padding of the attention windows. Changed weights take effect at once: between calls
+only int8's packed weights are cached, and checked for changes. The tables of relative positions,
+which could be cached, take a few thousandths of a forward.
 """
 
 import contextlib
@@ -24,17 +24,17 @@ from samonai.sam.int8 import check_int8, int8_linear
 
 INT8 = "int8"
 PRECISIONS = ("fp32", "bf16", "fp16", INT8, "auto")
-"""What `encode_images` takes as `precision`."""
+"""Values of `precision`."""
 
 COMPILE_SWITCH = "SAMONAI_COMPILE"
-"""Set to 1 in the environment, it compiles the encoder's blocks with `torch.compile`."""
+"""Environment variable; 1 compiles the encoder's blocks with `torch.compile`."""
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-# What int8 resolves to says what else is computed in, since signatures carry it.
+# int8 resolves to a name with the precision of the other layers, since signatures contain it.
 _INT8_DTYPES = {f"{INT8}_{rest}": _DTYPES[rest] for rest in ("fp32", "bf16")}
 
 Linear = Callable[[nn.Linear, torch.Tensor], torch.Tensor]
-"""How a block computes its linear layers."""
+"""Function that computes a block's linear layers."""
 
 
 def encode_images(
@@ -46,9 +46,9 @@ def encode_images(
 ) -> torch.Tensor:
     """Encode normalised images as `image_encoder(images)` would, in less time and memory.
 
-    The result carries a gradient history only where a parameter of the encoder requires one, and
+    The result carries a gradient history only if a parameter of the encoder requires one, and
     may be used in autograd in any case. Encoders of other classes than `ImageEncoderViT` are called
-    as they are.
+    unchanged.
 
     Args:
         image_encoder: The image encoder of a segment-anything model.
@@ -57,7 +57,7 @@ def encode_images(
             (a CPU's, within 3 %: the blocks' linear layers in 8-bit integers, all else as "auto"
             has it), or "auto": bf16 where the device has arithmetic for it, else fp32. Sums along
             the residual path, the neck and the result are float32 in any case.
-        checkpointing: Where a gradient is needed, keep only what goes into each block, and compute
+        checkpointing: If a gradient is needed, keep only the input of each block, and compute
             the rest again: one more forward pass for a fraction of the memory.
 
     Returns:
@@ -102,14 +102,14 @@ def encode_images(
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """Return the precision that is meant, given the device; what it returns stands for itself.
+    """Resolve a precision for a device; resolved ones are unchanged.
 
     Returns:
         "fp32", "bf16", "fp16", or "int8_fp32" or "int8_bf16", where the second half is the
         precision of the layers that stay floating point.
 
     Raises:
-        InputError: The precision is not one of `PRECISIONS`, or not for the device.
+        InputError: The precision is not one of `PRECISIONS`, or not supported by the device.
     """
     if precision not in (*PRECISIONS, *_INT8_DTYPES):
         raise InputError(f"unknown precision {precision!r}: use one of {', '.join(PRECISIONS)}")
@@ -122,12 +122,12 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 
 def dtype_of(precision: str) -> torch.dtype:
-    """Return the floating-point dtype of a precision that `resolve_precision` returned."""
+    """Return the floating-point dtype of a resolved precision."""
     return (_DTYPES | _INT8_DTYPES)[precision]
 
 
 def compiles() -> bool:
-    """Return whether the user asked for compiled blocks; see `COMPILE_SWITCH`."""
+    """Return whether blocks are compiled; see `COMPILE_SWITCH`."""
     return os.environ.get(COMPILE_SWITCH) == "1"
 
 
@@ -142,7 +142,7 @@ def _has_bf16_arithmetic(device: torch.device) -> bool:
 
 @contextlib.contextmanager
 def _computing_in(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
-    """Run matrix products in `dtype`, whatever autocast the caller is in."""
+    """Run matrix products in `dtype`, regardless of the caller's autocast."""
     enabled = dtype is not torch.float32
     with torch.autocast(device.type, dtype=dtype if enabled else None, enabled=enabled):
         yield
@@ -184,7 +184,7 @@ def _run_block(block: Block, tokens: torch.Tensor, linear: Linear) -> torch.Tens
 
 
 def _run_compiled(block: Block, tokens: torch.Tensor, linear: Linear) -> torch.Tensor:
-    """Run one block by code that `torch.compile` wrote for blocks of its shape."""
+    """Run one block compiled by `torch.compile` for blocks of its shape."""
     try:
         return _compiled()(block, tokens, linear)
     except RuntimeError as error:
@@ -202,10 +202,10 @@ def _compiled() -> Callable[[Block, torch.Tensor, Linear], torch.Tensor]:
 
 
 def _perceive(mlp: nn.Module, tokens: torch.Tensor, linear: Linear) -> torch.Tensor:
-    """Return the MLP's output; its activation works in place where nothing is trained.
+    """Return the MLP's output; its activation works in place in inference.
 
-    A new tensor of the hidden layer's size costs more than the activation itself: the system hands
-    out its memory page by page.
+    A new tensor of the hidden layer's size costs more than the activation itself, since the system
+    maps its memory page by page.
     """
     if torch.is_grad_enabled() or not isinstance(mlp, MLPBlock) or not _is_exact_gelu(mlp.act):
         result: torch.Tensor = mlp(tokens)
@@ -219,7 +219,7 @@ def _is_exact_gelu(activation: nn.Module) -> bool:
 
 
 def _add(tokens: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
-    """Add to the residual path, in place where autograd does not need the tokens as they were."""
+    """Add to the residual path, in place unless autograd needs the tokens unchanged."""
     return tokens + change if torch.is_grad_enabled() else tokens.add_(change)
 
 
@@ -232,15 +232,15 @@ def _attend(
         attention: Upstream's attention module.
         tokens: float (B, H, W, C).
         window_size: Side of the attention windows in tokens; 0 attends over the whole image.
-        linear: Computes the linear layers.
+        linear: Function that computes the linear layers.
     """
     height, width = tokens.shape[1:3]
     qkv = linear(attention.qkv, tokens)
     side_h, side_w = (window_size, window_size) if window_size else (height, width)
     rows, columns = -(-height // side_h), -(-width // side_w)
     if rows * side_h > height or columns * side_w > width:
-        # Upstream pads the tokens with zeros, and the padding takes part as keys and values:
-        # what the linear layer makes of a zero token, its bias.
+        # Upstream pads the tokens with zeros, and the padding is attended to as keys and values:
+        # the linear layer's output for a zero token is its bias.
         padding = linear(attention.qkv, tokens.new_zeros(1, tokens.shape[-1]))[0]
         padded = qkv.new_empty(len(qkv), rows * side_h, columns * side_w, qkv.shape[-1])
         padded[:, :height, :width] = qkv

@@ -1,4 +1,4 @@
-"""Write a network as a full SAM checkpoint that other tools load."""
+"""Full SAM checkpoints for other tools."""
 
 import json
 import logging
@@ -23,12 +23,12 @@ def save_sam(network: SamNetwork, path: str | Path) -> Path:
     """Write encoder, prompt encoder and decoder under upstream's names, float32.
 
     A `.pth` (or `.pt`) file is a plain state dict: `sam_model_registry[...](checkpoint=FILE)` and
-    everything built on it loads it. A `.safetensors` file holds the same tensors, and the
-    normalisation beside them, which a plain state dict has no place for.
+    tools built on it load it. A `.safetensors` file holds the same tensors, and also the
+    normalisation, which a plain state dict cannot hold.
 
     Args:
         network: The model.
-        path: Where to write; the ending chooses the format.
+        path: The file; the ending chooses the format.
 
     Returns:
         The path written.

@@ -1,4 +1,4 @@
-"""Folders that `SamModel.save_pretrained` of transformers wrote: weights and pixel rules."""
+"""Folders of transformers' `SamModel.save_pretrained`: weights and pixel normalisation."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ _LARGEST_JSON = 1 << 20
 
 
 def hf_folder(checkpoint: Path | str | None) -> Path | None:
-    """Return a checkpoint that is a folder of a `SamModel`; None where it is a file or none.
+    """Return the weights file of a `SamModel` folder; None if the checkpoint is not a folder.
 
     Raises:
         InputError: The folder holds no `SamModel` as safetensors, or another model.
@@ -37,10 +37,10 @@ def hf_folder(checkpoint: Path | str | None) -> Path | None:
 
 
 def hf_normalisation(folder: Path) -> Normalisation | None:
-    """Return the pixel rule of a folder's image processor; None where it has none.
+    """Return the normalisation of a folder's image processor; None without a processor.
 
     Raises:
-        InputError: The processor does something else than rescaling by 1/255, mean and deviation.
+        InputError: The processor does more than rescaling by 1/255, mean and deviation.
     """
     for name in _PROCESSORS:
         if not (folder / name).is_file():

@@ -1,4 +1,4 @@
-"""Names of SAM's tensors in Hugging Face transformers' `SamModel`, and back.
+"""Tensor names of Hugging Face transformers' `SamModel`, converted from and to SAM's.
 
 A pure renaming in both directions: no tensor is reshaped. `SamModel` holds the positional matrix of
 the prompt encoder twice (`shared_image_embedding`). Checked against transformers 5.24.0, class
@@ -15,7 +15,7 @@ SHARED_POSITIONS = "shared_image_embedding.positional_embedding"
 
 _POSITIONS = "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
 
-# (upstream, transformers), tried in this order; a group is a number that stays.
+# (upstream, transformers), tried in this order; a group is a number that is kept.
 _RULES = (
     (_POSITIONS.replace(".", r"\."), "prompt_encoder.shared_embedding.positional_embedding"),
     (r"image_encoder\.patch_embed\.proj\.", "vision_encoder.patch_embed.projection."),
@@ -73,7 +73,7 @@ def from_hf_names(
 
     Args:
         state: Tensors of a `SamModel`.
-        names: A state of the upstream model, of which only the names matter.
+        names: A state of the upstream model, of which only the names are used.
     """
     back = {to_hf_name(name): name for name in names}
     renamed = {

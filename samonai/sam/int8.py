@@ -1,4 +1,4 @@
-"""Linear layers in 8-bit integers on a CPU: weights per output channel, activations per call.
+"""Int8 linear layers on a CPU: weights per output channel, activations per call.
 
 A weight becomes an integer times one scale per output channel; an activation, one scale and one
 zero point per call, found from its least and greatest value ("dynamic quantisation"). Integer
@@ -6,9 +6,9 @@ products are faster than those of bfloat16 where a CPU has instructions for them
 AVX-VNNI), and the only fast ones where it has none for bfloat16. `python -m benchmarks --only
 encoder` measures what they give and what they cost.
 
-torch means to remove the tensors that its fused kernel takes (pytorch/pytorch#184982). Without
-that kernel, quantising the activations takes about as long as the product saves, so nothing else is
-used: where it is gone, int8 is refused.
+torch plans to remove the tensors that its fused kernel needs (pytorch/pytorch#184982). Without
+that kernel, quantising the activations takes about as long as the product saves, so there is no
+fallback: without the kernel, int8 is refused.
 """
 
 import warnings
@@ -28,7 +28,7 @@ _WIDE_SUMS = ("avx512_vnni", "avx_vnni", "amx_int8")
 
 
 class _Packed(NamedTuple):
-    """A layer's weights as torch's kernel reads them, and of which values they were made."""
+    """A layer's weights packed for torch's kernel, with the values that they were made of."""
 
     made_of: tuple[int, ...]
     weights: object
@@ -41,7 +41,7 @@ def check_int8(device: torch.device) -> None:
     """Refuse a device without products of 8-bit integers.
 
     Raises:
-        InputError: The device is no CPU, or this build of torch has no kernels for it.
+        InputError: The device is not a CPU, or this build of torch has no kernels for it.
     """
     if device.type != "cpu":
         raise InputError(f"precision int8 is for CPUs; use auto, bf16 or fp16 on {device.type}")
@@ -55,12 +55,12 @@ def check_int8(device: torch.device) -> None:
 
 @torch.no_grad()
 def int8_linear(layer: nn.Linear, values: torch.Tensor) -> torch.Tensor:
-    """Return what a layer gives, its product computed in 8-bit integers.
+    """Return a layer's output, computed in 8-bit integers.
 
     Weights are packed once, and again when they have changed.
 
     Args:
-        layer: Its weights stay as they are.
+        layer: The layer; its weights are not changed.
         values: float (…, in), all from one image: the scale of the activations is found over all
             of them.
 

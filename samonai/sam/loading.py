@@ -1,4 +1,4 @@
-"""Load a named model, with its published weights or those of a local file."""
+"""Loading of a named model, with its published weights or those of a local file."""
 
 import hashlib
 import logging
@@ -38,14 +38,14 @@ def load_sam(
         checkpoint: A local `.pth`, `.pt` or `.safetensors` file of that architecture, or a folder
             that transformers' `SamModel.save_pretrained` wrote. Without one the published weights
             are fetched into the cache, verified, and used.
-        device: Where to put the model; by default a GPU when there is one, else the CPU.
-        sha256: The hash that the file must have. Needed to fetch where none is published.
+        device: Device of the model; by default a GPU if there is one, else the CPU.
+        sha256: Expected hash of the file. Required for downloads without a published hash.
 
     Returns:
         The model in eval mode, float32, encoder frozen.
 
     Raises:
-        InputError: The name or device is unknown, or the file is not what it should be.
+        InputError: The name or device is unknown, or the file is not the model's.
     """
     entry = find_checkpoint(model)
     target = choose_device(device)
@@ -73,7 +73,7 @@ def load_sam(
 
 
 def architecture_builder(architecture: str) -> Callable[[], Sam]:
-    """Return what builds "micro", "vit_b", "vit_l", "vit_h" or "vit_t" with random weights."""
+    """Return the builder of "micro", "vit_b", "vit_l", "vit_h" or "vit_t" with random weights."""
     if architecture == "micro":
         return build_micro
     if architecture == "vit_t":
@@ -83,10 +83,10 @@ def architecture_builder(architecture: str) -> Callable[[], Sam]:
 
 
 def choose_device(device: str | torch.device | None = None) -> torch.device:
-    """Return the device asked for, or the best one.
+    """Return the requested device, or the best one.
 
     Raises:
-        InputError: There is no such device here.
+        InputError: The device does not exist on this machine.
     """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -111,9 +111,9 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
 
 
 def encoder_sha256(image_encoder: nn.Module) -> str:
-    """Return the identity of an encoder's weights, whatever file and device they are in.
+    """Return the identity of an encoder's weights, independent of file and device.
 
-    Over the state's tensors in the order of their names: name, dtype, shape, bytes.
+    It is the sha256 over the state's tensors by name: name, dtype, shape, bytes.
 
     Returns:
         64 hexadecimal digits.
@@ -127,7 +127,7 @@ def encoder_sha256(image_encoder: nn.Module) -> str:
 
 
 def _locate(entry: Checkpoint, checkpoint: str | Path | None, sha256: str | None) -> Path:
-    """Return the verified file to read."""
+    """Return the path of the verified file."""
     if checkpoint is None and entry.url is not None:
         return fetch(entry, sha256)
     path = MICRO_WEIGHTS if checkpoint is None else as_path(checkpoint, "checkpoint")

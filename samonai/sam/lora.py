@@ -1,7 +1,7 @@
-"""Low-rank adaptation of linear layers, through peft: W + B·A with W frozen (arXiv:2106.09685).
+"""LoRA: low-rank adaptation of linear layers, through peft: W + B·A, frozen W (arXiv:2106.09685).
 
-The scaling is 1 (alpha equals the rank), so the two factors are all there is to know. peft is
-needed to train them only: files hold merged weights, or factors that are merged when loaded.
+The scaling is 1 (alpha equals the rank), so the two factors define the update. peft is
+needed for training only: files hold merged weights, or factors that are merged when loaded.
 """
 
 from collections.abc import Mapping
@@ -13,20 +13,20 @@ from torch import nn
 from samonai.core.errors import InputError
 
 FACTOR_A, FACTOR_B = "weight.lora_A", "weight.lora_B"
-"""What the factors of a layer's weight are called in files, after the layer's own name."""
+"""Names of the factors of a layer's weight in files, after the layer's own name."""
 
 _ADAPTER = "default"
 _A, _B = f"lora_A.{_ADAPTER}.weight", f"lora_B.{_ADAPTER}.weight"
 
 
 def add_lora(module: nn.Module, targets: str, rank: int, seed: int) -> None:
-    """Wrap linear layers of a module; it computes the same until the factors are trained.
+    """Wrap linear layers of a module; the output is unchanged until the factors are trained.
 
     Args:
-        module: Changed in place; all but the factors stops to require a gradient.
+        module: Changed in place; all parameters but the factors are frozen.
         targets: Regular expression that the layers' names match as a whole.
         rank: Rank of the update.
-        seed: Seed of what in the factors is random.
+        seed: Seed of the random factor.
 
     Raises:
         InputError: peft is not installed, or the rank is below 1.
@@ -53,7 +53,7 @@ def effective_weight(layer: Any) -> torch.Tensor:
 
 
 def portable_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return a state without wrapped layers: merged where the weight is there, else as factors."""
+    """Return a state without wrapped layers: merged if the weight is there, else as factors."""
     wrapped = {key.removesuffix(f".{_A}") for key in state if key.endswith(f".{_A}")}
     portable: dict[str, torch.Tensor] = {}
     for key, value in state.items():

@@ -1,4 +1,4 @@
-"""The embedded model: a Segment Anything small enough to ship inside the package.
+"""Micro model: a Segment Anything small enough to be part of the package.
 
 ``micro`` is `segment_anything.modeling.Sam` with a narrow encoder (128 channels, six blocks) and a
 narrow decoder: about 2.7 million parameters. It was trained from scratch on drawn scenes by
@@ -36,7 +36,7 @@ _PIXEL_STD = [58.395, 57.12, 57.375]
 
 
 def build_micro() -> Sam:
-    """Builds the micro model with random weights, drawn from torch's global generator.
+    """Build the micro model with random weights, drawn from torch's global generator.
 
     Returns:
         A stock `Sam` in eval mode: 1024x1024 model space, image embeddings of shape
@@ -85,7 +85,7 @@ def build_micro() -> Sam:
 
 @torch.no_grad()
 def _initialise_frequencies(sam: Sam) -> None:
-    """Spreads the prompts' frequencies, a quarter along each axis.
+    """Spread the prompts' frequencies, a quarter along each axis.
 
     Upstream draws them all from one normal distribution. Here the first eight along x, and along
     y, are the odd harmonics of a wave as long as two frames, of which a sign function is the sum.
@@ -104,10 +104,10 @@ def _initialise_frequencies(sam: Sam) -> None:
 
 @torch.no_grad()
 def _initialise_cross_attention(sam: Sam) -> None:
-    """Starts the decoder's cross-attention with a sense of left, right, above and below.
+    """Initialise the decoder's cross-attention to distinguish left, right, above and below.
 
     Each of the four heads compares two places along one axis: its logit is a smooth sign of the
-    difference, from the coarse or from the fine frequencies. What to make of it is learned.
+    difference, from the coarse or from the fine frequencies. The values are learned.
     """
     transformer = sam.mask_decoder.transformer
     attentions = [transformer.final_attn_token_to_image]
@@ -131,7 +131,7 @@ def _initialise_cross_attention(sam: Sam) -> None:
 
 @torch.no_grad()
 def _initialise_positions(sam: Sam) -> None:
-    """Starts the encoder's positions as a patch's place within its window and within the frame.
+    """Initialise the encoder's positions as a patch's place within its window and within the frame.
 
     Upstream starts them at zero.
     """

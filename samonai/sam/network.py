@@ -1,4 +1,4 @@
-"""SAM as samonai uses it: a frozen encoder, a trainable decoder, a batched decode."""
+"""SamNetwork: a frozen encoder, a trainable decoder, a batched decode."""
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -27,15 +27,15 @@ from samonai.sam.tuning import TrainParts, changed_encoder, open_decoder, open_e
 __all__ = ["DecodeOutput", "HeadsOutput", "SamNetwork"]
 
 IMAGE_CHANNELS = 3
-"""Tells images from embeddings, which have more."""
+"""Number of channels of an image; embeddings have more."""
 
 
 class SamNetwork(nn.Module):
     """A Segment Anything model whose encoder is frozen and whose decoder can be trained.
 
     The modules are segment-anything's own. The encoder always stays in `eval()` and without
-    gradient. `state_dict()` leaves it out, and `load_state_dict()` accepts a state without it: what
-    saves this network saves 16 MB, with the encoder's sha256. Beside another it does not load.
+    gradient. `state_dict()` leaves it out, and `load_state_dict()` accepts a state without it: a
+    saved network has 16 MB, with the encoder's sha256, and cannot be loaded beside another encoder.
 
     Attributes:
         name: Name of the model, such as "vit_b" or "micro".
@@ -43,13 +43,13 @@ class SamNetwork(nn.Module):
         stock_sha256: 64 hexadecimal digits that identify the weights that the encoder was loaded
             with.
         tuned_names: Parameters of the encoder that are, or were, trained; the stock encoder
-            itself stays as it was, and is what forks of before have.
+            itself is unchanged, and is used by forks made before.
         checkpointing: Compute the encoder's activations again where their gradient is needed.
-        semantic_head: What answers without a prompt; None unless `add_semantic_head` was called
-            or weights that have one were loaded.
+        semantic_head: The head for prediction without prompts; None unless `add_semantic_head` was
+            called or weights that have one were loaded.
         object_names: What names found objects; None unless training fitted it.
-        multimask: Whether `answer` gives a single point the best of its three readings, as
-            segment-anything's authors advise; not for decoders that were trained otherwise.
+        multimask: Whether `answer` returns the best of a single point's three masks, as
+            segment-anything's authors advise; False for decoders that were trained otherwise.
     """
 
     encoder_identity: torch.Tensor
@@ -86,12 +86,12 @@ class SamNetwork(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Return the device that the weights are on."""
+        """Return the device of the weights."""
         return self.encoder_identity.device
 
     @property
     def encoder_sha256(self) -> str:
-        """Return what identifies the encoder's weights as they are now: 64 hexadecimal digits."""
+        """Return the sha256 of the encoder's current weights, 64 hexadecimal digits."""
         if not self.tuned_names:
             return self.stock_sha256
         return tuned_sha256(self.stock_sha256, self.image_encoder, self.tuned_names)
@@ -116,18 +116,18 @@ class SamNetwork(nn.Module):
         checkpointing: bool = True,
         seed: int = 0,
     ) -> Self:
-        """Choose the trainable parts; everything else stays as it is.
+        """Choose the trainable parts; all others are frozen.
 
         Args:
-            parts: In the words of `samonai.sam.tuning`, such as "decoder+prompts". Parts of the
-                encoder are trained on a copy of it.
-            iou_head: Let the decoder's head that predicts each mask's IoU learn with it.
+            parts: In the vocabulary of `samonai.sam.tuning`, such as "decoder+prompts". Parts of
+                the encoder are trained on a copy of it.
+            iou_head: Also train the decoder's head that predicts each mask's IoU.
             lora_rank: Rank of LoRA's updates.
             checkpointing: See the attribute.
-            seed: Seed of what LoRA and adapters begin with.
+            seed: Seed of the initial LoRA factors and adapters.
 
         Raises:
-            InputError: A part is not known, or does not go with this network or another part.
+            InputError: A part is unknown, or incompatible with this network or another part.
         """
         wanted = TrainParts.parse(parts)
         self.checkpointing = checkpointing
@@ -145,7 +145,7 @@ class SamNetwork(nn.Module):
         return self.train(self.training)
 
     def change_encoder(self, tensors: Mapping[str, torch.Tensor]) -> Self:
-        """Put what training changed of the encoder onto a copy of the stock one; see `tuning`."""
+        """Apply the trained changes of the encoder to a copy of the stock one; see `tuning`."""
         stock = self._stock_encoder[0]
         self.image_encoder, self.tuned_names = stock, frozenset()
         if tensors:
@@ -155,21 +155,21 @@ class SamNetwork(nn.Module):
     def add_semantic_head(
         self, classes: Sequence[int], seed: int = 0, *, borders: bool = False
     ) -> Self:
-        """Add a fresh head that labels a whole frame without a prompt; it replaces another.
+        """Add a new semantic head, which labels a whole frame without a prompt; it replaces another.
 
         Args:
-            classes: Label values of the K classes, above 0; background is added by itself.
-            seed: Seed of what in it is random.
-            borders: Let it say where objects end, too.
+            classes: Label values of the K classes, above 0, without background.
+            seed: Seed of its random weights.
+            borders: Add a channel for object borders.
 
         Raises:
-            InputError: The classes cannot be those of a head.
+            InputError: The classes are invalid for a head.
         """
         self.semantic_head = SemanticHead(self.mask_decoder, classes, seed, borders)
         return self.train(self.training)
 
     def remove_semantic_head(self) -> Self:
-        """Take the semantic head away, if there is one."""
+        """Remove the semantic head, if there is one."""
         self.semantic_head = None
         return self
 
@@ -196,7 +196,7 @@ class SamNetwork(nn.Module):
         return self
 
     def preprocess(self, image: npt.NDArray[np.uint8]) -> torch.Tensor:
-        """Turn a frame's image into the encoder's input: resize, normalise, pad.
+        """Convert a frame's image into the encoder's input: resize, normalise, pad.
 
         Args:
             image: uint8 (H, W, 3), RGB 0..255, frame space.
@@ -230,7 +230,7 @@ class SamNetwork(nn.Module):
             float32 (B, C, h, w), with a gradient only where the encoder is trained.
 
         Raises:
-            ValueError: The images have another shape, or the precision is not known.
+            ValueError: The images have another shape, or the precision is unknown.
         """
         expected = (3, self.long_side, self.long_side)
         if images.ndim != 4 or tuple(images.shape[1:]) != expected:
@@ -256,7 +256,7 @@ class SamNetwork(nn.Module):
         """Decode ragged prompts on a batch of embeddings; equal to upstream's loop over images.
 
         Args:
-            image_embeddings: float (B, C, h, w); float16 from a store is fine.
+            image_embeddings: float (B, C, h, w); float16 from a store is possible.
             prompts: N prompts, each with the index of its image.
             multimask_output: Return the three masks for an ambiguous prompt, not the single one.
             every_slot: Return all of them, the single mask first.
@@ -265,7 +265,8 @@ class SamNetwork(nn.Module):
             Logits (N, M, 4h, 4w) and IoU predictions (N, M), in the order of the prompts.
 
         Raises:
-            ValueError: The embeddings have another shape, or a prompt names no image.
+            ValueError: The embeddings have another shape, or a prompt's image index is out of
+                range.
         """
         self._check_embeddings(image_embeddings)
         if len(prompts) and int(prompts.image_index.max()) >= len(image_embeddings):
@@ -300,10 +301,10 @@ class SamNetwork(nn.Module):
         return choose_masks(output, prompts.row_is_ambiguous())
 
     def decode_frames(self, image_embeddings: torch.Tensor) -> HeadsOutput:
-        """Let the semantic head label whole frames, without a prompt.
+        """Run the semantic head on whole frames, without a prompt.
 
         Args:
-            image_embeddings: float (B, C, h, w); float16 from a store is fine.
+            image_embeddings: float (B, C, h, w); float16 from a store is possible.
 
         Returns:
             Logits of background and of the K classes, in the order of `semantic_head.values`, whose
@@ -343,11 +344,11 @@ class SamNetwork(nn.Module):
 
         Args:
             image: float (B, C, h, w) embeddings, or float (B, 3, S, S) model images.
-            prompts: The prompts. None asks for the main object of each whole frame (a box around
-                the model image), as a plain tensor: what exports and shape checks call.
-            every_slot: As `decode` takes it.
-            classes: Let the semantic head answer too, or alone where there are no prompts. Both
-                in one pass, as training in several processes needs it.
+            prompts: The prompts. None decodes the main object of each whole frame (a box around
+                the model image), as a plain tensor, for exports and shape checks.
+            every_slot: As for `decode`.
+            classes: Run the semantic head too, or alone without prompts. Both
+                run in one pass, as training in several processes needs it.
 
         Returns:
             With `classes` a `HeadsOutput`; else with prompts a `DecodeOutput`, and without them
@@ -381,7 +382,7 @@ class SamNetwork(nn.Module):
         self, image_embeddings: torch.Tensor, prompts: Prompts, slots: range
     ) -> DecodeOutput:
         """Decode prompts that all have the same parts."""
-        # bfloat16 cannot hold a coordinate of a 1024 frame, so positions never see autocast.
+        # bfloat16 cannot represent a coordinate of a 1024 frame, so positions are outside autocast.
         with torch.autocast(self.device.type, enabled=False):
             sparse, dense = embed_prompts(self.prompt_encoder, prompts)
             position = self.prompt_encoder.get_dense_pe().flatten(2).transpose(1, 2)

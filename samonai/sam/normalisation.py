@@ -1,4 +1,4 @@
-"""How pixels become the numbers that an image encoder was trained on."""
+"""Normalisation of pixels for an image encoder, as in its training."""
 
 import math
 from collections.abc import Mapping
@@ -14,13 +14,13 @@ _FIELDS = ("name", "scale", "pixel_mean", "pixel_std")
 
 @dataclass(frozen=True)
 class Normalisation:
-    """A checkpoint's pixel rule; it travels with the checkpoint, never with a user's memory.
+    """Pixel normalisation of a checkpoint, stored with it.
 
-    A pixel of 0..255 is multiplied by `scale` / 255, then `pixel_mean` is taken off and the rest
+    A pixel of 0..255 is multiplied by `scale` / 255, `pixel_mean` is subtracted and the result
     divided by `pixel_std`. Padding comes afterwards, so padded pixels are 0 in encoder units.
 
     Attributes:
-        name: What to call the rule in reports.
+        name: Name in reports.
         scale: The value that a pixel of 255 takes before mean and deviation: 255 or 1.
         pixel_mean: Mean per channel (R, G, B), in units of `scale`.
         pixel_std: Standard deviation per channel (R, G, B), in units of `scale`.
@@ -32,7 +32,7 @@ class Normalisation:
     pixel_std: tuple[float, float, float]
 
     def __post_init__(self) -> None:
-        """Refuse rules that would turn pixels into nonsense."""
+        """Refuse values that are not finite or not positive."""
         numbers = (self.scale, *self.pixel_mean, *self.pixel_std)
         if len(self.pixel_mean) != 3 or len(self.pixel_std) != 3:
             raise InputError(
@@ -68,7 +68,7 @@ class Normalisation:
         return (image - mean) / deviation
 
     def to_metadata(self) -> dict[str, Any]:
-        """Return the rule as values that JSON can hold."""
+        """Return the values for JSON."""
         return {
             "name": self.name,
             "scale": self.scale,
@@ -78,7 +78,7 @@ class Normalisation:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> "Normalisation":
-        """Rebuild the rule that `to_metadata` wrote.
+        """Rebuild the normalisation from `to_metadata`.
 
         Raises:
             InputError: A field is missing or is not of its type.

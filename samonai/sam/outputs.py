@@ -1,7 +1,7 @@
-"""What the decoder says, and which of its masks is meant.
+"""Decoder outputs, and the choice among the masks of an ambiguous prompt.
 
 The mask decoder has four output slots. Slot 0 is the mask of an unambiguous prompt; slots 1 to 3
-are three readings of a single point, of which the IoU head names the best.
+are three interpretations of a single point, the best of which has the highest predicted IoU.
 """
 
 from typing import NamedTuple
@@ -10,7 +10,7 @@ import torch
 
 
 class DecodeOutput(NamedTuple):
-    """What the mask decoder says to N prompts, M masks each.
+    """Output of the mask decoder for N prompts, M masks each.
 
     M is 1, 3 with `multimask_output`, or 4 with `every_slot`.
 
@@ -24,13 +24,13 @@ class DecodeOutput(NamedTuple):
 
 
 class HeadsOutput(NamedTuple):
-    """What one forward pass with the semantic head gives.
+    """Output of one forward pass with the semantic head.
 
     Attributes:
-        prompted: The answer to the prompts; None where none were given.
+        prompted: Output for the prompts; None without prompts.
         class_logits: float (B, K + 1, 256, 256), as `SamNetwork.decode_frames` orders them.
-        border_logits: float (B, 256, 256), above 0 near the border of an object; None where the
-            head does not say.
+        border_logits: float (B, 256, 256), above 0 near the border of an object; None if the
+            head has no border channel.
     """
 
     prompted: DecodeOutput | None
@@ -42,11 +42,11 @@ def choose_masks(output: DecodeOutput, ambiguous: torch.Tensor) -> DecodeOutput:
     """Choose one mask for each prompt.
 
     Args:
-        output: All slots of N prompts, as `SamNetwork.decode(..., every_slot=True)` gives them.
-        ambiguous: bool (N,), the prompts that have three readings.
+        output: All slots of N prompts, from `SamNetwork.decode(..., every_slot=True)`.
+        ambiguous: bool (N,), the prompts with three interpretations.
 
     Returns:
-        One mask each: the reading with the highest predicted IoU, or slot 0.
+        One mask each: the interpretation with the highest predicted IoU, or slot 0.
     """
     logits, predicted = output
     best = 1 + predicted[:, 1:].argmax(1)

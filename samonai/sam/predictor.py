@@ -1,4 +1,4 @@
-"""The interactive interface of segment-anything, on a `SamNetwork`."""
+"""Interactive prediction: segment-anything's `SamPredictor` interface on a `SamNetwork`."""
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ from samonai.sam.encoder import resolve_precision
 from samonai.sam.network import SamNetwork
 
 MASK_THRESHOLD = 0.0
-"""Logits above this are the object, as in segment-anything."""
+"""Threshold of the logits, as in segment-anything."""
 
 
 class ImageNotSetError(InputError, RuntimeError):
@@ -23,8 +23,8 @@ class Predictor:
     """Encode an image once, then predict masks for prompts: `SamPredictor`'s methods and results.
 
     Images and prompts are in frame space for `set_image` and `predict`; those of the `_torch`
-    methods are in model space already, see `transform`. A point with label -1 is a token that says
-    nothing, as upstream has it.
+    methods are in model space already, see `transform`. A point with label -1 is a blank
+    token, as in upstream.
 
     Attributes:
         model: The network.
@@ -36,11 +36,11 @@ class Predictor:
     """
 
     def __init__(self, sam: SamNetwork, *, precision: str = "fp32") -> None:
-        """Take a network.
+        """Keep a network.
 
         Args:
-            sam: The network, as `load_sam` returns it.
-            precision: What to encode in; "fp32" equals segment-anything.
+            sam: The network from `load_sam`.
+            precision: Precision of the encoder; "fp32" equals segment-anything.
 
         Raises:
             InputError: The precision is not one of `encoder.PRECISIONS`.
@@ -55,7 +55,7 @@ class Predictor:
 
     @property
     def device(self) -> torch.device:
-        """Return the device that the model is on."""
+        """Return the device of the model."""
         return self.model.device
 
     def reset_image(self) -> None:
@@ -70,7 +70,7 @@ class Predictor:
         self.input_w: int | None = None
 
     def set_image(self, image: npt.NDArray[np.uint8], image_format: str = "RGB") -> None:
-        """Encode an image; the predictions that follow are on it.
+        """Encode an image for the following predictions.
 
         Args:
             image: uint8 (H, W, 3), 0..255, frame space.
@@ -101,7 +101,7 @@ class Predictor:
     def set_torch_image(
         self, transformed_image: torch.Tensor, original_image_size: tuple[int, ...]
     ) -> None:
-        """Encode an image that was resized with `transform` already.
+        """Encode an image that was already resized with `transform`.
 
         Args:
             transformed_image: uint8 or float (1, 3, h, w), RGB, 0..255, model space, not padded:
@@ -109,7 +109,7 @@ class Predictor:
             original_image_size: (H, W) of the image before it was resized.
 
         Raises:
-            InputError: A shape is another one.
+            InputError: An argument has another shape.
         """
         shape = tuple(transformed_image.shape)
         if len(shape) != 4 or shape[:2] != (1, 3) or max(shape[2:]) != self.model.long_side:
@@ -139,13 +139,13 @@ class Predictor:
         multimask_output: bool = True,
         return_logits: bool = False,
     ) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Predict the object that the prompts mean together.
+        """Predict the one object of all prompts.
 
         Args:
             point_coords: (N, 2), (x, y) in frame space.
             point_labels: (N,), 1 inside and 0 outside the object.
             box: (4,), xyxy in frame space.
-            mask_input: (1, 256, 256), logits in the low-res frame, as an earlier call returned.
+            mask_input: (1, 256, 256), logits in the low-res frame, from an earlier call.
             multimask_output: Return three masks, for an ambiguous prompt, instead of one.
             return_logits: Return logits instead of bool masks.
 
@@ -195,7 +195,7 @@ class Predictor:
 
         Args:
             point_coords: (B, N, 2), (x, y) in model space.
-            point_labels: (B, N), 1 inside, 0 outside the object, -1 a token that says nothing.
+            point_labels: (B, N), 1 inside, 0 outside the object, -1 a blank token.
             boxes: (B, 4), xyxy in model space.
             mask_input: (B, 1, 256, 256), logits in the low-res frame; one serves all B.
             multimask_output: Return three masks each instead of one.
@@ -207,7 +207,7 @@ class Predictor:
 
         Raises:
             ImageNotSetError: No image is set.
-            InputError: The prompts' shapes do not belong together.
+            InputError: The prompts' shapes do not match.
         """
         size = self._require_image()
         prompts = self._prompts(point_coords, point_labels, boxes, mask_input)
@@ -238,7 +238,7 @@ class Predictor:
         boxes: torch.Tensor | None,
         mask: torch.Tensor | None,
     ) -> Prompts:
-        """Make prompts on image 0 of model-space tensors, upstream's shapes."""
+        """Convert model-space tensors in upstream's shapes to prompts on image 0."""
         if (coords is None) != (labels is None):
             raise InputError("point_coords and point_labels go together; only one was given")
         if boxes is not None:
@@ -295,5 +295,5 @@ class Predictor:
 
 
 def _labels(labels: torch.Tensor) -> torch.Tensor:
-    """Return upstream's point labels as those of `Prompts`, where -1 is no token at all."""
+    """Convert upstream's point labels to those of `Prompts`, where -1 is padding."""
     return labels.long().masked_fill(labels == -1, BLANK_POINT)

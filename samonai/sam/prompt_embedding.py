@@ -1,4 +1,4 @@
-"""Prompts of one kind through segment-anything's prompt encoder."""
+"""Prompt embedding by segment-anything's prompt encoder."""
 
 from typing import Any
 

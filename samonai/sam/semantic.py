@@ -1,12 +1,12 @@
-"""The semantic head: one mask token per class, run through the same mask decoder, no prompt.
+"""Semantic head: one mask token per class through the same mask decoder, without a prompt.
 
-Where the mask decoder answers a prompt with the masks of one object, the head answers a frame with
+While the mask decoder returns the masks of one object for a prompt, the head returns for a frame
 the logits of every class and of background. It adds learned tokens and their hypernetworks; the
 transformer and the upscaling are the decoder's own, so that the head costs about 2 % of the
 decoder's parameters per class, and decodes a frame in the time of one prompt.
 
-One more token, where it is asked for, says where objects end: the logit of being near a border. It
-is no class: the softmax of the classes knows nothing of it.
+An optional further token gives the logit of an object's border. It
+is not a class and is not part of the softmax over the classes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,20 +23,20 @@ HEAD_PREFIX = "semantic_head."
 VALUES_KEY = HEAD_PREFIX + "class_values"
 BORDER_KEY = HEAD_PREFIX + "border_token.weight"
 MAX_CLASSES = 254
-"""A class map keeps one byte per pixel, and needs two values beside the classes'."""
+"""Limit of classes: a class map has one byte per pixel, and two values besides the classes'."""
 
 
 class SemanticHead(nn.Module):
     """Class tokens and hypernetworks, one of each for background and for every class.
 
-    They begin at random, as the decoder's own began. Copies of the decoder's mask tokens, with
-    noise on them, learned much more slowly: all of them ask for the same thing.
+    They are initialised at random, like the decoder's own. Noisy copies of the decoder's mask
+    tokens learned much more slowly, since they are all alike.
 
     Attributes:
         class_tokens: The learned tokens, K + 1 of C channels; row 0 is background.
-        hypernetworks: Per token, what makes of it the weights of the upscaled image's channels.
+        hypernetworks: Per token, the network of its weights of the upscaled image's channels.
         class_values: int64 (K + 1,), label value of each channel; 0 is background.
-        border_token: The learned token of borders, one row; None where the head has none.
+        border_token: The learned token of borders, one row; None for a head without borders.
         border_hypernetwork: Its hypernetwork.
     """
 
@@ -47,13 +47,13 @@ class SemanticHead(nn.Module):
     def __init__(
         self, decoder: MaskDecoder, values: Sequence[int], seed: int = 0, borders: bool = False
     ) -> None:
-        """Make a head for a decoder.
+        """Initialise a head for a decoder.
 
         Args:
-            decoder: The decoder that the tokens run through.
+            decoder: The decoder whose transformer and upscaling are used.
             values: Label values of the K classes, above 0.
             seed: Seed of the random weights.
-            borders: Say where objects end, too.
+            borders: Add a token for object borders.
 
         Raises:
             InputError: There is no class, one twice, one that is not above 0, or too many.
@@ -88,7 +88,7 @@ class SemanticHead(nn.Module):
 
     @property
     def borders(self) -> bool:
-        """Return whether the head says where objects end."""
+        """Return whether the head has a channel for object borders."""
         return self.border_token is not None
 
     def tokens(self) -> tuple[torch.Tensor, list[nn.Module]]:
@@ -100,11 +100,11 @@ class SemanticHead(nn.Module):
 
 
 class HeadKind(NamedTuple):
-    """What a semantic head says.
+    """Outputs of a semantic head.
 
     Attributes:
         values: Label values of its classes, without background's.
-        borders: Whether it says where objects end, too.
+        borders: Whether it has a channel for object borders.
     """
 
     values: tuple[int, ...]
@@ -114,19 +114,19 @@ class HeadKind(NamedTuple):
 def head_to_restore(
     head: SemanticHead | None, state: Mapping[str, torch.Tensor], prefix: str
 ) -> HeadKind | None:
-    """Return the head that a network still needs to take on a state dict.
+    """Return the kind of head that a network needs for loading a state dict.
 
     Args:
         head: The network's head, if it has one.
         state: The state dict.
-        prefix: What stands before the names of the network's own tensors.
+        prefix: Prefix of the network's own tensor names.
 
     Returns:
-        What the head has to say; None where none has to be made.
+        The kind of the head to add; None if none is needed.
 
     Raises:
         InputError: The network has a head, and the state none, one for other classes, or only one
-            of them says where objects end.
+            of them has borders.
     """
     stored = state.get(prefix + VALUES_KEY)
     if stored is None:

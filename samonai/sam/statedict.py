@@ -1,4 +1,4 @@
-"""Read a checkpoint file into plain tensors, without trusting it, and say what a wrong one is."""
+"""Checkpoint reading into plain tensors, without running code, and with errors for wrong files."""
 
 import json
 import pickle
@@ -16,7 +16,7 @@ from samonai.sam.hf_names import from_hf_names, is_hf_state
 METADATA_KEY = "samonai"
 """Key of our JSON among the metadata of a safetensors file."""
 
-# Tensors that every SAM checkpoint has: where one of them is, the weights are.
+# Tensors that every SAM checkpoint has; they locate the weights in a nested file.
 _ANCHORS = (
     "image_encoder.patch_embed.proj.weight",
     "image_encoder.patch_embed.seq.0.c.weight",
@@ -29,18 +29,18 @@ _FOREIGN = {
     "image_encoder.trunk.": "a SAM 2 checkpoint; this package takes SAM 1",
     "sam_mask_decoder.": "a SAM 2 checkpoint; this package takes SAM 1",
 }
-# By the width of what the first convolution makes of an image: SAM's patches, TinyViT's stem.
+# By the width of the first convolution's output: SAM's patches, TinyViT's stem.
 _ENCODERS = {128: "micro", 768: "vit_b", 1024: "vit_l", 1280: "vit_h", 32: "vit_t"}
-# Counts the batches that a batch norm has seen: the one integer in a state, never used here.
+# Batch counters of batch norms: the only integers in a state, never used here.
 _COUNTER = "num_batches_tracked"
 
 
 def read_state(
     path: Path, names: Mapping[str, torch.Tensor] | None = None
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Read a `.pth`, `.pt` or `.safetensors` file; its content, not its ending, tells which.
+    """Read a `.pth`, `.pt` or `.safetensors` file, recognised by its content, not by its ending.
 
-    Wrappings that training scripts add (`{"model": …}`, `module.`, `sam.`, nested) are taken off.
+    Wrappers of training scripts (`{"model": …}`, `module.`, `sam.`, nested) are removed.
 
     Args:
         path: The file.
@@ -48,10 +48,10 @@ def read_state(
             are renamed.
 
     Returns:
-        Tensors by upstream name, not yet checked, and our metadata where the file has some.
+        Tensors by upstream name, not yet checked, and our metadata if the file has some.
 
     Raises:
-        InputError: The file is no checkpoint, is damaged, holds more than tensors, or is another
+        InputError: The file is not a checkpoint, is damaged, holds more than tensors, or is another
             kind of model.
     """
     if not path.exists():
@@ -73,14 +73,14 @@ def read_state(
 
 
 def own_weights(state: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
-    """Turn what a file holds into weights of our own: float32, finite, each with its own memory.
+    """Convert read tensors into owned weights: float32, finite, each with its own memory.
 
     Shapes must have been checked: a few bytes can pose as a tensor of any size. Each tensor is
-    copied, since memory that the file backs would change with the file, and tensors that share
-    memory would be trained as one. `state` is emptied on the way, to hold the weights once.
+    copied, since memory backed by the file would change with the file, and tensors that share
+    memory would be trained as one. `state` is emptied meanwhile, to hold the weights once.
 
     Raises:
-        InputError: A tensor is not of floats, or not finite.
+        InputError: A tensor does not hold floats, or is not finite.
     """
     weights = {}
     for name in list(state):
@@ -105,7 +105,7 @@ def own_weights(state: dict[str, torch.Tensor], path: Path) -> dict[str, torch.T
 
 
 def check_state(state: Mapping[str, torch.Tensor], model: torch.nn.Module, path: Path) -> None:
-    """Check that a state fits a model exactly, and say what it is where it does not.
+    """Check that a state fits a model exactly; the error describes a state that does not.
 
     Raises:
         InputError: Tensors are missing, unknown or of another shape.
@@ -140,7 +140,7 @@ def check_state(state: Mapping[str, torch.Tensor], model: torch.nn.Module, path:
 
 
 def _architecture(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """Name the encoder by its width, or return nothing where there is no encoder."""
+    """Return the name of the encoder by its width, empty without an encoder."""
     shape = next((shapes[name] for name in _ANCHORS[:2] if name in shapes), None)
     if not shape:
         return ""
@@ -148,7 +148,7 @@ def _architecture(shapes: Mapping[str, tuple[int, ...]]) -> str:
 
 
 def _describe(head: bytes) -> str:
-    """Say what a file that is no checkpoint looks like."""
+    """Return a description of a file that is not a checkpoint."""
     start = head.lstrip().lower()
     if not head:
         return "the file is empty"
@@ -180,9 +180,9 @@ def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, An
 
 
 def _read_pickle(path: Path) -> Any:
-    """Load what torch.save wrote, tensors and plain containers only."""
+    """Load a file of torch.save: tensors and plain containers only."""
     try:
-        # Said explicitly: an environment variable can turn the implicit default off.
+        # Explicitly: an environment variable can turn the implicit default off.
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         text = str(error)
@@ -195,7 +195,7 @@ def _read_pickle(path: Path) -> Any:
         raise InputError(
             f"checkpoint {path} is refused: it holds more than tensors, or is damaged"
         ) from error
-    except Exception as error:  # Damaged bytes make the unpickler fail in any way at all.
+    except Exception as error:  # damaged bytes make the unpickler raise errors of any type
         raise InputError(
             f"checkpoint {path} is truncated or damaged, or not a file that torch.save wrote; "
             f"fetch it again"
@@ -203,7 +203,7 @@ def _read_pickle(path: Path) -> Any:
 
 
 def _unwrap(content: Any, path: Path) -> dict[str, torch.Tensor]:
-    """Find the one state dict inside what a training script saved."""
+    """Return the one state dict inside a training script's file."""
     candidates = list(_candidates(content, ()))
     if not candidates:
         raise InputError(f"checkpoint {path} is not a SAM checkpoint: {_say_foreign(content)}")
@@ -231,7 +231,7 @@ def _unwrap(content: Any, path: Path) -> dict[str, torch.Tensor]:
 def _candidates(
     content: Any, trail: tuple[str, ...]
 ) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any], str]]:
-    """Yield (keys that lead there, state dict, prefix of its names) for each state dict."""
+    """Yield (keys of the path, state dict, prefix of its names) for each state dict."""
     if not isinstance(content, Mapping) or len(trail) > 3:
         return
     for anchor in _ANCHORS:

@@ -4,7 +4,7 @@ MobileSAM changed TinyViT in four places: the last stage keeps its grid (64 x 64
 image, the stride of its merging convolution is 1), SAM's neck of two convolutions follows, the
 classifier stays in the weights without being used, and a stage's merging layer is counted with
 the stage before it. timm's blocks compute the same from other names; `state_dict()` and
-`load_state_dict()` speak the published ones, so that `mobile_sam.pt` loads, exports load in
+`load_state_dict()` use the published ones, so that `mobile_sam.pt` loads, exports load in
 MobileSAM, and the encoder's identity is that of the published tensors.
 """
 
@@ -35,7 +35,7 @@ class TinyVitEncoder(nn.Module):
     """
 
     def __init__(self, trunk: nn.Module, *, img_size: int = _IMAGE_SIZE) -> None:
-        """Take timm's TinyViT, as `build_vit_t` makes it, and add the neck.
+        """Add the neck to timm's TinyViT, as made by `build_vit_t`.
 
         Args:
             trunk: timm's model with its classifier; it is changed in place.
@@ -54,7 +54,7 @@ class TinyVitEncoder(nn.Module):
             LayerNorm2d(_EMBED_DIM),
         )
         for block in (block for stage in stages[1:] for block in stage.blocks):
-            # In no state: a model built on the meta device needs its numbers all the same.
+            # Not in the state: a model built on the meta device needs these values too.
             index = block.attn.attention_bias_idxs
             block.attn.attention_bias_idxs = torch.empty_like(index, device="cpu")
             block.attn.init_non_persistent_buffers()
@@ -103,7 +103,7 @@ def _convolve(layer: Any, x: torch.Tensor) -> torch.Tensor:
 
 
 def _inverted_bottleneck(block: Any, x: torch.Tensor) -> torch.Tensor:
-    """Widen, look at the neighbours, narrow, add: (B, C, H, W) to the same."""
+    """Inverted bottleneck with residual: (B, C, H, W) to the same."""
     inner = block.act1(_convolve(block.conv1, x))
     inner = block.act2(_convolve(block.conv2, inner))
     out: torch.Tensor = block.act3(x + _convolve(block.conv3, inner))
@@ -111,14 +111,14 @@ def _inverted_bottleneck(block: Any, x: torch.Tensor) -> torch.Tensor:
 
 
 def _merge(layer: Any, x: torch.Tensor) -> torch.Tensor:
-    """Bring (B, C, H, W) to the next stage's grid and width."""
+    """Merge (B, C, H, W) to the next stage's grid and width."""
     x = layer.act1(_convolve(layer.conv1, x))
     x = layer.act2(_convolve(layer.conv2, x))
     return _convolve(layer.conv3, x)
 
 
 def _run_block(block: Any, tokens: torch.Tensor) -> torch.Tensor:
-    """Run one block on float32 tokens (B, H, W, C): attention in windows, neighbours, MLP."""
+    """Run one block on float32 tokens (B, H, W, C): window attention, convolution, MLP."""
     tokens = tokens + _attend(block.attn, tokens, block.window_size)
     tokens = _convolve(block.local_conv, tokens.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
     result: torch.Tensor = tokens + block.mlp(tokens)

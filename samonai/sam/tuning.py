@@ -1,4 +1,4 @@
-"""Trainable parts: one vocabulary for the parts of a network, and the changed encoder.
+"""Trainable parts: the vocabulary of a network's parts, and the changed encoder.
 
 Parts are joined by "+":
 
@@ -35,7 +35,7 @@ _ADAPTER_WIDTH = 32
 
 @dataclass(frozen=True)
 class TrainParts:
-    """Which parts of a network are trained.
+    """The trainable parts of a network.
 
     Attributes:
         names: The parts, in the vocabulary's words.
@@ -49,10 +49,10 @@ class TrainParts:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read parts such as "decoder+prompts" or "encoder-last-2+decoder".
+        """Parse parts such as "decoder+prompts" or "encoder-last-2+decoder".
 
         Raises:
-            InputError: A part is not known, is named twice, or does not go with another.
+            InputError: A part is unknown, occurs twice, or is incompatible with another.
         """
         names = tuple(part.strip() for part in text.split("+"))
         last = {name: re.fullmatch(r"encoder-last-(\d+)", name) for name in names}
@@ -71,28 +71,28 @@ class TrainParts:
 
     @property
     def tunes_encoder(self) -> bool:
-        """Return whether embeddings change while training, so that none can be stored."""
+        """Return whether embeddings change during training, so that they cannot be stored."""
         return self.encoder is not None
 
 
 class Adapter(nn.Module):
-    """A bottleneck that starts as nothing: up(gelu(down(x))) with up at zero."""
+    """Bottleneck adapter, initially zero: up(gelu(down(x))) with up at zero."""
 
     def __init__(self, channels: int, width: int) -> None:
-        """Draw the way down; the way up is zero."""
+        """Initialise the down projection at random and the up projection at zero."""
         super().__init__()
         self.down, self.up = nn.Linear(channels, width), nn.Linear(width, channels)
         nn.init.zeros_(self.up.weight)
         nn.init.zeros_(self.up.bias)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Return the adapter's share, like `tokens` (..., C)."""
+        """Return the adapter's output, like `tokens` (..., C)."""
         result: torch.Tensor = self.up(nn.functional.gelu(self.down(tokens)))
         return result
 
 
 class AdaptedMlp(nn.Module):
-    """A block's MLP with an adapter beside it, as AdaptFormer has it (arXiv:2205.13535)."""
+    """A block's MLP with an adapter in parallel, as in AdaptFormer (arXiv:2205.13535)."""
 
     def __init__(self, mlp: nn.Module, channels: int, width: int) -> None:
         """Take over the MLP."""
@@ -106,10 +106,10 @@ class AdaptedMlp(nn.Module):
 
 
 def open_decoder(decoder: Any, parts: TrainParts, *, iou_head: bool, rank: int, seed: int) -> None:
-    """Let the parts of the mask decoder that are trained require a gradient, and no others.
+    """Unfreeze the trainable parts of the mask decoder, and freeze all others.
 
     Raises:
-        InputError: The IoU head alone is to be trained, but not to learn.
+        InputError: Only the IoU head is trainable, but its loss has no weight.
     """
     if "decoder-lora" in parts.names and not has_lora(decoder):
         add_lora(decoder, _DECODER_LORA, rank, seed)
@@ -127,10 +127,10 @@ def open_decoder(decoder: Any, parts: TrainParts, *, iou_head: bool, rank: int, 
 
 
 def open_encoder(stock: nn.Module, parts: TrainParts, *, rank: int, seed: int) -> nn.Module:
-    """Return a copy of an encoder, of which the parts that are trained require a gradient.
+    """Return a copy of an encoder with its trainable parts unfrozen.
 
     Raises:
-        InputError: The encoder is none of segment-anything's ViTs, or has fewer blocks.
+        InputError: The encoder is not a ViT of segment-anything, or has fewer blocks.
     """
     if not isinstance(stock, ImageEncoderViT):
         raise InputError(
@@ -158,10 +158,10 @@ def open_encoder(stock: nn.Module, parts: TrainParts, *, rank: int, seed: int) -
 def changed_encoder(
     stock: nn.Module, tensors: Mapping[str, torch.Tensor]
 ) -> tuple[nn.Module, frozenset[str]]:
-    """Return a copy of an encoder with what training changed, and the names of it.
+    """Return a copy of an encoder with trained changes, and their names.
 
     Args:
-        stock: The encoder that training began with.
+        stock: The encoder before training.
         tensors: By their names in a decoder's file, without the encoder's prefix: whole weights,
             factors of LoRA (which are merged), or adapters.
 
@@ -185,7 +185,7 @@ def changed_encoder(
             if target not in own or own[target].shape != update.shape:
                 raise InputError(f"{name} is no part of this model's encoder; is it the same?")
             update = update.to(own[target])
-            # The state's tensors are the parameters' own memory.
+            # The state's tensors share the parameters' memory.
             own[target].copy_(own[target] + update if target != name else update)
             names.add(target)
     return encoder, frozenset(names)
@@ -202,7 +202,7 @@ def tuned_sha256(stock_sha256: str, encoder: nn.Module, names: Iterable[str]) ->
 
 
 def has_lora(module: nn.Module) -> bool:
-    """Return whether some layer of a module is wrapped by LoRA."""
+    """Return whether any layer of a module is wrapped by LoRA."""
     return any("lora_" in name for name, _ in module.named_parameters())
 
 
@@ -218,7 +218,7 @@ def _add_adapters(encoder: Any, width: int) -> None:
 
 
 def _encoder_parameters(encoder: Any, parts: TrainParts) -> Iterator[nn.Parameter]:
-    """Yield what of an encoder is trained."""
+    """Yield the trainable parameters of an encoder."""
     if parts.last_blocks:
         yield from encoder.blocks[-parts.last_blocks :].parameters()
         yield from encoder.neck.parameters()
