@@ -48,7 +48,7 @@ class Seeing(SourceInferer):
 class ByColour:
     """A network for which an object is what has the colour under the point, or most of the box."""
 
-    long_side, multimask, image_encoder, object_names = 1024, False, None, None
+    long_side, multimask, image_encoder, object_classifier = 1024, False, None, None
 
     def __init__(self, heads: bool = False) -> None:
         self.semantic_head = SimpleNamespace(values=(0, 5)) if heads else None

@@ -182,7 +182,7 @@ class Seeing(SourceInferer):
 class ByColour:
     """A semantic head for which what is not dark is of class 5, and colours end at borders."""
 
-    long_side, multimask, image_encoder, object_names = 1024, False, None, None
+    long_side, multimask, image_encoder, object_classifier = 1024, False, None, None
 
     def __init__(self, borders: bool) -> None:
         self.semantic_head = SimpleNamespace(values=(0, 5), borders=borders)

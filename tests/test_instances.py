@@ -41,7 +41,7 @@ class Oracle:
 
     long_side, multimask, embedding_shape = 1024, False, (1, 1, 1)
     semantic_head = SimpleNamespace(values=(0, 3, 8))
-    object_names = None
+    object_classifier = None
     image_encoder = None
 
     def low_res(self, mask: np.ndarray) -> torch.Tensor:
@@ -89,7 +89,7 @@ class Oracle:
 class Naming(Oracle):
     """It calls what is one cell wide an 8, and what is wider nothing."""
 
-    def object_names(self, features: torch.Tensor) -> torch.Tensor:
+    def object_classifier(self, features: torch.Tensor) -> torch.Tensor:
         wide = features[:, -3] > np.log(55)
         return torch.where(
             wide[:, None], torch.tensor([0.96, 0.0, 0.04]), torch.tensor([0.0, 0.2, 0.8])

@@ -100,7 +100,7 @@ def interior_pixel(region: npt.NDArray[np.bool_]) -> tuple[int, int]:
 def _uniform_pixels(
     errors: torch.Tensor, chances: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return pixel number floor(chance * count) of each row's error: flat index, and whether any."""
+    """Return pixel number floor(chance * count) of each row's error: flat index, whether any."""
     counted = errors.flatten(1).cumsum(1, dtype=torch.int32)
     counts = counted[:, -1]
     wanted = (chances.to(errors.device) * counts).int() + 1

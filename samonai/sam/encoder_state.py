@@ -1,4 +1,4 @@
-"""The encoder in state dicts: left out but for its trained parts, and restored when loaded."""
+"""State dict hooks of a network: the frozen encoder is left out, and restored on loading."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from samonai.core.errors import InputError
-from samonai.sam.object_classifier import names_in_state
+from samonai.sam.object_classifier import classifier_in_state, rename_in_state
 from samonai.sam.semantic import head_to_restore
 
 ENCODER_PREFIX = "image_encoder."
@@ -22,6 +22,7 @@ def leave_encoder_out(
     for key in [key for key in state if key.startswith(start)]:
         if key.removeprefix(start) not in module.tuned_names:
             del state[key]
+    rename_in_state(state, prefix, loading=False)
 
 
 def check_and_restore_encoder(
@@ -30,7 +31,7 @@ def check_and_restore_encoder(
     """Complete a state without encoder by the network's own, once the identities agree.
 
     What the network has tuned of its encoder may differ. A network without semantic head gets the
-    one that the state has, and every network its names of objects.
+    one of the state, and every network the state's object classifier.
 
     Raises:
         InputError: The state belongs to another encoder.
@@ -56,8 +57,9 @@ def check_and_restore_encoder(
     state.setdefault(prefix + ENCODER_IDENTITY, module.encoder_identity)
     if (kind := head_to_restore(module.semantic_head, state, prefix)) is not None:
         module.add_semantic_head(kind.values, borders=kind.borders)
-    names = names_in_state(state, prefix)
-    module.object_names = None if names is None else names.to(module.device)
+    classifier = classifier_in_state(state, prefix)
+    module.object_classifier = None if classifier is None else classifier.to(module.device)
+    rename_in_state(state, prefix, loading=True)
 
 
 def register_hooks(network: nn.Module) -> None:

@@ -18,7 +18,7 @@ from samonai.sam.decoder import decode_class_tokens, decode_tokens, prompts_at_o
 from samonai.sam.encoder import encode_images
 from samonai.sam.encoder_state import ENCODER_IDENTITY, register_hooks
 from samonai.sam.normalisation import Normalisation
-from samonai.sam.object_classifier import ObjectNames
+from samonai.sam.object_classifier import ObjectClassifier
 from samonai.sam.outputs import DecodeOutput, HeadsOutput, choose_masks
 from samonai.sam.prompt_embedding import embed_prompts
 from samonai.sam.semantic import SemanticHead
@@ -47,14 +47,14 @@ class SamNetwork(nn.Module):
         checkpointing: Compute the encoder's activations again where their gradient is needed.
         semantic_head: The head for prediction without prompts; None unless `add_semantic_head` was
             called or weights that have one were loaded.
-        object_names: What names found objects; None unless training fitted it.
+        object_classifier: Linear classifier of found objects; None unless training fitted it.
         multimask: Whether `answer` returns the best of a single point's three masks, as
             segment-anything's authors advise; False for decoders that were trained otherwise.
     """
 
     encoder_identity: torch.Tensor
     semantic_head: SemanticHead | None
-    object_names: ObjectNames | None
+    object_classifier: ObjectClassifier | None
     tuned_names: frozenset[str]
 
     def __init__(
@@ -72,7 +72,7 @@ class SamNetwork(nn.Module):
         self.image_encoder = sam.image_encoder
         self.prompt_encoder = sam.prompt_encoder
         self.mask_decoder = sam.mask_decoder
-        self.semantic_head, self.object_names = None, None
+        self.semantic_head, self.object_classifier = None, None
         self.name = name
         self.normalisation = normalisation
         self.stock_sha256 = encoder_sha256
@@ -155,7 +155,7 @@ class SamNetwork(nn.Module):
     def add_semantic_head(
         self, classes: Sequence[int], seed: int = 0, *, borders: bool = False
     ) -> Self:
-        """Add a new semantic head, which labels a whole frame without a prompt; it replaces another.
+        """Add a semantic head, which labels a whole frame without a prompt; it replaces another.
 
         Args:
             classes: Label values of the K classes, above 0, without background.
@@ -182,7 +182,9 @@ class SamNetwork(nn.Module):
             normalisation=self.normalisation,
             encoder_sha256=self.stock_sha256,
         ).to(self.device)
-        fork.semantic_head, fork.object_names = deepcopy((self.semantic_head, self.object_names))
+        fork.semantic_head, fork.object_classifier = deepcopy(
+            (self.semantic_head, self.object_classifier)
+        )
         fork._stock_encoder, fork.tuned_names = self._stock_encoder, self.tuned_names
         fork.multimask = self.multimask
         return fork

@@ -16,14 +16,16 @@ from torch.nn.functional import avg_pool2d, max_pool2d
 
 from samonai.core.errors import InputError
 
-NAMES_PREFIX = "object_names."
+STATE_PREFIX = "object_names."
+"""Prefix of the tensors in state dicts and files; the attribute is `object_classifier`."""
+_ATTRIBUTE = "object_classifier."
 
 _TENSORS = ("values", "mean", "scale", "weight", "bias")
 _NOTHING = 1e-6
 
 
-class ObjectNames(nn.Module):
-    """A linear function from features of objects to the probabilities of their classes.
+class ObjectClassifier(nn.Module):
+    """Linear classifier (linear probe) from features of objects to probabilities of their classes.
 
     Attributes:
         values: int64 (K + 1,), label value of each class, 0 for no object first.
@@ -53,9 +55,9 @@ class ObjectNames(nn.Module):
         """
         if features.shape[1] != len(self.mean):
             raise InputError(
-                f"what names this run's objects was fitted to {len(self.mean)} features by another "
-                f"version of samonai, which now takes {features.shape[1]}; train again, or ask "
-                f"with automatic=classes"
+                f"this run's object classifier was fitted to {len(self.mean)} features by another "
+                f"version of samonai; this one has {features.shape[1]}: train again, or use "
+                f"automatic=classes"
             )
         logits = (features - self.mean) / self.scale @ self.weight.T + self.bias
         return logits.softmax(1)
@@ -86,12 +88,20 @@ def object_features(embedding: torch.Tensor, masks: torch.Tensor) -> torch.Tenso
     return torch.cat([mean, deviation, around @ channels, shape.to(mean)], 1)
 
 
-def names_in_state(state: Mapping[str, torch.Tensor], prefix: str) -> ObjectNames | None:
-    """Return the names that a network's state dict holds, or None."""
-    start = prefix + NAMES_PREFIX
+def classifier_in_state(state: Mapping[str, torch.Tensor], prefix: str) -> ObjectClassifier | None:
+    """Return the object classifier of a network's state dict, or None."""
+    start = prefix + STATE_PREFIX
     if start + _TENSORS[0] not in state:
         return None
-    return ObjectNames(**{name: state[start + name] for name in _TENSORS})
+    return ObjectClassifier(**{name: state[start + name] for name in _TENSORS})
+
+
+def rename_in_state(state: dict[str, torch.Tensor], prefix: str, *, loading: bool) -> None:
+    """Convert an object classifier's keys of a state dict from attribute to file names, or back."""
+    source, target = (STATE_PREFIX, _ATTRIBUTE) if loading else (_ATTRIBUTE, STATE_PREFIX)
+    for name in _TENSORS:
+        if (key := prefix + source + name) in state:
+            state[prefix + target + name] = state.pop(key)
 
 
 def _shares(cells: torch.Tensor) -> torch.Tensor:

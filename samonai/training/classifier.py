@@ -22,7 +22,7 @@ from samonai.embeddings.store import SourceEmbeddings
 from samonai.embeddings.targets import FrameTargets
 from samonai.prompts.types import FramePrompts
 from samonai.sam.network import SamNetwork
-from samonai.sam.object_classifier import ObjectNames, object_features
+from samonai.sam.object_classifier import ObjectClassifier, object_features
 from samonai.training.data.prepare import TrainingData
 from samonai.training.objectives.heads import BOTH
 
@@ -49,7 +49,9 @@ Examples = tuple[torch.Tensor, torch.Tensor]
 
 
 @torch.no_grad()
-def learn_names(network: SamNetwork, domain: Domain[Any], data: TrainingData) -> ObjectNames | None:
+def fit_object_classifier(
+    network: SamNetwork, domain: Domain[Any], data: TrainingData
+) -> ObjectClassifier | None:
     """Fit the object classifier to the training cases; None where nothing needs it.
 
     Args:
@@ -80,16 +82,16 @@ def learn_names(network: SamNetwork, domain: Domain[Any], data: TrainingData) ->
         boxes = proposing.proposals(frame)
         answers = _answers(network, embedding, boxes, frame)
         found.append(
-            learned_examples(embedding, answers, case.targets.read(index), data.train.values)
+            training_examples(embedding, answers, case.targets.read(index), data.train.values)
         )
     features, channels = (torch.cat(parts) for parts in zip(*found, strict=True))
     logger.info("the object classifier was fitted to %d examples", len(channels))
-    return fit_names(features, channels, data.train.values)
+    return fit_classifier(features, channels, data.train.values)
 
 
-def fit_names(
+def fit_classifier(
     features: torch.Tensor, channels: torch.Tensor, values: tuple[int, ...]
-) -> ObjectNames:
+) -> ObjectClassifier:
     """Fit a multinomial logistic regression to examples.
 
     Args:
@@ -117,7 +119,7 @@ def fit_names(
 
     with torch.enable_grad():
         optimizer.step(loss)
-    return ObjectNames(
+    return ObjectClassifier(
         values=torch.tensor(values),
         mean=mean,
         scale=scale,
@@ -143,7 +145,7 @@ def _answers(
     return masks[masks.flatten(1).any(1)]
 
 
-def learned_examples(
+def training_examples(
     embedding: torch.Tensor,
     answers: torch.Tensor,
     targets: FrameTargets,

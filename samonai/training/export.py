@@ -17,7 +17,7 @@ from samonai.engine.processes import is_main_process
 from samonai.prompts.sampling import PromptSampler
 from samonai.sam.decoder_file import DecoderMetadata, save_decoder
 from samonai.sam.network import SamNetwork
-from samonai.training.classifier import learn_names
+from samonai.training.classifier import fit_object_classifier
 from samonai.training.data.prepare import TrainingData
 from samonai.training.handlers import BEST_FILE, HISTORY_JSON, LAST_FILE
 from samonai.training.objectives.heads import trained_heads
@@ -57,7 +57,7 @@ def export_best(
     plain = cast(SamNetwork, getattr(network, "module", network))
     state, history = _best_and_history(folder)
     plain.load_state_dict(state)
-    plain.object_names = learn_names(plain, domain, data)
+    plain.object_classifier = fit_object_classifier(plain, domain, data)
     training = {**provenance, **data.provenance(), "prompts": sampler.settings()}
     metadata = _metadata(plain, domain, data, training, history)
     save_decoder(plain, path, metadata)

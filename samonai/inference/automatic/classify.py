@@ -1,4 +1,4 @@
-"""Which class what was found is of: by what names objects, or else by its pixels' classes."""
+"""Classification of found objects: by the object classifier, else by their pixels' classes."""
 
 from collections.abc import Sequence
 
@@ -8,42 +8,43 @@ import torch
 
 from samonai.inference.automatic.masks import Instance
 from samonai.sam.network import SamNetwork
-from samonai.sam.object_classifier import ObjectNames, object_features
+from samonai.sam.object_classifier import ObjectClassifier, object_features
 
 _NONE = 0.95
-"""What is no object with a higher probability is dropped; the score says how sure the rest is."""
+"""Probability of background above which an object is dropped; the score shows the others'."""
 
 
-def names_of(networks: Sequence[SamNetwork]) -> list[ObjectNames] | None:
-    """Return what names objects, None unless each of the networks has learned it."""
-    names = [n.object_names for n in networks if n.object_names is not None]
-    return names if len(names) == len(networks) else None
+def classifiers_of(networks: Sequence[SamNetwork]) -> list[ObjectClassifier] | None:
+    """Return the networks' object classifiers; None unless each of them has one."""
+    found = [n.object_classifier for n in networks if n.object_classifier is not None]
+    return found if len(found) == len(networks) else None
 
 
 @torch.no_grad()
-def name(
+def classify(
     networks: Sequence[SamNetwork],
     one: Instance,
     asked: int | None,
     embedding: torch.Tensor,
     probabilities: npt.NDArray[np.float32],
 ) -> tuple[int, float]:
-    """Return the channel of what was found, 0 where it is nothing, and how likely that is.
+    """Return the channel of a found object, 0 for background, and its probability.
 
     Args:
-        networks: Where all of them name objects, they say it on average.
-        one: What was found; what was not decoded is called by its pixels' classes.
-        asked: Channel of the component that asked for it, which else it is of; None: it is of
-            the channel that is likeliest under the mask.
+        networks: The mean of their object classifiers is used if all of them have one.
+        one: The object; one without decoded logits is classified by its pixels.
+        asked: Channel of the component that prompted it, used without classifiers; None: the
+            likeliest channel under the mask.
         embedding: float (C, h, w), the frame's.
         probabilities: float32 (K + 1, H, W), the classes of the frame's pixels.
     """
-    names = names_of(networks)
-    if names is not None and one.low_res is not None:
+    classifiers = classifiers_of(networks)
+    if classifiers is not None and one.low_res is not None:
         features = object_features(embedding, one.low_res[None].to(embedding.device) > 0)
-        said = torch.stack([of_network(features)[0] for of_network in names]).mean(0).cpu().numpy()
-        channel = int(said[1:].argmax()) + 1
-        return (0 if said[0] > _NONE else channel), float(said[channel])
+        each = torch.stack([classifier(features)[0] for classifier in classifiers])
+        mean = each.mean(0).cpu().numpy()
+        channel = int(mean[1:].argmax()) + 1
+        return (0 if mean[0] > _NONE else channel), float(mean[channel])
     x0, y0, x1, y1 = one.box
     shares = probabilities[:, y0:y1, x0:x1][:, one.mask].mean(1)
     channel = int(shares.argmax()) if asked is None else asked

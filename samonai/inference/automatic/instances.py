@@ -25,7 +25,7 @@ from samonai.core.frame import Frame
 from samonai.core.geometry import LOW_RES_STRIDE
 from samonai.domains.capabilities import capabilities
 from samonai.inference.automatic.borders import components
-from samonai.inference.automatic.classify import name, names_of
+from samonai.inference.automatic.classify import classifiers_of, classify
 from samonai.inference.automatic.grid import (
     AT_ONCE,
     GridMasks,
@@ -211,7 +211,7 @@ class InstanceFinder:
         values = class_values(self.networks[0])
         wanted = {v for v in values[1:] if self.classes is None or v in self.classes}
         for one, asked in self._answers(embedding, frame, best, borders, wanted):
-            channel, probability = name(self.networks, one, asked, embedding, probabilities)
+            channel, probability = classify(self.networks, one, asked, embedding, probabilities)
             if values[channel] in wanted:
                 yield one.called(values[channel], probability)
 
@@ -226,7 +226,7 @@ class InstanceFinder:
         """Yield what was found, with the channel of the component that asked for it, if one did."""
         unit = LOW_RES_STRIDE * max(frame.size) / self.networks[0].long_side
         # Of a component's class its pixels say something, but the last word has what names objects.
-        several = names_of(self.networks) is not None
+        several = classifiers_of(self.networks) is not None
         for channel, value in enumerate(class_values(self.networks[0])):
             if self.prompts != "proposed" and channel and (several or value in wanted):
                 parts = as_instances(components(best == channel, borders, unit), self.min_area)

@@ -108,7 +108,7 @@ def with_heads(
         InputError: The heads are unknown, or have no borders.
     """
     check_heads(heads, borders)
-    network.object_names = None
+    network.object_classifier = None
     if heads == PROMPTABLE:
         return network.remove_semantic_head()
     values, head = sorted(classes), network.semantic_head

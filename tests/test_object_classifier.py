@@ -1,4 +1,4 @@
-"""What found objects are called: features, the fit, and how a network and a run carry it."""
+"""Object classifier: its features, its fit, and its place in a network's state and in a run."""
 
 import json
 from pathlib import Path
@@ -13,8 +13,8 @@ from samonai.core.errors import InputError
 from samonai.core.frame import Frame, FrameLocation
 from samonai.embeddings.targets import build_targets
 from samonai.sam.network import SamNetwork
-from samonai.sam.object_classifier import ObjectNames, object_features
-from samonai.training.classifier import fit_names, learned_examples
+from samonai.sam.object_classifier import ObjectClassifier, object_features
+from samonai.training.classifier import fit_classifier, training_examples
 from samonai.workflows.run import Run
 
 
@@ -44,14 +44,14 @@ def test_the_fit_tells_rare_classes_and_what_is_none() -> None:
     channels = torch.tensor([0] * 40 + [1] * 200 + [2] * 12)
     centres = torch.tensor([[0.0, 0.0, 0.0], [4.0, 0.0, 0.0], [4.0, 3.0, 0.0]])
     features = centres[channels] * 10 + 5 + torch.randn(252, 3, generator=rng)
-    names = fit_names(features, channels, (0, 3, 7, 9))
+    names = fit_classifier(features, channels, (0, 3, 7, 9))
     assert names.values.tolist() == [0, 3, 7, 9]
     said = names(features)
     torch.testing.assert_close(said.sum(1), torch.ones(252))
     assert (said.argmax(1) == channels).float().mean() > 0.99
     # Of a class that no example has nothing is known, so nothing is called so.
     assert said[:, 3].max() < 1e-6
-    again = fit_names(features, channels, (0, 3, 7, 9))
+    again = fit_classifier(features, channels, (0, 3, 7, 9))
     assert torch.equal(names.weight, again.weight)
 
 
@@ -67,19 +67,19 @@ def test_answers_are_examples_of_what_they_agree_with_and_parts_of_none() -> Non
     answers[2, 20:60, 10:110] = True  # both
     answers[3, 120:160, 20:60] = True  # beside them
     answers[4, 200:202, 199:202] = True  # an object too small to be learned
-    features, channels = learned_examples(torch.randn(4, 64, 64), answers, targets, (0, 2, 5))
+    features, channels = training_examples(torch.randn(4, 64, 64), answers, targets, (0, 2, 5))
     assert features.shape == (6, 16)
     assert channels.tolist() == [1, 2, 2, 0, 0, 0]
 
 
 def test_names_that_were_fitted_to_other_features_are_refused() -> None:
     with pytest.raises(InputError, match="fitted to 8 features by another version"):
-        some_names(8)(torch.zeros(1, 12))
+        some_classifier(8)(torch.zeros(1, 12))
 
 
-def some_names(features: int) -> ObjectNames:
+def some_classifier(features: int) -> ObjectClassifier:
     rng = torch.Generator().manual_seed(3)
-    return ObjectNames(
+    return ObjectClassifier(
         values=torch.tensor([0, 2, 5]),
         mean=torch.randn(features, generator=rng),
         scale=torch.ones(features),
@@ -88,19 +88,21 @@ def some_names(features: int) -> ObjectNames:
     )
 
 
-def test_a_network_carries_names_in_its_state_and_its_forks(tiny_network: SamNetwork) -> None:
+def test_a_network_carries_its_classifier_in_state_and_forks(tiny_network: SamNetwork) -> None:
     count = 3 * tiny_network.embedding_shape[0] + 4
     named = tiny_network.fork().add_semantic_head([2, 5])
-    named.object_names = some_names(count)
+    named.object_classifier = some_classifier(count)
     features = torch.randn(4, count)
     loaded = tiny_network.fork()
-    loaded.load_state_dict(named.state_dict())
-    assert torch.equal(loaded.object_names(features), named.object_names(features))
-    assert torch.equal(named.fork().object_names(features), named.object_names(features))
-    # Names belong to their decoder: another one's state takes them away.
+    stored = named.state_dict()
+    assert "object_names.weight" in stored  # the key in the files of every version
+    loaded.load_state_dict(stored)
+    assert torch.equal(loaded.object_classifier(features), named.object_classifier(features))
+    assert torch.equal(named.fork().object_classifier(features), named.object_classifier(features))
+    # A classifier belongs to its decoder: another one's state takes them away.
     state = tiny_network.fork().add_semantic_head([2, 5]).state_dict()
     loaded.load_state_dict(state)
-    assert loaded.object_names is None
+    assert loaded.object_classifier is None
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +131,7 @@ def run(pages: Path) -> Run:
 
 def test_a_run_on_pages_names_blocks_that_its_semantic_head_cannot(run: Run, pages: Path) -> None:
     """One epoch teaches the semantic head next to nothing; the names are fitted all the same."""
-    names = run.network.object_names
+    names = run.network.object_classifier
     assert names is not None
     assert names.values.tolist() == [0, *map(int, run.metadata.classes)]
     trained = run.metadata.training["train_cases"][0]
