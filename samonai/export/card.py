@@ -16,7 +16,7 @@ def model_card(metadata: "DecoderMetadata", *, usage: str, checks: Mapping[str, 
     """Return a model card as Markdown with the YAML header of the Hugging Face Hub.
 
     Args:
-        metadata: What travels with the decoder; names of cases are left out.
+        metadata: Metadata of the decoder; names of cases are left out.
         usage: Code of the consumer, shown as an example.
         checks: Largest differences from this model, measured by the consumer's code.
     """

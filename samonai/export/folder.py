@@ -1,4 +1,4 @@
-"""Folder of an export: written beside its place, and put there whole or not at all."""
+"""Folder of an export: written beside its place, and moved there whole or not at all."""
 
 import shutil
 import tempfile
@@ -10,7 +10,7 @@ from samonai.core.errors import InputError
 
 
 def check_free(out: Path) -> None:
-    """Refuse a place that holds something already.
+    """Refuse a path that already holds files.
 
     Raises:
         InputError: The path is a file, or a folder that is not empty.
@@ -21,7 +21,7 @@ def check_free(out: Path) -> None:
 
 @contextmanager
 def whole_folder(out: Path) -> Iterator[Path]:
-    """Yield an empty folder that takes the place of `out` when the block ends without an error."""
+    """Yield an empty folder that replaces `out` when the block ends without an error."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".writing-", dir=out.parent) as scratch:
         folder = Path(scratch) / "export"

@@ -13,7 +13,7 @@ FORMATS = {
     "hf": "a folder for SamModel and SamProcessor of transformers",
     "onnx": "a folder with encoder.onnx and decoder.onnx for ONNX Runtime",
 }
-"""Format to what it is."""
+"""Format to its description."""
 
 
 def export_run(run: "Run", out: Path, format_name: str) -> dict[str, float]:
@@ -28,8 +28,8 @@ def export_run(run: "Run", out: Path, format_name: str) -> dict[str, float]:
         Largest differences from this package, measured by the consumer's own code.
 
     Raises:
-        InputError: The format is unknown, its software is not installed, or it cannot hold what
-            the run trained, such as a semantic head or another normalisation.
+        InputError: The format is unknown, its software is not installed, or it cannot represent
+            the trained parts, such as a semantic head or another normalisation.
     """
     if format_name not in FORMATS:
         known = "; ".join(f"{name}: {what}" for name, what in FORMATS.items())

@@ -44,13 +44,13 @@ def export_huggingface(
     """Write a model as a folder of transformers, whole or not at all, and verify it.
 
     `SamProcessor.from_pretrained(folder, backend="pil")` gives this package's pixels exactly. By
-    default transformers 5 takes its torchvision processor, also where the folder was saved by
+    default transformers 5 uses its torchvision processor, even for folders saved by
     Pillow's, whose pixels differ by up to one grey level.
 
     Args:
         network: The model; LoRA is merged into the weights.
-        out: The folder; must not hold anything yet.
-        metadata: What travels with its decoder, for the model card.
+        out: The folder; must be empty or missing.
+        metadata: Metadata of its decoder, for the model card.
 
     Returns:
         Largest difference of the embedding, and of the logits of a box, a point, and a box with a
@@ -107,7 +107,7 @@ def _sam_model(transformers: Any, network: SamNetwork) -> Any:
 
 
 def _config(transformers: Any, network: SamNetwork) -> Any:
-    """Return the `SamConfig` of a network's architecture, read off its modules."""
+    """Return the `SamConfig` of a network's architecture, read from its modules."""
     encoder: Any = network.image_encoder
     prompts: Any = network.prompt_encoder
     decoder: Any = network.mask_decoder
@@ -178,7 +178,7 @@ def _verify(transformers: Any, folder: Path, probe: Probe) -> dict[str, float]:
         given = {key: inputs[key] for key in prompts}
         if mask is not None:
             given["input_masks"] = mask
-        # The same embedding for both: what the encoders differ by is checked above.
+        # The same embedding for both: the difference of the encoders is checked above.
         found = model(image_embeddings=probe.embedding, **given, multimask_output=False)
         tolerance = _TOLERANCE * max(1.0, float(expected.std()))
         logits = found.pred_masks[0]

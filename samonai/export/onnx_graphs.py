@@ -90,8 +90,8 @@ def export_onnx(network: SamNetwork, out: Path, metadata: "DecoderMetadata") -> 
 
     Args:
         network: The model; LoRA is merged into the weights.
-        out: The folder; must not hold anything yet.
-        metadata: What travels with its decoder, for the card.
+        out: The folder; must be empty or missing.
+        metadata: Metadata of its decoder, for the card.
 
     Returns:
         Largest differences from this package, computed by ONNX Runtime on the CPU.
@@ -118,7 +118,7 @@ def export_onnx(network: SamNetwork, out: Path, metadata: "DecoderMetadata") -> 
 def decoder_inputs(
     embedding: np.ndarray, points: np.ndarray, labels: np.ndarray, size: tuple[int, int]
 ) -> dict[str, np.ndarray]:
-    """Return what the decoder graph takes for prompts without a mask.
+    """Return the inputs of the decoder graph for prompts without a mask.
 
     Args:
         embedding: float32 (1, C, 64, 64).
@@ -226,7 +226,7 @@ def _verify(runtime: Any, folder: Path, network: SamNetwork, probe: Probe) -> di
 
 
 def _facts(network: SamNetwork) -> dict[str, Any]:
-    """Return how pixels and prompts become the graphs' inputs."""
+    """Return the conversion of pixels and prompts into the graphs' inputs."""
     return {
         "long_side": network.long_side,
         "resize": "longest side to long_side, int(x * scale + 0.5), bilinear, antialiased",

@@ -15,7 +15,7 @@ from samonai.prompts.types import Prompts
 from samonai.sam.network import SamNetwork
 
 SIZE = (180, 260)
-"""(H, W) of the frame in pixels: an odd aspect, so that a frozen crop would be seen."""
+"""(H, W) of the frame in pixels: an odd aspect, to detect a frozen crop."""
 
 BOX = (70.0, 40.0, 190.0, 140.0)
 POINT = (125.0, 88.0)
@@ -103,7 +103,7 @@ def check_masks(
     """Return the share of pixels in which a consumer's mask equals the reference mask.
 
     Args:
-        what: Named in the message.
+        what: Name of the mask in the message.
         found: bool (H, W), the consumer's mask in frame space.
         low_res_logits: float32 (1, 1, 256, 256), the reference.
         probe: The frame.

@@ -1,1 +1,1 @@
-"""What people look at: tables, curves, overlays, and one page with all of them."""
+"""Reports: tables, learning curves, overlays, and an HTML page with all of them."""

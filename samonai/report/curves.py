@@ -1,4 +1,4 @@
-"""Dice against the number of cases: the diagram, the table, and what it says of the U-Net."""
+"""Learning curve: Dice over the number of training cases, as diagram and table, with a U-Net's."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ CURVES = {
     "automatic": ("fine-tuned, automatic head", "#009e73"),
     "unet": ("U-Net from scratch", "#b4b4b4"),
 }
-"""Name in `curve.json` to what it is called and its colour."""
+"""Name in `curve.json` to its legend and colour."""
 
 _BEFORE = ("before fine-tuning, with boxes", "#e69f00")
 _DPI = 150
@@ -27,7 +27,7 @@ def data_efficiency(document: Mapping[str, Any], path: Path | str) -> Path:
     """Draw the mean Dice of the held-out cases against the number of training cases.
 
     Args:
-        document: What `curve.json` holds.
+        document: Content of `curve.json`.
         path: The PNG file to write.
     """
     points = sorted(document["points"].values(), key=lambda point: point["cases"])
@@ -60,7 +60,7 @@ def curve_table(document: Mapping[str, Any]) -> Table:
     """Return the curve as a table for the terminal.
 
     Args:
-        document: What `curve.json` holds.
+        document: Content of `curve.json`.
     """
     points = sorted(document["points"].values(), key=lambda point: point["cases"])
     shown = [name for name in CURVES if any(name in point for point in points)]
@@ -79,12 +79,12 @@ def curve_table(document: Mapping[str, Any]) -> Table:
 
 
 def verdict(document: Mapping[str, Any]) -> str | None:
-    """Say by how much the decoder is ahead of the U-Net, or behind it, on all cases.
+    """Return a sentence on the decoder's lead over the U-Net, or lag behind it, on all cases.
 
-    The automatic head is compared where there is one: it takes no prompts, nor does the U-Net.
+    The semantic head is compared if there is one: like the U-Net, it needs no prompts.
 
     Args:
-        document: What `curve.json` holds.
+        document: Content of `curve.json`.
     """
     points = [point for point in document["points"].values() if "unet" in point]
     if not points:

@@ -1,4 +1,4 @@
-"""A page about an evaluation, made while the cases go by."""
+"""HTML report of an evaluation, drawn while cases are measured."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,17 +22,17 @@ PICTURES = "pictures"
 
 
 class EvaluationReport:
-    """Draws the first cases as they are measured, and at the end the diagram and the page.
+    """Handler that draws the first cases when measured, and finally the diagram and the page.
 
-    Attach it after the `CaseMetrics` whose predictions and figures it shows.
+    Attach it after the `CaseMetrics` whose predictions and metrics it shows.
 
     Args:
-        folder: Where `index.html`, `dice.png` and the folder of pictures go.
+        folder: Folder of `index.html`, `dice.png` and the pictures.
         domain: Cuts the frames to draw.
         metrics: The handler that measures.
         title: The page's heading.
-        cases: How many cases are drawn.
-        frames: How many frames of each.
+        cases: Number of cases to draw.
+        frames: Number of frames of each.
     """
 
     def __init__(
@@ -44,19 +44,19 @@ class EvaluationReport:
         cases: int = 8,
         frames: int = 6,
     ) -> None:
-        """Start with no picture."""
+        """Start without pictures."""
         self.folder, self.domain, self.metrics, self.title = Path(folder), domain, metrics, title
         self.cases, self.frames = cases, frames
         self.pictures: list[tuple[str, Path]] = []
 
     def attach(self, engine: Engine) -> None:
-        """Listen to the evaluator; only the main process draws."""
+        """Attach to the evaluator, on the main process only."""
         if is_main_process():
             engine.add_event_handler(Events.ITERATION_COMPLETED, self.case_completed)
             engine.add_event_handler(Events.COMPLETED, self.completed)
 
     def case_completed(self, engine: Engine) -> None:
-        """Draw the case that was just measured, if it is among the first."""
+        """Draw the measured case, if it is among the first."""
         if len(self.pictures) >= self.cases:
             return
         item: CaseItem = engine.state.batch
@@ -75,7 +75,7 @@ class EvaluationReport:
         diagrams = [("Mean Dice by class", dice_bars(document, self.folder / "dice.png"))]
         if document.get("calibration", {}).get("per_class"):
             curve = reliability_diagram(document["calibration"], self.folder / "reliability.png")
-            diagrams.append(("Do probabilities mean what they say?", curve))
+            diagrams.append(("Reliability of the probabilities", curve))
         facts: dict[str, Any] = {
             key: document[key] for key in ("model", "prompts") if key in document
         }
@@ -106,11 +106,11 @@ def draw_case(
         predictions: Name to label map on the source's grid.
         path: The PNG file to write.
         class_names: Label value to name.
-        frames: At most so many frames.
+        frames: Largest number of frames.
     """
     labelled = {name: domain.with_label(source, label) for name, label in predictions.items()}
     for guide in (source, *labelled.values()):
-        # Only the labels are kept of a whole source; pictures of the chosen frames alone.
+        # Only the labels of the whole source are kept; pictures of the chosen frames alone.
         labels = [domain.frame(guide, n).label for n in range(domain.frame_count(guide))]
         if any(label is not None and label.any() for label in labels):
             break

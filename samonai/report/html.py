@@ -1,4 +1,4 @@
-"""One page with everything: a single file without scripts that needs no network."""
+"""HTML report in a single file, without scripts or network access."""
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
@@ -47,9 +47,9 @@ def write_report(
     Args:
         out_dir: The folder, made when missing.
         title: The page's heading.
-        metrics: What `metrics.json` holds; gives the two tables.
+        metrics: Content of `metrics.json`, for the two tables.
         pictures: Caption and PNG file each, shown in this order.
-        facts: What else stands on the page as name and value: model, data, prompts, time.
+        facts: Further names and values: model, data, prompts, time.
 
     Returns:
         The file that was written.
@@ -81,7 +81,7 @@ def _page(title: str, parts: Iterable[str]) -> str:
             '<html lang="en">',
             '<head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            # Whatever a name from a data file tries, this page loads and runs nothing.
+            # Whatever a name from a data file contains, this page loads and runs nothing.
             '<meta http-equiv="Content-Security-Policy" '
             "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">",
             f"<title>{escape(title)}</title>",

@@ -1,4 +1,4 @@
-"""Overlays: frames with the predicted mask in colour, the reference as a line."""
+"""Overlays: frames with the predicted mask in colour and the reference as a line."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ Picture = npt.NDArray[np.uint8]
 
 _DPI = 100
 _HEX = "#{:02x}{:02x}{:02x}"
-_FILL = 0.42  # how much of the class colour covers the image
+_FILL = 0.42  # opacity of the class colour
 _MARGIN = 0.12  # of the shown part, around the masks
 _SMALLEST_SHOWN = 0.35  # of the frame's sides: a crop keeps some surroundings
 
@@ -44,12 +44,12 @@ def overlay_png(
 
     Args:
         images: uint8 (H, W) or (H, W, 3) each, 0..255; all of one size.
-        labels: The reference, integer (H, W), drawn as a white line; None where there is none.
+        labels: The reference, integer (H, W), drawn as a white line; None without one.
         predictions: Integer (H, W) per frame, drawn as translucent colour; or several such
             lists by name ("before", "after"), one row of the montage each.
         path: The PNG file to write.
         class_names: Label value to name, for colours and legend; else the values themselves.
-        titles: Stand above the frames.
+        titles: Titles of the frames.
         pixel_size: Height and width of a pixel in any one unit, for frames across thick slices.
         columns: Frames per row.
         tile: Longest side of a frame in the picture, in pixels.
@@ -82,11 +82,11 @@ def overlay_png(
 
 
 def informative_indices(labels: Sequence[LabelMap | None], count: int = 6) -> list[int]:
-    """Choose frames to show: evenly among those that hold something, else among all.
+    """Choose frames to show, evenly spaced among those with objects, else among all.
 
     Args:
         labels: Integer (H, W) or None per frame.
-        count: How many at most.
+        count: Largest number of frames.
     """
     filled = [n for n, label in enumerate(labels) if label is not None and label.any()]
     candidates = filled or list(range(len(labels)))
@@ -101,7 +101,7 @@ class _Painter:
     """Paints one frame, cropped and enlarged.
 
     Attributes:
-        part: Rows and columns that are shown.
+        part: Rows and columns to show.
         pixel_size: Height and width of a pixel.
         tile: Longest side of the result, in pixels.
         values: The label values, in the order of their colours.
@@ -221,5 +221,5 @@ def _legend(figure: Figure, names: Mapping[int, str], with_reference: bool) -> N
 
 
 def _plain(text: str) -> str:
-    # Names come from data files: a dollar sign in one is no formula.
+    # A dollar sign in a name is not a formula.
     return text.replace("$", r"\$")

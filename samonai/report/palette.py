@@ -1,11 +1,11 @@
-"""What pictures and tables share: names for the numbers, and colours told apart by all."""
+"""Shared names of methods and metrics, and colour-blind safe colours."""
 
 METHOD_LABELS = {
     "finetuned": "after fine-tuning",
     "zero_shot": "before fine-tuning",
     "box": "filled box",
 }
-"""What the methods of the metrics are called in tables and pictures."""
+"""Names of the methods in tables and pictures."""
 
 METRIC_LABELS = {
     "dice": "Dice",
@@ -18,7 +18,7 @@ METRIC_LABELS = {
     "hd95_mm": "HD95 (mm)",
     "volume_difference_ml": "volume difference (ml)",
 }
-"""What the metrics are called in tables and pictures."""
+"""Names of the metrics in tables and pictures."""
 
 FRACTIONS = (
     *("dice", "iou", "surface_dice", "boundary_f1"),
@@ -41,7 +41,7 @@ _CLASS_COLOURS = (
 
 
 def class_colour(position: int) -> tuple[int, int, int]:
-    """Return the colour of a class as RGB, 0..255; from the ninth on they come again.
+    """Return the colour of a class as RGB, 0..255; they repeat from the ninth on.
 
     Args:
         position: 0 for the first class, 1 for the next.

@@ -1,4 +1,4 @@
-"""Diagrams as PNG files, drawn without matplotlib's global state."""
+"""Diagrams as PNG files, without matplotlib's global state."""
 
 import csv
 import json
@@ -31,15 +31,15 @@ def learning_curve(
 
     Args:
         history: Rows with `epoch`, `train_loss` and `val_dice` (None where an epoch was not
-            validated), or the `history.json` or `history.csv` that holds them.
+            validated), or the `history.json` or `history.csv` file.
         path: The PNG file to write.
-        title: Stands above the diagram.
+        title: Title of the diagram.
 
     Returns:
         The file that was written.
 
     Raises:
-        InputError: The history's file is gone or damaged.
+        InputError: The history's file is missing or damaged.
     """
     rows = _read_history(Path(history)) if isinstance(history, Path | str) else list(history)
     figure = Figure(figsize=(7, 4), layout="constrained")
@@ -67,7 +67,7 @@ def dice_bars(metrics: Mapping[str, Any], path: Path | str, metric: str = "dice"
     """Draw a metric's mean per class: filled box, before and after fine-tuning.
 
     Args:
-        metrics: What `metrics.json` holds.
+        metrics: Content of `metrics.json`.
         path: The PNG file to write.
         metric: One of the metrics in it.
 
@@ -97,7 +97,7 @@ def dice_bars(metrics: Mapping[str, Any], path: Path | str, metric: str = "dice"
         )
         texts = ["" if value is None else f"{value:.2f}" for value in values]
         axes.bar_label(bars, texts, fontsize=8, padding=2)
-    # A class is named by its file: a dollar sign in it is no formula.
+    # A dollar sign in a class name is not a formula.
     axes.set_xticks(range(len(groups)), [name.replace("$", r"\$") for name in groups])
     axes.set_ylabel(METRIC_LABELS[metric])
     if metric in FRACTIONS:
@@ -109,10 +109,10 @@ def dice_bars(metrics: Mapping[str, Any], path: Path | str, metric: str = "dice"
 
 
 def reliability_diagram(calibration: Mapping[str, Any], path: Path | str) -> Path:
-    """Draw how often voxels of a probability are inside, per class, and how many there are.
+    """Draw a reliability diagram: frequency over probability per class, with voxel counts.
 
     Args:
-        calibration: What `metrics.json` holds under that name.
+        calibration: The entry `calibration` of `metrics.json`.
         path: The PNG file to write.
 
     Returns:

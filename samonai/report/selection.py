@@ -1,4 +1,4 @@
-"""Tables of several runs: what each reached, and how far they lie apart."""
+"""Tables of several runs: their scores and the spread of these."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ def members_table(document: Mapping[str, Any]) -> Table:
     """Return a row per run and two of mean and spread.
 
     Args:
-        document: What `folds.json` or `seeds.json` holds.
+        document: Content of `folds.json` or `seeds.json`.
     """
     classes = list(document["per_class"])
     shown = classes if len(classes) > 1 else []
@@ -41,8 +41,8 @@ def sweep_table(document: Mapping[str, Any], most: int = 10) -> Table:
     """Return the best trials of a sweep.
 
     Args:
-        document: What `sweep.json` holds.
-        most: At most so many rows.
+        document: Content of `sweep.json`.
+        most: Largest number of rows.
     """
     done = [trial for trial in document["trials"] if trial["dice"] is not None]
     done.sort(key=lambda trial: -trial["dice"])
@@ -57,10 +57,10 @@ def sweep_table(document: Mapping[str, Any], most: int = 10) -> Table:
 
 
 def ranking_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Return what to annotate first.
+    """Return the ranking for annotation (active learning).
 
     Args:
-        rows: Rows of the ranking, as the CSV file has them.
+        rows: Rows of the ranking, as in the CSV file.
     """
     table = Table(title=Text("Annotate next"))
     by_slice = any(row["slice"] != "" for row in rows)
@@ -74,5 +74,5 @@ def ranking_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def score(value: float | None) -> str:
-    """Return a score as text; a dash where it is not defined."""
+    """Return a score as text; a dash if it is undefined."""
     return UNDEFINED if value is None else f"{value:.3f}"

@@ -1,4 +1,4 @@
-"""The Dice table: per class, filled box, before and after fine-tuning."""
+"""Dice tables: per class, for the filled box, before and after fine-tuning."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from rich.text import Text
 from samonai.report.palette import FRACTIONS, METHOD_LABELS, METRIC_LABELS
 
 UNDEFINED = "—"
-"""Stands for a number that is not defined."""
+"""Text of an undefined number."""
 
 SHOWN = ("dice", "surface_dice", "hd95_mm", "boundary_f1", "instance_f1")
 """The metrics of the table in the terminal and on the page."""
@@ -21,8 +21,8 @@ def table_cells(
     """Lay out the means per class as text.
 
     Args:
-        metrics: What `metrics.json` holds.
-        names: The metrics that are shown; None: those of `SHOWN` that were measured.
+        metrics: Content of `metrics.json`.
+        names: The metrics to show; None: those of `SHOWN` that were measured.
 
     Returns:
         The header and the rows: class, metric, then filled box, before, after. The last rows
@@ -47,8 +47,8 @@ def metrics_table(metrics: Mapping[str, Any], title: str = "") -> Table:
     """Return the means per class as a table for the terminal.
 
     Args:
-        metrics: What `metrics.json` holds.
-        title: Stands above the table.
+        metrics: Content of `metrics.json`.
+        title: Title of the table.
     """
     return _table(title, *table_cells(metrics))
 
@@ -72,7 +72,7 @@ def click_cells(metrics: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]
     """Lay out the Dice by number of clicks as text.
 
     Args:
-        metrics: What `metrics.json` holds of an evaluation with clicks.
+        metrics: Content of `metrics.json` of an evaluation with clicks.
 
     Returns:
         The header and the rows: class, clicks, then before and after fine-tuning. The last rows
@@ -98,10 +98,10 @@ def clicks_table(metrics: Mapping[str, Any]) -> Table:
 
 
 def ensemble_lines(metrics: Mapping[str, Any]) -> list[str]:
-    """Say how well calibrated the probabilities are, and what averaging several runs gains.
+    """Return lines with the calibration error, and the gain of averaging several runs.
 
     Args:
-        metrics: What `metrics.json` holds.
+        metrics: Content of `metrics.json`.
     """
     calibration = metrics.get("calibration")
     if calibration is None or calibration["ece"] is None:

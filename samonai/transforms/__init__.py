@@ -1,1 +1,1 @@
-"""MONAI dictionary transforms over the layers below: what bundle configurations name."""
+"""MONAI dictionary transforms for scans, for other pipelines; bundles do not use them."""

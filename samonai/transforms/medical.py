@@ -1,6 +1,6 @@
-"""MONAI dictionary transforms for scans: read, window, cut into frames (and put together again).
+"""MONAI dictionary transforms for scans: read, window, cut into frames, and stack them again.
 
-Each works alone in anybody's `Compose`, on the usual `image` and `label` keys:
+Each works in any `Compose`, on the usual `image` and `label` keys:
 
     Compose([
         LoadVolumed(keys=["image", "label"]),
@@ -44,7 +44,7 @@ class LoadVolumed(MapTransform):
         prefer: "sform" or "qform", for NIfTI files whose two geometries contradict each other.
         series_key: Key of a DICOM SeriesInstanceUID in the data, if any.
         valid_key: When given, bool MetaTensor (1, I, J, K) is added under it: False on padding.
-        allow_missing_keys: Do not complain about absent keys.
+        allow_missing_keys: Do not raise for absent keys.
     """
 
     def __init__(
@@ -67,10 +67,10 @@ class LoadVolumed(MapTransform):
         self.valid_key = valid_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Replace the paths under the keys by what the files hold.
+        """Replace the paths under the keys by the content of the files.
 
         Raises:
-            InputError: When a file cannot be used; one line, naming file and remedy.
+            InputError: A file cannot be used; one line with file and remedy.
         """
         loaded = dict(data)
         series = data.get(self.series_key) if self.series_key is not None else None
@@ -88,7 +88,7 @@ class LoadVolumed(MapTransform):
 
 
 class WindowIntensityd(MapTransform):
-    """Turn scan values into three 8-bit channels, by a CT window or the volume's percentiles.
+    """Convert scan values into three 8-bit channels, by a CT window or the volume's percentiles.
 
     Input: real (1, I, J, K). Output: uint8 (3, I, J, K), 0..255, affine and history kept. Values
     cannot be restored, geometry does not change, so it has no inverse.
@@ -103,7 +103,7 @@ class WindowIntensityd(MapTransform):
         channels: "grey", "neighbours" or "windows".
         axis: Spatial axis across which `channels="neighbours"` looks, 0..2.
         valid_key: Key of a bool mask (1, I, J, K); percentiles are taken where it is True.
-        allow_missing_keys: Do not complain about absent keys.
+        allow_missing_keys: Do not raise for absent keys.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class CutFramesd(MapTransform, InvertibleTransform):
     Args:
         keys: Keys of images and labels alike.
         axis: Spatial axis to cut across, 0..2.
-        allow_missing_keys: Do not complain about absent keys.
+        allow_missing_keys: Do not raise for absent keys.
     """
 
     def __init__(
