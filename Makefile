@@ -6,11 +6,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test coverage lowest lint golden docs format bench wheel clean
+.PHONY: help demo test faults coverage lowest lint golden docs format bench wheel clean
 
 help:
 	@echo "make demo    train on phantom patients and leave a folder to look at: demo-output"
 	@echo "make test    run the tests"
+	@echo "make faults  the same property-based and fault-injection tests on many more examples: minutes"
 	@echo "make coverage  the tests that are not slow, and the lines they reach: coverage-output"
 	@echo "make lowest  the tests with the lowest versions that pyproject.toml declares: .venv-lowest"
 	@echo "make lint    ruff and mypy"
@@ -34,6 +35,12 @@ demo: $(READY)
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
+
+# So many times as many drawn files, flipped bits and kills as in CI.
+FAULTS ?= 20
+faults: $(READY)
+	SAMONAI_FAULTS=$(FAULTS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 \
+		--dist loadgroup tests/faults tests/test_fuzz_*.py
 
 # Apart from `make test`, because tracing slows the tests down; the floor is in pyproject.toml.
 coverage: $(READY)

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from samonai.core.errors import InputError
 from samonai.core.files import written_meanwhile
 
 
@@ -23,3 +24,8 @@ def test_the_folder_may_come_with_the_block(tmp_path: Path) -> None:
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "file").touch()
     assert written == [tmp_path / "out" / "file"]
+
+
+def test_a_message_is_one_printable_line() -> None:
+    assert str(InputError("a\nb\x1b[31m\u2028c\udc80 is no file")) == "a b?[31m c? is no file"
+    assert str(InputError("Größe 3 µm: «x»")) == "Größe 3 µm: «x»"

@@ -1,18 +1,17 @@
 """Readers of COCO, PAGE, ALTO and pictures on drawn and damaged files: right, or one line."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, seed, settings
+from fuzzing import one_line, seeded
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from pycocotools.coco import COCO
 
-from samonai.core.errors import InputError
 from samonai.domains.coco import read_coco
 from samonai.domains.coco_masks import decode_rle, encode_rle
 from samonai.domains.documents.formats.alto import read_alto
@@ -22,13 +21,6 @@ from samonai.domains.documents.formats.pictures import count_pages, read_picture
 from samonai.domains.documents.page import Page
 
 SIZE = (24, 32)
-FEW = settings(
-    max_examples=60,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-
 numbers = st.one_of(
     st.integers(-40, 80),
     st.floats(-40, 80, allow_nan=False),
@@ -54,18 +46,7 @@ rows = st.fixed_dictionaries(
 )
 
 
-def one_line(read: Callable[[], Any]) -> Any:
-    """Return what a reader gives, or None where it refuses in one line."""
-    try:
-        return read()
-    except InputError as error:
-        if "\n" in str(error):
-            raise ValueError("more than one line") from error
-        return None
-
-
-@seed(17)
-@FEW
+@seeded(60)
 @given(annotations=st.lists(rows, max_size=3), identifier=identifiers, name=st.text(max_size=5))
 def test_drawn_coco(
     annotations: list[Any], identifier: Any, name: str, tmp_path_factory: pytest.TempPathFactory
@@ -84,8 +65,7 @@ def test_drawn_coco(
         assert region.drawn(SIZE).shape == SIZE
 
 
-@seed(17)
-@FEW
+@seeded(60)
 @given(
     parts=st.lists(
         st.lists(st.floats(-9, 41).map(lambda n: round(n, 2)), min_size=6, max_size=12).filter(
@@ -109,8 +89,7 @@ def test_outlines_are_those_of_pycocotools(
     np.testing.assert_array_equal(region.drawn(SIZE), expected)
 
 
-@seed(17)
-@FEW
+@seeded(60)
 @given(data=st.binary(min_size=96, max_size=96))
 def test_run_lengths_come_back(data: bytes) -> None:
     mask = np.unpackbits(np.frombuffer(data, np.uint8)).reshape(SIZE).astype(bool)
@@ -127,8 +106,7 @@ points = st.lists(st.tuples(values, values), max_size=5).map(
 )
 
 
-@seed(17)
-@FEW
+@seeded(60)
 @given(places=st.lists(points, min_size=1, max_size=3), width=values, height=values)
 def test_drawn_page_xml(
     places: list[str], width: str, height: str, tmp_path_factory: pytest.TempPathFactory
@@ -145,8 +123,7 @@ def test_drawn_page_xml(
         assert region.drawn(SIZE).shape == SIZE
 
 
-@seed(17)
-@FEW
+@seeded(60)
 @given(
     places=st.lists(st.tuples(values, values, values, values), min_size=1, max_size=3),
     sides=st.tuples(values, values),
@@ -179,8 +156,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in kinds}
 
 
-@seed(17)
-@FEW
+@seeded(60)
 @given(
     name=st.sampled_from(["a.png", "b.png", "c.jpg", "d.tif", "e.webp"]),
     flips=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 7)), max_size=4),

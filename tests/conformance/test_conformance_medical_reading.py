@@ -108,6 +108,61 @@ def test_units_of_nrrd_and_metaimage(tmp_path: Path) -> None:
     assert "DistanceUnits 'um'" in refusal(mha)
 
 
+def edited(whole: bytes, path: Path, key: str, value: str | None, sign: str) -> Path:
+    """Write a header's text with another value of a key, or without its line."""
+    head, _, rest = whole.partition(f"{key}{sign}".encode())
+    line = b"" if value is None else f"{key}{sign}{value}\n".encode()
+    path.write_bytes(head + line + rest.partition(b"\n")[2])
+    return path
+
+
+@pytest.mark.conformance(
+    domain="medical",
+    condition="MetaImage and NRRD without the size of their voxels, or with numbers that are none",
+    source="SimpleITK 2.5.7 takes no size for 1 mm and an Offset that is no number for 0",
+    right="refused, naming the field",
+    reader="none (refusal)",
+    severity=1,
+)
+def test_numbers_of_nrrd_and_metaimage(tmp_path: Path) -> None:
+    volume = read_volume(nifti(tmp_path / "a.nii.gz"))
+    whole = write_label(volume, block(), tmp_path / "b.mha").read_bytes()
+    for key, value in (
+        ("ElementSpacing", None), ("ElementSpacing", "1 2"), ("ElementSpacing", "nan 1 1"),
+        ("Offset", "x y z"), ("TransformMatrix", "1 0 0"), ("NDims", "x"), ("DimSize", "12 10"),
+        ("ElementType", "MET_OTHER"),
+    ):  # fmt: skip
+        assert key in refusal(edited(whole, tmp_path / "c.mha", key, value, " = "))
+    whole = write_label(volume, block(), tmp_path / "b.nrrd").read_bytes()
+    for key, value in (
+        ("space directions", None),
+        ("space directions", "none (0,1,0) (0,0,1)"),
+    ):
+        assert key in refusal(edited(whole, tmp_path / "c.nrrd", key, value, ": "))
+    # A digit of another script is a digit to Python, and no number to anybody else.
+    bad = edited(whole, tmp_path / "c.nrrd", "sizes", "12 10 \N{SUPERSCRIPT TWO}", ": ")
+    assert "sizes" in refusal(bad) or "dimensions" in refusal(bad)
+
+
+@pytest.mark.conformance(
+    domain="medical",
+    condition="NRRD whose space is not the patient's: scanner-xyz, 3D-right-handed",
+    source="teem, definition of the NRRD file format, 'space'",
+    right="left-posterior-superior, as ITK takes it, with a warning",
+    reader="SimpleITK 2.5.7",
+    severity=1,
+)
+def test_spaces_of_nrrd(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    volume = read_volume(nifti(tmp_path / "a.nii.gz"))
+    whole = write_label(volume, block(), tmp_path / "b.nrrd").read_bytes()
+    for space, warned in (("left-posterior-superior", False), ("scanner-xyz", True)):
+        caplog.clear()
+        path = edited(whole, tmp_path / "c.nrrd", "space", space, ": ")
+        np.testing.assert_allclose(read_volume(path).affine, MM, atol=1e-5)
+        np.testing.assert_allclose(sitk.ReadImage(path).GetOrigin(), (20, 30, 40), atol=1e-5)
+        assert ("not one of the patient's axes" in caplog.text) == warned
+
+
 def header_field(path: Path, offset: int, value: Any, dtype: str = "<f4") -> Path:
     """Put a value at an offset of a NIfTI-1 header."""
     raw = bytearray(gzip.decompress(path.read_bytes()))
@@ -605,3 +660,21 @@ def test_memory_that_runs_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     path = nifti(tmp_path / "a.nii.gz")
     monkeypatch.setattr("samonai.domains.medical.formats.nifti.apply_read_scaling", exhausted)
     assert "more voxels than memory holds" in refusal(path)
+
+
+@pytest.mark.conformance(
+    domain="medical",
+    condition="A slice of a series whose Rows or Columns are 0",
+    source="PS3.3 C.7.6.3 Image Pixel Module: Rows and Columns are of type 1",
+    right="refused as damaged, not left out of the volume",
+    reader="none (refusal)",
+    severity=1,
+)
+def test_slices_without_rows(tmp_path: Path) -> None:
+    for number in range(3):
+        one = make_slice(stored_values((1, 5, 4))[0], (0, 0, 2.5 * number))
+        one.InstanceNumber = number + 1
+        if number == 2:
+            one.Rows = 0
+        save(one, tmp_path / f"{number}.dcm")
+    assert "without a size" in refusal(tmp_path)

@@ -184,7 +184,7 @@ def _load(path: Path, _changed: int) -> gpd.GeoDataFrame:
         if not layers:
             raise InputError(f"{path} holds no layer with geometries; it may be damaged")
         frame = gpd.read_file(path, layer=layers[0], engine="pyogrio")
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, ValueError) as error:
+    except (RuntimeError, ValueError, shapely.errors.ShapelyError) as error:  # theirs, all of them
         raise InputError(f"{path}: {_unreadable(path, error)}") from error
     if "geometry" not in frame or not isinstance(frame, gpd.GeoDataFrame):
         raise InputError(f"{path} holds no geometries")
@@ -197,7 +197,7 @@ def _load(path: Path, _changed: int) -> gpd.GeoDataFrame:
 def _unreadable(path: Path, error: Exception) -> str:
     """Return why a file cannot be read, in one line."""
     if "not recognized" not in str(error):
-        return f"cannot be read: {str(error).splitlines()[0]}"
+        return f"cannot be read: {error}"
     if path.suffix.lower() not in (".json", ".geojson"):
         return "cannot be read as a vector file; export it again, as GeoPackage or GeoJSON"
     return (

@@ -193,6 +193,8 @@ def read_header(file: Path) -> Header | None:
     if len(dataset) == 0:
         raise InputError(f"{file}: damaged DICOM file, cut short in its header; copy it again")
     header = Header(file, dataset)
+    if "BitsAllocated" in dataset and 0 in (header.value("Rows"), header.value("Columns")):
+        raise InputError(f"{file}: damaged DICOM file, an image without a size; copy it again")
     if not_a_scan(header) is None and "TransferSyntaxUID" not in getattr(dataset, "file_meta", {}):
         raise InputError(f"{file}: DICOM without a TransferSyntaxUID; export it again")
     return header

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def label_object(path: Path) -> LabelObject | None:
 
     if not holds_dicom(path):
         return None
-    with quiet():
+    with quiet(), _whole(path):
         try:
             header = pydicom.dcmread(path, stop_before_pixels=True)
             kind = _KINDS.get(str(header.get("SOPClassUID", "")))
@@ -115,7 +116,24 @@ def object_masks(
         )
     _check_frame_of_reference(found, reference)
     read = seg_labels.read_segments if found.kind == SEG else rtstruct_labels.read_regions
-    yield from read(found.path, reference, wanted)
+    with _whole(found.path):
+        yield from read(found.path, reference, wanted)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Refuse a label object with elements that are missing or not of their kind.
+
+    pydicom parses what lies in sequences when it is first used, so that damage shows anywhere.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
+        raise InputError(
+            f"{path}: a damaged label object ({type(error).__name__}); export it again"
+        ) from error
 
 
 def _check_frame_of_reference(found: LabelObject, reference: Volume) -> None:
