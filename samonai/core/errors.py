@@ -5,8 +5,8 @@ class InputError(ValueError):
     """A user's mistake, described in one line: the fault, the file, what to do.
 
     The command line prints the message without a traceback and exits with code 2. Messages may
-    quote files of others, so that what is not printable in them (line ends, control sequences of
-    terminals, broken text) becomes a space or a question mark.
+    quote foreign files, so characters that are not printable (line ends, control sequences of
+    terminals, broken text) become a space or a question mark.
     """
 
     def __init__(self, message: object = "") -> None:

@@ -1,4 +1,4 @@
-"""NRRD and MetaImage (.mha, .mhd) in and out through SimpleITK, once `itk_headers` has looked."""
+"""NRRD and MetaImage (.mha, .mhd) reading and writing by SimpleITK, after `itk_headers`' checks."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk  # noqa: N813  (everybody's name for it)
+import SimpleITK as sitk  # noqa: N813  (the usual alias)
 
 from samonai.core.errors import InputError
 from samonai.core.files import write_atomically
@@ -40,13 +40,13 @@ def read_itk(path: Path, kind: str, options: ReadOptions | None = None) -> RawVo
     Args:
         path: The file, or the header of a file in two parts.
         kind: "nrrd" or "metaimage", as `sniff` found it.
-        options: Which volume to take from a 4D file.
+        options: The volume of a 4D file.
 
     Returns:
         The voxels in index order and their affine in RAS+.
 
     Raises:
-        InputError: When the file is cut short, not 3D, not real-valued or without geometry.
+        InputError: The file is cut short, not 3D, not real-valued or without geometry.
     """
     options = options or ReadOptions()
     payload = (nrrd_payload if kind == "nrrd" else meta_payload)(path)
@@ -84,7 +84,7 @@ def write_itk(
         label: uint8, uint16 or float32 (I, J, K).
         affine: float64 (4, 4), index to mm in RAS+; it may be sheared.
         path: File ending in .nrrd or .mha.
-        metadata: What a NRRD's header says besides the geometry, key to value.
+        metadata: Entries of a NRRD's header besides the geometry, key to value.
     """
     lps = LPS_TO_RAS @ affine
     spacing = axis_spacing(affine)
@@ -99,7 +99,7 @@ def write_itk(
 
 
 def _components(reader: sitk.ImageFileReader) -> str:
-    """Say what several numbers per voxel are: layers of a segmentation of 3D Slicer, or colours."""
+    """Describe several numbers per voxel: layers of a segmentation of 3D Slicer, or colours."""
     if any(key.startswith("Segment0_") for key in reader.GetMetaDataKeys()):
         return (
             f"a segmentation in {reader.GetNumberOfComponents()} layers, because its segments "

@@ -1,7 +1,7 @@
-"""Headers of NRRD and MetaImage: what they promise and say, checked before SimpleITK reads them.
+"""Header checks of NRRD and MetaImage, made before SimpleITK reads the files.
 
-SimpleITK reads files that were cut short without a word, takes voxels without a size for 1 mm, and
-numbers that are none for 0.
+SimpleITK silently reads files that were cut short, uses 1 mm for voxels without a size, and
+0 for invalid numbers.
 """
 
 import logging
@@ -17,7 +17,7 @@ from samonai.core.memory import check_memory
 
 logger = logging.getLogger(__name__)
 
-_COPIES = 2  # what SimpleITK holds, and the array made of it
+_COPIES = 2  # SimpleITK's own, and the array made of it
 _HEADER_LIMIT = 1 << 20
 _BLOCK, _INFLATED = 1 << 22, 1 << 24
 # The patient's axes, without which a space's axes may point anywhere.
@@ -60,7 +60,7 @@ _NRRD_BYTES = {
 
 @dataclass(frozen=True)
 class Payload:
-    """Where voxels lie: the file, from which byte on, how many they are, and how compressed."""
+    """Location of the voxels: file, first byte, number of bytes, and compression."""
 
     path: Path
     offset: int
@@ -69,10 +69,10 @@ class Payload:
 
 
 def check_payload(payload: Payload) -> None:
-    """Refuse voxels that are missing, cut short, or more than memory holds.
+    """Refuse voxels that are missing, cut short, or larger than the free memory.
 
     Raises:
-        InputError: They are.
+        InputError: The voxels are missing, cut short, or too large.
     """
     if not payload.path.is_file():
         raise InputError(f"{payload.path}: the voxel file that the header names is missing")
@@ -86,7 +86,7 @@ def check_payload(payload: Payload) -> None:
 
 
 def meta_payload(path: Path) -> Payload:
-    """Return what a MetaImage's header promises.
+    """Return the location of a MetaImage's voxels, as stated by its header.
 
     Raises:
         InputError: The header is damaged, in another unit than mm, or names voxels elsewhere.
@@ -117,7 +117,7 @@ def meta_payload(path: Path) -> Payload:
 
 
 def nrrd_payload(path: Path) -> Payload | None:
-    """Return what a NRRD's header promises; None where only its reader can tell.
+    """Return the location of a NRRD's voxels; None if only its reader can find it.
 
     Raises:
         InputError: The header is damaged, in another unit than mm, or names voxels elsewhere.
@@ -141,7 +141,7 @@ def nrrd_payload(path: Path) -> Payload | None:
 
 
 def _payload_size(payload: Payload) -> int:
-    """Count the payload's bytes, up to what is expected, decompressing in blocks."""
+    """Count the payload's bytes, up to the expected number, decompressing in blocks."""
     if payload.encoding == "raw":
         return payload.path.stat().st_size - payload.offset
     # 32 + 15 lets zlib recognise both its own and gzip's wrapping.
@@ -172,9 +172,9 @@ def _read_text_header(path: Path, stop: bytes) -> tuple[list[str], int]:
 
 
 def _check_numbers(fields: Mapping[str, str], path: Path) -> None:
-    """Refuse a MetaImage whose header SimpleITK would read as something else, or not survive.
+    """Refuse a MetaImage whose header SimpleITK would misread, or crash on.
 
-    Of a place or direction that is no number it makes 0 without a word.
+    It silently reads an invalid position or direction as 0.
     """
     for key in ("NDims", "DimSize", "ElementType", "ElementDataFile"):
         if not fields.get(key):
@@ -195,7 +195,7 @@ def _check_numbers(fields: Mapping[str, str], path: Path) -> None:
 
 
 def _finite(texts: Sequence[str]) -> list[float]:
-    """Return those texts that are finite numbers."""
+    """Return the texts that are finite numbers."""
     found = []
     for text in texts:
         try:
@@ -208,7 +208,7 @@ def _finite(texts: Sequence[str]) -> list[float]:
 
 
 def _check_units(fields: Mapping[str, str], path: Path) -> None:
-    """Refuse a NRRD in another unit than mm: its readers, ITK among them, take all for mm."""
+    """Refuse a NRRD in another unit than mm: its readers, ITK among them, assume mm."""
     for key in ("space units", "units"):
         units = {unit.strip().lower() for unit in _QUOTED.findall(fields.get(key, ""))}
         if key == "units":  # of every axis, times and layers among them
@@ -221,7 +221,7 @@ def _check_units(fields: Mapping[str, str], path: Path) -> None:
 
 
 def _check_voxel_size(fields: Mapping[str, str], path: Path) -> None:
-    """Refuse a NRRD that does not say how large its voxels are: SimpleITK takes them for 1 mm."""
+    """Refuse a NRRD without a voxel size, for which SimpleITK uses 1 mm."""
     vectors = re.findall(r"\(([^)]*)\)", fields.get("space directions", ""))
     sizes = vectors or _finite(fields.get("spacings", "").split())
     if len(sizes) < min(len(fields.get("sizes", "").split()), 3):
