@@ -8,6 +8,7 @@ The public names are loaded when they are first used, so that ``import samonai``
 * `finetune`: train the mask decoder on a folder of images and labels; returns a `Run`.
 * `cross_validate`: the same k times over one store, each part of the cases held out once.
 * `Run`: a fine-tuned decoder on disk, which predicts and evaluates.
+* `Session`: a run, an ensemble or a model, open for predictions in memory and for clicks.
 * `predict`: label maps of one source or a folder, written on their own grids.
 * `embed`: fill the embedding store without training.
 * `evaluate`: measure a `Run` beside the model before fine-tuning and the prompt itself.
@@ -24,12 +25,14 @@ if TYPE_CHECKING:
     from samonai.sam.predictor import Predictor
     from samonai.selection import cross_validate
     from samonai.workflows.run import Run, evaluate, predict
+    from samonai.workflows.session import Session
     from samonai.workflows.train import embed, finetune
 
 __all__ = [
     "Predictor",
     "Prompts",
     "Run",
+    "Session",
     "__version__",
     "cross_validate",
     "embed",
@@ -43,6 +46,7 @@ _HOMES = {
     "Predictor": "samonai.sam.predictor",
     "Prompts": "samonai.prompts.types",
     "Run": "samonai.workflows.run",
+    "Session": "samonai.workflows.session",
     "cross_validate": "samonai.selection",
     "embed": "samonai.workflows.train",
     "evaluate": "samonai.workflows.run",

@@ -50,7 +50,7 @@ def test_finetune_predict_and_evaluate(tiny_network: "SamNetwork", tmp_path: Pat
     assert metrics == json.loads((tmp_path / "measured" / "metrics.json").read_text())
     assert {row["case"] for row in metrics["cases"]} == {"case_c"}
 
-    with pytest.raises(InputError, match="several cases"):
+    with pytest.raises(InputError, match="holds 3 sources"):
         run.predict(images, [box])
 
 

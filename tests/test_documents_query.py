@@ -381,13 +381,15 @@ def test_a_query_leaves_only_what_answers_it(
     assert [path.name for path in paths] == ["p.png", "p.json"]
     expected = np.where(prediction.label == 3, 3, 0)
     np.testing.assert_array_equal(domain.read_back(paths[0]), expected)
-    (answer,) = domain.read_answers(paths)
-    assert isinstance(answer, Answer)
+    answer = read_answer(paths[1])
+    in_memory = domain.answer(prediction.page, prediction, LabelFacts(NAMES))
+    assert isinstance(in_memory, Answer)
+    assert in_memory.to_json() == answer.to_json()
     assert [hit.region.class_name for hit in answer.hits if hit.region] == ["table"]
     nothing = DocumentsDomain(prompt="platypus")
     paths = nothing.export(prediction.page, prediction, tmp_path / "n", facts=LabelFacts(NAMES))
     assert not nothing.read_back(paths[0]).any()
-    assert not nothing.read_answers(paths)[0].found
+    assert not read_answer(paths[1]).found
 
 
 @pytest.mark.slow

@@ -16,7 +16,6 @@ from samonai.domains import get_domain
 from samonai.inference import LabelWriter
 from samonai.selection import repeat_seeds, sweep
 from samonai.workflows.bundle_files import TRAIN, config_files, read_config
-from samonai.workflows.inputs import boxes_file
 from samonai.workflows.settings import check_settings
 
 BOX = [4, 3, 0, 20, 17, 2]
@@ -156,13 +155,6 @@ def test_models_that_are_none() -> None:
         samonai.load_sam(None)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="a Predictor takes what load_sam returns, got str"):
         samonai.Predictor("micro")  # type: ignore[arg-type]
-
-
-def test_values_of_boxes_lie_in_a_file_meanwhile() -> None:
-    with boxes_file([BOX]) as path:
-        assert path is not None
-        assert path.is_file()
-    assert not path.exists()
 
 
 @pytest.mark.parametrize(

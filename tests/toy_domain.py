@@ -4,7 +4,6 @@ It fulfils `samonai.domains.base.Domain` and has no optional ability.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from samonai.core.frame import Frame, FrameLocation
 from samonai.domains.base import Case, Merger
 from samonai.domains.tiling.frames import FrameMerger
 from samonai.prompts.types import FramePrompts
+from samonai.prompts.values import PromptFile, prompt_content
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,9 @@ class StackDomain:
         return replace(source, label=np.asarray(read))
 
     def read_boxes(
-        self, source: Stack, path: Path, *, class_names: Any = None, only_case: bool = True
+        self, source: Stack, path: PromptFile, *, class_names: Any = None, only_case: bool = True
     ) -> Mapping[int, FramePrompts]:
-        rows = json.loads(Path(path).read_text())["boxes"]
+        rows = prompt_content(path)["boxes"]
         classes = np.ones(len(rows), np.int64)
         boxes = FramePrompts(np.array(rows, np.float32), classes)
         return dict.fromkeys(range(self.frame_count(source)), boxes)

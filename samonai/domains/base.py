@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from samonai.core.frame import Frame
 from samonai.prompts.types import FramePrompts
+from samonai.prompts.values import PromptFile
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ class Reads(Protocol[SourceT]):
     def read_boxes(
         self,
         source: SourceT,
-        path: Path,
+        path: PromptFile,
         *,
         class_names: Mapping[int, str] | None = None,
         only_case: bool = True,
@@ -201,7 +202,8 @@ class Reads(Protocol[SourceT]):
 
         Args:
             source: The source.
-            path: A file with one of `prompt_endings`, in the domain's own coordinates.
+            path: A file with one of `prompt_endings`, in the domain's own coordinates, or
+                the values that a JSON file of them holds.
             class_names: Label value to name, for files that name classes.
             only_case: Whether a file without case names is for this one.
 

@@ -105,11 +105,26 @@ class ValueMaps(Protocol):
 
 
 @runtime_checkable
-class ResultReader(Protocol):
+class Results(Protocol):
     """A domain whose predictions hold more than label maps, such as masks with scores and text."""
 
-    def read_answers(self, paths: Sequence[Path]) -> list[Any]:
-        """Read detected objects back from the written files of predictions."""
+    def answer(self, source: Any, prediction: Any, facts: LabelFacts | None = None) -> Any:
+        """Return what a prediction holds beside its label map.
+
+        Args:
+            source: The source.
+            prediction: What the domain's merger gave, or a label map.
+            facts: Names of the classes.
+        """
+        ...
+
+
+@runtime_checkable
+class TextQueries(Protocol):
+    """A domain whose predictions answer a text, such as words on a page."""
+
+    def with_query(self, query: str | None) -> Any:
+        """Return the domain with another query; None: predictions hold everything."""
         ...
 
 
@@ -176,7 +191,8 @@ class Capabilities:
         exporter: Writes several formats.
         endings: Endings of paths by which `write` chooses the format.
         value_maps: Writes maps of values such as an uncertainty.
-        results: Reads predictions back that hold more than label maps.
+        results: Gives what predictions hold beside label maps.
+        queries: Answers texts.
         proposals: Proposes boxes of objects on a frame.
         crop: Cuts frames around the prompts.
         default_automatic: Default way of segmentation without prompts.
@@ -189,7 +205,8 @@ class Capabilities:
     exporter: Exporter | None = None
     endings: tuple[str, ...] = ()
     value_maps: ValueMaps | None = None
-    results: ResultReader | None = None
+    results: Results | None = None
+    queries: TextQueries | None = None
     proposals: RegionProposals | None = None
     crop: PromptCrop | None = None
     default_automatic: str = CLASSES
@@ -205,7 +222,8 @@ def capabilities(domain: object) -> Capabilities:
         exporter=domain if isinstance(domain, Exporter) else None,
         endings=domain.endings if isinstance(domain, FileEndings) else (),
         value_maps=domain if isinstance(domain, ValueMaps) else None,
-        results=domain if isinstance(domain, ResultReader) else None,
+        results=domain if isinstance(domain, Results) else None,
+        queries=domain if isinstance(domain, TextQueries) else None,
         proposals=domain if isinstance(domain, RegionProposals) else None,
         crop=domain if isinstance(domain, PromptCrop) else None,
         default_automatic=(

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from samonai.core.errors import InputError
 from samonai.domains.coco_masks import draw_part, read_run_lengths, runs_to_mask
+from samonai.prompts.values import PromptFile, PromptValues
 
 logger = logging.getLogger(__name__)
 
@@ -158,12 +159,14 @@ def read_coco(path: Path) -> CocoFile:
     return found
 
 
-def coco_in(path: Path) -> CocoFile | None:
-    """Read COCO annotations; None where the file is other JSON.
+def coco_in(path: PromptFile) -> CocoFile | None:
+    """Read COCO annotations, of a file or its content; None where it is other JSON.
 
     Raises:
         InputError: The file is not JSON, or is COCO with contradictions.
     """
+    if isinstance(path, PromptValues):
+        return _checked(Path(str(path)), path)
     try:
         state = path.stat()
         return _read(path, state.st_mtime_ns, state.st_size)
@@ -177,6 +180,10 @@ def _read(path: Path, _changed: int, _length: int) -> CocoFile | None:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as JSON: {error}") from error
+    return _checked(path, content)
+
+
+def _checked(path: Path, content: Any) -> CocoFile | None:
     if not isinstance(content, dict) or not {"images", "annotations"} <= set(content):
         return None
     try:

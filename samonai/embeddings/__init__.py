@@ -1,21 +1,44 @@
 """Embeddings: frames encoded once, stored under a signature, with the targets of training."""
 
-from samonai.embeddings.encode import (
-    Embedder,
-    EncodeReport,
-    embedding_signature,
-    encode_cases,
-)
-from samonai.embeddings.plan import EncodedCase
-from samonai.embeddings.store import (
-    EmbeddingStore,
-    MissingEmbeddingError,
-    SourceEmbeddings,
-    StoreSection,
-)
-from samonai.embeddings.target_store import SourceTargets, load_targets
-from samonai.embeddings.targets import DEFAULT_MIN_AREA, FrameTargets, build_targets
-from samonai.embeddings.views import Augmentation, encode_views, summed, view_of
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from samonai.embeddings.embedder import (
+        Embedder,
+        embedding_signature,
+    )
+    from samonai.embeddings.encode import (
+        EncodeReport,
+        encode_cases,
+    )
+    from samonai.embeddings.memory_store import (
+        MemoryStore,
+    )
+    from samonai.embeddings.plan import (
+        EncodedCase,
+    )
+    from samonai.embeddings.store import (
+        EmbeddingStore,
+        MissingEmbeddingError,
+        SourceEmbeddings,
+        StoreSection,
+    )
+    from samonai.embeddings.target_store import (
+        SourceTargets,
+        load_targets,
+    )
+    from samonai.embeddings.targets import (
+        DEFAULT_MIN_AREA,
+        FrameTargets,
+        build_targets,
+    )
+    from samonai.embeddings.views import (
+        Augmentation,
+        encode_views,
+        summed,
+        view_of,
+    )
 
 __all__ = [
     "DEFAULT_MIN_AREA",
@@ -25,6 +48,7 @@ __all__ = [
     "EncodeReport",
     "EncodedCase",
     "FrameTargets",
+    "MemoryStore",
     "MissingEmbeddingError",
     "SourceEmbeddings",
     "SourceTargets",
@@ -37,3 +61,38 @@ __all__ = [
     "summed",
     "view_of",
 ]
+
+# zarr and MONAI take seconds to import: only when a name is used.
+_HOMES = {
+    "DEFAULT_MIN_AREA": "targets",
+    "Augmentation": "views",
+    "Embedder": "embedder",
+    "EmbeddingStore": "store",
+    "EncodeReport": "encode",
+    "EncodedCase": "plan",
+    "FrameTargets": "targets",
+    "MemoryStore": "memory_store",
+    "MissingEmbeddingError": "store",
+    "SourceEmbeddings": "store",
+    "SourceTargets": "target_store",
+    "StoreSection": "store",
+    "build_targets": "targets",
+    "embedding_signature": "embedder",
+    "encode_cases": "encode",
+    "encode_views": "views",
+    "load_targets": "target_store",
+    "summed": "views",
+    "view_of": "views",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted(__all__)

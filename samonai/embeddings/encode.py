@@ -5,13 +5,12 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
 from samonai.core.errors import InputError
-from samonai.core.frame import Frame
 from samonai.core.memory import keep_freed_memory
-from samonai.domains.base import Case, Domain, Source
+from samonai.domains.base import Case, Domain
+from samonai.embeddings.embedder import as_stored, embedding_signature
 from samonai.embeddings.plan import (
     EncodedCase,
     FailedCase,
@@ -24,7 +23,6 @@ from samonai.embeddings.prefetch import prefetch
 from samonai.embeddings.progress import EncodeProgress
 from samonai.embeddings.store import EmbeddingStore, SourceEmbeddings, StoreSection
 from samonai.embeddings.targets import DEFAULT_MIN_AREA, check_components
-from samonai.sam.encoder import resolve_precision
 from samonai.sam.network import SamNetwork
 
 _PREPARED_AHEAD = 4
@@ -64,20 +62,6 @@ class EncodeReport:
         if self.skipped_blank:
             line += f", {self.skipped_blank} blank frames skipped"
         return f"{line}, {len(self.failed)} cases failed" if self.failed else line
-
-
-def embedding_signature(
-    network: SamNetwork, domain: Domain[Any], precision: str = "auto"
-) -> dict[str, Any]:
-    """Return all that an embedding depends on, apart from its source, as JSON values."""
-    return {
-        "encoder_sha256": network.encoder_sha256,
-        "normalisation": network.normalisation.to_metadata(),
-        "precision": resolve_precision(precision, network.device),
-        "long_side": network.long_side,
-        "domain": domain.name,
-        "domain_settings": domain.settings(),
-    }
 
 
 def encode_cases(
@@ -191,81 +175,6 @@ class _Tally:
         )
 
 
-class Embedder:
-    """Embeddings of single frames for inference: from the store where they are, else computed.
-
-    Values are rounded as the store rounds them either way, so that a warm and a cold store give one
-    result.
-    """
-
-    def __init__(
-        self,
-        network: SamNetwork,
-        domain: Domain[Any],
-        store: EmbeddingStore | None = None,
-        *,
-        precision: str = "auto",
-    ) -> None:
-        """Prepare to embed.
-
-        Args:
-            network: The encoder.
-            domain: The domain that cuts the frames; its settings enter the signature.
-            store: Read from and, unless it is read-only, added to. None encodes every time.
-            precision: As `SamNetwork.encode` takes it.
-        """
-        self._network = network
-        self._domain = domain
-        self._store = store
-        self._precision = resolve_precision(precision, network.device)
-        self._section: StoreSection | None = None
-        if store is not None:
-            self._section = store.section(embedding_signature(network, domain, precision))
-        self._source: Any = None
-        self._stored: SourceEmbeddings | None = None
-
-    def __call__(self, source: Source, frames: Sequence[Frame]) -> torch.Tensor:
-        """Return the embeddings of frames of one source.
-
-        Args:
-            source: The source that the frames were cut from.
-            frames: The frames, as `domain.frame` cut them.
-
-        Returns:
-            float32 (B, C, h, w) on the network's device, in the order of `frames`.
-        """
-        stored = self._of(source)
-        found = [None if stored is None else stored.get(f.location.index) for f in frames]
-        absent = [position for position, values in enumerate(found) if values is None]
-        if absent:
-            images = [self._network.preprocess(frames[position].image) for position in absent]
-            computed = self._network.encode(torch.stack(images), precision=self._precision)
-            for position, values in zip(absent, _as_stored(computed), strict=True):
-                found[position] = values if stored is None else stored.as_read(values)
-                if stored is not None and self._store is not None and not self._store.read_only:
-                    stored.write(frames[position].location.index, values)
-        if self._store is not None:
-            self._store.reused += len(frames) - len(absent)
-        embeddings = torch.from_numpy(np.stack([values for values in found if values is not None]))
-        return embeddings.to(self._network.device, torch.float32)
-
-    def _of(self, source: Source) -> SourceEmbeddings | None:
-        if self._section is None or self._store is None:
-            return None
-        if self._source is not source:
-            source_hash = source.content_hash()
-            self._stored = self._section.find(source_hash)
-            if self._stored is None and not self._store.read_only:
-                self._stored = self._section.source(
-                    source_hash,
-                    self._domain.frame_count(source),
-                    self._network.embedding_shape,
-                    source.source_id,
-                )
-            self._source = source
-        return self._stored
-
-
 class _Writer:
     """Collects frames into batches, encodes them and writes each embedding."""
 
@@ -290,7 +199,7 @@ class _Writer:
         if not self._waiting:
             return 0
         images = torch.stack([frame.image for frame in self._waiting])
-        embeddings = _as_stored(self._network.encode(images, precision=self._precision))
+        embeddings = as_stored(self._network.encode(images, precision=self._precision))
         for frame, embedding in zip(self._waiting, embeddings, strict=True):
             self._target(frame.case).write(frame.index, embedding)
         count = len(self._waiting)
@@ -305,13 +214,6 @@ class _Writer:
             )
             self._open = case.source_hash, opened
         return self._open[1]
-
-
-def _as_stored(embeddings: torch.Tensor) -> np.ndarray[Any, np.dtype[np.float16]]:
-    values = embeddings.to(torch.float16)
-    if not bool(torch.isfinite(values).all()):
-        raise ValueError("the encoder gave values that float16 cannot hold; is its file whole?")
-    return values.cpu().numpy()
 
 
 def _check_options(frames: str, empty_frames: float, batch_size: int, on_error: str) -> None:

@@ -8,10 +8,10 @@ seed over a store shares them.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from samonai.core.errors import InputError
 from samonai.core.frame import Frame
 from samonai.core.settings import validate_fields
 from samonai.domains.base import Case, Domain, Source
+from samonai.embeddings.changed_frames import changed_frames
 from samonai.embeddings.encode import EncodeReport, encode_cases
 from samonai.embeddings.store import EmbeddingStore
 from samonai.sam.network import SamNetwork
@@ -111,39 +112,6 @@ class Augmentation(ViewSettings):
                 ),
             ]
         )
-
-
-class _Changed:
-    """A domain whose frames are another's, changed; all else is the other's."""
-
-    def __init__(
-        self, domain: Domain[Any], note: Mapping[str, Any], change: Callable[[Source, Frame], Frame]
-    ) -> None:
-        self._domain, self._note, self._change = domain, note, change
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._domain, name)
-
-    def settings(self) -> dict[str, Any]:
-        """Return the domain's settings and the note, which parts it from others in a store."""
-        return {**self._domain.settings(), **self._note}
-
-    def frame(self, source: Source, index: int) -> Frame:
-        """Cut a frame and change it."""
-        return self._change(source, self._domain.frame(source, index))
-
-
-def changed_frames(
-    domain: Domain[Any], note: Mapping[str, Any], change: Callable[[Source, Frame], Frame]
-) -> Domain[Any]:
-    """Return a domain that cuts other frames of the same sources, on the same grids.
-
-    Args:
-        domain: Cuts the frames.
-        note: JSON values that say how they are changed, beside the domain's settings.
-        change: Changes a frame of a source.
-    """
-    return cast(Domain[Any], _Changed(domain, note, change))
 
 
 class _Draw:

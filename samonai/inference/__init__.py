@@ -1,41 +1,81 @@
 """From embeddings and prompts to label maps on the source's grid."""
 
-from samonai.inference.automatic.instances import ObjectFinding
-from samonai.inference.cases import CaseDataset, case_loader, prepare_case
-from samonai.inference.checkpoint_context import (
-    evaluation_cases,
-    evaluation_facts,
-    input_cases,
-    label_facts,
-    trained_classes,
-    trained_domain,
-    trained_network,
-    trained_propagation,
-)
-from samonai.inference.ensemble import (
-    check_members,
-    ensemble_decoders,
-    load_members,
-)
-from samonai.inference.handlers import (
-    CaseProgress,
-    DecoderCheckpointLoader,
-    LabelWriter,
-)
-from samonai.inference.inferer import FramePrompts, SourceInferer
-from samonai.inference.prompting.from_file import FilePrompts
-from samonai.inference.prompting.from_labels import LabelPrompts, prompts_from_label
-from samonai.inference.prompting.interpolate import interpolate_boxes
-from samonai.inference.prompting.select import (
-    NoPrompts,
-    asked_prompts,
-    class_by_name,
-    evaluation_prompts,
-    suitable_finding,
-)
-from samonai.inference.uncertainty import Certainty, CertaintyWriter
-from samonai.inference.volumes.inferer import SPREADS, VolumeInferer, cleaning
-from samonai.inference.volumes.propagate import Propagation, Propagator
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from samonai.inference.assembly import (
+        prompt_source,
+        source_inferer,
+    )
+    from samonai.inference.automatic.instances import (
+        ObjectFinding,
+    )
+    from samonai.inference.cases import (
+        CaseDataset,
+        case_loader,
+        prepare_case,
+    )
+    from samonai.inference.checkpoint_context import (
+        evaluation_cases,
+        evaluation_facts,
+        input_cases,
+        label_facts,
+        trained_classes,
+        trained_domain,
+        trained_network,
+        trained_propagation,
+    )
+    from samonai.inference.ensemble import (
+        check_members,
+        ensemble_decoders,
+        load_members,
+    )
+    from samonai.inference.handlers import (
+        CaseProgress,
+        CertaintyWriter,
+        DecoderCheckpointLoader,
+        LabelWriter,
+    )
+    from samonai.inference.inferer import (
+        FramePrompts,
+        SourceInferer,
+    )
+    from samonai.inference.prediction import (
+        Prediction,
+    )
+    from samonai.inference.prompting.from_file import (
+        FilePrompts,
+    )
+    from samonai.inference.prompting.from_labels import (
+        LabelPrompts,
+        prompts_from_label,
+    )
+    from samonai.inference.prompting.interpolate import (
+        interpolate_boxes,
+    )
+    from samonai.inference.prompting.select import (
+        NoPrompts,
+        asked_prompts,
+        class_by_name,
+        evaluation_prompts,
+        suitable_finding,
+    )
+    from samonai.inference.uncertainty import (
+        Certainty,
+    )
+    from samonai.inference.volumes.inferer import (
+        SPREADS,
+        VolumeInferer,
+        cleaning,
+    )
+    from samonai.inference.volumes.propagate import (
+        Propagation,
+        Propagator,
+    )
+    from samonai.inference.writing import (
+        PredictionWriter,
+    )
 
 __all__ = [
     "SPREADS",
@@ -50,6 +90,8 @@ __all__ = [
     "LabelWriter",
     "NoPrompts",
     "ObjectFinding",
+    "Prediction",
+    "PredictionWriter",
     "Propagation",
     "Propagator",
     "SourceInferer",
@@ -68,10 +110,68 @@ __all__ = [
     "label_facts",
     "load_members",
     "prepare_case",
+    "prompt_source",
     "prompts_from_label",
+    "source_inferer",
     "suitable_finding",
     "trained_classes",
     "trained_domain",
     "trained_network",
     "trained_propagation",
 ]
+
+# MONAI and ignite take seconds to import: only when a name is used.
+_HOMES = {
+    "SPREADS": "volumes.inferer",
+    "CaseDataset": "cases",
+    "CaseProgress": "handlers",
+    "Certainty": "uncertainty",
+    "CertaintyWriter": "handlers",
+    "DecoderCheckpointLoader": "handlers",
+    "FilePrompts": "prompting.from_file",
+    "FramePrompts": "inferer",
+    "LabelPrompts": "prompting.from_labels",
+    "LabelWriter": "handlers",
+    "NoPrompts": "prompting.select",
+    "ObjectFinding": "automatic.instances",
+    "Prediction": "prediction",
+    "PredictionWriter": "writing",
+    "Propagation": "volumes.propagate",
+    "Propagator": "volumes.propagate",
+    "SourceInferer": "inferer",
+    "VolumeInferer": "volumes.inferer",
+    "asked_prompts": "prompting.select",
+    "case_loader": "cases",
+    "check_members": "ensemble",
+    "class_by_name": "prompting.select",
+    "cleaning": "volumes.inferer",
+    "ensemble_decoders": "ensemble",
+    "evaluation_cases": "checkpoint_context",
+    "evaluation_facts": "checkpoint_context",
+    "evaluation_prompts": "prompting.select",
+    "input_cases": "checkpoint_context",
+    "interpolate_boxes": "prompting.interpolate",
+    "label_facts": "checkpoint_context",
+    "load_members": "ensemble",
+    "prepare_case": "cases",
+    "prompt_source": "assembly",
+    "prompts_from_label": "prompting.from_labels",
+    "source_inferer": "assembly",
+    "suitable_finding": "prompting.select",
+    "trained_classes": "checkpoint_context",
+    "trained_domain": "checkpoint_context",
+    "trained_network": "checkpoint_context",
+    "trained_propagation": "checkpoint_context",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted(__all__)

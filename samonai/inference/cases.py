@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from samonai.domains.base import Case, Domain
 from samonai.domains.capabilities import capabilities
-from samonai.inference.inferer import Automatic, CasePrompts
+from samonai.inference.types import Automatic, CasePrompts
 
 PromptSource = Callable[[Domain[Any], Case, Any], CasePrompts]
 
@@ -47,15 +47,26 @@ class CaseDataset(Dataset[CaseItem]):
     def __getitem__(self, number: int) -> CaseItem:
         """Read one case."""
         case = self.cases[number]
-        source = self.domain.read(case)
-        crop = capabilities(self.domain).crop
-        if crop is None:
-            return CaseItem(case, source, self.prompts(self.domain, case, source))
-        # Nobody who asks knows what frames will show.
-        asked = self.prompts(self.domain, case, crop.whole(source))
-        if isinstance(asked, Automatic):
-            return CaseItem(case, crop.focus(source, None)[0], asked)
-        return CaseItem(case, *crop.focus(source, asked))
+        return prompted(self.domain, case, self.domain.read(case), self.prompts)
+
+
+def prompted(domain: Domain[Any], case: Case, source: Any, prompts: PromptSource) -> CaseItem:
+    """Return a case that was read, with its prompts on frames that show what is asked.
+
+    Args:
+        domain: Has read the source.
+        case: What and where it is.
+        source: The source.
+        prompts: Gives the case's prompts.
+    """
+    crop = capabilities(domain).crop
+    if crop is None:
+        return CaseItem(case, source, prompts(domain, case, source))
+    # Whoever gives prompts does not know what frames will show.
+    asked = prompts(domain, case, crop.whole(source))
+    if isinstance(asked, Automatic):
+        return CaseItem(case, crop.focus(source, None)[0], asked)
+    return CaseItem(case, *crop.focus(source, asked))
 
 
 def case_loader(dataset: CaseDataset, rank: int = 0, world_size: int = 1) -> DataLoader[CaseItem]:

@@ -1,24 +1,29 @@
 """What networks say of one frame: encoded or read from a store, decoded, and put on its grid."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from samonai.core.frame import Frame
 from samonai.core.geometry import FrameGeometry
 from samonai.domains.base import Domain
-from samonai.embeddings.encode import Embedder
-from samonai.embeddings.store import EmbeddingStore
+from samonai.embeddings.embedder import Embedder
 from samonai.inference.tta import UPRIGHT, Turn, mean_over, turns_of
 from samonai.inference.types import Answers, FrameAnswer, class_values, mean_output
 from samonai.prompts.types import FramePrompts, Prompts
 from samonai.sam.network import DecodeOutput, SamNetwork
 
+if TYPE_CHECKING:
+    from samonai.embeddings.embedder import AnyStore
+
 
 class FrameDecoder:
-    """Asks networks about frames; nothing else does.
+    """Encoding and decoding of frames in inference; nothing else calls the networks there.
+
+    Several threads may use one: a lock lets one of them at a time to the networks.
 
     Args:
         domain: Cuts the frames.
@@ -31,14 +36,15 @@ class FrameDecoder:
     def __init__(
         self,
         domain: Domain[Any],
-        store: EmbeddingStore | Path | str | None,
+        store: "AnyStore | Path | str | None",
         precision: str,
         prompts_at_once: int,
         tta: int,
     ) -> None:
         """Keep the domain and the limits."""
         self.domain = domain
-        self.store = EmbeddingStore(store) if isinstance(store, Path | str) else store
+        self.store = _opened(store)
+        self.lock = threading.RLock()
         self.precision = precision
         self.prompts_at_once = prompts_at_once
         self.turns = turns_of(tta)
@@ -103,14 +109,16 @@ class FrameDecoder:
             embedding: float (C, h, w).
             prompts: N prompts on image 0.
         """
-        return mean_output([network.answer(embedding[None], prompts) for network in networks])
+        with self.lock:
+            return mean_output([network.answer(embedding[None], prompts) for network in networks])
 
     @torch.no_grad()
     def each_low_res(
         self, networks: Sequence[SamNetwork], embedding: torch.Tensor, prompts: Prompts
     ) -> DecodeOutput:
         """Return what each of K networks says, as `low_res` does with their number K in front."""
-        said = [network.answer(embedding[None], prompts) for network in networks]
+        with self.lock:
+            said = [network.answer(embedding[None], prompts) for network in networks]
         return DecodeOutput(*(torch.stack(parts) for parts in zip(*said, strict=True)))
 
     def embed(
@@ -127,7 +135,8 @@ class FrameDecoder:
             network: Its encoder is used.
             turn: Tells the embeddings of turned frames apart in the store.
         """
-        return self._embedder_of(network, turn)(source, [frame])[0]
+        with self.lock:
+            return self._embedder_of(network, turn)(source, [frame])[0]
 
     def class_logits(
         self, source: Any, networks: Sequence[SamNetwork], frame: Frame
@@ -196,7 +205,8 @@ class FrameDecoder:
             float32 (K + 1, H, W), see `class_logits`; and float32 (H, W), the logit of being near
             an object's border, of the networks that learned it, None where none did.
         """
-        said = [network.decode_frames(embedding[None]) for network in networks]
+        with self.lock:
+            said = [network.decode_frames(embedding[None]) for network in networks]
         borders = [one.border_logits for one in said if one.border_logits is not None]
         low_res = torch.stack([one.class_logits[0] for one in said]).mean(0)
         if borders:
@@ -221,7 +231,8 @@ class FrameDecoder:
         model = prompts.to_model(geometry)
         logits, iou = [], []
         for part in torch.arange(len(prompts)).split(self.prompts_at_once):
-            said = [network.answer(embedding[None], model[part]) for network in networks]
+            with self.lock:
+                said = [network.answer(embedding[None], model[part]) for network in networks]
             logits.append(
                 torch.stack([geometry.logits_to_frame(s.low_res_logits)[:, 0] for s in said])
             )
@@ -240,9 +251,9 @@ class FrameDecoder:
         """Yield low-res masks of a few prompts at a time, for who chooses before resizing them."""
         model = prompts.to_model(FrameGeometry(size, networks[0].long_side))
         for part in torch.arange(len(prompts)).split(self.prompts_at_once):
-            yield mean_output(
-                [n.decode(embedding[None], model[part], multimask_output) for n in networks]
-            )
+            with self.lock:
+                said = [n.decode(embedding[None], model[part], multimask_output) for n in networks]
+            yield mean_output(said)
 
     def _embedder_of(self, network: SamNetwork, turn: Turn) -> Embedder:
         """Return an embedder for the network's encoder; forks of one network share it."""
@@ -252,3 +263,11 @@ class FrameDecoder:
             embedder = Embedder(network, domain, self.store, precision=self.precision)
             self._embedders[turn] = network.image_encoder, embedder
         return embedder
+
+
+def _opened(store: "AnyStore | Path | str | None") -> "AnyStore | None":
+    if not isinstance(store, Path | str):
+        return store
+    from samonai.embeddings.store import EmbeddingStore
+
+    return EmbeddingStore(store)

@@ -1,28 +1,24 @@
 """Handlers of the case evaluator: load the decoder, write predictions, show progress."""
 
-import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from ignite.engine import Engine, Events
 from monai.utils import CommonKeys
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
-from samonai.core.errors import InputError
-from samonai.core.files import all_or_none
-from samonai.domains.base import Domain, LabelFacts
-from samonai.domains.capabilities import capabilities
+from samonai.core.frame import Frame
+from samonai.domains.base import Domain
 from samonai.engine.progress import EngineProgress
 from samonai.inference.cases import CaseItem
-from samonai.inference.provenance import Claims
+from samonai.inference.types import FrameAnswer
+from samonai.inference.uncertainty import SourceCertainty, value_maps, warn_of_no_uncertainty
+from samonai.inference.writing import PredictionWriter
+from samonai.prompts.types import FramePrompts
 from samonai.sam.decoder_file import load_decoder
 from samonai.sam.network import SamNetwork
-
-logger = logging.getLogger(__name__)
 
 
 class DecoderCheckpointLoader:
@@ -49,37 +45,8 @@ class DecoderCheckpointLoader:
         load_decoder(getattr(self.network, "module", self.network), self.path)
 
 
-class LabelWriter:
-    """Writes every predicted label map onto its source's own grid.
-
-    Args:
-        folder: Where the files go, named after their cases.
-        domain: Writes them.
-        ending: File ending such as ".nii.gz" or ".mha"; empty: the input's own.
-        formats: Formats by name instead, several if need be, of those that the domain writes.
-        measure: Write measurements beside each prediction.
-        facts: Names of the classes and what made the label maps, for formats that say so.
-
-    Raises:
-        InputError: The domain does not write the formats or the ending, or both are given.
-    """
-
-    def __init__(
-        self,
-        folder: Path | str,
-        domain: Domain[Any],
-        ending: str = "",
-        formats: Sequence[str] = (),
-        measure: bool = False,
-        facts: LabelFacts | None = None,
-    ) -> None:
-        """Keep where and how to write."""
-        self.folder, self.domain, self.ending = Path(folder), domain, ending
-        self.formats, self.measure, self.facts = tuple(formats), measure, facts
-        self.written: list[Path] = []
-        self.claims = Claims(self.folder)
-        _check_ending(domain, ending)
-        _check_formats(domain, ending, self.formats, measure)
+class LabelWriter(PredictionWriter):
+    """Writes every predicted label map onto its source's own grid; see `PredictionWriter`."""
 
     def attach(self, engine: Engine) -> None:
         """Listen to the evaluator."""
@@ -97,47 +64,66 @@ class LabelWriter:
     def __call__(self, engine: Engine) -> None:
         """Write the label map that was just predicted."""
         item: CaseItem = engine.state.batch
-        label = engine.state.output[CommonKeys.PRED]
-        written = self.write(item.case.case_id, item.source, label)
-        self.written += written
-        for path in written:
-            logger.info("wrote %s", path)
-
-    def write(self, case_id: str, source: Any, label: npt.NDArray[np.integer]) -> list[Path]:
-        """Write one label map in every way asked for and return the files."""
-        stem = self.folder / case_id
-        with all_or_none(self.folder, case_id):
-            exporter = capabilities(self.domain).exporter
-            if exporter is not None and not self.ending:
-                return exporter.export(
-                    source, label, stem, self.formats, measure=self.measure, facts=self.facts
-                )
-            return [self.domain.write(source, label, stem.with_name(case_id + self.ending))]
+        self.write(item.case.case_id, item.source, engine.state.output[CommonKeys.PRED])
 
 
-def _check_ending(domain: Domain[Any], ending: str) -> None:
-    if not ending:
-        return
-    endings = capabilities(domain).endings
-    if not endings:
-        raise InputError(f"ending {ending}: the {domain.name} domain has one only; leave it out")
-    if ending not in endings:
-        raise InputError(f"ending {ending!r} is not known; use {', '.join(endings)}")
+class CertaintyWriter:
+    """Writes each case's uncertainty map and confidences beside its label map.
 
+    Args:
+        folder: Where the files go, named after their cases.
+        domain: Writes the map.
+        decoders: The decoders' files, for their names and temperatures.
+        classes: Label value to name.
+        ending: File ending of the map; empty: the input's own.
+        enabled: Nothing is written otherwise.
 
-def _check_formats(domain: Domain[Any], ending: str, formats: Sequence[str], measure: bool) -> None:
-    if not formats and not measure:
-        return
-    exporter = capabilities(domain).exporter
-    if exporter is None:
-        raise InputError(f"the {domain.name} domain writes label maps only: no formats, no measure")
-    if measure and exporter.unmeasured:
-        raise InputError(exporter.unmeasured)
-    if ending:
-        raise InputError(f"ending {ending} beside formats or measure; give formats alone")
-    for name in formats:
-        if name not in exporter.formats:
-            raise InputError(f"format {name!r} is not known; use {', '.join(exporter.formats)}")
+    Raises:
+        InputError: The domain cannot write maps.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        domain: Domain[Any],
+        decoders: Sequence[Path | str],
+        classes: Mapping[int, str],
+        ending: str = "",
+        enabled: bool = True,
+    ) -> None:
+        """Keep where and how to write."""
+        if enabled:
+            value_maps(domain)
+        self.folder, self.domain, self.ending = Path(folder), domain, ending
+        self.decoders, self.enabled = list(decoders), enabled
+        self.classes = {int(value): name for value, name in classes.items()}
+        self._seen: SourceCertainty | None = None
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to the evaluator."""
+        if not self.enabled:
+            return
+        engine.add_event_handler(Events.ITERATION_STARTED, self.case_started)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.case_completed)
+
+    def observe(self, frame: Frame, prompts: FramePrompts, answer: FrameAnswer) -> None:
+        """Take note of one frame."""
+        assert self._seen is not None
+        self._seen.observe(frame, prompts, answer)
+
+    def case_started(self, engine: Engine) -> None:
+        """Get ready for the next case."""
+        self._seen = SourceCertainty(self.domain, engine.state.batch.source, self.decoders)
+
+    def case_completed(self, engine: Engine) -> None:
+        """Write what was seen of the case that was just predicted."""
+        item: CaseItem = engine.state.batch
+        found = None if self._seen is None else self._seen.finish(self.classes)
+        self._seen = None
+        if found is None:
+            warn_of_no_uncertainty(item.case.case_id)
+        else:
+            found.write(self.folder, item.case.case_id, self.domain, item.source, self.ending)
 
 
 class CaseProgress(EngineProgress):

@@ -4,17 +4,15 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from monai.inferers import Inferer
 
 from samonai.core.frame import Frame
 from samonai.domains.base import Domain
 from samonai.domains.tiling.frames import label_from_scores
 from samonai.embeddings.prefetch import prefetch
-from samonai.embeddings.store import EmbeddingStore
 from samonai.inference.automatic.masks import asked_of
 from samonai.inference.frame_decoder import FrameDecoder
 from samonai.inference.types import (
@@ -31,6 +29,9 @@ from samonai.inference.types import (
 )
 from samonai.prompts.types import FramePrompts
 from samonai.sam.network import SamNetwork
+
+if TYPE_CHECKING:
+    from samonai.embeddings.embedder import AnyStore
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +52,10 @@ __all__ = [
 ]
 
 
-class SourceInferer(FrameDecoder, Inferer):
+class SourceInferer(FrameDecoder):
     """Decodes the frames of a source, prompted or not, and merges them into one label map.
+
+    It is called as MONAI's `Inferer` is, with the source, the network and the prompts.
 
     What blends overlapping frames is the domain's merger. A few frames are in memory at a time,
     beside the source and its label map: memory stays flat in their number. The next ones are cut
@@ -73,7 +76,7 @@ class SourceInferer(FrameDecoder, Inferer):
     def __init__(
         self,
         domain: Domain[Any],
-        store: EmbeddingStore | Path | str | None = None,
+        store: "AnyStore | Path | str | None" = None,
         precision: str = "auto",
         prompts_at_once: int = 16,
         members: Sequence[SamNetwork] | None = None,
@@ -92,6 +95,7 @@ class SourceInferer(FrameDecoder, Inferer):
         prompts: CasePrompts | None = None,
         *,
         alone: bool = False,
+        observers: Sequence[FrameObserver] | None = None,
     ) -> Any:
         """Predict a source's label map.
 
@@ -101,6 +105,7 @@ class SourceInferer(FrameDecoder, Inferer):
             prompts: Prompts by frame index, other frames stay background; or `Automatic`, which
                 None stands for.
             alone: Leave out members and observers: this network's own opinion.
+            observers: In place of the inferer's own.
 
         Returns:
             The label map on the source's grid, as the domain's merger gives it.
@@ -111,16 +116,24 @@ class SourceInferer(FrameDecoder, Inferer):
         network = getattr(network, "module", network)
         prompts = Automatic() if prompts is None else prompts
         networks = [network] if alone else [network, *self.members]
-        observers = [] if alone else self.observers
+        watching = self._watching(observers, alone=alone)
 
         if isinstance(prompts, Automatic):
             find = prompts.find(self, networks)
             if find is not None:
                 return self.merge_objects(inputs, find)
-            return self._merge_automatic(inputs, networks, prompts, observers)
+            return self._merge_automatic(inputs, networks, prompts, watching)
 
-        answers = self.answers(inputs, networks, each=bool(observers))
-        return self.merge(inputs, prompts, observed(answers, observers))
+        answers = self.answers(inputs, networks, each=bool(watching))
+        return self.merge(inputs, prompts, observed(answers, watching))
+
+    def _watching(
+        self, observers: Sequence[FrameObserver] | None, *, alone: bool
+    ) -> Sequence[FrameObserver]:
+        """Return the observers of one call."""
+        if alone:
+            return []
+        return self.observers if observers is None else observers
 
     def merge_classes(
         self,

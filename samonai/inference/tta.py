@@ -15,7 +15,7 @@ import torch
 from samonai.core.errors import InputError
 from samonai.core.frame import Frame
 from samonai.domains.base import Domain
-from samonai.embeddings.views import changed_frames
+from samonai.embeddings.changed_frames import changed_frames
 from samonai.prompts.types import FramePrompts
 
 Say = Callable[["Turn", Frame], tuple[torch.Tensor, torch.Tensor | None]]

@@ -20,17 +20,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from ignite.engine import Engine, Events
 
 from samonai.core.errors import InputError
 from samonai.core.files import write_atomically
 from samonai.core.frame import Frame
 from samonai.domains.base import Domain
-from samonai.domains.capabilities import MapMerger, capabilities
+from samonai.domains.capabilities import MapMerger, ValueMaps, capabilities
 from samonai.domains.tiling.frames import label_from_scores
-from samonai.inference.cases import CaseItem
 from samonai.inference.ensemble import member_names, temperatures
-from samonai.inference.inferer import FrameAnswer, FramePrompts
+from samonai.inference.types import FrameAnswer
+from samonai.prompts.types import FramePrompts
 
 logger = logging.getLogger(__name__)
 
@@ -141,85 +140,96 @@ class Certainty:
         }
 
 
-class CertaintyWriter(Certainty):
-    """Writes each case's uncertainty map and confidences beside its label map.
+@dataclass(frozen=True)
+class SourceUncertainty:
+    """How sure a prediction is.
 
-    Args:
-        folder: Where the files go, named after their cases.
-        domain: Writes the map.
-        decoders: The decoders' files, for their names and temperatures.
-        classes: Label value to name.
-        ending: File ending of the map; empty: the input's own.
-        enabled: Nothing is written otherwise.
-
-    Raises:
-        InputError: The domain cannot write maps.
+    Attributes:
+        values: float32, bits of entropy on the source's grid, or the domain's own handle of it.
+        document: Members, temperatures, and per structure the figures of `Certainty.document`.
     """
 
-    def __init__(
-        self,
-        folder: Path | str,
-        domain: Domain[Any],
-        decoders: Sequence[Path | str],
-        classes: Mapping[int, str],
-        ending: str = "",
-        enabled: bool = True,
-    ) -> None:
-        """Keep where and how to write."""
+    values: Any
+    document: dict[str, Any]
+
+    def write(
+        self, folder: Path, name: str, domain: Domain[Any], source: Any, ending: str = ""
+    ) -> list[Path]:
+        """Write the map and the figures beside a case's label map; return the two files.
+
+        Args:
+            folder: Where the files go.
+            name: The case's name.
+            domain: Writes the map.
+            source: The source that it lies on.
+            ending: File ending of the map; empty: the input's own.
+        """
+        path = folder / f"{name}_{UNCERTAINTY}{ending}"
+        written = value_maps(domain).write_map(source, self.values, path)
+        figures = folder / f"{name}_{CONFIDENCE}.json"
+        with write_atomically(figures) as temporary:
+            temporary.write_text(json.dumps(self.document, indent=1) + "\n", encoding="utf-8")
+        return [figures, written]
+
+
+class SourceCertainty(Certainty):
+    """Collects how sure networks are of one source, as a map on its grid and figures.
+
+    Args:
+        domain: Puts the frames' values on the source's grid.
+        source: The source.
+        decoders: The decoders' files, for their names and temperatures.
+
+    Raises:
+        InputError: The domain cannot make maps.
+    """
+
+    def __init__(self, domain: Domain[Any], source: Any, decoders: Sequence[Path | str]) -> None:
+        """Start with no frame."""
         super().__init__(temperatures(decoders))
-        self.writer = capabilities(domain).value_maps
-        if enabled and self.writer is None:
-            raise InputError(f"there are no uncertainty maps of {domain.name} data; leave them out")
-        self.folder, self.domain, self.ending = Path(folder), domain, ending
-        self.enabled = enabled
-        self.names = member_names(decoders)
-        self.classes = {int(value): name for value, name in classes.items()}
-        self._merger: MapMerger | None = None
-        self._seen = 0
-
-    def attach(self, engine: Engine) -> None:
-        """Listen to the evaluator."""
-        if not self.enabled:
-            return
-        engine.add_event_handler(Events.ITERATION_STARTED, self.case_started)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.case_completed)
-
-    def case_started(self, engine: Engine) -> None:
-        """Forget the last case, and get ready for the next."""
-        self.reset()
-        assert self.writer is not None
-        self._merger, self._seen = self.writer.map_merger(engine.state.batch.source), 0
+        self.members = member_names(decoders)
+        self._merger: MapMerger = value_maps(domain).map_merger(source)
+        self._frames = 0
 
     def _keep(self, frame: Frame, uncertainty: npt.NDArray[np.float32]) -> None:
         # Not kept: a raster has more frames than memory holds.
-        assert self._merger is not None
         self._merger.add(frame, uncertainty)
-        self._seen += 1
+        self._frames += 1
 
-    def case_completed(self, engine: Engine) -> None:
-        """Write what was seen of the case that was just predicted."""
-        item: CaseItem = engine.state.batch
-        name = item.case.case_id
-        if not self._seen:
-            # A map of zeros would say that all is certain.
-            logger.warning(
-                "%s: no uncertainty is known where nothing was asked, or objects were found one by "
-                "one",
-                name,
-            )
-            return
-        assert self.writer is not None
-        assert self._merger is not None
-        path = self.folder / f"{name}_{UNCERTAINTY}{self.ending}"
-        self.writer.write_map(item.source, self._merger.finish(), path)
-        self._merger = None
+    def finish(self, classes: Mapping[int, str]) -> SourceUncertainty | None:
+        """Return what was seen; None where no frame was: zeros would say that all is certain.
+
+        Args:
+            classes: Label value to name.
+        """
+        if not self._frames:
+            return None
         document = {
-            "members": self.names,
+            "members": self.members,
             "temperatures": self.scales,
-            "structures": self.document(self.classes),
+            "structures": self.document(classes),
         }
-        with write_atomically(self.folder / f"{name}_{CONFIDENCE}.json") as path:
-            path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        return SourceUncertainty(self._merger.finish(), document)
+
+
+def value_maps(domain: Domain[Any]) -> ValueMaps:
+    """Return what puts values on the grids of a domain's sources.
+
+    Raises:
+        InputError: The domain has no maps of values.
+    """
+    found = capabilities(domain).value_maps
+    if found is None:
+        raise InputError(f"there are no uncertainty maps of {domain.name} data; leave them out")
+    return found
+
+
+def warn_of_no_uncertainty(name: str) -> None:
+    """Log that nothing is known of a case."""
+    logger.warning(
+        "%s: no uncertainty is known where nothing was asked, or objects were found one by one",
+        name,
+    )
 
 
 def _add_members(structure: _Structure, masks: Sequence[npt.NDArray[np.bool_]]) -> None:

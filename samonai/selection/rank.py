@@ -20,7 +20,8 @@ from samonai.core.errors import InputError
 from samonai.core.files import write_atomically
 from samonai.core.tables import csv_row
 from samonai.workflows.inputs import existing, shows_progress, store_location
-from samonai.workflows.run import Run, Runs, open_runs
+from samonai.workflows.run import Run, open_runs
+from samonai.workflows.trained_run import Runs
 
 if TYPE_CHECKING:
     from samonai.core.frame import Frame

@@ -1,19 +1,16 @@
 """From what callers give to what a bundle's configuration takes."""
 
-import json
 import stat
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import numpy.typing as npt
 
 from samonai.core.errors import InputError
 from samonai.core.files import as_path
+from samonai.prompts.values import PromptValues, prompt_values
 
 if TYPE_CHECKING:
     from samonai.sam.network import SamNetwork
@@ -75,28 +72,40 @@ def network_overrides(
     }
 
 
-@contextmanager
-def boxes_file(boxes: Boxes | None) -> Iterator[Path | None]:
-    """Yield the file of boxes; values are in one that is there meanwhile, which nobody hears of.
+def load_network(
+    sam: "SamNetwork | str",
+    checkpoint: Path | str | None = None,
+    sha256: str | None = None,
+    device: Any = None,
+) -> "SamNetwork":
+    """Return a network that is given as one, or load the model of that name.
+
+    Args:
+        sam: A network, or a model's name.
+        checkpoint: The model's weights, where they are not the published ones.
+        sha256: The hash that these must have.
+        device: Where to compute; a network stays where it is.
 
     Raises:
-        InputError: The values are nothing that a file can hold; and what is wrong with them, where
-            the block finds it in the file, said of the boxes that were given.
+        InputError: There is no such model, file or device.
     """
-    if boxes is None or isinstance(boxes, Path | str):
-        yield None if boxes is None else existing(boxes, "boxes")
-        return
-    content = boxes if isinstance(boxes, Mapping) else {"boxes": boxes}
-    with tempfile.TemporaryDirectory(prefix="samonai-") as scratch:
-        path = Path(scratch) / "boxes.json"
-        try:
-            path.write_text(json.dumps(content, default=lambda value: np.asarray(value).tolist()))
-        except (TypeError, ValueError) as error:  # numpy gives back what it does not know
-            raise InputError(f"boxes of type {type(boxes).__name__}: expected numbers") from error
-        try:
-            yield path
-        except InputError as error:
-            raise InputError(str(error).replace(str(path), "boxes")) from error
+    chosen = network_overrides(sam, checkpoint, sha256, device)
+    if not isinstance(sam, str):
+        return sam
+    from samonai.sam.loading import load_sam
+
+    return load_sam(sam, chosen["checkpoint"], chosen["device"], sha256)
+
+
+def given_prompts(boxes: Boxes | None) -> Path | PromptValues | None:
+    """Return a file of prompts as a path, and values as what a file of them holds.
+
+    Raises:
+        InputError: There is no such file, or the values are nothing that a file can hold.
+    """
+    if boxes is None:
+        return None
+    return existing(boxes, "boxes") if isinstance(boxes, Path | str) else prompt_values(boxes)
 
 
 def listed(names: str | Sequence[str], what: str) -> list[str]:

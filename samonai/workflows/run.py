@@ -1,11 +1,13 @@
 """A fine-tuned decoder on disk: load it, measure it, predict with it."""
 
 import json
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import track
 
 from samonai.core.errors import InputError
 from samonai.core.files import (
@@ -14,34 +16,19 @@ from samonai.core.files import (
     output_folder,
     written_meanwhile,
 )
-from samonai.domains import DEFAULT_DOMAIN, get_domain
-from samonai.domains.capabilities import capabilities
-from samonai.workflows.bundle_engine import run_bundle
-from samonai.workflows.bundle_files import EVALUATE, INFERENCE, TRAIN, config_files, read_config
-from samonai.workflows.inputs import (
-    Boxes,
-    boxes_file,
-    data_paths,
-    existing,
-    existing_or_elsewhere,
-    listed,
-    network_overrides,
-    shows_progress,
-    store_location,
-)
-from samonai.workflows.run_folder import RunFolder, member_folders
+from samonai.domains import DEFAULT_DOMAIN
+from samonai.workflows.bundle_engine import one_line_errors, quiet_third_parties, run_bundle
+from samonai.workflows.bundle_files import EVALUATE, TRAIN, config_files, read_config
+from samonai.workflows.inputs import Boxes, data_paths, shows_progress, store_location
+from samonai.workflows.prediction_job import PredictionJob
 from samonai.workflows.settings import check_settings, kept_settings
+from samonai.workflows.trained_run import Runs, TrainedRun, opened_runs
 
 if TYPE_CHECKING:
-    from samonai.sam.decoder_file import DecoderMetadata
     from samonai.sam.network import SamNetwork
 
 
-RunBundle = Callable[[Sequence[Path], Mapping[str, Any]], None]
-"""Runs a bundle, given its configuration files and what replaces their entries."""
-
-
-class Run:
+class Run(TrainedRun):
     """A fine-tuned decoder on disk.
 
     Args:
@@ -53,67 +40,6 @@ class Run:
     Raises:
         InputError: The folder holds no run.
     """
-
-    def __init__(
-        self,
-        path: Path | str,
-        sam: "SamNetwork | None" = None,
-        *,
-        checkpoint: Path | str | None = None,
-        device: Any = None,
-    ) -> None:
-        """Look into the folder."""
-        self.folder = RunFolder(path)
-        self.settings = self.folder.settings()
-        if not self.folder.is_complete:
-            raise InputError(
-                f"{self.folder.path} has not finished training; give its training command again, "
-                f"which goes on where it stopped"
-            )
-        self.checkpoint = checkpoint or self.settings.get("checkpoint")
-        self.device = device
-        self._sam = sam
-
-    def __repr__(self) -> str:
-        """Return how to make it again."""
-        return f"Run({str(self.folder.path)!r})"
-
-    @property
-    def path(self) -> Path:
-        """Return the run's folder."""
-        return self.folder.path
-
-    @property
-    def domain(self) -> str:
-        """Return the kind of data that it is for."""
-        return str(self.settings["domain"])
-
-    @cached_property
-    def metadata(self) -> "DecoderMetadata":
-        """Return what travels with the decoder: classes, cases, prompts, provenance, metrics."""
-        from samonai.sam.decoder_file import read_decoder_metadata
-
-        return read_decoder_metadata(self.folder.decoder)
-
-    @property
-    def pretrained(self) -> "SamNetwork":
-        """Return the network as it was before fine-tuning."""
-        if self._sam is None:
-            from samonai.inference import trained_network
-
-            self._sam = trained_network(
-                self.folder.decoder, checkpoint=self.checkpoint, device=self.device
-            )
-        return self._sam
-
-    @cached_property
-    def network(self) -> "SamNetwork":
-        """Return the fine-tuned network, in eval mode."""
-        from samonai.sam.decoder_file import load_decoder
-
-        network = self.pretrained.fork().eval()
-        load_decoder(network, self.folder.decoder)
-        return network
 
     def predict(
         self,
@@ -134,35 +60,33 @@ class Run:
             prompt: Name of the class that is wanted of the semantic head; of pages also words, a
                 regular expression or a question; or boxes. None: all classes.
             out: Folder to write the label map into as well.
-            **options: See `predict`.
+            **options: `series`, `uncertainty`, `store`, and settings of prediction. With `out`
+                also those of writing, see `predict`.
 
         Returns:
-            The label map on the source's grid, in its index order; of a page its `Answer`.
+            int32, the label map on the source's grid, in its index order; of a page its `Answer`.
         """
         if prompt is not None and not isinstance(prompt, str):
             boxes, prompt = prompt, None
-        domain = get_domain(self.domain)
-        results = capabilities(domain).results
-        with tempfile.TemporaryDirectory(prefix="samonai-") as scratch:
-            written = predict(
-                self, source, boxes, Path(scratch) if out is None else out, prompt=prompt, **options
-            )
-            found = written if results is None else results.read_answers(written)
-            if len(found) != 1:
+        folder = None if out is None else output_folder(out)
+        with _writing(folder, options.get("store")), one_line_errors(), quiet_third_parties():
+            job = PredictionJob(self, source, boxes, folder, prompt=prompt, **options)
+            cases = job.cases()
+            if len(cases) != 1:
                 raise InputError(
-                    f"{source} holds {len(found)} sources; give one, or use samonai.predict"
+                    f"{source} holds {len(cases)} sources; give one, or use samonai.predict"
                 )
-            return domain.read_back(found[0]) if results is None else found[0]
+            job.start(several=False)
+            prediction = job.decode(cases[0], job.read(cases[0]))
+            if folder is not None:
+                job.write(prediction)
+        return prediction.label if prediction.answer is None else prediction.answer
 
     def evaluate(
         self, images: Path | str, labels: Path | str | None, out: Path | str, **options: Any
     ) -> dict[str, Any]:
         """Measure the decoder beside its baselines; see `evaluate`."""
         return evaluate(self, images, labels, out, **options)
-
-
-Runs = Run | Path | str | Sequence[Run | Path | str]
-"""A run or several: as they are, or by their folders, or by the folder of their folds."""
 
 
 def open_runs(
@@ -172,36 +96,8 @@ def open_runs(
     device: Any = None,
     domain: str | None = None,
 ) -> list[Run]:
-    """Open runs; a folder of folds or of seeds stands for all of its runs.
-
-    Args:
-        runs: Themselves or their folders.
-        checkpoint: See `Run`, as for the device.
-        device: See `Run`.
-        domain: The kind of data that they must be for; None: any.
-
-    Raises:
-        InputError: A folder holds no run, one is not finished or of another kind of data, or they
-            cannot be averaged.
-    """
-    opened: list[Run] = []
-    several = isinstance(runs, Sequence) and not isinstance(runs, str)
-    for run in cast("Sequence[Run | Path | str]", runs if several else [runs]):
-        if isinstance(run, Run):
-            opened.append(run)
-            continue
-        folders = member_folders(run)
-        opened += [Run(folder, checkpoint=checkpoint, device=device) for folder in folders]
-    if not opened:
-        raise InputError("no run was given")
-    for run in opened:
-        if domain not in (None, run.domain):
-            raise InputError(f"{run.path} is a run on {run.domain} data, not on {domain}")
-    if len(opened) > 1:
-        from samonai.inference import check_members
-
-        check_members([run.folder.decoder for run in opened])
-    return opened
+    """Open runs; a folder of folds or of seeds stands for all of its runs; see `opened_runs`."""
+    return opened_runs(Run, runs, checkpoint=checkpoint, device=device, domain=domain)
 
 
 def evaluate(
@@ -274,12 +170,8 @@ def evaluate(
     return metrics
 
 
-def _infer(files: Sequence[Path], overrides: Mapping[str, Any]) -> None:
-    run_bundle(files, overrides, workflow_type="infer")
-
-
 def predict(
-    run: "Run | SamNetwork | Path | str | Sequence[Run]",
+    run: "Runs | SamNetwork",
     source: Path | str,
     boxes: Boxes | None,
     out: Path | str,
@@ -296,14 +188,13 @@ def predict(
     device: Any = None,
     uncertainty: bool | None = None,
     progress: bool | None = None,
-    run_with: RunBundle = _infer,
     **settings: Any,
 ) -> list[Path]:
     """Predict label maps, prompted or not, and write them on their sources' own grids.
 
     Args:
-        run: The fine-tuned run, or its folder as a `Path`; or several, whose logits are averaged;
-            or a network or a model's name, as it is before fine-tuning.
+        run: The fine-tuned run, or its folder; or several, whose logits are averaged; or a network
+            or a model's name, as it is before fine-tuning.
         source: One source, or a folder of them.
         boxes: See `Run.predict`; for several sources a CSV file with a case column, or a folder
             with a file per case. None asks the run's semantic head.
@@ -321,7 +212,6 @@ def predict(
         uncertainty: Write beside each label map a map of how sure it is, and a JSON file with
             figures per structure; by default for several runs, where the domain can.
         progress: Show a bar; by default where standard error is a terminal.
-        run_with: Runs the bundle, given its files and overrides; by default once over all cases.
         **settings: The bundle's other settings.
 
     Returns:
@@ -330,56 +220,43 @@ def predict(
     Raises:
         InputError: Something that was given cannot be used.
     """
-    runs = open_runs(run) if isinstance(run, Run | Path | list | tuple) else []
-    if runs and sha256 is not None:
-        raise InputError(
-            "sha256 is of a model's weights, which a run knows by itself; leave it out"
+    out = output_folder(out)
+    with _writing(out, store) as written, one_line_errors(), quiet_third_parties():
+        job = PredictionJob(
+            run,
+            source,
+            boxes,
+            out,
+            prompt=prompt,
+            domain=domain,
+            series=series,
+            ending=ending,
+            formats=formats,
+            measure=measure,
+            store=store,
+            checkpoint=checkpoint,
+            sha256=sha256,
+            device=device,
+            uncertainty=uncertainty,
+            **settings,
         )
-    name = runs[0].domain if runs else domain
-    files = config_files(name, INFERENCE)
-    config = read_config(files)
-    if series is not None and "series" not in config:
-        raise InputError("series is for DICOM, which is medical data")
-    if prompt is not None and not prompt.strip():
-        raise InputError("the prompt is empty; leave it out to ask for all")
-    if uncertainty is None:
-        uncertainty = len(runs) > 1 and capabilities(get_domain(name)).value_maps is not None
-    kinds = {"output_ending": ending, "measure": measure, "uncertainty": uncertainty}
-    plain = check_settings({**settings, **kinds}, config)
-    network = (
-        _networks(runs)
-        if runs
-        else network_overrides(cast("SamNetwork | str", run), checkpoint, sha256, device)
-    )
-    find = existing_or_elsewhere if capabilities(get_domain(name)).remote_sources else existing
-    source, out = find(source, "the input"), output_folder(out)
-    with (
-        written_meanwhile(out) as written,
-        boxes_file(boxes) as given,
-        no_empty_folders(out, None if store is None else store_location(store)),
-        nothing_left_of_a_mistake(out, results=True),
-    ):
-        overrides = {
-            **plain,
-            "decoder": None,
-            **network,
-            "input": source,
-            "boxes": given,
-            "output_dir": out,
-            "output_formats": listed(formats, "formats"),
-            # Not every kind of data has these.
-            **{k: v for k, v in (("prompt", prompt), ("series", series)) if v is not None},
-            "store": None if store is None else store_location(store),
-            "progress": shows_progress(progress),
-        }
-        run_with(files, overrides)
+        cases = job.cases()
+        job.start(several=len(cases) > 1)
+        console, hidden = Console(stderr=True), not shows_progress(progress)
+        for case in track(cases, "predicting", console=console, disable=hidden):
+            job.write(job.decode(case, job.read(case)))
     return written
 
 
-def _networks(runs: Sequence[Run]) -> dict[str, Any]:
-    """Return what tells a bundle to predict with these runs."""
-    return {
-        **network_overrides(runs[0].pretrained),
-        "decoder": runs[0].folder.decoder,
-        "members": [run.folder.decoder for run in runs[1:]] or None,
-    }
+@contextmanager
+def _writing(out: Path | None, store: Path | str | None) -> Iterator[list[Path]]:
+    """Yield a list that names the files written into a folder; nothing is left of a mistake."""
+    if out is None:
+        yield []
+        return
+    with (
+        written_meanwhile(out) as written,
+        no_empty_folders(out, None if store is None else store_location(store)),
+        nothing_left_of_a_mistake(out, results=True),
+    ):
+        yield written

@@ -224,9 +224,12 @@ def path_fingerprint(path: Path | str | None) -> str | None:
 
     A folder's name can carry a patient's, so a run's files hold none.
     """
-    if path is None:
-        return None
-    return "sha256:" + hashlib.sha256(os.path.abspath(path).encode()).hexdigest()[:16]
+    return None if path is None else text_fingerprint(os.path.abspath(path))
+
+
+def text_fingerprint(text: str) -> str:
+    """Return what tells one text from another."""
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def file_fingerprint(path: Path | str | None) -> str | None:

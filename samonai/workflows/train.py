@@ -18,6 +18,7 @@ from samonai.workflows.bundle_engine import one_line_errors, quiet_third_parties
 from samonai.workflows.bundle_files import TRAIN, config_files, read_config
 from samonai.workflows.inputs import (
     data_paths,
+    load_network,
     model_name,
     network_overrides,
     shows_progress,
@@ -206,7 +207,8 @@ def embedder(
     """
     config = read_config(config_files(domain, TRAIN))
     chosen = {**plain_settings(config), **check_settings(settings, config)}
-    network = _network(sam, checkpoint, sha256, device)
+    with one_line_errors(), quiet_third_parties():
+        network = load_network(sam, checkpoint, sha256, device)
     from samonai.embeddings import EmbeddingStore, encode_views, summed
 
     with one_line_errors(), quiet_third_parties():
@@ -229,19 +231,6 @@ def reader_of(domain: str = DEFAULT_DOMAIN, **settings: Any) -> "Domain[Any]":
     """Build the domain that reads a data set with a bundle's settings; nothing is written."""
     config = read_config(config_files(domain, TRAIN))
     return domain_of(domain, config, {**plain_settings(config), **check_settings(settings, config)})
-
-
-def _network(
-    sam: "SamNetwork | str", checkpoint: Path | str | None, sha256: str | None, device: Any
-) -> "SamNetwork":
-    """Return the network itself, or load the model of that name."""
-    if not isinstance(sam, str):
-        return sam
-    chosen = network_overrides(sam, checkpoint, sha256, device)
-    from samonai.sam import load_sam
-
-    with one_line_errors(), quiet_third_parties():
-        return load_sam(sam, chosen["checkpoint"], chosen["device"], sha256)
 
 
 def _encode_options(settings: Mapping[str, Any]) -> dict[str, Any]:

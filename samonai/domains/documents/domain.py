@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from samonai.domains.documents.formats.label_png import write_label
 from samonai.domains.documents.formats.outputs import (
     DEFAULT_FORMATS,
     FORMATS,
-    is_answer,
+    page_answer,
     write_outputs,
 )
 from samonai.domains.documents.labels import (
@@ -35,12 +36,13 @@ from samonai.domains.documents.layout.prediction import PagePrediction, from_lab
 from samonai.domains.documents.layout.proposals import proposed_boxes
 from samonai.domains.documents.page import Page, PageLabel
 from samonai.domains.documents.prompts import PROMPT_ENDINGS, read_prompts
-from samonai.domains.documents.text.answer import Answer, read_answer
+from samonai.domains.documents.text.answer import Answer
 from samonai.domains.documents.text.ocr import read_words
 from samonai.domains.documents.text.query import parse_query
 from samonai.domains.documents.text.retrieval import BM25, retriever
 from samonai.domains.tiling.tiles import TileGrid
 from samonai.prompts.types import FramePrompts
+from samonai.prompts.values import PromptFile
 from samonai.settings import not_seen_by_encoder
 from samonai.settings.documents import DocumentsSettings
 from samonai.settings.inference import PromptFileSettings
@@ -188,13 +190,19 @@ class DocumentsDomain:
     def read_boxes(
         self,
         source: Page,
-        path: Path | str,
+        path: PromptFile | str,
         *,
         class_names: Mapping[int, str] | None = None,
         only_case: bool = True,
     ) -> dict[int, FramePrompts]:
         """Read boxes, points or polygons; see `prompts.read_prompts`."""
-        return read_prompts(source, self.grid(source), Path(path), class_names, only_case)
+        return read_prompts(
+            source,
+            self.grid(source),
+            Path(path) if isinstance(path, str) else path,
+            class_names,
+            only_case,
+        )
 
     def grid(self, source: Page) -> TileGrid:
         """Return the pieces of a page."""
@@ -270,20 +278,48 @@ class DocumentsDomain:
         """Write a prediction, or its regions that match the query; see `outputs.write_outputs`."""
         assert not measure, self.unmeasured
         prediction = label if isinstance(label, PagePrediction) else from_label(source, label)
-        with_text = bool(source.words) or self.ocr == "always"
         return write_outputs(
             prediction,
             stem,
             formats or DEFAULT_FORMATS,
             dict(facts.classes) if facts else {},
             self.query,
-            with_text=with_text,
+            with_text=self._with_text(source),
             retrieve=self._retrieve,
         )
 
-    def read_answers(self, paths: Sequence[Path]) -> list[Answer]:
-        """Read the detected objects of pages from all of their written files."""
-        return [read_answer(path) for path in paths if is_answer(path)]
+    def answer(
+        self,
+        source: Page,
+        prediction: npt.NDArray[np.integer] | PagePrediction,
+        facts: LabelFacts | None = None,
+    ) -> Answer:
+        """Return all regions of a predicted page, or what of it answers the query."""
+        if not isinstance(prediction, PagePrediction):
+            prediction = from_label(source, prediction)
+        names = dict(facts.classes) if facts else {}
+        return page_answer(
+            prediction,
+            names,
+            self.query,
+            with_text=self._with_text(source),
+            retrieve=self._retrieve,
+        )
+
+    def with_query(self, query: str | None) -> "DocumentsDomain":
+        """Return a domain whose predictions answer another query; see `query`.
+
+        Raises:
+            InputError: The query is empty.
+        """
+        if query is not None:
+            parse_query(query)
+        other = copy(self)
+        other.query = query or None
+        return other
+
+    def _with_text(self, source: Page) -> bool:
+        return bool(source.words) or self.ocr == "always"
 
     def write(
         self, source: Page, label: npt.NDArray[np.integer] | PagePrediction, path: Path | str

@@ -16,6 +16,7 @@ from samonai.domains.documents.page import Page
 from samonai.domains.label_map import coordinates
 from samonai.domains.tiling.tiles import TileGrid, Window
 from samonai.prompts.types import FramePrompts
+from samonai.prompts.values import PromptFile, PromptValues
 
 PROMPT_ENDINGS = (".json", ".csv")
 
@@ -44,7 +45,7 @@ class Asked:
 def read_prompts(
     page: Page,
     grid: TileGrid,
-    path: Path,
+    path: PromptFile,
     class_names: Mapping[int, str] | None = None,
     only_case: bool = True,
 ) -> dict[int, FramePrompts]:
@@ -60,7 +61,7 @@ def read_prompts(
     Args:
         page: The page.
         grid: Its pieces.
-        path: The file.
+        path: The file, or the JSON values in its place.
         class_names: Label value to name.
         only_case: Whether a CSV row without a case is for this page.
 
@@ -71,7 +72,7 @@ def read_prompts(
         InputError: The file cannot be read, or has no prompt for this page.
     """
     names = dict(class_names or {})
-    if path.suffix.lower() == ".csv":
+    if isinstance(path, Path) and path.suffix.lower() == ".csv":
         asked = list(_from_csv(page, path, names, only_case))
     else:
         asked = list(from_content(_load(path), str(path), names))
@@ -245,7 +246,9 @@ def _polygon(values: Any, where: str) -> npt.NDArray[np.float64]:
     return found.reshape(-1, 2)
 
 
-def _load(path: Path) -> Any:
+def _load(path: PromptFile) -> Any:
+    if isinstance(path, PromptValues):
+        return path
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

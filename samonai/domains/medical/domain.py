@@ -44,6 +44,7 @@ from samonai.domains.medical.prompts.points import holds_points, prompts_on_slic
 from samonai.domains.medical.volume import ReadOptions, Volume, format_shape
 from samonai.domains.tiling.frames import FrameMaps, FrameMerger
 from samonai.prompts.types import FramePrompts
+from samonai.prompts.values import PromptFile
 from samonai.settings import not_seen_by_encoder
 from samonai.settings.medical import MedicalSettings
 
@@ -228,7 +229,7 @@ class MedicalDomain:
     def read_boxes(
         self,
         source: Volume,
-        path: Path | str,
+        path: PromptFile | str,
         *,
         class_names: Mapping[int, str] | None = None,
         only_case: bool = True,

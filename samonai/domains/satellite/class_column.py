@@ -3,7 +3,6 @@
 import logging
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
@@ -11,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from samonai.core.errors import InputError
+from samonai.prompts.values import PromptFile
 
 logger = logging.getLogger(__name__)
 
 _WHOLE = re.compile(r"[+-]?\d+(\.0*)?")
 
 
-def column_of(frame: gpd.GeoDataFrame, field: str, path: Path) -> Any:
+def column_of(frame: gpd.GeoDataFrame, field: str, path: PromptFile) -> Any:
     """Return a column.
 
     Raises:
@@ -56,7 +56,7 @@ def class_names(values: set[str]) -> tuple[str, ...] | None:
 
 
 def class_values(
-    frame: gpd.GeoDataFrame, path: Path, field: str | None, classes: tuple[str, ...] | None
+    frame: gpd.GeoDataFrame, path: PromptFile, field: str | None, classes: tuple[str, ...] | None
 ) -> npt.NDArray[np.int64]:
     """Return the class of each feature, int64 (N,); 0 for features without one.
 

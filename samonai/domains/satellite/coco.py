@@ -1,6 +1,5 @@
 """COCO annotations as vector features in pixels of a raster."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,13 +11,15 @@ from rasterio.features import shapes
 from samonai.core.errors import InputError
 from samonai.domains.coco import CocoFile, CocoObject, coco_in
 from samonai.domains.satellite.raster import Raster
+from samonai.prompts.values import PromptFile, PromptValues
 
 Found = tuple[npt.NDArray[np.object_], npt.NDArray[np.int64]]
 
 
-def read_coco(path: Path) -> CocoFile | None:
+def read_coco(path: PromptFile) -> CocoFile | None:
     """Return the annotations in a JSON file, or None for other JSON."""
-    return coco_in(path) if path.suffix.lower() == ".json" else None
+    is_json = isinstance(path, PromptValues) or path.suffix.lower() == ".json"
+    return coco_in(path) if is_json else None
 
 
 def coco_features(coco: CocoFile, raster: Raster, *, boxes: bool = False) -> Found:

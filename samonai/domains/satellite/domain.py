@@ -35,6 +35,7 @@ from samonai.domains.satellite.writer import (
 )
 from samonai.domains.tiling.tiles import Window
 from samonai.prompts.types import FramePrompts
+from samonai.prompts.values import PromptFile
 from samonai.settings import not_seen_by_encoder
 from samonai.settings.satellite import SatelliteSettings
 
@@ -241,14 +242,14 @@ class SatelliteDomain(RasterSettings):
     def read_boxes(
         self,
         source: Raster,
-        path: Path | str,
+        path: PromptFile | str,
         *,
         class_names: Mapping[int, str] | None = None,
         only_case: bool = True,
     ) -> dict[int, FramePrompts]:
         """Read boxes, points or polygons of a vector file; see `prompts.read_prompts`."""
         return read_prompts(
-            Path(path),
+            Path(path) if isinstance(path, str) else path,
             source,
             self.grid(source),
             self.options,

@@ -1,5 +1,7 @@
 """Features of vector files in pixel coordinates of a raster: polygons, lines, points, COCO."""
 
+import io
+import json
 import logging
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,6 +30,7 @@ from samonai.domains.satellite.earth import Points, format_crs, surface, transfo
 from samonai.domains.satellite.meridian import beside
 from samonai.domains.satellite.raster import Raster
 from samonai.domains.satellite.widen import widened
+from samonai.prompts.values import PromptFile, PromptValues
 from samonai.settings.satellite import SatelliteSettings
 
 logger = logging.getLogger(__name__)
@@ -81,7 +84,7 @@ class Features:
 
 
 def read_features(
-    path: Path, raster: Raster, options: FeatureOptions, *, widen: bool = True
+    path: PromptFile, raster: Raster, options: FeatureOptions, *, widen: bool = True
 ) -> Features:
     """Read the features of a file that lie on a raster.
 
@@ -115,7 +118,7 @@ def read_features(
     return Features(pixels[inside], values[inside])
 
 
-def read_table(path: Path, raster: Raster, options: FeatureOptions) -> gpd.GeoDataFrame:
+def read_table(path: PromptFile, raster: Raster, options: FeatureOptions) -> gpd.GeoDataFrame:
     """Read a vector file in the raster's CRS.
 
     Raises:
@@ -141,7 +144,7 @@ def read_table(path: Path, raster: Raster, options: FeatureOptions) -> gpd.GeoDa
     return frame.set_geometry(gpd.GeoSeries(laid, index=frame.index, crs=wanted.to_wkt()))
 
 
-def in_raster_crs(geometries: Geometries, crs: CRS, raster: Raster, path: Path) -> Geometries:
+def in_raster_crs(geometries: Geometries, crs: CRS, raster: Raster, path: PromptFile) -> Geometries:
     """Convert geometries of a CRS to a raster's CRS, on the raster's side of 180°.
 
     Raises:
@@ -165,7 +168,7 @@ def in_raster_crs(geometries: Geometries, crs: CRS, raster: Raster, path: Path) 
     return beside(geometries, crs, wanted, moved, reach)
 
 
-def load(path: Path, any_driver: bool = False) -> gpd.GeoDataFrame:
+def load(path: PromptFile, any_driver: bool = False) -> gpd.GeoDataFrame:
     """Read a vector file unchanged: features with a geometry, at least one.
 
     One file often labels many rasters, so the last one is cached until it changes.
@@ -173,17 +176,24 @@ def load(path: Path, any_driver: bool = False) -> gpd.GeoDataFrame:
     Raises:
         InputError: The file cannot be read, or is empty.
     """
+    if isinstance(path, PromptValues):
+        return _table(io.BytesIO(json.dumps(path).encode()), path)
     check_vector(path, any_driver)
     return _load(path, path.stat().st_mtime_ns if path.exists() else 0)
 
 
 @lru_cache(maxsize=4)
 def _load(path: Path, _changed: int) -> gpd.GeoDataFrame:
+    return _table(path, path)
+
+
+def _table(file: Path | io.BytesIO, path: PromptFile) -> gpd.GeoDataFrame:
+    """Return the features of a file on disk or in memory; `path` is for messages."""
     try:
-        layers = [name for name, kind in pyogrio.list_layers(path) if kind is not None]
+        layers = [name for name, kind in pyogrio.list_layers(file) if kind is not None]
         if not layers:
             raise InputError(f"{path} holds no layer with geometries; it may be damaged")
-        frame = gpd.read_file(path, layer=layers[0], engine="pyogrio")
+        frame = gpd.read_file(file, layer=layers[0], engine="pyogrio")
     except (RuntimeError, ValueError, shapely.errors.ShapelyError) as error:  # theirs, all of them
         raise InputError(f"{path}: {_unreadable(path, error)}") from error
     if "geometry" not in frame or not isinstance(frame, gpd.GeoDataFrame):
@@ -194,11 +204,11 @@ def _load(path: Path, _changed: int) -> gpd.GeoDataFrame:
     return frame
 
 
-def _unreadable(path: Path, error: Exception) -> str:
+def _unreadable(path: PromptFile, error: Exception) -> str:
     """Return why a file cannot be read, in one line."""
     if "not recognized" not in str(error):
-        return f"cannot be read: {error}"
-    if path.suffix.lower() not in (".json", ".geojson"):
+        return f"cannot be read: {str(error).splitlines()[0]}"
+    if isinstance(path, Path) and path.suffix.lower() not in (".json", ".geojson"):
         return "cannot be read as a vector file; export it again, as GeoPackage or GeoJSON"
     return (
         'neither GeoJSON nor COCO; boxes are features such as {"type": "FeatureCollection", '
@@ -206,7 +216,7 @@ def _unreadable(path: Path, error: Exception) -> str:
     )
 
 
-def check_degrees(bounds: npt.NDArray[Any], crs: Any, path: Path) -> None:
+def check_degrees(bounds: npt.NDArray[Any], crs: Any, path: PromptFile) -> None:
     """Refuse a file with a CRS in degrees and coordinates that are not degrees.
 
     Raises:

@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +20,7 @@ from samonai.domains.satellite.features import (
 from samonai.domains.satellite.raster import Raster
 from samonai.domains.tiling.tiles import Tiles, Window
 from samonai.prompts.types import NO_POINT, FramePrompts
+from samonai.prompts.values import PromptFile
 
 _CLASS_COLUMN = "class"
 _LEAST_SHARE = 0.1
@@ -40,7 +40,7 @@ class _Asked:
 
 
 def read_prompts(
-    path: Path,
+    path: PromptFile,
     raster: Raster,
     grid: Tiles,
     options: FeatureOptions,
@@ -57,7 +57,7 @@ def read_prompts(
     of it, with the box cut at the tile's border. All prompts of a feature have one id.
 
     Args:
-        path: The vector file.
+        path: The vector file, or the content of a GeoJSON or COCO file.
         raster: The raster.
         grid: Its tiles.
         options: How vector files are read. Without a class field, a column "class" counts.
@@ -162,7 +162,7 @@ def _points_on(
 
 
 def _features(
-    path: Path, raster: Raster, options: FeatureOptions, names: dict[int, str]
+    path: PromptFile, raster: Raster, options: FeatureOptions, names: dict[int, str]
 ) -> Features:
     if options.class_field is None and read_coco(path) is None:
         field = _CLASS_COLUMN if _CLASS_COLUMN in load(path, options.any_driver).columns else None

@@ -1,7 +1,6 @@
 """Widening of lines and points to areas, in metres on the ground of their raster."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
@@ -14,6 +13,7 @@ from samonai.domains.satellite.class_column import column_of
 from samonai.domains.satellite.earth import Points, surface
 from samonai.domains.satellite.meridian import cylinder
 from samonai.domains.satellite.raster import Raster
+from samonai.prompts.values import PromptFile
 
 Geometries = npt.NDArray[np.object_]
 Move = Callable[[Points], Points]
@@ -25,7 +25,7 @@ _LINES, _POINTS = (1, 2, 5), (0, 4)  # shapely's type ids, multi-geometries incl
 def widened(
     pixels: Geometries,
     frame: gpd.GeoDataFrame,
-    path: Path,
+    path: PromptFile,
     raster: Raster,
     line_width: str | float | None,
     point_radius: float | None,
@@ -117,7 +117,7 @@ def _applied(matrix: Affine) -> Move:
 
 
 def _widths(
-    frame: gpd.GeoDataFrame, path: Path, width: str | float | None
+    frame: gpd.GeoDataFrame, path: PromptFile, width: str | float | None
 ) -> npt.NDArray[np.float64]:
     """Return the width of each feature in metres."""
     if width is None:

@@ -10,8 +10,6 @@ grows them back until they meet, so no pixel of the class is lost.
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
-from skimage.morphology import h_maxima
-from skimage.segmentation import watershed
 
 _EVERY_NEIGHBOUR = np.ones((3, 3), bool)
 
@@ -41,6 +39,8 @@ def components(
     if borders is None or not mask.any():
         parts: npt.NDArray[np.int32] = ndimage.label(mask, _EVERY_NEIGHBOUR)[0]
         return parts
+    from skimage.segmentation import watershed  # scikit-image is slow to import
+
     step = max(int(unit), 1)
     coarse = _split(mask[::step, ::step], borders[::step, ::step])
     found = np.repeat(np.repeat(coarse, step, 0), step, 1)[: mask.shape[0], : mask.shape[1]]
@@ -57,6 +57,9 @@ def components(
 
 def _split(mask: npt.NDArray[np.bool_], borders: npt.NDArray[np.floating]) -> npt.NDArray[np.int32]:
     """Return the numbers of objects that have a seed, at the resolution of the logits."""
+    from skimage.morphology import h_maxima
+    from skimage.segmentation import watershed
+
     inside = mask & (borders <= _BORDER)
     if inside.all() or not inside.any():
         return inside.astype(np.int32)

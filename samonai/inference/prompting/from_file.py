@@ -11,6 +11,7 @@ from samonai.embeddings.targets import check_components
 from samonai.inference.prompting.compatibility import Familiarity
 from samonai.inference.prompting.from_labels import prompts_from_label
 from samonai.prompts.types import FramePrompts
+from samonai.prompts.values import PromptValues
 
 
 class FilePrompts:
@@ -22,7 +23,7 @@ class FilePrompts:
     name is its label: one file per structure, or label objects.
 
     Args:
-        path: The file or folder.
+        path: The file or folder, or the values that a file of boxes holds.
         class_names: Label value to name, for files that name classes.
         several: More than one case is asked about: a file must say which boxes are whose.
         margin: Boxes around a label map's components grow by so many pixels on each side.
@@ -36,7 +37,7 @@ class FilePrompts:
 
     def __init__(
         self,
-        path: Path | str | None,
+        path: Path | PromptValues | str | None,
         class_names: Mapping[int, str] | None = None,
         *,
         several: bool = False,
@@ -48,8 +49,8 @@ class FilePrompts:
         """Keep what is needed for reading."""
         if path is None:
             raise InputError("no prompts given; name a file of boxes or a coarse label map")
-        self.path = Path(path)
-        if not self.path.exists():
+        self.path = Path(path) if isinstance(path, str) else path
+        if isinstance(self.path, Path) and not self.path.exists():
             raise InputError(f"{self.path}: no such file of boxes")
         self.class_names = dict(class_names or {})
         if specks < 1:
@@ -75,9 +76,9 @@ class FilePrompts:
 
     def _read(self, domain: Domain[Any], case: Case, source: Any) -> dict[int, FramePrompts]:
         path, shared = self.path, self.several
-        if path.is_dir():
+        if isinstance(path, Path) and path.is_dir():
             path, shared = _file_of(case, path, or_folder=not self.several), False
-        if path.suffix.lower() in domain.prompt_endings:
+        if isinstance(path, PromptValues) or path.suffix.lower() in domain.prompt_endings:
             boxes = domain.read_boxes(
                 source, path, class_names=self.class_names, only_case=not shared
             )

@@ -19,6 +19,7 @@ from samonai.inference.inferer import Automatic
 from samonai.inference.prompting.compatibility import BOXES, CLICKS, Familiarity
 from samonai.inference.prompting.from_file import FilePrompts
 from samonai.inference.prompting.from_labels import CLICKED, REGIMES, LabelPrompts
+from samonai.prompts.values import PromptValues
 from samonai.sam.decoder_file import read_decoder_metadata
 
 NO_PROMPTS = "none"
@@ -65,7 +66,7 @@ class NoPrompts:
 
 
 def asked_prompts(
-    boxes: Path | str | None,
+    boxes: Path | PromptValues | str | None,
     prompt: str | None,
     decoder: Path | str | None,
     *,
@@ -155,7 +156,7 @@ def evaluation_prompts(
 def suitable_finding(
     automatic: str | None,
     domain: Domain[Any],
-    boxes: Path | str | None,
+    boxes: Path | PromptValues | str | None,
     decoder: Path | str | None,
     members: Sequence[Path | str] | None = None,
 ) -> str:

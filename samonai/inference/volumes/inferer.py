@@ -5,23 +5,16 @@ Frames are decoded by `SourceInferer` and nowhere else. This module decides what
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from monai.transforms import (
-    Compose,
-    FillHoles,
-    KeepLargestConnectedComponent,
-    RemoveSmallObjects,
-)
 
 from samonai.core.errors import InputError
 from samonai.core.frame import Frame
 from samonai.core.geometry import FrameGeometry
 from samonai.domains.base import Domain
-from samonai.embeddings.store import EmbeddingStore
 from samonai.inference.inferer import Automatic, CasePrompts, SourceInferer
 from samonai.inference.prompting.interpolate import interpolate_boxes
 from samonai.inference.tta import refuse_turns
@@ -30,6 +23,9 @@ from samonai.inference.volumes.planes import fuse_planes
 from samonai.inference.volumes.propagate import FrameTracks, Propagation, Propagator, seeds_of
 from samonai.prompts.types import FramePrompts
 from samonai.sam.network import SamNetwork
+
+if TYPE_CHECKING:
+    from samonai.embeddings.embedder import AnyStore
 
 SPREADS = {"middle": "propagate", "middle_click": "propagate", "keyframes": "interpolate"}
 """How the prompts of a regime of `prompts_from_label` reach the other frames; else "none"."""
@@ -67,7 +63,7 @@ class VolumeInferer(SourceInferer):
     def __init__(
         self,
         domain: Domain[Any],
-        store: EmbeddingStore | Path | str | None = None,
+        store: "AnyStore | Path | str | None" = None,
         precision: str = "auto",
         prompts_at_once: int = 16,
         members: Sequence[SamNetwork] | None = None,
@@ -96,25 +92,24 @@ class VolumeInferer(SourceInferer):
         prompts: CasePrompts | None = None,
         *,
         alone: bool = False,
+        observers: Sequence[FrameObserver] | None = None,
     ) -> Any:
         """Predict a source's label map; see `SourceInferer`."""
         network = getattr(network, "module", network)
         networks = [network] if alone else [network, *self.members]
-        observers = [] if alone else self.observers
-        each = bool(observers)
+        watching = self._watching(observers, alone=alone)
+        each = bool(watching)
         if prompts is None or isinstance(prompts, Automatic):
             self._refuse_without_prompts()
-            label = super().__call__(inputs, network, prompts, alone=alone)
+            label = super().__call__(inputs, network, prompts, alone=alone, observers=observers)
         elif self.spread == "propagate":
             refuse_turns(self.turns, "prompts that are carried from frame to frame")
             tracks = self._tracks(inputs, networks, prompts, each=each)
             asked = {index: found.prompts for index, found in tracks.items()}
-            label = self._merged(
-                inputs, networks, asked, _track_answers(tracks, network), observers
-            )
+            label = self._merged(inputs, networks, asked, _track_answers(tracks, network), watching)
         else:
             answers = self.answers(inputs, networks, each=each)
-            label = self._merged(inputs, networks, self._asked(prompts), answers, observers)
+            label = self._merged(inputs, networks, self._asked(prompts), answers, watching)
         return label if self.clean is None else cleaned(label, self.clean)
 
     def merge(self, source: Any, prompts: Mapping[int, FramePrompts], scores: Scores) -> Any:
@@ -176,6 +171,8 @@ class VolumeInferer(SourceInferer):
                 )
                 for axis in range(3)
             ]
+            for other in self._others:
+                other.lock = self.lock  # one network, one lock
         return self._others
 
 
@@ -189,6 +186,15 @@ def cleaning(
         min_size: Remove components of fewer voxels.
         fill_holes: Fill what a structure encloses.
     """
+    if not (keep_largest or fill_holes or min_size > 1):
+        return None
+    from monai.transforms import (  # slow to import, and most predictions are left as they are
+        Compose,
+        FillHoles,
+        KeepLargestConnectedComponent,
+        RemoveSmallObjects,
+    )
+
     transforms: list[Any] = []
     if min_size > 1:
         transforms.append(RemoveSmallObjects(min_size=min_size))
@@ -196,7 +202,8 @@ def cleaning(
         transforms.append(KeepLargestConnectedComponent(is_onehot=False))
     if fill_holes:
         transforms.append(FillHoles())
-    return Compose(transforms) if transforms else None
+    cleaned_up: Clean = Compose(transforms)
+    return cleaned_up
 
 
 def cleaned(label: npt.NDArray[np.integer], clean: Clean) -> npt.NDArray[np.integer]:

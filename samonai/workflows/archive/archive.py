@@ -4,31 +4,40 @@ A study that fails takes no other with it. What was done stands in `manifest.jso
 stopped, even killed, goes on where it was and does nothing twice.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from samonai.core.errors import InputError
-from samonai.core.files import as_path, output_folder
+from samonai.core.files import (
+    as_path,
+    no_empty_folders,
+    nothing_left_of_a_mistake,
+    output_folder,
+)
 from samonai.domains.base import Case, Domain
 from samonai.domains.capabilities import capabilities
-from samonai.inference import CaseDataset, LabelWriter
+from samonai.inference.cases import CaseItem
+from samonai.prompts.values import PromptValues
 from samonai.settings import compared
 from samonai.workflows.archive.manifest import DONE, FAILED, SKIPPED, Manifest
 from samonai.workflows.archive.worklist import Read, Work, claimed, still_open, work_through
-from samonai.workflows.bundle_engine import one_line_errors, opened_bundle
+from samonai.workflows.bundle_engine import one_line_errors, quiet_third_parties
 from samonai.workflows.inputs import existing, shows_progress, store_location
-from samonai.workflows.run import predict
-from samonai.workflows.run_folder import file_fingerprint, path_fingerprint
+from samonai.workflows.prediction_job import PredictionJob
+from samonai.workflows.run_folder import file_fingerprint, path_fingerprint, text_fingerprint
 from samonai.workflows.train import embedder, reader_of
 
 MANIFEST_FILE = "manifest.jsonl"
+
+# Options that name what is written, which a dry run leaves alone.
+_WRITTEN = {"store", "case_map"}
 
 # Options of `embed` that have nothing to do with reading a study.
 _OF_ENCODING = {"checkpoint", "sha256", "device", "dtype", "case_map"}
@@ -98,34 +107,28 @@ def predict_archive(
     """
     source, out = existing(source, "the input"), _result_folder(out, dry_run)
     how = _How(readers, limit, dry_run, retry_failed, shows_progress(progress))
-    reports: list[ArchiveReport] = []
-
-    def over_archive(files: Sequence[Path], overrides: Mapping[str, Any]) -> None:
-        quiet = {**overrides, "progress": False}
+    if dry_run:
+        options = {key: value for key, value in options.items() if key not in _WRITTEN}
+    store = options.get("store")
+    with (
+        no_empty_folders(out, None if store is None else store_location(store)),
+        nothing_left_of_a_mistake(out, results=True),
+        nullcontext() if dry_run else claimed(out),
+        one_line_errors(),
+        quiet_third_parties(),
+    ):
+        job = PredictionJob(run, source, boxes, None if dry_run else out, **options)
+        cases, left_out = list_archive(job.session.domain, source)
+        settings = _fingerprint(job)
         if dry_run:
-            quiet.pop("case_map", None)
-        with opened_bundle(files, quiet, workflow_type="infer") as workflow:
-            domain = workflow.parser.get_parsed_content("domain")
-        cases, left_out = list_archive(domain, source)
-        settings = _fingerprint(overrides)
-        if dry_run:
-            reports.append(_as_planned(cases, left_out, out, settings, how))
-            return
-        chosen = {**quiet, "domain": domain, "chosen_cases": cases}
-        with opened_bundle(files, chosen, workflow_type="infer") as workflow:
-            predictor = _Predictor(workflow.parser, cases)
-            reports.append(
-                _run(cases, left_out, out, settings, predictor.read, predictor.predict, how)
-            )
+            return _as_planned(cases, left_out, out, settings, how)
+        job.start(several=len(cases) > 1)
 
-    def given(files: Sequence[Path], overrides: Mapping[str, Any]) -> None:
-        with nullcontext() if dry_run else claimed(out):
-            over_archive(files, overrides)
+        def work(case: Case, item: CaseItem) -> Sequence[Path]:
+            with one_line_errors():
+                return job.write(job.decode(case, item))
 
-    # What the folder holds is looked at above; a dry run leaves it, and what is not there, alone.
-    with TemporaryDirectory(prefix="samonai-") if dry_run else nullcontext(out) as folder:
-        predict(run, source, boxes, Path(folder), progress=False, run_with=given, **options)
-    return reports[0]
+        return _run(cases, left_out, out, settings, job.read, work, how)
 
 
 def embed_archive(
@@ -229,38 +232,6 @@ class _AlreadyRead:
         return getattr(self._domain, name)
 
 
-class _Predictor:
-    """Runs the bundle's evaluator on one case at a time, so that none takes another with it."""
-
-    def __init__(self, parser: Any, cases: Sequence[Case]) -> None:
-        self._parser = parser
-        self._number = {case.case_id: number for number, case in enumerate(cases)}
-        self._dataset: CaseDataset = parser.get_parsed_content("dataset")
-        parser.get_parsed_content("inferer")  # a setting that is wrong is no study's fault
-        handlers = parser.get_parsed_content("handlers")
-        self._writer = next(each for each in handlers if isinstance(each, LabelWriter))
-
-    def read(self, case: Case) -> Any:
-        """Read a case and its prompts."""
-        return self._dataset[self._number[case.case_id]]
-
-    def predict(self, case: Case, item: Any) -> Sequence[Path]:
-        """Predict a case and return the files written."""
-        # An engine that met an error does not run again, so each case gets a new one.
-        self._parser.ref_resolver.remove_resolved_content("evaluator")
-        evaluator = self._parser.get_parsed_content("evaluator")
-        evaluator.data_loader, evaluator.state.epoch_length = [item], 1
-        before = len(self._writer.written)
-        try:
-            with one_line_errors():
-                evaluator.run()
-        finally:
-            # The engine's parts refer to each other; its volume must not wait to be collected.
-            evaluator.data_loader = []
-            evaluator.state.batch = evaluator.state.output = evaluator.state.dataloader = None
-        return self._writer.written[before:]
-
-
 def _run(
     cases: Sequence[Case],
     left_out: Mapping[str, str],
@@ -317,22 +288,21 @@ def _report(cases: Sequence[Case], manifest: Manifest, worked: int) -> ArchiveRe
     return ArchiveReport(dict(manifest.states), dict(manifest.reasons), waiting, worked)
 
 
-def _fingerprint(overrides: Mapping[str, Any]) -> dict[str, Any]:
+def _fingerprint(job: PredictionJob) -> dict[str, Any]:
     """Return what the results of a prediction depend on, without a path."""
-    plain = {
-        key: value
-        for key, value in overrides.items()
-        if compared(key) and (value is None or isinstance(value, bool | int | float | str))
+    given = {
+        **job.given,
+        **{k: v for k, v in (("prompt", job.prompt), ("series", job.series)) if v is not None},
     }
-    network = overrides.get("network_def")
-    decoders = [overrides.get("decoder"), *(overrides.get("members") or [])]
-    boxes = overrides.get("boxes")
+    session, boxes = job.session, job.boxes
     return {
-        **plain,
-        "formats": list(overrides["output_formats"]),
-        "decoders": [file_fingerprint(path) for path in decoders],
-        "encoder_sha256": None if network is None else network.encoder_sha256,
-        "boxes": file_fingerprint(boxes) or path_fingerprint(boxes),
-        "input": path_fingerprint(overrides["input"]),
-        "checkpoint": file_fingerprint(overrides.get("checkpoint")),
+        **{key: value for key, value in given.items() if compared(key)},
+        "formats": job.formats,
+        "decoders": [file_fingerprint(path) for path in session.decoders],
+        "encoder_sha256": session.networks[0].encoder_sha256,
+        "boxes": text_fingerprint(json.dumps(boxes))
+        if isinstance(boxes, PromptValues)
+        else file_fingerprint(boxes) or path_fingerprint(boxes),
+        "input": path_fingerprint(job.source),
+        "checkpoint": file_fingerprint(job.checkpoint),
     }

@@ -60,15 +60,13 @@ def write_outputs(
         The files, in the order of `FORMATS`.
     """
     page = prediction.page
-    answer = answer_query(prediction, query, names, retrieve) if query else None
+    answer = page_answer(prediction, names, query, with_text=with_text, retrieve=retrieve)
     regions = prediction.regions(names, with_text=with_text)
     label = prediction.label
-    if answer is not None:
+    if query:
         regions = answered_regions(answer, regions)
         chosen = np.any([region.mask for region in regions] or [np.zeros(page.size, bool)], axis=0)
         label = np.where(chosen, label, 0)
-    else:
-        answer = answer_all(prediction, names, with_text)
     writers = {
         "png": lambda path: write_label(page, label, path),
         "json": answer.write,
@@ -83,14 +81,22 @@ def write_outputs(
     return [writers[name](stem.with_name(stem.name + _ENDINGS[name])) for name in chosen_formats]
 
 
+def page_answer(
+    prediction: PagePrediction,
+    names: Mapping[int, str],
+    query: str | None,
+    *,
+    with_text: bool,
+    retrieve: Retrieve = by_terms,
+) -> Answer:
+    """Return the regions of a page, or those that answer a query; see `write_outputs`."""
+    if query:
+        return answer_query(prediction, query, names, retrieve)
+    return answer_all(prediction, names, with_text)
+
+
 def answered_regions(answer: Answer, regions: Sequence[Region]) -> list[Region]:
     """Return the regions of a query result in reading order, renumbered."""
     numbers = {hit.region.number for hit in answer.hits if hit.region is not None}
     kept = [region for region in regions if region.number in numbers]
     return [replace(region, number=place) for place, region in enumerate(kept, 1)]
-
-
-def is_answer(path: Path) -> bool:
-    """Return whether a written file is a query result, by its name."""
-    others = [ending for name, ending in _ENDINGS.items() if name != "json"]
-    return path.name.endswith(_ENDINGS["json"]) and not path.name.endswith(tuple(others))

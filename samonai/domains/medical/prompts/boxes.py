@@ -10,7 +10,6 @@ CSV: the columns `i0,j0,k0,i1,j1,k1`, and `class` and `case` where needed, in an
 """
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from samonai.core.pseudonyms import stands_for
 from samonai.domains.label_map import coordinates
 from samonai.domains.medical.formats.read_volume import strip_ending
 from samonai.domains.medical.volume import Volume, format_shape
+from samonai.prompts.values import PromptFile, PromptValues, prompt_content
 
 COLUMNS = ("i0", "j0", "k0", "i1", "j1", "k1")
 _JSON_KEYS = {"boxes", "classes"}
@@ -46,7 +46,7 @@ class VoxelBoxes:
 
 
 def read_boxes(
-    path: Path | str,
+    path: PromptFile | str,
     volume: Volume,
     *,
     class_names: Mapping[int, str] | None = None,
@@ -55,7 +55,7 @@ def read_boxes(
     """Read the boxes of one volume.
 
     Args:
-        path: A .json or .csv file as the module's docstring describes it.
+        path: A .json or .csv file, or the JSON values, as the module's docstring describes it.
         volume: The volume; its `source_id` selects the case in a file of several.
         class_names: Label value to name, for files that name classes. Boxes without a class get
             the only class, and 1 if there are several or none.
@@ -66,18 +66,27 @@ def read_boxes(
         InputError: The file cannot be read as boxes, has none for this case, or one of them is
             empty, leaves the volume or has an unknown class.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file of boxes")
-    read = {".json": _read_json, ".csv": _read_csv}.get(path.suffix.lower())
-    if read is None:
-        raise InputError(f"{path}: boxes are read from .json or .csv files")
-    rows, classes = read(path, volume.source_id, only_case)
+    path = Path(path) if isinstance(path, str) else path
+    rows, classes = _rows_and_classes(path, volume.source_id, only_case)
     return boxes_from_rows(rows, classes, path, volume, dict(class_names or {}))
 
 
+def _rows_and_classes(
+    path: PromptFile, case_id: str, only_case: bool
+) -> tuple[Sequence[Any], list[Any]]:
+    if isinstance(path, PromptValues):
+        return _read_json(path, case_id, only_case)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file of boxes")
+    if path.suffix.lower() == ".json":
+        return _read_json(path, case_id, only_case)
+    if path.suffix.lower() == ".csv":
+        return _read_csv(path, case_id, only_case)
+    raise InputError(f"{path}: boxes are read from .json or .csv files")
+
+
 def boxes_from_rows(
-    rows: Any, classes: list[Any] | None, path: Path, volume: Volume, names: Mapping[int, str]
+    rows: Any, classes: list[Any] | None, path: PromptFile, volume: Volume, names: Mapping[int, str]
 ) -> VoxelBoxes:
     """Validate boxes.
 
@@ -129,20 +138,8 @@ def boxes_on_slices(boxes: VoxelBoxes, axis: int) -> dict[int, SliceBoxes]:
     }
 
 
-def json_content(path: Path) -> Any:
-    """Return the content of a JSON file.
-
-    Raises:
-        InputError: The file is not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not valid JSON ({error})") from error
-
-
 def content_of_case(
-    content: Any, path: Path, case_id: str, only_case: bool, *, key: str, else_: str = ""
+    content: Any, path: PromptFile, case_id: str, only_case: bool, *, key: str, else_: str = ""
 ) -> Any:
     """Return one case's content of a JSON file: its entry under `cases`, or all of it.
 
@@ -170,9 +167,9 @@ def content_of_case(
     return content
 
 
-def _read_json(path: Path, case_id: str, only_case: bool) -> tuple[Sequence[Any], list[Any]]:
+def _read_json(path: PromptFile, case_id: str, only_case: bool) -> tuple[Sequence[Any], list[Any]]:
     content = content_of_case(
-        json_content(path),
+        prompt_content(path),
         path,
         case_id,
         only_case,
@@ -223,7 +220,7 @@ def _number(text: str | None) -> float | str | None:
         return text
 
 
-def _numbers(row: Any, number: int, path: Path) -> npt.NDArray[np.float64]:
+def _numbers(row: Any, number: int, path: PromptFile) -> npt.NDArray[np.float64]:
     box = coordinates(row, 6)
     if box is None:
         raise InputError(
@@ -233,7 +230,7 @@ def _numbers(row: Any, number: int, path: Path) -> npt.NDArray[np.float64]:
     return box
 
 
-def _check_box(box: npt.NDArray[np.float64], number: int, volume: Volume, path: Path) -> None:
+def _check_box(box: npt.NDArray[np.float64], number: int, volume: Volume, path: PromptFile) -> None:
     lower, upper = box[:3], box[3:]
     shown = f"box {number + 1} [{', '.join(f'{value:g}' for value in box)}]"
     if (lower >= upper).any():
@@ -259,7 +256,7 @@ def _whole(text: str) -> int:
     return int(number) if number.is_integer() else -1
 
 
-def class_value(wanted: Any, names: Mapping[int, str], path: Path) -> int:
+def class_value(wanted: Any, names: Mapping[int, str], path: PromptFile) -> int:
     """Return the label value of a class given by name, by value, or not at all."""
     if wanted is None:
         return next(iter(names)) if len(names) == 1 else 1

@@ -30,10 +30,10 @@ from samonai.domains.medical.prompts.boxes import (
     boxes_from_rows,
     class_value,
     content_of_case,
-    json_content,
 )
 from samonai.domains.medical.volume import Volume, format_shape
 from samonai.prompts.types import NO_POINT, FramePrompts
+from samonai.prompts.values import PromptFile, prompt_content
 
 _KEYS = {"points", "labels", "object", "boxes", "classes"}
 _NOWHERE = np.full(4, np.nan, np.float32)
@@ -58,19 +58,19 @@ class VoxelPoints:
     boxes: VoxelBoxes
 
 
-def holds_points(path: Path | str) -> bool:
+def holds_points(path: PromptFile | str) -> bool:
     """Return whether a file is JSON with points in it, for any case."""
-    path = Path(path)
-    if path.suffix.lower() != ".json" or not path.is_file():
+    path = Path(path) if isinstance(path, str) else path
+    if isinstance(path, Path) and (path.suffix.lower() != ".json" or not path.is_file()):
         return False
-    content = json_content(path)
+    content = prompt_content(path)
     cases = content.get("cases") if isinstance(content, dict) else None
     parts = list(cases.values()) if isinstance(cases, dict) else [content]
     return any(isinstance(part, dict) and "points" in part for part in parts)
 
 
 def read_points(
-    path: Path | str,
+    path: PromptFile | str,
     volume: Volume,
     *,
     class_names: Mapping[int, str] | None = None,
@@ -89,8 +89,8 @@ def read_points(
         InputError: The file cannot be read as points, has none for this case, or one of them
             leaves the volume or belongs to an unknown class.
     """
-    path, names = Path(path), dict(class_names or {})
-    content = _of_case(json_content(path), path, volume.source_id, only_case)
+    path, names = Path(path) if isinstance(path, str) else path, dict(class_names or {})
+    content = _of_case(prompt_content(path), path, volume.source_id, only_case)
     rows = content["points"]
     boxes = VoxelBoxes(np.zeros((0, 6)), np.zeros(0, np.int64))
     if "boxes" in content:
@@ -112,7 +112,9 @@ def read_points(
     return VoxelPoints(points.reshape(-1, 3), np.array(labels, np.int64), objects, values, boxes)
 
 
-def prompts_on_slices(clicks: VoxelPoints, axis: int, path: Path | str) -> dict[int, FramePrompts]:
+def prompts_on_slices(
+    clicks: VoxelPoints, axis: int, path: PromptFile | str
+) -> dict[int, FramePrompts]:
     """Map clicks, and the boxes of their objects, to the slices across an axis.
 
     Args:
@@ -168,7 +170,7 @@ def _frame_prompts(
     )
 
 
-def _of_case(content: Any, path: Path, case_id: str, only_case: bool) -> dict[str, Any]:
+def _of_case(content: Any, path: PromptFile, case_id: str, only_case: bool) -> dict[str, Any]:
     """Return one case's content of a file, its keys and list of points checked."""
     content = content_of_case(content, path, case_id, only_case, key="points")
     if not isinstance(content, dict) or not isinstance(content.get("points"), list):
@@ -182,7 +184,7 @@ def _of_case(content: Any, path: Path, case_id: str, only_case: bool) -> dict[st
     return content
 
 
-def _each(content: Mapping[str, Any], key: str, default: list[Any], path: Path) -> list[Any]:
+def _each(content: Mapping[str, Any], key: str, default: list[Any], path: PromptFile) -> list[Any]:
     """Return a list with one entry for each point."""
     values = content.get(key, default)
     if not isinstance(values, list) or len(values) != len(default):
@@ -194,7 +196,7 @@ def _each(content: Mapping[str, Any], key: str, default: list[Any], path: Path) 
 
 
 def _numbered(
-    asked: list[Any], boxes: int, path: Path
+    asked: list[Any], boxes: int, path: PromptFile
 ) -> tuple[npt.NDArray[np.int64], list[str | int]]:
     """Number the objects, those of boxes first; return their names."""
     named: dict[str | int, int] = {}
@@ -209,7 +211,7 @@ def _numbered(
     return np.array(numbers, np.int64), list(named)
 
 
-def _point(row: Any, number: int, volume: Volume, path: Path) -> npt.NDArray[np.float64]:
+def _point(row: Any, number: int, volume: Volume, path: PromptFile) -> npt.NDArray[np.float64]:
     """Return one point, checked to lie in the volume."""
     point = coordinates(row, 3)
     if point is None:

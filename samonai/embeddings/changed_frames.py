@@ -1,0 +1,40 @@
+"""Domains whose frames are changed before they are encoded: turned, augmented."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from samonai.core.frame import Frame
+from samonai.domains.base import Domain, Source
+
+
+class _Changed:
+    """A domain whose frames are another's, changed; all else is the other's."""
+
+    def __init__(
+        self, domain: Domain[Any], note: Mapping[str, Any], change: Callable[[Source, Frame], Frame]
+    ) -> None:
+        self._domain, self._note, self._change = domain, note, change
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._domain, name)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the domain's settings and the note, which parts it from others in a store."""
+        return {**self._domain.settings(), **self._note}
+
+    def frame(self, source: Source, index: int) -> Frame:
+        """Cut a frame and change it."""
+        return self._change(source, self._domain.frame(source, index))
+
+
+def changed_frames(
+    domain: Domain[Any], note: Mapping[str, Any], change: Callable[[Source, Frame], Frame]
+) -> Domain[Any]:
+    """Return a domain that cuts other frames of the same sources, on the same grids.
+
+    Args:
+        domain: Cuts the frames.
+        note: JSON values that say how they are changed, beside the domain's settings.
+        change: Changes a frame of a source.
+    """
+    return cast(Domain[Any], _Changed(domain, note, change))

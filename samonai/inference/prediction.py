@@ -1,0 +1,91 @@
+"""Predictions in memory: a label map, and what else its domain gives, until they are written."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from samonai.domains.base import Case, Domain, LabelFacts
+from samonai.domains.capabilities import capabilities
+from samonai.inference.types import CasePrompts
+from samonai.inference.uncertainty import SourceUncertainty
+from samonai.inference.writing import PredictionWriter
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One predicted source in memory.
+
+    Attributes:
+        case: Name and place of the source.
+        source: The source whose frames were decoded.
+        domain: Its kind of data.
+        result: What the domain's merger gave: an array, or a handle of more than memory holds.
+        prompts: By frame index, on the frames of `source`; or `Automatic`.
+        facts: Names of the classes, and what made the prediction.
+        uncertainty: How sure the networks were; None where that was not wanted or is not known.
+    """
+
+    case: Case
+    source: Any
+    domain: Domain[Any]
+    result: Any
+    prompts: CasePrompts
+    facts: LabelFacts
+    uncertainty: SourceUncertainty | None = None
+
+    @property
+    def label(self) -> npt.NDArray[np.int32]:
+        """Return the label map, int32 on the source's grid, 0 is background."""
+        maps = capabilities(self.domain).object_maps
+        label = self.result if maps is None else maps.maps(self.source, self.result).label
+        return np.asarray(label).astype(np.int32)
+
+    @property
+    def instances(self) -> npt.NDArray[np.int32] | None:
+        """Return the number of the object at each pixel, 0 is none; None: classes only."""
+        maps = capabilities(self.domain).object_maps
+        found = None if maps is None else maps.maps(self.source, self.result).instances
+        return None if found is None else np.asarray(found).astype(np.int32)
+
+    @property
+    def answer(self) -> Any:
+        """Return regions, text and scores where the domain's results have them; else None."""
+        results = capabilities(self.domain).results
+        return None if results is None else results.answer(self.source, self.result, self.facts)
+
+    def write(
+        self,
+        out: Path | str,
+        formats: Sequence[str] = (),
+        *,
+        ending: str = "",
+        measure: bool = False,
+    ) -> list[Path]:
+        """Write the prediction under its case's name and return the files.
+
+        Args:
+            out: The folder.
+            formats: Of those that the domain writes; none: the input's own kind.
+            ending: File ending instead, such as ".nrrd".
+            measure: Write measurements too.
+
+        Raises:
+            InputError: The formats are not known, or the name is another source's in this folder.
+        """
+        writer = PredictionWriter(out, self.domain, ending, formats, measure, self.facts)
+        writer.claims.claim(self.case)
+        return self.write_with(writer)
+
+    def write_with(self, writer: PredictionWriter) -> list[Path]:
+        """Write with a writer that has claimed the case; return the files."""
+        name = self.case.case_id
+        written = writer.write(name, self.source, self.result, self.domain)
+        if self.uncertainty is not None:
+            written += self.uncertainty.write(
+                writer.folder, name, self.domain, self.source, writer.ending
+            )
+        return written

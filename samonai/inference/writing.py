@@ -1,0 +1,100 @@
+"""Files of predictions: label maps and other formats, and whose they are."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from samonai.core.errors import InputError
+from samonai.core.files import all_or_none
+from samonai.domains.base import Domain, LabelFacts
+from samonai.domains.capabilities import capabilities
+from samonai.inference.provenance import Claims
+
+logger = logging.getLogger(__name__)
+
+
+class PredictionWriter:
+    """Writes predicted label maps onto their sources' own grids.
+
+    Args:
+        folder: Where the files go, named after their cases.
+        domain: Writes them.
+        ending: File ending such as ".nii.gz" or ".mha"; empty: the input's own.
+        formats: Formats by name instead, several if need be, of those that the domain writes.
+        measure: Write measurements beside each prediction.
+        facts: Names of the classes and what made the label maps, for formats that say so.
+
+    Attributes:
+        claims: Which source each case of the folder was predicted from; claim a case before its
+            prediction is computed.
+
+    Raises:
+        InputError: The domain does not write the formats or the ending, or both are given.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        domain: Domain[Any],
+        ending: str = "",
+        formats: Sequence[str] = (),
+        measure: bool = False,
+        facts: LabelFacts | None = None,
+    ) -> None:
+        """Keep where and how to write."""
+        self.folder, self.domain, self.ending = Path(folder), domain, ending
+        self.formats, self.measure, self.facts = tuple(formats), measure, facts
+        self.claims = Claims(self.folder)
+        _check_ending(domain, ending)
+        _check_formats(domain, ending, self.formats, measure)
+
+    def write(
+        self, case_id: str, source: Any, label: Any, domain: Domain[Any] | None = None
+    ) -> list[Path]:
+        """Write one prediction in every way that was chosen, and return the files.
+
+        Args:
+            case_id: The name of the files.
+            source: The source.
+            label: The label map, or what the domain's merger gave.
+            domain: Writes this one, such as a domain that answers a query; None: the writer's.
+        """
+        domain = domain or self.domain
+        stem = self.folder / case_id
+        with all_or_none(self.folder, case_id):
+            exporter = capabilities(domain).exporter
+            if exporter is not None and not self.ending:
+                written = exporter.export(
+                    source, label, stem, self.formats, measure=self.measure, facts=self.facts
+                )
+            else:
+                written = [domain.write(source, label, stem.with_name(case_id + self.ending))]
+        for path in written:
+            logger.info("wrote %s", path)
+        return written
+
+
+def _check_ending(domain: Domain[Any], ending: str) -> None:
+    if not ending:
+        return
+    endings = capabilities(domain).endings
+    if not endings:
+        raise InputError(f"ending {ending}: the {domain.name} domain has one only; leave it out")
+    if ending not in endings:
+        raise InputError(f"ending {ending!r} is not known; use {', '.join(endings)}")
+
+
+def _check_formats(domain: Domain[Any], ending: str, formats: Sequence[str], measure: bool) -> None:
+    if not formats and not measure:
+        return
+    exporter = capabilities(domain).exporter
+    if exporter is None:
+        raise InputError(f"the {domain.name} domain writes label maps only: no formats, no measure")
+    if measure and exporter.unmeasured:
+        raise InputError(exporter.unmeasured)
+    if ending:
+        raise InputError(f"ending {ending} beside formats or measure; give formats alone")
+    for name in formats:
+        if name not in exporter.formats:
+            raise InputError(f"format {name!r} is not known; use {', '.join(exporter.formats)}")

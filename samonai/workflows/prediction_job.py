@@ -1,0 +1,147 @@
+"""Prediction job: many sources through one session, each read, predicted and written by itself."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from samonai.core.errors import InputError
+from samonai.domains import DEFAULT_DOMAIN, get_domain
+from samonai.domains.base import Case
+from samonai.domains.capabilities import capabilities
+from samonai.inference.cases import CaseItem, prompted
+from samonai.inference.prediction import Prediction
+from samonai.inference.writing import PredictionWriter
+from samonai.workflows.bundle_files import INFERENCE, config_files, read_config
+from samonai.workflows.inputs import (
+    Boxes,
+    existing,
+    existing_or_elsewhere,
+    given_prompts,
+    listed,
+    store_location,
+)
+from samonai.workflows.session import Session, runs_of
+from samonai.workflows.settings import check_settings
+
+if TYPE_CHECKING:
+    from samonai.sam.network import SamNetwork
+    from samonai.workflows.trained_run import Runs
+
+_MEMORY = 64 << 20
+"""Bytes of embeddings that a job keeps: a source is predicted once, but a frame may come twice."""
+
+
+class PredictionJob:
+    """Sources to predict and write; the arguments are those of `predict`.
+
+    Attributes:
+        session: Predicts.
+        source: Where the sources are.
+        boxes: Prompts as a file or as values; None: none.
+        out: The folder of results; None where nothing is written.
+        formats: Formats by name.
+        checkpoint: The model's weights, where they are not the published ones.
+        given: The settings that were given.
+
+    Raises:
+        InputError: Something that was given cannot be used.
+    """
+
+    def __init__(
+        self,
+        run: "Runs | SamNetwork",
+        source: Path | str,
+        boxes: Boxes | None,
+        out: Path | None,
+        *,
+        prompt: str | None = None,
+        domain: str = DEFAULT_DOMAIN,
+        series: str | None = None,
+        ending: str = "",
+        formats: Sequence[str] = (),
+        measure: bool = False,
+        store: Path | str | None = None,
+        checkpoint: Path | str | None = None,
+        sha256: str | None = None,
+        device: Any = None,
+        uncertainty: bool | None = None,
+        **settings: Any,
+    ) -> None:
+        """Check what was given, and load the networks."""
+        runs = runs_of(run, checkpoint, device)
+        name = runs[0].domain if runs else domain
+        config = read_config(config_files(name, INFERENCE))
+        if series is not None and "series" not in config:
+            raise InputError("series is for DICOM, which is medical data")
+        if prompt is not None and not prompt.strip():
+            raise InputError("the prompt is empty; leave it out to ask for all")
+        known = capabilities(get_domain(name))
+        if uncertainty is None:
+            uncertainty = len(runs) > 1 and known.value_maps is not None
+        self.given = check_settings(
+            {
+                **settings,
+                "output_ending": ending,
+                "measure": measure,
+                "uncertainty": uncertainty,
+            },
+            config,
+        )
+        find = existing_or_elsewhere if known.remote_sources else existing
+        self.source = find(source, "the input")
+        self.boxes, self.prompt, self.series = given_prompts(boxes), prompt, series
+        self.out, self.formats, self.checkpoint = out, listed(formats, "formats"), checkpoint
+        self._writer: PredictionWriter | None = None
+        self.session = Session(
+            runs or run,
+            domain=name,
+            store=None if store is None else store_location(store),
+            memory=_MEMORY,
+            checkpoint=checkpoint,
+            sha256=sha256,
+            device=device,
+            **self.given,
+        )
+
+    def cases(self) -> list[Case]:
+        """List the sources."""
+        return self.session.cases(self.source, self.series)
+
+    def start(self, *, several: bool) -> None:
+        """Get ready to read and write.
+
+        Args:
+            several: Whether there are several cases, so that prompts must say whose they are.
+
+        Raises:
+            InputError: The prompts or the formats cannot be used.
+        """
+        session, given = self.session, self.given
+        self._prompts, self._domain = session.prompts(self.boxes, self.prompt, several=several)
+        if given["uncertainty"]:
+            session.check_uncertainty()
+        self._writer = None
+        if self.out is not None:
+            self._writer = PredictionWriter(
+                self.out,
+                self._domain,
+                given["output_ending"],
+                self.formats,
+                given["measure"],
+                session.facts,
+            )
+
+    def read(self, case: Case) -> CaseItem:
+        """Read a case and its prompts; several threads may."""
+        return prompted(self._domain, case, self._domain.read(case), self._prompts)
+
+    def decode(self, case: Case, item: CaseItem) -> Prediction:
+        """Predict a case that was read, once its name is known to be free in the folder."""
+        if self._writer is not None:
+            self._writer.claims.claim(case)
+        return self.session.decode(item, self._domain, uncertainty=self.given["uncertainty"])
+
+    def write(self, prediction: Prediction) -> list[Path]:
+        """Write a prediction and return the files."""
+        assert self._writer is not None
+        return prediction.write_with(self._writer)

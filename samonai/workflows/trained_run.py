@@ -1,0 +1,136 @@
+"""A finished training run: its settings, its decoder and the networks; without jobs."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from samonai.core.errors import InputError
+from samonai.workflows.run_folder import RunFolder, member_folders
+
+if TYPE_CHECKING:
+    from samonai.sam.decoder_file import DecoderMetadata
+    from samonai.sam.network import SamNetwork
+
+
+class TrainedRun:
+    """A fine-tuned decoder on disk.
+
+    Args:
+        path: The run's folder.
+        sam: The network that it was fine-tuned from, when it is at hand; else it is loaded.
+        checkpoint: Where its weights are, when they have moved since.
+        device: Where to compute; by default a GPU when there is one.
+
+    Raises:
+        InputError: The folder holds no run.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        sam: "SamNetwork | None" = None,
+        *,
+        checkpoint: Path | str | None = None,
+        device: Any = None,
+    ) -> None:
+        """Look into the folder."""
+        self.folder = RunFolder(path)
+        self.settings = self.folder.settings()
+        if not self.folder.is_complete:
+            raise InputError(
+                f"{self.folder.path} has not finished training; give its training command again, "
+                f"which goes on where it stopped"
+            )
+        self.checkpoint = checkpoint or self.settings.get("checkpoint")
+        self.device = device
+        self._sam = sam
+
+    def __repr__(self) -> str:
+        """Return how to make it again."""
+        return f"{type(self).__name__}({str(self.folder.path)!r})"
+
+    @property
+    def path(self) -> Path:
+        """Return the run's folder."""
+        return self.folder.path
+
+    @property
+    def domain(self) -> str:
+        """Return the kind of data that it is for."""
+        return str(self.settings["domain"])
+
+    @cached_property
+    def metadata(self) -> "DecoderMetadata":
+        """Return what travels with the decoder: classes, cases, prompts, provenance, metrics."""
+        from samonai.sam.decoder_file import read_decoder_metadata
+
+        return read_decoder_metadata(self.folder.decoder)
+
+    @property
+    def pretrained(self) -> "SamNetwork":
+        """Return the network as it was before fine-tuning."""
+        if self._sam is None:
+            from samonai.inference.checkpoint_context import trained_network
+
+            self._sam = trained_network(
+                self.folder.decoder, checkpoint=self.checkpoint, device=self.device
+            )
+        return self._sam
+
+    @cached_property
+    def network(self) -> "SamNetwork":
+        """Return the fine-tuned network, in eval mode."""
+        from samonai.sam.decoder_file import load_decoder
+
+        network = self.pretrained.fork().eval()
+        load_decoder(network, self.folder.decoder)
+        return network
+
+
+Runs = TrainedRun | Path | str | Sequence[TrainedRun | Path | str]
+"""A run or several: as they are, or by their folders, or by the folder of their folds."""
+
+
+RunT = TypeVar("RunT", bound=TrainedRun)
+
+
+def opened_runs(
+    kind: type[RunT],
+    runs: Runs,
+    *,
+    checkpoint: Path | str | None = None,
+    device: Any = None,
+    domain: str | None = None,
+) -> list[RunT]:
+    """Open runs; a folder of folds or of seeds stands for all of its runs.
+
+    Args:
+        kind: What to open folders as.
+        runs: Themselves or their folders.
+        checkpoint: See `TrainedRun`, as for the device.
+        device: See `TrainedRun`.
+        domain: The kind of data that they must be for; None: any.
+
+    Raises:
+        InputError: A folder holds no run, one is not finished or of another kind of data, or they
+            cannot be averaged.
+    """
+    opened: list[RunT] = []
+    several = isinstance(runs, Sequence) and not isinstance(runs, str)
+    for run in cast("Sequence[TrainedRun | Path | str]", runs if several else [runs]):
+        if isinstance(run, TrainedRun):
+            opened.append(run if isinstance(run, kind) else kind(run.path))
+            continue
+        folders = member_folders(run)
+        opened += [kind(folder, checkpoint=checkpoint, device=device) for folder in folders]
+    if not opened:
+        raise InputError("no run was given")
+    for run in opened:
+        if domain not in (None, run.domain):
+            raise InputError(f"{run.path} is a run on {run.domain} data, not on {domain}")
+    if len(opened) > 1:
+        from samonai.inference.ensemble import check_members
+
+        check_members([run.folder.decoder for run in opened])
+    return opened
