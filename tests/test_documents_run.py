@@ -13,16 +13,18 @@ import pytest
 import torch.distributed as dist
 from bundle_factory import write_pages
 from document_factory import text_pdf
+from PIL import Image
 
 import samonai as api
 from samonai.core.errors import InputError
 from samonai.domains.base import LabelMaps
-from samonai.domains.documents.text.answer import Answer
+from samonai.domains.documents.text.answer import Answer, read_answer
 from samonai.engine.processes import gather_rows
 from samonai.evaluation.measures import DetectionMeasure
 from samonai.inference import suitable_finding, trained_domain
 from samonai.metrics.average_precision import average_precision, detected_objects
 from samonai.workflows.run import Run
+from samonai.workflows.session import Session
 
 NAMES = {1: "text", 2: "table"}
 BOTH = "box_and_proposed"
@@ -70,6 +72,20 @@ def test_a_page_answers_classes_and_boxes(run: Run, pages: Path) -> None:
     assert len(by_prompt) == len(asked.hits)
     found = run.predict(page, prompt="class:table", device="cpu", progress=False)
     assert {hit.prompt for hit in found.hits} <= {None}
+
+
+@pytest.mark.parametrize("query", [None, "class:table"])
+def test_a_prediction_in_memory_holds_what_is_written(
+    query: str | None, run: Run, pages: Path, tmp_path: Path
+) -> None:
+    found = Session(run, device="cpu").predict(pages / "images" / "page_0.png", query)
+    label, answer = found.write(tmp_path)
+    assert read_answer(answer) == found.answer
+    assert found.answer.hits
+    written = np.asarray(Image.open(label))
+    assert np.array_equal(written, found.label)
+    assert set(np.unique(written)) == ({0, 1, 2} if query is None else {0, 2})
+    assert np.array_equal(found.instances > 0, found.label > 0)
 
 
 def test_a_pdf_is_drawn_at_any_resolution(run: Run, tmp_path: Path) -> None:

@@ -118,6 +118,18 @@ class Results(Protocol):
         """
         ...
 
+    def answered_label(
+        self, source: Any, prediction: Any, facts: LabelFacts | None = None
+    ) -> npt.NDArray[np.integer]:
+        """Return the label map that is written: where a query is set, of its answer only.
+
+        Args:
+            source: See `answer`, like the others.
+            prediction: As there.
+            facts: As there.
+        """
+        ...
+
 
 @runtime_checkable
 class TextQueries(Protocol):

@@ -39,17 +39,27 @@ class Prediction:
 
     @property
     def label(self) -> npt.NDArray[np.int32]:
-        """Return the label map, int32 on the source's grid, 0 is background."""
-        maps = capabilities(self.domain).object_maps
-        label = self.result if maps is None else maps.maps(self.source, self.result).label
+        """Return the label map as it is written, int32 on the source's grid, 0 is background."""
+        known = capabilities(self.domain)
+        if known.results is not None:
+            label = known.results.answered_label(self.source, self.result, self.facts)
+        elif known.object_maps is not None:
+            label = known.object_maps.maps(self.source, self.result).label
+        else:
+            label = self.result
         return np.asarray(label).astype(np.int32)
 
     @property
     def instances(self) -> npt.NDArray[np.int32] | None:
         """Return the number of the object at each pixel, 0 is none; None: classes only."""
-        maps = capabilities(self.domain).object_maps
+        known = capabilities(self.domain)
+        maps = known.object_maps
         found = None if maps is None else maps.maps(self.source, self.result).instances
-        return None if found is None else np.asarray(found).astype(np.int32)
+        if found is None:
+            return None
+        # A query leaves out what does not answer it.
+        shown = np.asarray(found) if known.results is None else np.where(self.label > 0, found, 0)
+        return shown.astype(np.int32)
 
     @property
     def answer(self) -> Any:

@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from samonai.sam.network import SamNetwork
     from samonai.workflows.trained_run import Runs
 
-_MEMORY = 64 << 20
-"""Bytes of embeddings that a job keeps: a source is predicted once, but a frame may come twice."""
-
 
 class PredictionJob:
     """Sources to predict and write; the arguments are those of `predict`.
@@ -96,7 +93,7 @@ class PredictionJob:
             runs or run,
             domain=name,
             store=None if store is None else store_location(store),
-            memory=_MEMORY,
+            memory=0,
             checkpoint=checkpoint,
             sha256=sha256,
             device=device,

@@ -120,7 +120,7 @@ class Session:
             self.domain,
             first,
             members=self.networks[1:],
-            store=MemoryStore(memory) if store is None else store,
+            store=MemoryStore(memory) if store is None and memory else store,
             **chosen,
         )
         self.store = self.inferer.store

@@ -20,6 +20,8 @@ from samonai.domains.documents.formats.label_png import write_label
 from samonai.domains.documents.formats.outputs import (
     DEFAULT_FORMATS,
     FORMATS,
+    answered_regions,
+    label_of,
     page_answer,
     write_outputs,
 )
@@ -305,6 +307,22 @@ class DocumentsDomain:
             with_text=self._with_text(source),
             retrieve=self._retrieve,
         )
+
+    def answered_label(
+        self,
+        source: Page,
+        prediction: npt.NDArray[np.integer] | PagePrediction,
+        facts: LabelFacts | None = None,
+    ) -> npt.NDArray[np.int32]:
+        """Return the label map of a predicted page, of the regions that answer the query."""
+        if not isinstance(prediction, PagePrediction):
+            prediction = from_label(source, prediction)
+        if not self.query:
+            return prediction.label
+        names = dict(facts.classes) if facts else {}
+        found = self.answer(source, prediction, facts)
+        regions = prediction.regions(names, with_text=self._with_text(source))
+        return label_of(prediction.label, answered_regions(found, regions))
 
     def with_query(self, query: str | None) -> "DocumentsDomain":
         """Return a domain whose predictions answer another query; see `query`.

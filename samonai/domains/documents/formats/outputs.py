@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from samonai.domains.documents.formats.alto_out import write_alto
 from samonai.domains.documents.formats.coco_out import write_coco
@@ -65,8 +66,7 @@ def write_outputs(
     label = prediction.label
     if query:
         regions = answered_regions(answer, regions)
-        chosen = np.any([region.mask for region in regions] or [np.zeros(page.size, bool)], axis=0)
-        label = np.where(chosen, label, 0)
+        label = label_of(label, regions)
     writers = {
         "png": lambda path: write_label(page, label, path),
         "json": answer.write,
@@ -93,6 +93,12 @@ def page_answer(
     if query:
         return answer_query(prediction, query, names, retrieve)
     return answer_all(prediction, names, with_text)
+
+
+def label_of(label: npt.NDArray[np.int32], regions: Sequence[Region]) -> npt.NDArray[np.int32]:
+    """Return a label map that holds these regions only, int32 (H, W)."""
+    chosen = np.any([region.mask for region in regions] or [np.zeros(label.shape, bool)], axis=0)
+    return np.where(chosen, label, 0)
 
 
 def answered_regions(answer: Answer, regions: Sequence[Region]) -> list[Region]:

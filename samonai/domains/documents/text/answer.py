@@ -26,7 +26,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,14 +93,23 @@ class Hit:
     region: AnsweredRegion | None
     prompt: int | None = None
 
+    def rounded(self) -> "Hit":
+        """Return the hit with the decimals that a file has, so that both hold one answer."""
+        return replace(
+            self,
+            score=round(self.score, 4),
+            box=_rounded(self.box),
+            boxes=tuple(_rounded(box) for box in self.boxes),
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Return JSON values."""
         return {
             "text": self.text,
             "how": self.how,
-            "score": round(self.score, 4),
-            "box": [round(value, 2) for value in self.box],
-            "boxes": [[round(value, 2) for value in box] for box in self.boxes],
+            "score": self.score,
+            "box": list(self.box),
+            "boxes": [list(box) for box in self.boxes],
             "region": None if self.region is None else self.region.to_json(),
             "prompt": self.prompt,
         }
@@ -162,9 +171,14 @@ def answer(page: Page, query: str | None, kind: str, hits: Sequence[Hit]) -> Ans
         size=page.size,
         dpi=page.dpi,
         points=page.points,
-        hits=tuple(hits),
+        hits=tuple(hit.rounded() for hit in hits),
         words_from=page.text_source,
     )
+
+
+def _rounded(box: Box) -> Box:
+    x0, y0, x1, y1 = (round(float(value), 2) for value in box)
+    return x0, y0, x1, y1
 
 
 def read_answer(path: Path) -> Answer:
