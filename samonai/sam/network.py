@@ -40,13 +40,10 @@ class SamNetwork(nn.Module):
     Attributes:
         name: Name of the model, such as "vit_b" or "micro".
         normalisation: Normalisation of 0..255 RGB values before the encoder.
-        stock_sha256: 64 hexadecimal digits that identify the weights that the encoder was loaded
-            with.
-        tuned_names: Parameters of the encoder that are, or were, trained; the stock encoder
-            itself is unchanged, and is used by forks made before.
+        stock_sha256: sha256 of the weights that the encoder was loaded with.
+        tuned_names: Trained parameters of the encoder; forks made before keep the stock encoder.
         checkpointing: Compute the encoder's activations again where their gradient is needed.
-        semantic_head: The head for prediction without prompts; None unless `add_semantic_head` was
-            called or weights that have one were loaded.
+        semantic_head: The head for prediction without prompts, if one was added or loaded.
         object_classifier: Linear classifier of found objects; None unless training fitted it.
         multimask: Whether `answer` returns the best of a single point's three masks, as
             segment-anything's authors advise; False for decoders that were trained otherwise.
