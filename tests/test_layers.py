@@ -30,6 +30,7 @@ LAYERS = (
     ("workflows",),
     ("selection",),
     ("export",),
+    ("serve",),
     ("cli",),
 )
 SIBLINGS = {frozenset({"training", "inference"}), frozenset({"training", "evaluation"})}

@@ -28,6 +28,7 @@ from samonai.cli import (
     export,
     predict,
     rank,
+    serve,
     settings,
     sweep,
     train,
@@ -48,8 +49,8 @@ app = typer.Typer(
 )
 
 for verb in (
-    *(train, evaluate, calibrate, predict, rank, sweep, curve, embed, settings, export, demo),
-    doctor,
+    *(train, evaluate, calibrate, predict, rank, serve, sweep, curve, embed, settings, export),
+    *(demo, doctor),
 ):
     name = verb.__name__.rpartition(".")[2]
     app.command(name, epilog=verb.EXAMPLE)(getattr(verb, name))

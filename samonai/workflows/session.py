@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from samonai.core.errors import InputError
+from samonai.core.geometry import FrameGeometry
 from samonai.core.settings import describe
 from samonai.domains import DEFAULT_DOMAIN, setting_names
 from samonai.domains.base import Case, LabelFacts
@@ -269,6 +270,33 @@ class Session:
         return refine_frame(
             self.inferer, self.networks, read, self.domain.frame(read, index), asked, previous
         )
+
+    def carry(
+        self, source: Any, frame: int, prompts: FramePrompts, reach: int
+    ) -> dict[int, Refined]:
+        """Carry one object from its frame to those beside it, both ways.
+
+        Args:
+            source: See `refine`.
+            frame: The frame that the prompts are on.
+            prompts: Of one object.
+            reach: Frames on each side at most; the session's rule of propagation may end before.
+
+        Returns:
+            By frame index, the prompted one included: the object's mask.
+        """
+        read = source.source if isinstance(source, Prediction) else self._read(source)[1]
+        tracks = self.inferer.tracks(read, self.networks, {frame: prompts}, reach=reach)
+        found = {}
+        for index, track in tracks.items():
+            geometry = FrameGeometry(
+                self.domain.frame(read, index).size, self.networks[0].long_side
+            )
+            low_res = track.low_res.float().mean(0)
+            logits = geometry.logits_to_frame(low_res)[0, 0].cpu().numpy()
+            iou = float(track.iou.float().mean())
+            found[index] = Refined(logits > 0, low_res[0].cpu().numpy(), iou, index)
+        return found
 
     def _clicks(
         self, source: Any, clicks: Any, frame: int | None, box: Sequence[float] | None

@@ -104,7 +104,7 @@ class VolumeInferer(SourceInferer):
             label = super().__call__(inputs, network, prompts, alone=alone, observers=observers)
         elif self.spread == "propagate":
             refuse_turns(self.turns, "prompts that are carried from frame to frame")
-            tracks = self._tracks(inputs, networks, prompts, each=each)
+            tracks = self.tracks(inputs, networks, prompts, each=each)
             asked = {index: found.prompts for index, found in tracks.items()}
             label = self._merged(inputs, networks, asked, _track_answers(tracks, network), watching)
         else:
@@ -138,20 +138,31 @@ class VolumeInferer(SourceInferer):
         planes = self._plane_inferers()
         return fuse_planes(source, self.domain, planes, networks, asked, answers, observers)
 
-    def _tracks(
+    def tracks(
         self,
         source: Any,
         networks: list[SamNetwork],
         prompts: Mapping[int, FramePrompts],
         *,
         each: bool = False,
+        reach: int | None = None,
     ) -> dict[int, FrameTracks]:
+        """Carry prompts from frame to frame; see `Propagator`.
+
+        Args:
+            source: The source.
+            networks: One, or several on one encoder.
+            prompts: By frame index.
+            each: Keep what each network says, not their average alone.
+            reach: Frames on each side; None: as the rule of propagation says.
+        """
+        rule = self.propagation if reach is None else replace(self.propagation, frames=reach)
         propagator = Propagator(
             lambda index: self.domain.frame(source, index),
             lambda frame: self.embed(source, frame, networks[0]),
             lambda embedding, asked: self.each_low_res(networks, embedding, asked),
             networks[0].long_side,
-            self.propagation,
+            rule,
             each,
         )
         return propagator(seeds_of(prompts), self.domain.frame_count(source))

@@ -1,0 +1,279 @@
+"""Training on finished cases in another process, and the decoder that takes over.
+
+The command is `samonai train`, on the saved labels and over the session's store, so that frames
+that were looked at are not encoded again. Afterwards `samonai evaluate` measures the new decoder
+and the one in use on the cases that were held out; the new one takes over where it is better, and
+the one before stays at hand.
+"""
+
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from samonai.core.errors import InputError
+from samonai.core.files import write_atomically
+from samonai.core.json_files import read_json
+from samonai.serve.annotation import DONE
+from samonai.serve.saving import LABELS
+from samonai.serve.workspace import Workspace
+from samonai.workflows.session import Session
+
+logger = logging.getLogger(__name__)
+
+FEWEST_CASES = 2
+_STATE_FILE = "state.json"
+_GRACE_SECONDS = 10.0
+_LAST_LINES = 400
+
+IDLE, TRAINING, MEASURING, FAILED = "idle", "training", "measuring", "failed"
+
+
+class Learner:
+    """Trains on finished cases while annotation goes on.
+
+    Args:
+        workspace: Gives the cases, and takes the new session.
+        open_session: Opens a run's folder as the workspace's kind of session; None: the session
+            that the server was started with.
+        model: Arguments of `samonai train` that name the model and where its weights are.
+        store: Where embeddings are kept; None: in each run.
+        settings: Settings of training, as `--set` takes them.
+        epochs: Epochs of each training.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        open_session: Callable[[Path | None], Session],
+        model: Sequence[str],
+        store: str | None = None,
+        settings: Mapping[str, str] | None = None,
+        epochs: int = 20,
+    ) -> None:
+        """Keep what training needs; nothing is trained yet."""
+        self.workspace, self._open_session = workspace, open_session
+        self._model, self._store, self._epochs = list(model), store, epochs
+        self._settings = dict(settings or {})
+        self.folder = workspace.out / "learning"
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopped = False
+        self._state, self._reason, self._run = IDLE, "", None
+        self._rounds: list[dict[str, Any]] = _rounds_of(self.folder)
+
+    def start(self) -> None:
+        """Begin to train on all finished cases.
+
+        Raises:
+            InputError: Training is under way already, or too few cases are finished.
+        """
+        with self._lock:
+            if self._thread is not None and self._thread.is_alive():
+                raise InputError("training is under way already; wait, or stop it")
+            cases = [name for name, state in self.workspace.states().items() if state == DONE]
+            if len(cases) < FEWEST_CASES:
+                raise InputError(
+                    f"{len(cases)} cases are finished; training needs {FEWEST_CASES} at least, one "
+                    f"of them to measure on"
+                )
+            number = len(self._rounds) + 1
+            while (round_folder := self.folder / f"{number:03d}").exists():
+                number += 1
+            images, labels = self._data(round_folder, cases)
+            self._stopped, self._state, self._reason = False, TRAINING, ""
+            self._run = round_folder / "run"
+            self._thread = threading.Thread(
+                target=self._learn, args=(round_folder, images, labels), daemon=True,
+                name="samonai-learning",
+            )  # fmt: skip
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Stop training; what it has learned so far is dropped."""
+        self._stopped = True
+        process = self._process
+        if process is not None and process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(_GRACE_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        if self._thread is not None:
+            self._thread.join(_GRACE_SECONDS)
+
+    def status(self) -> dict[str, Any]:
+        """Return how training stands: state, curve, rounds, and the round in use; 0: the first."""
+        done = sum(state == DONE for state in self.workspace.states().values())
+        return {
+            "state": self._state,
+            "reason": self._reason,
+            "curve": _curve(self._run),
+            "epochs": self._epochs,
+            "rounds": self._rounds,
+            "in_use": _in_use(self._rounds),
+            "done": done,
+            "needed": FEWEST_CASES,
+        }
+
+    def go_back(self) -> None:
+        """Use the decoder before the one in use.
+
+        Raises:
+            InputError: The one in use is the first.
+        """
+        with self._lock:
+            current = next((r for r in reversed(self._rounds) if r["in_use"]), None)
+            if current is None:
+                raise InputError("the decoder in use is the first one")
+            current["in_use"] = False
+            before = next((r for r in reversed(self._rounds) if r["in_use"]), None)
+            self.workspace.use(self._open_session(Path(before["run"]) if before else None))
+            self._write()
+
+    def _data(self, folder: Path, cases: Sequence[str]) -> tuple[Path, Path]:
+        """Lay the finished cases out as a data set: links to images, copies of labels."""
+        images, labels = folder / "images", folder / "labels"
+        images.mkdir(parents=True)
+        labels.mkdir()
+        for name in cases:
+            case = self.workspace.cases[name]
+            if case.part is not None or case.series is not None:
+                raise InputError(f"{name} is a part of a file; training needs a file per case")
+            ending = "" if case.image.is_dir() else case.image.name.removeprefix(name)
+            (images / f"{name}{ending}").symlink_to(case.image.resolve())
+            for path in (self.workspace.out / LABELS).glob(f"{name}.*"):
+                if not path.name.startswith("."):
+                    shutil.copy2(path, labels / path.name)
+        return images, labels
+
+    def _learn(self, folder: Path, images: Path, labels: Path) -> None:
+        run, domain = folder / "run", self.workspace.session.domain.name
+        data = ["--images", str(images), "--labels", str(labels)]
+        try:
+            self._command(
+                ["train", domain, *data, "--out", str(run), "--epochs", str(self._epochs),
+                 *self._model, *([] if self._store is None else ["--store", self._store]),
+                 *(part for k, v in self._settings.items() for part in ("--set", f"{k}={v}"))],
+                folder,
+            )  # fmt: skip
+            self._state = MEASURING
+            held_out = json.loads((run / "split.json").read_text(encoding="utf-8"))["val"]
+            measured = self._measured(folder, run, data, held_out)
+            better = measured["after"] > measured["before"]
+            with self._lock:
+                if better:
+                    self.workspace.use(self._open_session(run))
+                self._rounds.append(
+                    {
+                        "number": len(self._rounds) + 1,
+                        "run": str(run),
+                        "cases": len(list(labels.iterdir())),
+                        "held_out": len(held_out),
+                        **measured,
+                        "better": better,
+                        "in_use": better,
+                    }
+                )
+                self._write()
+            self._state = IDLE
+        except _StoppedError:
+            self._state, self._reason = IDLE, "training was stopped"
+        except (InputError, OSError, KeyError, ValueError) as error:
+            logger.warning("training failed: %s", error)
+            self._state, self._reason = FAILED, str(error)
+
+    def _measured(
+        self, folder: Path, run: Path, data: list[str], held_out: Sequence[str]
+    ) -> dict[str, float]:
+        """Return the mean Dice of the decoder in use and of the new one, on held-out cases."""
+        chosen = [part for name in held_out for part in ("--cases", name)]
+        domain = self.workspace.session.domain.name
+
+        def dice(path: Path, out: Path) -> dict[str, float]:
+            self._command(
+                ["evaluate", domain, "--run", str(path), *data, *chosen, "--out", str(out),
+                 "--no-report"],
+                folder,
+            )  # fmt: skip
+            found: dict[str, float] = read_json(out / "metrics.json")["summary"]["dice"]
+            return found
+
+        new = dice(run, folder / "evaluation")
+        current = next((r for r in reversed(self._rounds) if r["in_use"]), None)
+        first = self.workspace.session.decoders
+        if current is not None:
+            before = dice(Path(current["run"]), folder / "evaluation-before")["finetuned"]
+        elif first:
+            before = dice(first[0].parent, folder / "evaluation-before")["finetuned"]
+        else:
+            before = new["pretrained"]
+        return {"before": float(before), "after": float(new["finetuned"])}
+
+    def _command(self, arguments: list[str], folder: Path) -> None:
+        """Run a verb of samonai in a process of its own; its output goes into a log file."""
+        if self._stopped:
+            raise _StoppedError
+        log = folder / "log.txt"
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "samonai", *arguments],
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+            )  # fmt: skip
+            code = self._process.wait()
+        if self._stopped:
+            raise _StoppedError
+        if code != 0:
+            lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            last = lines[-1][:_LAST_LINES] if lines else "no message"
+            raise InputError(f"samonai {arguments[0]} failed: {last}")
+
+    def _write(self) -> None:
+        with write_atomically(self.folder / _STATE_FILE) as temporary:
+            temporary.write_text(json.dumps({"rounds": self._rounds}, indent=1), encoding="utf-8")
+
+
+class _StoppedError(Exception):
+    """Training was stopped by the user."""
+
+
+def latest_run(out: Path) -> Path | None:
+    """Return the run of a workspace that was in use when its server ended; None: the first."""
+    rounds = _rounds_of(out / "learning")
+    current = next((r for r in reversed(rounds) if r["in_use"]), None)
+    return None if current is None else Path(current["run"])
+
+
+def _rounds_of(folder: Path) -> list[dict[str, Any]]:
+    try:
+        found = read_json(folder / _STATE_FILE)
+    except FileNotFoundError:
+        return []
+    rounds = found.get("rounds") if isinstance(found, dict) else None
+    if not isinstance(rounds, list):
+        raise InputError(f"{folder / _STATE_FILE} is damaged; remove it to begin anew")
+    return [one for one in rounds if Path(one["run"]).is_dir()]
+
+
+def _in_use(rounds: Sequence[Mapping[str, Any]]) -> int:
+    return next((int(r["number"]) for r in reversed(rounds) if r["in_use"]), 0)
+
+
+def _curve(run: Path | None) -> list[Any]:
+    """Return the history of a run that is being trained, an entry per epoch."""
+    if run is None:
+        return []
+    try:
+        found = read_json(run / "history.json")
+    except (FileNotFoundError, InputError):
+        return []
+    return found if isinstance(found, list) else list(found.get("epochs", []))

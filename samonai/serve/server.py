@@ -1,0 +1,169 @@
+"""The annotation server: opens the session and the workspace, and serves them on one address."""
+
+import logging
+import webbrowser
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from samonai.core.errors import InputError
+from samonai.core.locks import locked_folder
+from samonai.domains.base import Case
+from samonai.serve.learning import Learner, latest_run
+from samonai.serve.workspace import Workspace
+from samonai.workflows.session import Session
+
+logger = logging.getLogger(__name__)
+
+INSTALL = "pip install 'samonai[serve]'"
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """What a server is started with.
+
+    Attributes:
+        domain: The kind of data.
+        images: Folder of images.
+        out: The workspace: annotations, labels, history, trained decoders.
+        labels: Folder of given labels; None: there are none.
+        run: A run to begin with; None: the model as it is.
+        model: The model, where there is no run.
+        checkpoint: The model's weights, where they are not the published ones.
+        store: Where embeddings are kept; None: in the workspace.
+        classes: Names of structures that annotation begins with.
+        formats: Written beside each saved label.
+        host: The address to bind to.
+        port: The port; 0: a free one.
+        names: Further names that the server is reached under.
+        user: Who annotates, for the audit log.
+        device: Where to compute.
+        epochs: Epochs of each training.
+        settings: Settings of the domain and of prediction.
+    """
+
+    domain: str
+    images: Path
+    out: Path
+    labels: Path | None = None
+    run: Path | None = None
+    model: str = "micro"
+    checkpoint: Path | None = None
+    store: str | None = None
+    classes: Sequence[str] = ()
+    formats: Sequence[str] = ()
+    host: str = "127.0.0.1"
+    port: int = 8000
+    names: Sequence[str] = ()
+    user: str = ""
+    device: str | None = None
+    epochs: int = 20
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def open_workspace(options: ServeOptions) -> tuple[Workspace, Learner]:
+    """Return the workspace and what trains on it.
+
+    Raises:
+        InputError: Something that was given cannot be used.
+    """
+    store = options.store or str(options.out / "store")
+
+    def opened(run: Path | None) -> Session:
+        chosen = run or options.run
+        return Session(
+            options.model if chosen is None else chosen,
+            domain=options.domain,
+            store=store,
+            checkpoint=options.checkpoint,
+            device=options.device,
+            **options.settings,
+        )
+
+    session = opened(latest_run(options.out))
+    if not session.classes and not options.classes and options.labels is None:
+        logger.info("structures have no names yet; name them in the page or with --classes")
+    labels = _labelled(session, options)
+    workspace = Workspace(
+        session,
+        session.cases(options.images),
+        options.out,
+        labels,
+        options.user,
+        options.formats,
+        classes=_classes(session, options),
+    )
+    model = ["--model", options.model] if options.run is None else []
+    if options.checkpoint is not None:
+        model += ["--checkpoint", str(options.checkpoint)]
+    learner = Learner(workspace, opened, model, store, epochs=options.epochs)
+    return workspace, learner
+
+
+def _labelled(session: Session, options: ServeOptions) -> dict[str, Case]:
+    """Return the cases that have a given label, by id."""
+    if options.labels is None:
+        return {}
+    found = session.domain.find_cases(options.images, options.labels)
+    return {case.case_id: case for case in found if case.label is not None}
+
+
+def _classes(session: Session, options: ServeOptions) -> dict[int, str]:
+    """Return label value to name: the run's, else as given, else the labels', else one object."""
+    if session.classes:
+        if options.classes:
+            raise InputError("--classes: the run has its own classes; leave it out")
+        return dict(session.classes)
+    if options.classes:
+        return dict(enumerate(options.classes, 1))
+    named = session.domain.class_names(options.images, options.labels)
+    return dict(named) if named else {1: "object"}
+
+
+def serve(
+    options: ServeOptions, *, browser: bool = False, ready: Callable[[str], None] = print
+) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Args:
+        options: What is served.
+        browser: Open the page.
+        ready: Called with the page's address.
+
+    Raises:
+        InputError: The server extra is not installed, another server works on the workspace, or
+            the address cannot be bound.
+    """
+    try:
+        import uvicorn
+
+        from samonai.serve.guard import Guard, limits_of
+        from samonai.serve.routes import annotation_app
+    except ImportError as error:
+        raise InputError(f"serving needs {error.name}: {INSTALL}") from error
+    with ExitStack() as stack:
+        stack.enter_context(locked_folder(options.out, "annotating in"))
+        workspace, learner = open_workspace(options)
+        limits = limits_of(options.host, options.names)
+        app = Guard(annotation_app(workspace, learner), limits)
+        config = uvicorn.Config(
+            app, host=options.host, port=options.port, log_level="warning", access_log=False,
+            server_header=False, ws="none", timeout_graceful_shutdown=5,
+        )  # fmt: skip
+        server = uvicorn.Server(config)
+        try:
+            socket = config.bind_socket()
+        except SystemExit as error:
+            raise InputError(
+                f"{options.host}:{options.port} cannot be bound; another program may use the port: "
+                f"give another --port"
+            ) from error
+        port = socket.getsockname()[1]
+        shown = f"[{options.host}]" if ":" in options.host else options.host
+        address = f"http://{shown}:{port}/" + (f"t/{limits.token}/" if limits.token else "")
+        ready(address)
+        if browser:
+            webbrowser.open(address)
+        server.run(sockets=[socket])

@@ -1,0 +1,215 @@
+"""Annotation server: clicks, saving, restarts and tabs, over the API that the page uses."""
+
+import base64
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from samonai.core.errors import InputError
+from samonai.serve.encoding import outward
+from samonai.serve.guard import Guard, Limits
+from samonai.serve.routes import annotation_app
+from samonai.serve.workspace import Workspace
+from samonai.workflows.session import Session
+
+CASES = ("first", "second")
+SHAPE = (40, 32, 6)
+AFFINE = np.diag([-2.0, -2.0, 5.0, 1.0])
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
+    return Session("micro", store=tmp_path_factory.mktemp("store"), device="cpu")
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    i, j, _ = np.indices(SHAPE)
+    for number, name in enumerate(CASES):
+        ball = (i - 14 - number) ** 2 + (j - 16) ** 2 < 64
+        data = np.where(ball, 200, 20).astype(np.int16)
+        nib.save(nib.Nifti1Image(data, AFFINE), folder / f"{name}.nii.gz")
+    return folder
+
+
+def workspace_of(session: Session, images: Path, out: Path, **more: Any) -> Workspace:
+    classes = {1: "ball", 2: "wall"}
+    return Workspace(session, session.cases(images), out, classes=classes, user="reader-1", **more)
+
+
+@pytest.fixture
+def client(session: Session, images: Path, tmp_path: Path) -> Iterator[TestClient]:
+    app = annotation_app(workspace_of(session, images, tmp_path / "out"))
+    guarded = Guard(app, Limits(frozenset({"localhost"})))
+    with TestClient(guarded, base_url="http://localhost") as found:
+        yield found
+
+
+def click(client: TestClient, revision: int, clicks: list[list[float]], **more: Any) -> Any:
+    given = {"value": 1, "clicks": clicks, "revision": revision, **more}
+    return client.put("/api/cases/first/frames/2/objects/one", json=given)
+
+
+def mask_of(answer: Any) -> np.ndarray:
+    found = answer.json()
+    data = base64.b64decode(found["masks"][found["objects"][0]["mask"]])
+    return np.asarray(Image.open(io.BytesIO(data))) > 127
+
+
+def test_a_click_gives_the_mask_that_the_session_gives(
+    client: TestClient, session: Session, images: Path
+) -> None:
+    answer = click(client, 0, [[14.5, 16.5, 1]])
+    assert answer.status_code == 200
+    source = session.cases(images / "first.nii.gz")[0]
+    expected = session.refine(source, [(14.5, 16.5, 1)], frame=2)
+    np.testing.assert_array_equal(mask_of(answer), expected.mask)
+    again = click(client, 1, [[14.5, 16.5, 1], [3.5, 3.5, 0]])
+    second = session.refine(
+        source, [(14.5, 16.5, 1), (3.5, 3.5, 0)], expected.low_res_logits, frame=2
+    )
+    np.testing.assert_array_equal(mask_of(again), second.mask)
+
+
+def test_a_click_that_is_taken_back_gives_the_mask_before(client: TestClient) -> None:
+    first = click(client, 0, [[14.5, 16.5, 1]])
+    click(client, 1, [[14.5, 16.5, 1], [3.5, 3.5, 0]])
+    restored = client.post(
+        "/api/cases/first/restore", json={**first.json()["objects"][0], "revision": 2}
+    )
+    np.testing.assert_array_equal(mask_of(restored), mask_of(first))
+    assert restored.json()["objects"][0]["clicks"] == [[14.5, 16.5, 1]]
+
+
+def test_a_saved_label_lies_on_the_images_grid_and_earlier_versions_stay(
+    client: TestClient, images: Path, tmp_path: Path
+) -> None:
+    mask = mask_of(click(client, 0, [], box=[5, 7, 24, 26]))
+    saved = client.post("/api/cases/first/save", json={"revision": 1}).json()
+    label = nib.load(tmp_path / "out" / saved["files"][0])
+    np.testing.assert_allclose(label.affine, AFFINE)
+    voxels = np.asarray(label.dataobj)
+    np.testing.assert_array_equal(voxels[:, :, 2], mask.T)  # rows j and columns i
+    assert not voxels[:, :, [0, 1, 3, 4, 5]].any()
+    past = json.loads((tmp_path / "out/history/first/0001/record.json").read_text())
+    assert (past["user"], past["version"]) == ("reader-1", 1)
+    assert past["annotation"]["objects"][0]["box"] == [5, 7, 24, 26]
+    client.request(
+        "DELETE", "/api/cases/first/frames/2/objects/one", json={"revision": saved["revision"]}
+    )
+    second = client.post("/api/cases/first/save", json={"revision": saved["revision"] + 1}).json()
+    assert second["version"] == 2
+    assert not np.asarray(nib.load(tmp_path / "out" / second["files"][0]).dataobj).any()
+    kept = nib.load(tmp_path / "out/history/first/0001/first.nii.gz")
+    np.testing.assert_array_equal(np.asarray(kept.dataobj), voxels)
+    audit = (tmp_path / "out" / "audit.jsonl").read_text().splitlines()
+    assert [json.loads(line)["version"] for line in audit] == [1, 2]
+    assert client.get("/api/cases").json()[0] == {"case": "first", "state": "done"}
+    assert client.get("/api/next").json() == {"case": "second"}
+
+
+def test_prompts_and_masks_are_there_after_a_restart(
+    client: TestClient, session: Session, images: Path, tmp_path: Path
+) -> None:
+    mask = mask_of(click(client, 0, [[14.5, 16.5, 1]]))
+    again = workspace_of(session, images, tmp_path / "out")
+    one = again.opened("first")
+    again.close()
+    assert one.annotation.objects[0].clicks == ((14.5, 16.5, 1),)
+    np.testing.assert_array_equal(again.frame_labels(one)[2] > 0, mask)
+
+
+def test_a_second_tab_does_not_overwrite_the_first(client: TestClient) -> None:
+    click(client, 0, [[14.5, 16.5, 1]])
+    late = click(client, 0, [[3.5, 3.5, 1]])
+    assert late.status_code == 409
+    assert "changed elsewhere" in late.json()["detail"]
+
+
+def test_a_damaged_annotation_is_refused(
+    client: TestClient, session: Session, images: Path, tmp_path: Path
+) -> None:
+    click(client, 0, [[14.5, 16.5, 1]])
+    path = tmp_path / "out/annotations/first/annotation.json"
+    path.write_text(path.read_text().replace("14.5", "15.5"))
+    again = workspace_of(session, images, tmp_path / "out")
+    with pytest.raises(InputError, match="is damaged"):
+        again.opened("first")
+    again.close()
+
+
+def test_an_object_is_carried_to_the_slices_beside_it(client: TestClient) -> None:
+    click(client, 0, [], box=[5, 7, 24, 26])
+    carried = client.post(
+        "/api/cases/first/frames/2/objects/one/carry", json={"reach": 1, "revision": 1}
+    ).json()
+    assert {one["frame"] for one in carried["objects"]} <= {1, 3}
+    assert all(one["origin"] == "carried" for one in carried["objects"])
+    assert carried["objects"], "every slice of this volume is the same"
+    kept = client.get("/api/cases/first").json()["objects"]
+    assert [one["origin"] for one in kept if one["frame"] == 2] == ["prompt"]
+
+
+def test_a_painted_mask_is_kept_as_it_is(client: TestClient) -> None:
+    mask = np.zeros((SHAPE[1], SHAPE[0]), np.uint8)
+    mask[3:7, 10:20] = 255
+    buffer = io.BytesIO()
+    Image.fromarray(mask).save(buffer, "PNG")
+    given = {"value": 2, "png": base64.b64encode(buffer.getvalue()).decode(), "revision": 0}
+    answer = client.put("/api/cases/first/frames/0/objects/two/paint", json=given)
+    np.testing.assert_array_equal(mask_of(answer), mask > 0)
+    figures = client.get("/api/cases/first/figures").json()
+    assert figures["wall"]["ml"] == pytest.approx(40 * 2 * 2 * 5 / 1000)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"value": 9}, "no structure has it"),
+        ({"value": 1, "clicks": [[50, 3, 1]]}, "expected a place on 40 x 32 pixels"),
+        ({"value": 1, "clicks": [[5, 3]]}, "expected [x, y, sign] each"),
+        ({"value": 1, "box": [5, 5, 5, 9]}, "no area"),
+        ({"value": 1}, "draw a box, or click"),
+        ({"value": 1, "clicks": [[1, 1, 1]], "revision": None}, "revision"),
+    ],
+)
+def test_prompts_that_cannot_be_used_are_refused_in_one_line(
+    client: TestClient, given: dict[str, Any], words: str
+) -> None:
+    answer = client.put(
+        "/api/cases/first/frames/2/objects/one", json={"clicks": [], "revision": 0, **given}
+    )
+    assert answer.status_code == 400
+    assert words in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/cases/third", "/api/cases/first/frames/6.png", "/api/cases/..%2Fimages"]
+)
+def test_what_is_not_there_is_not_found(client: TestClient, path: str) -> None:
+    assert client.get(path).status_code == 404
+
+
+def test_a_frame_is_shown_as_the_model_sees_it(
+    client: TestClient, session: Session, images: Path
+) -> None:
+    data = client.get("/api/cases/first/frames/2.png").content
+    source = session.domain.read(session.cases(images / "first.nii.gz")[0])
+    shown = np.asarray(Image.open(io.BytesIO(data)))
+    np.testing.assert_array_equal(shown, session.domain.frame(source, 2).image[..., 0])
+
+
+def test_frames_are_encoded_from_the_visible_one_outward() -> None:
+    assert list(outward(2, 6)) == [2, 3, 1, 4, 0, 5]
+    assert list(outward(0, 3)) == [0, 1, 2]
+    assert list(outward(5, 6, reach=1)) == [5, 4]
