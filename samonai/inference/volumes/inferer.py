@@ -4,6 +4,7 @@ Frames are decoded by `SourceInferer` and nowhere else. This module decides what
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
