@@ -13,9 +13,11 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from samonai.cli import main
 from samonai.core.errors import InputError
 from samonai.serve.encoding import outward
 from samonai.serve.guard import Guard, Limits
+from samonai.serve.learning import Learner, latest_run
 from samonai.serve.routes import annotation_app
 from samonai.serve.workspace import Workspace
 from samonai.workflows.session import Session
@@ -213,3 +215,47 @@ def test_frames_are_encoded_from_the_visible_one_outward() -> None:
     assert list(outward(2, 6)) == [2, 3, 1, 4, 0, 5]
     assert list(outward(0, 3)) == [0, 1, 2]
     assert list(outward(5, 6, reach=1)) == [5, 4]
+
+
+def in_this_process(arguments: list[str], log: Path) -> int:
+    log.touch()
+    return main(arguments)
+
+
+def test_training_on_finished_cases_takes_over_where_it_is_better(
+    session: Session, images: Path, tmp_path: Path
+) -> None:
+    workspace = workspace_of(session, images, tmp_path / "out")
+
+    def opened(run: Path | None) -> Session:
+        return session if run is None else Session(run, store=session.store, device="cpu")
+
+    learner = Learner(
+        workspace, opened, ["--model", "micro"], str(tmp_path / "store"),
+        {"learning_rate": "1e-3"}, epochs=1, execute=in_this_process,
+    )  # fmt: skip
+    with pytest.raises(InputError, match="training needs 2 at least"):
+        learner.start()
+    mask = np.zeros((SHAPE[1], SHAPE[0]), np.uint8)
+    mask[9:24, 7:22] = 255
+    buffer = io.BytesIO()
+    Image.fromarray(mask).save(buffer, "PNG")
+    for name in CASES:
+        workspace.paint(name, "one", 2, 1, buffer.getvalue(), 0)
+        workspace.save(name, 1)
+    learner.start()
+    learner.join()
+    found = learner.status()
+    assert (found["state"], found["reason"]) == ("idle", "")
+    (one,) = found["rounds"]
+    assert (one["held_out"], one["cases"]) == (1, 2)
+    assert one["better"] == (one["after"] > one["before"])
+    assert found["in_use"] == int(one["better"])
+    assert (workspace.session is session) == (not one["better"])
+    assert set(one["split"]["train"]).isdisjoint(one["split"]["val"])
+    if one["better"]:
+        assert latest_run(tmp_path / "out") == Path(one["run"])
+        learner.go_back()
+        assert workspace.session is session
+        assert latest_run(tmp_path / "out") is None
+    workspace.close()

@@ -15,12 +15,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from samonai.core.errors import InputError
 from samonai.core.files import write_atomically
 from samonai.core.json_files import read_json
+from samonai.sam.decoder_file import read_decoder_metadata
 from samonai.serve.annotation import DONE
 from samonai.serve.saving import LABELS
 from samonai.serve.workspace import Workspace
@@ -30,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 FEWEST_CASES = 2
 _STATE_FILE = "state.json"
+_SPLIT_FILE = "split.json"
+_HELD_OUT = 0.2
 _GRACE_SECONDS = 10.0
 _LAST_LINES = 400
 
@@ -47,6 +51,8 @@ class Learner:
         store: Where embeddings are kept; None: in each run.
         settings: Settings of training, as `--set` takes them.
         epochs: Epochs of each training.
+        execute: Runs the arguments of a verb, with its output in a log file, and returns the exit
+            code; None: in a process of its own.
     """
 
     def __init__(
@@ -57,12 +63,14 @@ class Learner:
         store: str | None = None,
         settings: Mapping[str, str] | None = None,
         epochs: int = 20,
+        execute: Callable[[list[str], Path], int] | None = None,
     ) -> None:
         """Keep what training needs; nothing is trained yet."""
         self.workspace, self._open_session = workspace, open_session
         self._model, self._store, self._epochs = list(model), store, epochs
         self._settings = dict(settings or {})
         self.folder = workspace.out / "learning"
+        self._execute = execute or self._in_process
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -88,7 +96,10 @@ class Learner:
             number = len(self._rounds) + 1
             while (round_folder := self.folder / f"{number:03d}").exists():
                 number += 1
+            split = self._split(cases)
             images, labels = self._data(round_folder, cases)
+            with write_atomically(round_folder / _SPLIT_FILE) as temporary:
+                temporary.write_text(json.dumps(split), encoding="utf-8")
             self._stopped, self._state, self._reason = False, TRAINING, ""
             self._run = round_folder / "run"
             self._thread = threading.Thread(
@@ -109,6 +120,11 @@ class Learner:
                 process.kill()
         if self._thread is not None:
             self._thread.join(_GRACE_SECONDS)
+
+    def join(self) -> None:
+        """Wait until training has ended."""
+        if self._thread is not None:
+            self._thread.join()
 
     def status(self) -> dict[str, Any]:
         """Return how training stands: state, curve, rounds, and the round in use; 0: the first."""
@@ -139,6 +155,25 @@ class Learner:
             self.workspace.use(self._open_session(Path(before["run"]) if before else None))
             self._write()
 
+    def _split(self, cases: Sequence[str]) -> dict[str, list[str]]:
+        """Hold cases out for good: none that a decoder in use may have been trained on.
+
+        Raises:
+            InputError: All finished cases were trained on.
+        """
+        trained = {name for one in self._rounds for name in one["split"]["train"]}
+        for decoder in self.workspace.session.decoders:
+            trained |= set(read_decoder_metadata(decoder).training.get("train_cases", []))
+        before = {name for one in self._rounds for name in one["split"]["val"]}
+        fresh = [name for name in cases if name not in trained]
+        wanted = max(1, round(_HELD_OUT * len(cases)))
+        # By hash, so that the order in which cases are annotated does not choose.
+        fresh.sort(key=lambda name: (name not in before, sha256(name.encode()).digest()))
+        held_out = sorted(fresh[: max(wanted, len(before & set(fresh)))])
+        if not held_out:
+            raise InputError("all finished cases were trained on before; finish another one")
+        return {"train": [name for name in cases if name not in held_out], "val": held_out}
+
     def _data(self, folder: Path, cases: Sequence[str]) -> tuple[Path, Path]:
         """Lay the finished cases out as a data set: links to images, copies of labels."""
         images, labels = folder / "images", folder / "labels"
@@ -159,15 +194,10 @@ class Learner:
         run, domain = folder / "run", self.workspace.session.domain.name
         data = ["--images", str(images), "--labels", str(labels)]
         try:
-            self._command(
-                ["train", domain, *data, "--out", str(run), "--epochs", str(self._epochs),
-                 *self._model, *([] if self._store is None else ["--store", self._store]),
-                 *(part for k, v in self._settings.items() for part in ("--set", f"{k}={v}"))],
-                folder,
-            )  # fmt: skip
+            self._command(["train", domain, *data, *self._training(folder, run)], folder)
             self._state = MEASURING
-            held_out = json.loads((run / "split.json").read_text(encoding="utf-8"))["val"]
-            measured = self._measured(folder, run, data, held_out)
+            split = read_json(folder / _SPLIT_FILE)
+            measured = self._measured(folder, run, data, split["val"])
             better = measured["after"] > measured["before"]
             with self._lock:
                 if better:
@@ -177,7 +207,8 @@ class Learner:
                         "number": len(self._rounds) + 1,
                         "run": str(run),
                         "cases": len(list(labels.iterdir())),
-                        "held_out": len(held_out),
+                        "held_out": len(split["val"]),
+                        "split": split,
                         **measured,
                         "better": better,
                         "in_use": better,
@@ -190,6 +221,16 @@ class Learner:
         except (InputError, OSError, KeyError, ValueError) as error:
             logger.warning("training failed: %s", error)
             self._state, self._reason = FAILED, str(error)
+
+    def _training(self, folder: Path, run: Path) -> list[str]:
+        """Return the arguments of training besides the data."""
+        arguments = ["--out", str(run), "--epochs", str(self._epochs), *self._model]
+        arguments += ["--split", str(folder / _SPLIT_FILE)]
+        if self._store is not None:
+            arguments += ["--store", self._store]
+        for key, value in self._settings.items():
+            arguments += ["--set", f"{key}={value}"]
+        return arguments
 
     def _measured(
         self, folder: Path, run: Path, data: list[str], held_out: Sequence[str]
@@ -215,7 +256,7 @@ class Learner:
         elif first:
             before = dice(first[0].parent, folder / "evaluation-before")["finetuned"]
         else:
-            before = new["pretrained"]
+            before = new["zero_shot"]
         return {"before": float(before), "after": float(new["finetuned"])}
 
     def _command(self, arguments: list[str], folder: Path) -> None:
@@ -223,19 +264,24 @@ class Learner:
         if self._stopped:
             raise _StoppedError
         log = folder / "log.txt"
-        with log.open("ab") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "samonai", *arguments],
-                stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-            )  # fmt: skip
-            code = self._process.wait()
+        code = self._execute(arguments, log)
         if self._stopped:
             raise _StoppedError
         if code != 0:
             lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
             last = lines[-1][:_LAST_LINES] if lines else "no message"
             raise InputError(f"samonai {arguments[0]} failed: {last}")
+
+    def _in_process(self, arguments: list[str], log: Path) -> int:
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "samonai", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+            )
+            return self._process.wait()
 
     def _write(self) -> None:
         with write_atomically(self.folder / _STATE_FILE) as temporary:
