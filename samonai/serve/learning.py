@@ -24,7 +24,7 @@ from samonai.core.files import write_atomically
 from samonai.core.json_files import read_json
 from samonai.sam.decoder_file import read_decoder_metadata
 from samonai.serve.annotation import DONE
-from samonai.serve.saving import LABELS
+from samonai.serve.saving import saved_label
 from samonai.serve.workspace import Workspace
 from samonai.workflows.session import Session
 
@@ -185,9 +185,8 @@ class Learner:
                 raise InputError(f"{name} is a part of a file; training needs a file per case")
             ending = "" if case.image.is_dir() else case.image.name.removeprefix(name)
             (images / f"{name}{ending}").symlink_to(case.image.resolve())
-            for path in (self.workspace.out / LABELS).glob(f"{name}.*"):
-                if not path.name.startswith("."):
-                    shutil.copy2(path, labels / path.name)
+            path = saved_label(self.workspace.out, name)
+            shutil.copy2(path, labels / path.name)
         return images, labels
 
     def _learn(self, folder: Path, images: Path, labels: Path) -> None:

@@ -142,7 +142,7 @@ class Api:
         one = self.workspace.opened(name)
         domain = self.workspace.session.domain
         count = domain.frame_count(one.source)
-        spacing = metric_spacing(one.source)
+        spacing = metric_spacing(one.source) if self.workspace.is_volume(one) else None
         height, width = domain.frame(one.source, 0).size
         return {
             "case": name,

@@ -3,17 +3,71 @@
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from samonai.core.errors import InputError
 from samonai.core.files import write_atomically
 from samonai.domains.base import LabelFacts
 from samonai.inference.writing import PredictionWriter
+from samonai.prompts.types import FramePrompts
 
 if TYPE_CHECKING:
     from samonai.serve.workspace import OpenCase, Workspace
 
 LABELS, EXPORTS, HISTORY = "labels", "exports", "history"
 RECORD_FILE = "record.json"
+_BESIDE_MAPS = frozenset({".json", ".gpkg", ".geojson", ".csv"})
+"""Endings of what is written beside label maps: polygons, text, tables."""
+_INSIDE = 10.0  # a logit that no averaging of neighbouring frames turns
+
+
+def saved_label(out: Path, case_id: str) -> Path:
+    """Return the file of a case's latest label map.
+
+    Args:
+        out: The workspace.
+        case_id: The case.
+
+    Raises:
+        InputError: No label was saved.
+    """
+    maps = [
+        path
+        for path in sorted((out / LABELS).glob(f"{case_id}.*"))
+        if path.suffix not in _BESIDE_MAPS
+    ]
+    if not maps:
+        raise InputError(f"{out / LABELS} holds no label map of {case_id}; save it again")
+    return maps[0]
+
+
+def merged(workspace: "Workspace", one: "OpenCase") -> Any:
+    """Return what the domain's merger makes of a case's objects, as of a prediction's.
+
+    Where objects of one frame overlap, the one that was drawn later is on top.
+    """
+    domain, masks = workspace.session.domain, workspace.folder(one.case.case_id).masks
+    merger = domain.merger(one.source)
+    ids = {
+        name: number
+        for number, name in enumerate(dict.fromkeys(o.object_id for o in one.annotation.objects), 1)
+    }
+    for index in sorted({drawn.frame for drawn in one.annotation.objects}):
+        objects = one.annotation.on_frame(index)
+        inside = np.stack([masks.read(drawn.mask) for drawn in objects])
+        order = np.arange(1, len(objects) + 1, dtype=np.float32)[:, None, None]
+        merger.add(
+            domain.frame(one.source, index),
+            np.where(inside, _INSIDE + order / len(objects), -_INSIDE).astype(np.float32),
+            FramePrompts(
+                np.full((len(objects), 4), np.nan, np.float32),
+                np.array([drawn.value for drawn in objects], np.int64),
+                np.array([ids[drawn.object_id] for drawn in objects], np.int64),
+            ),
+        )
+    return merger.finish()
 
 
 def save_label(workspace: "Workspace", one: "OpenCase", version: int) -> list[Path]:
@@ -36,7 +90,7 @@ def save_label(workspace: "Workspace", one: "OpenCase", version: int) -> list[Pa
     """
     session, case = workspace.session, one.case
     domain = session.domain
-    label = domain.merge(one.source, workspace.frame_labels(one))
+    label = merged(workspace, one)
     facts = LabelFacts(dict(one.annotation.structures), session.facts.algorithm)
     past = workspace.out / HISTORY / case.case_id / f"{version:04d}"
     PredictionWriter(past, domain, facts=facts).write(case.case_id, one.source, label)
