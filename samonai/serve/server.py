@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from samonai.core.errors import InputError
+from samonai.core.files import no_empty_folders
 from samonai.core.locks import locked_folder
 from samonai.domains.base import Case
 from samonai.serve.learning import Learner, latest_run
@@ -144,6 +145,7 @@ def serve(
     except ImportError as error:
         raise InputError(f"serving needs {error.name}: {INSTALL}") from error
     with ExitStack() as stack:
+        stack.enter_context(no_empty_folders(options.out, options.store or options.out / "store"))
         stack.enter_context(locked_folder(options.out, "annotating in"))
         workspace, learner = open_workspace(options)
         limits = limits_of(options.host, options.names)
