@@ -16,6 +16,7 @@ from benchmarks import (
     ensemble,
     freed,
     scaling,
+    serving,
     store,
     training,
     volume,
@@ -35,6 +36,7 @@ SUBJECTS: dict[str, Callable[[Setting, Progress], list[Row]]] = {
     "freed": freed.measure,
     "store": store.measure,
     "scaling": scaling.measure,
+    "serving": serving.measure,
     "volume": volume.measure,
     "embedding": embedding.measure,
 }

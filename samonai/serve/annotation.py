@@ -121,7 +121,7 @@ class Annotation:
 
 
 class MaskFolder:
-    """Masks of one case: PNG files of 0 and 255 under the sha256 of their content."""
+    """Masks of one case: PNG files of one bit per pixel under the sha256 of their content."""
 
     def __init__(self, folder: Path) -> None:
         """Keep the folder; it is made with the first mask."""
@@ -129,7 +129,7 @@ class MaskFolder:
 
     def add(self, mask: npt.NDArray[np.bool_]) -> str:
         """Write a mask (H, W) and return its name."""
-        data = png_of(mask.astype(np.uint8) * 255)
+        data = mask_png(mask)
         name = hashlib.sha256(data).hexdigest()
         path = self._path(name)
         if not path.exists():
@@ -273,6 +273,15 @@ def png_of(pixels: npt.NDArray[np.uint8]) -> bytes:
     """Return a PNG file of uint8 (H, W) or (H, W, 3)."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def mask_png(mask: npt.NDArray[np.bool_]) -> bytes:
+    """Return a mask (H, W) as a PNG file of one bit per pixel."""
+    height, width = mask.shape
+    buffer = io.BytesIO()
+    picture = Image.frombytes("1", (width, height), np.packbits(mask, axis=1).tobytes())
+    picture.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 

@@ -42,7 +42,6 @@ from samonai.workflows.session import Session
 
 logger = logging.getLogger(__name__)
 
-_SOURCES_IN_MEMORY = 2
 _AUDIT_FILE = "audit.jsonl"
 _MOST_STRUCTURES = 255
 _LOGITS_IN_MEMORY = 256  # of 256 kB each
@@ -90,6 +89,7 @@ class Workspace:
         user: Who annotates, for the audit log; a pseudonym of the user's choosing.
         formats: Formats that are written beside each saved label, of those that the domain writes.
         classes: Label value to name, which annotations begin with; None: the session's.
+        sources: Sources that are in memory at a time.
 
     Raises:
         InputError: There are no cases, or two have one name.
@@ -104,6 +104,7 @@ class Workspace:
         user: str = "",
         formats: Sequence[str] = (),
         classes: Mapping[int, str] | None = None,
+        sources: int = 2,
     ) -> None:
         """Keep the cases; nothing is read yet."""
         if not cases:
@@ -112,6 +113,7 @@ class Workspace:
         self.classes = dict(session.classes if classes is None else classes)
         self.cases = {case.case_id: case for case in cases}
         self.labels = dict(labels or {})
+        self._sources = sources
         self._open: OrderedDict[str, OpenCase] = OrderedDict()
         self._states: dict[str, str] = {}
         self._lock = threading.RLock()
@@ -160,7 +162,7 @@ class Workspace:
                 case, self.session.domain.read(case), threading.RLock(), annotation, OrderedDict()
             )
             self._open[case_id] = found
-            while len(self._open) > _SOURCES_IN_MEMORY:
+            while len(self._open) > self._sources:
                 self._open.popitem(last=False)
             return found
 
