@@ -65,7 +65,7 @@ def click(client: TestClient, revision: int, clicks: list[list[float]], **more: 
 def mask_of(answer: Any) -> np.ndarray:
     found = answer.json()
     data = base64.b64decode(found["masks"][found["objects"][0]["mask"]])
-    return np.asarray(Image.open(io.BytesIO(data))) > 127
+    return np.asarray(Image.open(io.BytesIO(data)).convert("L")) > 127
 
 
 def test_a_click_gives_the_mask_that_the_session_gives(

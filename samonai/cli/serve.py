@@ -1,4 +1,4 @@
-"""`samonai serve`: annotate in a browser, and train on what was corrected."""
+"""`samonai serve`: annotate in a browser, and train on corrected labels."""
 
 import getpass
 from pathlib import Path

@@ -286,7 +286,7 @@ def mask_png(mask: npt.NDArray[np.bool_]) -> bytes:
 
 
 def mask_of(data: bytes, size: tuple[int, int] | None = None) -> npt.NDArray[np.bool_]:
-    """Return a PNG file as a mask, bool (H, W): what is above 127.
+    """Return a PNG file as a mask, bool (H, W): values above 127.
 
     Args:
         data: The file.

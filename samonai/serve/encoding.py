@@ -63,7 +63,7 @@ class EncodingQueue:
             return self._failed.get(case_id)
 
     def forget(self) -> None:
-        """Forget what is encoded, as after a change of the encoder."""
+        """Forget which frames are encoded, as after a change of the encoder."""
         with self._changed:
             self._ready.clear()
 

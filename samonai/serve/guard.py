@@ -1,7 +1,7 @@
 """Limits of requests: hosts, origins, tokens and sizes, and the headers of every answer.
 
 The server has one user on one machine. A page of another site, open in the same browser, must not
-write here or read what is here: requests under a foreign Host name are refused (DNS rebinding), and
+read or write here: requests under a foreign Host name are refused (DNS rebinding), and
 writes that a foreign page sends, by their Origin and Sec-Fetch-Site headers (Fetch Metadata Request
 Headers, W3C). Beyond the loopback interface a secret path prefix or a bearer token is needed, which
 3D Slicer's and OHIF's MONAI Label clients can carry.

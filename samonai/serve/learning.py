@@ -75,7 +75,8 @@ class Learner:
         self._thread: threading.Thread | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._stopped = False
-        self._state, self._reason, self._run = IDLE, "", None
+        self._state, self._reason = IDLE, ""
+        self._run: Path | None = None
         self._rounds: list[dict[str, Any]] = _rounds_of(self.folder)
 
     def start(self) -> None:

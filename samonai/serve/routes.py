@@ -24,7 +24,8 @@ from samonai.core.json_files import parse_json
 from samonai.domains.base import metric_spacing
 from samonai.serve.annotation import FrameObject, png_of
 from samonai.serve.display import FLAT, display_of
-from samonai.serve.workspace import NotThereError, RevisionError, Workspace
+from samonai.serve.open_cases import NotThereError, RevisionError
+from samonai.serve.workspace import Workspace
 from samonai.version import __version__
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,14 +12,12 @@ from samonai.core.files import write_atomically
 from samonai.domains.base import LabelFacts
 from samonai.inference.writing import PredictionWriter
 from samonai.prompts.types import FramePrompts
-
-if TYPE_CHECKING:
-    from samonai.serve.workspace import OpenCase, Workspace
+from samonai.serve.open_cases import OpenCase, OpenCases
 
 LABELS, EXPORTS, HISTORY = "labels", "exports", "history"
 RECORD_FILE = "record.json"
 _BESIDE_MAPS = frozenset({".json", ".gpkg", ".geojson", ".csv"})
-"""Endings of what is written beside label maps: polygons, text, tables."""
+"""Endings of files beside label maps: polygons, text, tables."""
 _INSIDE = 10.0  # a logit that no averaging of neighbouring frames turns
 
 
@@ -43,7 +41,7 @@ def saved_label(out: Path, case_id: str) -> Path:
     return maps[0]
 
 
-def merged(workspace: "Workspace", one: "OpenCase") -> Any:
+def merged(workspace: OpenCases, one: OpenCase) -> Any:
     """Return what the domain's merger makes of a case's objects, as of a prediction's.
 
     Where objects of one frame overlap, the one that was drawn later is on top.
@@ -70,7 +68,7 @@ def merged(workspace: "Workspace", one: "OpenCase") -> Any:
     return merger.finish()
 
 
-def save_label(workspace: "Workspace", one: "OpenCase", version: int) -> list[Path]:
+def save_label(workspace: OpenCases, one: OpenCase, version: int) -> list[Path]:
     """Write a case's label map, its version in the history first.
 
     `labels/` holds the latest label of each case, which training reads; `exports/` the formats

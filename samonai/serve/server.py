@@ -129,7 +129,7 @@ def serve(
     """Serve until SIGINT or SIGTERM.
 
     Args:
-        options: What is served.
+        options: The data, the model and the address.
         browser: Open the page.
         ready: Called with the page's address.
 

@@ -1,12 +1,8 @@
 """Workspace of annotation: cases, their sources in memory, and the prompts decoded for them."""
 
 import logging
-import threading
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +10,7 @@ import numpy.typing as npt
 
 from samonai.core.errors import InputError
 from samonai.core.frame import Frame
-from samonai.core.journal import append_lines
-from samonai.core.sealed import canonical_json
-from samonai.domains.base import Case, metric_spacing
+from samonai.domains.base import metric_spacing
 from samonai.prompts.types import FramePrompts
 from samonai.serve.annotation import (
     CARRIED,
@@ -27,183 +21,24 @@ from samonai.serve.annotation import (
     PREDICTED,
     PROMPTED,
     PROPOSED,
-    UNLABELLED,
     Annotation,
-    AnnotationFolder,
     FrameObject,
     checked_box,
     checked_clicks,
     checked_id,
     mask_of,
 )
-from samonai.serve.encoding import EncodingQueue
+from samonai.serve.open_cases import NotThereError, OpenCase, OpenCases, RevisionError
 from samonai.serve.saving import save_label
-from samonai.workflows.session import Session
 
 logger = logging.getLogger(__name__)
 
-_AUDIT_FILE = "audit.jsonl"
 _MOST_STRUCTURES = 255
 _LOGITS_IN_MEMORY = 256  # of 256 kB each
 
 
-class RevisionError(InputError):
-    """A change of an annotation that another tab or client has changed meanwhile."""
-
-
-class NotThereError(InputError):
-    """A case, frame or object that does not exist."""
-
-
-@dataclass
-class OpenCase:
-    """One case in memory.
-
-    Attributes:
-        case: Name and place.
-        source: What the domain read.
-        lock: Held while the case's annotation changes.
-        annotation: Its prompts and masks.
-        logits: Low-res logits by prompts, so that the next click refines the last mask.
-    """
-
-    case: Case
-    source: Any
-    lock: threading.RLock
-    annotation: Annotation
-    logits: "OrderedDict[tuple[Any, ...], npt.NDArray[np.float32]]"
-
-
-class Workspace:
-    """Cases of a data set and their annotations, over one session.
-
-    Several threads may use it: changes of one case come one after the other, and the session lets
-    one thread at a time to the network.
-
-    Args:
-        session: Reads, encodes and decodes.
-        cases: The cases to annotate.
-        out: Where annotations, labels and their history go.
-        labels: Given labels by case id, for cases that have one: where annotation begins, and
-            what masks are measured against.
-        user: Who annotates, for the audit log; a pseudonym of the user's choosing.
-        formats: Formats that are written beside each saved label, of those that the domain writes.
-        classes: Label value to name, which annotations begin with; None: the session's.
-        sources: Sources that are in memory at a time.
-
-    Raises:
-        InputError: There are no cases, or two have one name.
-    """
-
-    def __init__(
-        self,
-        session: Session,
-        cases: Sequence[Case],
-        out: Path,
-        labels: Mapping[str, Case] | None = None,
-        user: str = "",
-        formats: Sequence[str] = (),
-        classes: Mapping[int, str] | None = None,
-        sources: int = 2,
-    ) -> None:
-        """Keep the cases; nothing is read yet."""
-        if not cases:
-            raise InputError("there is nothing to annotate; give a folder with images")
-        self.session, self.out, self.user, self.formats = session, out, user, tuple(formats)
-        self.classes = dict(session.classes if classes is None else classes)
-        self.cases = {case.case_id: case for case in cases}
-        self.labels = dict(labels or {})
-        self._sources = sources
-        self._open: OrderedDict[str, OpenCase] = OrderedDict()
-        self._states: dict[str, str] = {}
-        self._lock = threading.RLock()
-        self.queue = EncodingQueue(self._encode)
-
-    def close(self) -> None:
-        """Stop encoding; annotations are on disk already."""
-        self.queue.stop()
-
-    def use(self, session: Session) -> None:
-        """Go on with another session, such as one with a newly trained decoder.
-
-        Masks that were drawn stay; logits of the old decoder are forgotten.
-        """
-        with self._lock:
-            if session.networks[0].encoder_sha256 != self.session.networks[0].encoder_sha256:
-                self.queue.forget()
-            self.session = session
-            for one in self._open.values():
-                one.logits.clear()
-
-    def folder(self, case_id: str) -> AnnotationFolder:
-        """Return where a case's annotation lies.
-
-        Raises:
-            NotThereError: There is no such case.
-        """
-        if case_id not in self.cases:
-            raise NotThereError(f"case {case_id[:80]!r}: there is no such case")
-        return AnnotationFolder(self.out / "annotations" / case_id, case_id)
-
-    def opened(self, case_id: str) -> OpenCase:
-        """Read a case, unless it is in memory; the latest few are kept.
-
-        Raises:
-            InputError: The case is not known, or its files cannot be read.
-        """
-        folder = self.folder(case_id)
-        with self._lock:
-            if case_id in self._open:
-                self._open.move_to_end(case_id)
-                return self._open[case_id]
-            annotation = folder.read(self.classes)
-            case = self.labels.get(case_id, self.cases[case_id])
-            found = OpenCase(
-                case, self.session.domain.read(case), threading.RLock(), annotation, OrderedDict()
-            )
-            self._open[case_id] = found
-            while len(self._open) > self._sources:
-                self._open.popitem(last=False)
-            return found
-
-    def frame(self, case_id: str, index: int) -> Frame:
-        """Cut a frame of a case.
-
-        Raises:
-            NotThereError: There is no such case or frame.
-        """
-        one = self.opened(case_id)
-        self._check_frame(one, index)
-        return self.session.domain.frame(one.source, index)
-
-    def states(self) -> dict[str, str]:
-        """Return the state of each case; see `samonai.serve.annotation.STATES`."""
-        for case_id in self.cases:
-            if case_id not in self._states:
-                found = self._open.get(case_id)
-                try:
-                    annotation = found.annotation if found else self.folder(case_id).read({})
-                    self._states[case_id] = annotation.state
-                except InputError as error:
-                    logger.warning("%s", error)
-                    self._states[case_id] = UNLABELLED
-        return {case_id: self._states[case_id] for case_id in self.cases}
-
-    def next_case(self, after: str | None = None) -> str | None:
-        """Return the case to annotate next: the first that is not done, after another if given.
-
-        None: all are done.
-        """
-        names = list(self.cases)
-        start = names.index(after) + 1 if after in self.cases else 0
-        states = self.states()
-        return next((n for n in names[start:] + names[:start] if states[n] != DONE), None)
-
-    def look_at(self, case_id: str, index: int) -> None:
-        """Encode the visible frame first, and those beside it next."""
-        one = self.opened(case_id)
-        self._check_frame(one, index)
-        self.queue.look_at(case_id, index, self.session.domain.frame_count(one.source))
+class Workspace(OpenCases):
+    """Cases that are annotated over one session; see `OpenCases`."""
 
     def prompt(
         self, case_id: str, object_id: str, index: int, given: Mapping[str, Any], revision: int
@@ -234,7 +69,7 @@ class Workspace:
                 checked_id(object_id), index, value, self._add_mask(one, mask), box, clicks, iou,
                 PROMPTED,
             )  # fmt: skip
-            self._keep(one, one.annotation.with_objects(drawn))
+            self.keep(one, one.annotation.with_objects(drawn))
             return drawn
 
     def paint(
@@ -262,7 +97,7 @@ class Workspace:
                 checked_id(object_id), index, self._value(one, value), self._add_mask(one, mask),
                 before.box if before else None, before.clicks if before else (), None, PAINTED,
             )  # fmt: skip
-            self._keep(one, one.annotation.with_objects(drawn))
+            self.keep(one, one.annotation.with_objects(drawn))
             return drawn
 
     def restore(self, case_id: str, given: Mapping[str, Any], revision: int) -> FrameObject:
@@ -293,7 +128,7 @@ class Workspace:
                 float(iou) if isinstance(iou, int | float) else None,
                 origin if origin in (PROPOSED, CARRIED, PAINTED, GIVEN) else PROMPTED,
             )  # fmt: skip
-            self._keep(one, one.annotation.with_objects(drawn))
+            self.keep(one, one.annotation.with_objects(drawn))
             return drawn
 
     def remove(self, case_id: str, object_id: str, index: int | None, revision: int) -> None:
@@ -308,7 +143,7 @@ class Workspace:
             left = one.annotation.without(object_id, index)
             if len(left.objects) == len(one.annotation.objects):
                 raise NotThereError(f"object {object_id[:40]!r}: there is no such object here")
-            self._keep(one, left)
+            self.keep(one, left)
 
     def carry(
         self, case_id: str, object_id: str, index: int, reach: Any, revision: int
@@ -357,7 +192,7 @@ class Workspace:
                 for frame, carried in found.items()
                 if frame not in kept
             ]
-            self._keep(one, one.annotation.with_objects(*drawn))
+            self.keep(one, one.annotation.with_objects(*drawn))
             return drawn
 
     def propose(self, case_id: str, revision: int) -> list[FrameObject]:
@@ -372,7 +207,7 @@ class Workspace:
             label = self.session.predict(one.source).label
             drawn = self._objects_of_label(one, label, PROPOSED)
             first = not one.annotation.objects
-            self._keep(
+            self.keep(
                 one,
                 one.annotation.with_objects(*drawn, state=PREDICTED if first else CORRECTED),
             )
@@ -390,7 +225,7 @@ class Workspace:
             if getattr(one.source, "label", None) is None:
                 raise InputError(f"{case_id} has no label to begin with; give --labels")
             drawn = self._objects_of_label(one, None, GIVEN)
-            self._keep(one, one.annotation.with_objects(*drawn))
+            self.keep(one, one.annotation.with_objects(*drawn))
             return drawn
 
     def name_structure(self, case_id: str, value: Any, name: Any, revision: int) -> Annotation:
@@ -410,7 +245,7 @@ class Workspace:
             changed = replace(
                 one.annotation, structures=names, revision=one.annotation.revision + 1
             )
-            return self._keep(one, changed)
+            return self.keep(one, changed)
 
     def save(self, case_id: str, revision: int, *, done: bool = True) -> dict[str, Any]:
         """Write the label map on the source's own grid, and keep earlier versions.
@@ -431,7 +266,7 @@ class Workspace:
             self._check_revision(one, revision)
             version = one.annotation.saved + 1
             written = save_label(self, one, version)
-            kept = self._keep(
+            kept = self.keep(
                 one,
                 replace(
                     one.annotation,
@@ -441,22 +276,12 @@ class Workspace:
                 ),
             )
             self.folder(case_id).masks.remove_all_but({o.mask for o in kept.objects})
-            self._audit("save", case_id, version=version)
+            self.audit("save", case_id, version=version)
             return {
                 "version": version,
                 "files": [str(path.relative_to(self.out)) for path in written],
                 "revision": kept.revision,
             }
-
-    def frame_labels(self, one: OpenCase) -> dict[int, npt.NDArray[np.int32]]:
-        """Return the label of each annotated frame, int32 (H, W); later objects lie on top."""
-        labels: dict[int, npt.NDArray[np.int32]] = {}
-        masks = self.folder(one.case.case_id).masks
-        for drawn in one.annotation.objects:
-            mask = masks.read(drawn.mask)
-            label = labels.setdefault(drawn.frame, np.zeros(mask.shape, np.int32))
-            label[mask] = drawn.value
-        return labels
 
     def figures(self, case_id: str) -> dict[str, Any]:
         """Return volumes in ml, and Dice against the given label, by structure.
@@ -507,9 +332,6 @@ class Workspace:
             one.logits.popitem(last=False)
         return result.mask, result.iou
 
-    def _encode(self, case_id: str, frame: int) -> None:
-        self.session.embed(self.opened(case_id).source, [frame])
-
     def _objects_of_label(
         self, one: OpenCase, label: npt.NDArray[np.integer] | None, origin: str
     ) -> list[FrameObject]:
@@ -531,11 +353,6 @@ class Workspace:
     def _add_mask(self, one: OpenCase, mask: npt.NDArray[np.bool_]) -> str:
         return self.folder(one.case.case_id).masks.add(mask)
 
-    def _keep(self, one: OpenCase, annotation: Annotation) -> Annotation:
-        one.annotation = self.folder(one.case.case_id).write(annotation)
-        self._states[one.case.case_id] = annotation.state
-        return annotation
-
     def _changing(self, one: OpenCase, index: int, revision: int) -> Frame:
         self._check_revision(one, revision)
         self._check_frame(one, index)
@@ -547,39 +364,12 @@ class Workspace:
                 f"{one.case.case_id} was changed elsewhere meanwhile; it is loaded again"
             )
 
-    def _check_frame(self, one: OpenCase, index: int) -> None:
-        count = self.session.domain.frame_count(one.source)
-        if not 0 <= index < count:
-            raise NotThereError(f"frame {index}: {one.case.case_id} has frames 0 to {count - 1}")
-
     def _value(self, one: OpenCase, value: Any) -> int:
         if not isinstance(value, int) or isinstance(value, bool):
             raise InputError("value: expected the label value of a structure")
         if value not in one.annotation.structures:
             raise InputError(f"value {value}: no structure has it; name one first")
         return value
-
-    def _audit(self, action: str, case_id: str, **facts: Any) -> None:
-        """Add a line to the audit log: who did what to which case, by pseudonym, and when."""
-        line = {
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "user": self.user,
-            "action": action,
-            "case": case_id,
-            "model": dict(self.session.facts.algorithm),
-            **facts,
-        }
-        self.out.mkdir(parents=True, exist_ok=True)
-        append_lines(self.out / _AUDIT_FILE, canonical_json(line) + "\n")
-
-    @property
-    def proposes(self) -> bool:
-        """Return whether the session segments without prompts."""
-        return all(network.semantic_head is not None for network in self.session.networks)
-
-    def is_volume(self, one: OpenCase) -> bool:
-        """Return whether frames are neighbouring slices, so that objects can be carried."""
-        return len(one.source.spacing) == 3
 
 
 def _prompts_of(seed: FrameObject, mask: npt.NDArray[np.bool_]) -> FramePrompts:
