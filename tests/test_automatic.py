@@ -29,8 +29,8 @@ from samonai.training import (
     with_heads,
 )
 from samonai.training.data.balance import BalancedDraw, share_out
-from samonai.training.data.frames import EpochBatchSampler
-from samonai.training.objectives.semantic import IGNORED
+from samonai.training.data.frame_dataset import EpochBatchSampler
+from samonai.training.objectives.semantic_loss import IGNORED
 from samonai.workflows.run import predict
 
 if TYPE_CHECKING:

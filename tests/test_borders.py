@@ -26,8 +26,8 @@ from samonai.inference.inferer import Automatic
 from samonai.inference.prompting.select import NoPrompts
 from samonai.sam.network import HeadsOutput, SamNetwork
 from samonai.training import ClassTargets, SemanticLoss, with_heads
-from samonai.training.objectives.borders import border_map
-from samonai.training.objectives.semantic import IGNORED
+from samonai.training.objectives.border_targets import border_map
+from samonai.training.objectives.semantic_loss import IGNORED
 
 SIZE = (40, 60)
 # (top, left, bottom, right): two that touch, and one apart.

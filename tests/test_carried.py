@@ -14,7 +14,7 @@ from samonai.embeddings.target_store import SourceTargets, save_targets
 from samonai.inference import Propagation
 from samonai.inference import checkpoint_context as trained
 from samonai.prompts.sampling import PromptSampler
-from samonai.training.data.frames import FrameDataset
+from samonai.training.data.frame_dataset import FrameDataset
 from samonai.training.data.propagated import REACH, carried_objects, neighbours
 from samonai.training.data.stored import StoredCase
 

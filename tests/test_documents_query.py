@@ -25,9 +25,9 @@ from samonai.domains.documents.layout.reading_order import reading_order
 from samonai.domains.documents.text import query as query_module
 from samonai.domains.documents.text import retrieval
 from samonai.domains.documents.text.answer import Answer, read_answer
-from samonai.domains.documents.text.matching import exact_matches, fuzzy_matches, regex_matches
 from samonai.domains.documents.text.query import answer_all, answer_query
 from samonai.domains.documents.text.retrieval import by_terms, retriever
+from samonai.domains.documents.text.text_matching import exact_matches, fuzzy_matches, regex_matches
 from samonai.domains.documents.text.words import Word
 
 NAMES = dict(enumerate(CLASSES, 1))

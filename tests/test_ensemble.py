@@ -20,7 +20,7 @@ from samonai.core.files import sha256_file
 from samonai.domains import get_domain
 from samonai.domains.base import Case
 from samonai.domains.tiling.frames import label_from_scores
-from samonai.evaluation.calibration import grown_region
+from samonai.evaluation.calibration_metrics import grown_region
 from samonai.inference import Certainty, CertaintyWriter, SourceInferer
 from samonai.inference.ensemble import member_names
 from samonai.inference.inferer import Automatic, FrameAnswer, FramePrompts

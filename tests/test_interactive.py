@@ -17,7 +17,7 @@ from samonai.training import (
     interactive_update,
     prepare_batch,
 )
-from samonai.training.data.frames import EpochBatchSampler, FrameSample, collate_frames
+from samonai.training.data.frame_dataset import EpochBatchSampler, FrameSample, collate_frames
 from samonai.training.interactive import InteractiveUpdate
 
 

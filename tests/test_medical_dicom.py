@@ -408,7 +408,7 @@ def test_missing_transfer_syntax_is_refused(tmp_path: Path) -> None:
 
 
 def test_deflate_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("samonai.domains.medical.dicom.files._LARGEST_INFLATED_BYTES", 100_000)
+    monkeypatch.setattr("samonai.domains.medical.dicom.headers._LARGEST_INFLATED_BYTES", 100_000)
     image = make_slice(np.zeros((400, 400), np.int16), (0, 0, 0))
     image.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     save(image, tmp_path / "bomb.dcm")

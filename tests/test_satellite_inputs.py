@@ -20,7 +20,7 @@ from samonai.domains import get_domain
 from samonai.domains.base import Case
 from samonai.domains.satellite import SatelliteDomain
 from samonai.domains.satellite.access import check_path
-from samonai.domains.satellite.tiles import blocks
+from samonai.domains.satellite.lengths import blocks
 from samonai.domains.satellite.writer import write_raster as write_raster_of
 from samonai.domains.tiling.tiles import Window
 

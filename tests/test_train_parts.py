@@ -29,8 +29,8 @@ from samonai.sam.network import SamNetwork
 from samonai.sam.normalisation import SAM_NORMALISATION
 from samonai.sam.tuning import TrainParts
 from samonai.training import DecoderInferer, MaskLoss, interactive_update, prepare_batch
+from samonai.training.data.frame_dataset import FrameSample, collate_frames
 from samonai.training.data.frame_images import ImageCache
-from samonai.training.data.frames import FrameSample, collate_frames
 from samonai.training.parameters import parameter_counts, parameter_table, trainable_parameters
 
 PARTS = (

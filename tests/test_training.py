@@ -31,7 +31,7 @@ from samonai.training import (
     prepare_batch,
     prepare_training,
 )
-from samonai.training.data.frames import EpochBatchSampler, FrameSample, collate_frames
+from samonai.training.data.frame_dataset import EpochBatchSampler, FrameSample, collate_frames
 from samonai.training.objectives.losses import RECIPES, binary_iou
 
 SIDE = 256

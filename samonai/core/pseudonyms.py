@@ -17,9 +17,9 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
+from samonai.core.csv_cells import cell_text, csv_cell
 from samonai.core.errors import InputError
 from samonai.core.files import write_atomically
-from samonai.core.tables import cell_text, csv_cell
 
 SALT_VARIABLE = "SAMONAI_SALT"
 PREFIX = "case-"

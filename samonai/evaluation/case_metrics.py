@@ -13,7 +13,7 @@ from monai.utils import CommonKeys
 from samonai.core.errors import InputError
 from samonai.engine.processes import gather_rows, is_main_process
 from samonai.evaluation.baselines import box_scores
-from samonai.evaluation.calibration import CalibrationMetrics
+from samonai.evaluation.calibration_metrics import CalibrationMetrics
 from samonai.evaluation.measures import Measure, VolumeMeasure
 from samonai.inference.cases import CaseItem
 from samonai.inference.inferer import Automatic, SourceInferer

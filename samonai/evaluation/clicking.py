@@ -17,11 +17,11 @@ import numpy.typing as npt
 import torch
 from ignite.engine import Engine, Events
 
+from samonai.core.csv_cells import csv_row
 from samonai.core.errors import InputError
 from samonai.core.files import write_atomically
 from samonai.core.frame import Frame
 from samonai.core.geometry import FrameGeometry
-from samonai.core.tables import csv_row
 from samonai.domains.base import Domain, metric_spacing
 from samonai.embeddings.targets import object_map
 from samonai.engine.processes import gather_rows, is_main_process

@@ -25,8 +25,8 @@ from typing import Any
 
 import numpy as np
 
+from samonai.core.csv_cells import csv_row
 from samonai.core.files import write_atomically
-from samonai.core.tables import csv_row
 from samonai.metrics.volumes import METHODS, METRICS, Row
 
 _KEYS = ("case", "class", "label")

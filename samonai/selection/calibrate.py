@@ -70,7 +70,7 @@ def calibrate(
     """Fit a run's temperature, and write it into its decoder's file.
 
     All classes share it. Where several prompts ask for one class the surest counts, in the region
-    that `samonai.evaluation.calibration` describes.
+    that `samonai.evaluation.calibration_metrics` describes.
 
     Args:
         run: The run.

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import track
 
+from samonai.core.csv_cells import csv_row
 from samonai.core.errors import InputError
 from samonai.core.files import write_atomically
-from samonai.core.tables import csv_row
 from samonai.workflows.inputs import existing, shows_progress, store_location
 from samonai.workflows.run import Run, open_runs
 from samonai.workflows.trained_run import Runs

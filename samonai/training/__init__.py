@@ -1,9 +1,10 @@
 """Training of the decoder on stored embeddings: the components that bundles configure."""
 
-from samonai.training.data.frames import FrameDataset, frame_loader, prepare_batch
+from samonai.training.best_decoder import DECODER_FILE, export_best
+from samonai.training.data.frame_dataset import FrameDataset, frame_loader, prepare_batch
 from samonai.training.data.mixing import EmbeddingMix
 from samonai.training.data.prepare import TrainingData, prepare_training
-from samonai.training.export import DECODER_FILE, export_best
+from samonai.training.decoder_inferer import DecoderInferer
 from samonai.training.handlers import (
     EarlyStop,
     EpochSeed,
@@ -12,11 +13,10 @@ from samonai.training.handlers import (
     StopOnNan,
     TrainingProgress,
 )
-from samonai.training.inferer import DecoderInferer
 from samonai.training.interactive import interactive_update
 from samonai.training.objectives.heads import HeadsLoss, HeadTargets, heads_loss, with_heads
 from samonai.training.objectives.losses import MaskLoss, MaskTargets
-from samonai.training.objectives.semantic import ClassTargets, SemanticLoss
+from samonai.training.objectives.semantic_loss import ClassTargets, SemanticLoss
 from samonai.training.parameters import ShowParameters
 from samonai.training.validation import CaseDice, HeadsDice, SemanticDice, dice_by_head
 

@@ -12,7 +12,7 @@ from monai.utils import CommonKeys
 from samonai.sam.network import DecodeOutput, HeadsOutput
 from samonai.training.objectives.heads import BOTH, PROMPTABLE, SEMANTIC, HeadTargets, check_heads
 from samonai.training.objectives.losses import MaskTargets
-from samonai.training.objectives.semantic import ClassCounts
+from samonai.training.objectives.semantic_loss import ClassCounts
 
 
 class CaseDice(Metric):

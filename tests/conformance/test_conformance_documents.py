@@ -19,8 +19,8 @@ from samonai.core.errors import InputError
 from samonai.domains.documents.domain import DocumentsDomain
 from samonai.domains.documents.formats.pdf import read_pdf_page
 from samonai.domains.documents.formats.pictures import read_picture
-from samonai.domains.documents.text.matching import exact_matches, regex_matches
-from samonai.domains.documents.text.source import page_text
+from samonai.domains.documents.text.page_text import page_text
+from samonai.domains.documents.text.text_matching import exact_matches, regex_matches
 from samonai.domains.documents.text.words import Word, text_of
 
 LEFT = ["The left column speaks", "of many things that", "have a place and infor-"]

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from samonai.core.csv_cells import cell_text, csv_cell
 from samonai.core.errors import InputError
 from samonai.core.files import output_folder, remove_abandoned, write_atomically
 from samonai.core.journal import append_lines, whole_lines
 from samonai.core.pseudonyms import write_case_map
-from samonai.core.tables import cell_text, csv_cell
 from samonai.domains.base import Case
 from samonai.inference.provenance import CLAIMS_FILE, Claims
 from samonai.workflows.archive.manifest import DONE, Manifest

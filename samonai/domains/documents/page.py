@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from samonai.domains.base import CoveredObject
-from samonai.domains.documents.text.source import PageText, ReadWords, page_text
+from samonai.domains.documents.text.page_text import PageText, ReadWords, page_text
 from samonai.domains.documents.text.words import Word
 
 
@@ -87,7 +87,7 @@ class Page:
 
     @property
     def text(self) -> tuple[Word, ...]:
-        """Return the page's words from its text layer or by OCR; see `text.source`."""
+        """Return the page's words from its text layer or by OCR; see `text.page_text`."""
         return self._found.words
 
     @property

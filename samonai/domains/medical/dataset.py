@@ -13,7 +13,7 @@ from samonai.core.files import files_below
 from samonai.domains.base import Case
 from samonai.domains.medical.dataset_file import ignored_values, load_json
 from samonai.domains.medical.formats.read_volume import ENDINGS, source_name, strip_ending
-from samonai.domains.medical.labels.matching import (
+from samonai.domains.medical.labels.label_matching import (
     holds_labels_only,
     label_objects,
     match_by_series,

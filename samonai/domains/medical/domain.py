@@ -31,7 +31,7 @@ from samonai.domains.medical.formats.write_label import (
     write_values,
 )
 from samonai.domains.medical.intensity import Intensity, picture, plane
-from samonai.domains.medical.labels.matching import with_structures
+from samonai.domains.medical.labels.label_matching import with_structures
 from samonai.domains.medical.labels.read_labels import (
     check_structures,
     read_known_label,

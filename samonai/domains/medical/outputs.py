@@ -99,7 +99,7 @@ class _Prediction:
         if not formats:
             return []
         # pydicom and highdicom are slow to import.
-        from samonai.domains.medical.dicom.source import read_source
+        from samonai.domains.medical.dicom.source_series import read_source
         from samonai.domains.medical.objects.rtstruct import write_rtstruct
         from samonai.domains.medical.objects.seg import write_dicom_seg
         from samonai.domains.medical.objects.sr import write_dicom_sr

@@ -17,6 +17,7 @@ from samonai.domains.base import Case, LabelFacts, LabelMaps, Merger
 from samonai.domains.satellite import dataset, features, labels
 from samonai.domains.satellite.access import VECTOR_ENDINGS, open_raster
 from samonai.domains.satellite.coco import read_coco
+from samonai.domains.satellite.lengths import blocks
 from samonai.domains.satellite.merger import TileMaps, TileMerger
 from samonai.domains.satellite.placing import GRID, OBJECTS, place
 from samonai.domains.satellite.prediction import RasterPrediction
@@ -25,7 +26,6 @@ from samonai.domains.satellite.raster import Raster, read_raster, sample_raster
 from samonai.domains.satellite.scale import filled_up
 from samonai.domains.satellite.scratch import ScratchRaster
 from samonai.domains.satellite.settings import RasterSettings
-from samonai.domains.satellite.tiles import blocks
 from samonai.domains.satellite.writer import (
     DEFAULT_FORMATS,
     FORMATS,

@@ -11,7 +11,7 @@ from samonai.domains.satellite.prediction import IdWriter, RasterPrediction
 from samonai.domains.satellite.raster import Raster
 from samonai.domains.satellite.scratch import ScratchRaster
 from samonai.domains.tiling.classes import ClassLayers
-from samonai.domains.tiling.objects import ObjectLayers
+from samonai.domains.tiling.object_merging import ObjectLayers
 from samonai.domains.tiling.tiles import Tiles
 from samonai.prompts.types import FramePrompts
 

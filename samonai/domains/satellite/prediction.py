@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from samonai.domains.satellite.raster import Raster
 from samonai.domains.satellite.scratch import ScratchRaster
-from samonai.domains.tiling.objects import ObjectTable
+from samonai.domains.tiling.object_merging import ObjectTable
 from samonai.domains.tiling.tiles import Window
 
 _EVERY_NEIGHBOUR = np.ones((3, 3), bool)

@@ -8,12 +8,12 @@ from samonai.core.geometry import LONG_SIDE
 from samonai.core.settings import check_given
 from samonai.domains.label_map import parse_label_map
 from samonai.domains.satellite.features import FeatureOptions
+from samonai.domains.satellite.lengths import Length
 from samonai.domains.satellite.placing import PROMPTS
 from samonai.domains.satellite.polygons import PolygonOptions
 from samonai.domains.satellite.raster import Raster
 from samonai.domains.satellite.scale import frame_size, set_scale, tile_near
 from samonai.domains.satellite.scaling import Scaling, parse_ranges
-from samonai.domains.satellite.tiles import Length
 from samonai.domains.tiling.tiles import PlacedTiles, TileGrid, Tiles, Window
 from samonai.settings.satellite import SatelliteSettings
 

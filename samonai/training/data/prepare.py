@@ -14,7 +14,7 @@ from samonai.embeddings.views import Augmentation
 from samonai.prompts.sampling import PromptSampler
 from samonai.sam.network import SamNetwork
 from samonai.sam.tuning import TrainParts
-from samonai.training.data.frames import FrameDataset
+from samonai.training.data.frame_dataset import FrameDataset
 from samonai.training.data.mixing import EmbeddingMix
 from samonai.training.data.propagated import frames_beside
 from samonai.training.data.split import Split, split_cases
@@ -111,7 +111,7 @@ def prepare_training(
         mixup: Mixup of the embeddings.
         heads: "promptable", "semantic" or "both". The semantic head is also trained on frames
             without objects; the next arguments concern it alone.
-        borders: Train object borders, see `training.objectives.borders`.
+        borders: Train object borders, see `training.objectives.border_targets`.
         empty_frames: Share of the frames without objects that are encoded, trained on and
             validated on, evenly spaced in each case.
         empty_rate: Share of an epoch's frames without objects, see `BalancedDraw`.

@@ -9,7 +9,7 @@ from torch import nn
 from samonai.core.errors import InputError
 from samonai.sam.network import DecodeOutput, HeadsOutput, SamNetwork
 from samonai.training.objectives.losses import MaskLoss, MaskTargets
-from samonai.training.objectives.semantic import ClassTargets, SemanticLoss
+from samonai.training.objectives.semantic_loss import ClassTargets, SemanticLoss
 
 PROMPTABLE, SEMANTIC, BOTH = "promptable", "semantic", "both"
 HEADS = (PROMPTABLE, SEMANTIC, BOTH)

@@ -9,7 +9,7 @@ from samonai.core.frame import Frame
 from samonai.domains.documents.layout.prediction import SPECK, PagePrediction, from_label, numbered
 from samonai.domains.documents.page import Page
 from samonai.domains.tiling.classes import ClassLayers
-from samonai.domains.tiling.objects import ObjectLayers, ObjectTable
+from samonai.domains.tiling.object_merging import ObjectLayers, ObjectTable
 from samonai.domains.tiling.tiles import TileGrid, Window
 from samonai.prompts.types import UNKNOWN_ID, FramePrompts
 

@@ -15,13 +15,13 @@ import numpy.typing as npt
 from samonai.core.errors import InputError
 from samonai.domains.documents.layout.prediction import PagePrediction, Region
 from samonai.domains.documents.text.answer import Answer, AnsweredRegion, Hit, answer
-from samonai.domains.documents.text.matching import (
+from samonai.domains.documents.text.retrieval import Retrieve, by_terms
+from samonai.domains.documents.text.text_matching import (
     Match,
     exact_matches,
     fuzzy_matches,
     regex_matches,
 )
-from samonai.domains.documents.text.retrieval import Retrieve, by_terms
 from samonai.domains.documents.text.words import Word
 
 KINDS = ("class", "words", "fuzzy", "regex", "question")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from samonai.core.errors import InputError
-from samonai.domains.documents.text.matching import normalised
+from samonai.domains.documents.text.text_matching import normalised
 from samonai.domains.documents.text.words import HYPHENS, UNSPACED
 
 Retrieve = Callable[[Sequence[str], str], list[tuple[int, float]]]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from samonai.core.errors import InputError
-from samonai.domains.medical.dicom.files import Header
+from samonai.domains.medical.dicom.headers import Header
 
 _LISTED = 4
 

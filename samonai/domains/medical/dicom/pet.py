@@ -14,7 +14,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from samonai.core.errors import InputError
-from samonai.domains.medical.dicom.files import Header, element
+from samonai.domains.medical.dicom.headers import Header, element
 
 logger = logging.getLogger(__name__)
 

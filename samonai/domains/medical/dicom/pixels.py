@@ -12,7 +12,7 @@ from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 from pydicom.uid import UID
 
 from samonai.core.errors import InputError
-from samonai.domains.medical.dicom.files import Header
+from samonai.domains.medical.dicom.headers import Header
 from samonai.domains.medical.dicom.promise import check_decoding_memory
 from samonai.domains.medical.dicom.slices import Slice
 

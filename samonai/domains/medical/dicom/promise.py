@@ -4,7 +4,7 @@ from pydicom.uid import UID
 
 from samonai.core.errors import InputError
 from samonai.core.memory import check_memory
-from samonai.domains.medical.dicom.files import Header
+from samonai.domains.medical.dicom.headers import Header
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _LARGEST_DEFLATE_RATIO = 1100

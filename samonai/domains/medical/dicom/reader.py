@@ -11,10 +11,10 @@ import numpy.typing as npt
 from samonai.core.errors import InputError
 from samonai.core.memory import check_memory
 from samonai.domains.medical.dicom.concatenation import check_concatenation, concatenation
-from samonai.domains.medical.dicom.files import Header, find_headers, quiet
-from samonai.domains.medical.dicom.grid import Grid, Plane, claimed_thickness, series_grid
+from samonai.domains.medical.dicom.headers import Header, find_headers, quiet
 from samonai.domains.medical.dicom.pet import suv_factor
 from samonai.domains.medical.dicom.pixels import Values, check_pixels, decode, slice_values
+from samonai.domains.medical.dicom.slice_grid import Grid, Plane, claimed_thickness, series_grid
 from samonai.domains.medical.dicom.slices import Slice, groups_by_position, sort_slices
 from samonai.domains.medical.dicom.stacks import Stack, check_positions, choose_stack
 from samonai.domains.medical.volume import (

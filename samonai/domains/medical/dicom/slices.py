@@ -10,9 +10,9 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from samonai.core.errors import InputError
-from samonai.domains.medical.dicom.calibration import picture_spacing
 from samonai.domains.medical.dicom.concatenation import frame_offset
-from samonai.domains.medical.dicom.files import Header, element
+from samonai.domains.medical.dicom.headers import Header, element
+from samonai.domains.medical.dicom.pixel_size import picture_spacing
 from samonai.domains.medical.dicom.promise import check_promise
 
 # Direction cosines are written with few digits; a larger error is not rounding.

@@ -10,9 +10,9 @@ import numpy as np
 
 from samonai.core.errors import InputError
 from samonai.domains.medical.dicom.concatenation import concatenation
-from samonai.domains.medical.dicom.files import Header
+from samonai.domains.medical.dicom.headers import Header
 from samonai.domains.medical.dicom.slices import Slice, is_placed, slices_of, sort_slices
-from samonai.domains.medical.dicom.volumes import split_volumes
+from samonai.domains.medical.dicom.volume_split import split_volumes
 from samonai.domains.medical.volume import ReadOptions
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from samonai.core.errors import InputError
 from samonai.core.files import walk_below
 from samonai.domains.base import Case
 from samonai.domains.medical.dataset import is_dicom_file
-from samonai.domains.medical.dicom.files import not_a_scan, quiet, read_header
+from samonai.domains.medical.dicom.headers import not_a_scan, quiet, read_header
 from samonai.domains.medical.formats.read_volume import ENDINGS, strip_ending
 
 logger = logging.getLogger(__name__)

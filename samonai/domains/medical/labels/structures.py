@@ -66,7 +66,7 @@ def label_object(path: Path) -> LabelObject | None:
     """Return the description of a DICOM-SEG or RTSTRUCT object; None for any other file."""
     import pydicom  # slow to import, like highdicom
 
-    from samonai.domains.medical.dicom.files import quiet
+    from samonai.domains.medical.dicom.headers import quiet
     from samonai.domains.medical.objects import rtstruct as rtstruct_labels
     from samonai.domains.medical.objects import seg as seg_labels
 
@@ -138,7 +138,10 @@ def _whole(path: Path) -> Iterator[None]:
 
 def _check_frame_of_reference(found: LabelObject, reference: Volume) -> None:
     """Refuse an object of another frame of reference, unless it refers to the image's series."""
-    from samonai.domains.medical.dicom.files import quiet, read_header  # pydicom is slow to import
+    from samonai.domains.medical.dicom.headers import (  # pydicom is slow to import
+        quiet,
+        read_header,
+    )
 
     if not found.frame_of_reference or not reference.facts.slices:
         return

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from samonai.core.csv_cells import csv_row
 from samonai.core.files import write_atomically
-from samonai.core.tables import csv_row
 from samonai.domains.base import LabelFacts
 from samonai.domains.medical.objects.segments import Segment, segment_of
 from samonai.domains.medical.volume import Volume

@@ -20,9 +20,9 @@ from pydicom.valuerep import format_number_as_ds
 from samonai.core.errors import InputError
 from samonai.core.files import write_atomically
 from samonai.domains.base import LabelFacts
-from samonai.domains.medical.dicom.files import element, quiet
+from samonai.domains.medical.dicom.headers import element, quiet
 from samonai.domains.medical.dicom.slices import Slice
-from samonai.domains.medical.dicom.source import SourceSeries, copy_patient_and_study
+from samonai.domains.medical.dicom.source_series import SourceSeries, copy_patient_and_study
 from samonai.domains.medical.formats.itk import LPS_TO_RAS
 from samonai.domains.medical.objects.contours import ContourCounts, combine_planar
 from samonai.domains.medical.objects.segments import Segment

@@ -15,8 +15,8 @@ from pydicom.uid import ExplicitVRLittleEndian
 from samonai.core.errors import InputError
 from samonai.core.files import write_atomically
 from samonai.domains.base import LabelFacts
-from samonai.domains.medical.dicom.files import element, quiet
-from samonai.domains.medical.dicom.source import SourceSeries
+from samonai.domains.medical.dicom.headers import element, quiet
+from samonai.domains.medical.dicom.source_series import SourceSeries
 from samonai.domains.medical.formats.itk import LPS_TO_RAS
 from samonai.domains.medical.objects.segments import Segment
 from samonai.domains.medical.volume import Volume, format_shape, is_sheared

@@ -14,8 +14,8 @@ from pydicom.uid import ExplicitVRLittleEndian
 from samonai.core.errors import InputError
 from samonai.core.files import write_atomically
 from samonai.domains.base import LabelFacts
-from samonai.domains.medical.dicom.files import quiet
-from samonai.domains.medical.dicom.source import SourceSeries
+from samonai.domains.medical.dicom.headers import quiet
+from samonai.domains.medical.dicom.source_series import SourceSeries
 from samonai.domains.medical.objects.measurements import Measurement
 from samonai.domains.medical.objects.seg import MANUFACTURER, coded, equipment, tracking_id
 from samonai.domains.medical.objects.segments import Segment

@@ -117,7 +117,7 @@ def _series_of(path: Path) -> set[str]:
     """Return the SeriesInstanceUIDs of all images in a file or folder."""
     import pydicom  # slow to import
 
-    from samonai.domains.medical.dicom.files import quiet
+    from samonai.domains.medical.dicom.headers import quiet
 
     uids: set[str] = set()
     with quiet():

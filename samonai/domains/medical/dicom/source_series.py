@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from samonai.core.errors import InputError
-from samonai.domains.medical.dicom.files import Header, quiet, read_header
+from samonai.domains.medical.dicom.headers import Header, quiet, read_header
 from samonai.domains.medical.dicom.slices import Slice, slices_of
 from samonai.domains.medical.volume import Volume
 

@@ -24,10 +24,10 @@ from samonai.training.data.propagated import (
     neighbours,
 )
 from samonai.training.data.stored import StoredCase
-from samonai.training.objectives.borders import border_map
+from samonai.training.objectives.border_targets import border_map
 from samonai.training.objectives.heads import PROMPTABLE, SEMANTIC, HeadTargets
 from samonai.training.objectives.losses import MaskTargets
-from samonai.training.objectives.semantic import ClassTargets, channel_map
+from samonai.training.objectives.semantic_loss import ClassTargets, channel_map
 
 # Separate random streams of one seed.
 _ORDER_STREAM, _SAMPLE_STREAM, _CLICK_STREAM, _VIEW_STREAM = 0, 1, 2, 3

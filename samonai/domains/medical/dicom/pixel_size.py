@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from samonai.domains.medical.dicom.files import Header, element
+from samonai.domains.medical.dicom.headers import Header, element
 
 _MILLIMETRES_PER_CENTIMETRE = 10
 _CENTIMETRES = 3  # the code of PhysicalUnitsXDirection
