@@ -320,15 +320,15 @@ def test_a_stopped_run_of_the_semantic_head_ends_with_the_same_weights(
         assert torch.equal(value, parted.network.state_dict()[name]), name
 
     scan = images / "case_c.nii.gz"
-    with pytest.raises(InputError, match="prompts are no longer answered"):
+    with pytest.raises(InputError, match="and cannot use prompts"):
         parted.predict(scan, [[4, 3, 1, 20, 17, 4]])
-    with pytest.raises(InputError, match="prompts are no longer answered"):
+    with pytest.raises(InputError, match="and cannot use prompts"):
         parted.evaluate(images, labels, tmp_path / "measured")
     assert not (tmp_path / "measured").exists()
 
 
 def test_a_run_without_semantic_head_says_so(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="a model as it is answers nothing else"):
+    with pytest.raises(InputError, match="a stock model needs some"):
         predict("micro", _scan(tmp_path), None, tmp_path / "masks")
     assert not (tmp_path / "masks").exists()
     with pytest.raises(

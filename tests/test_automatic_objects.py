@@ -178,7 +178,7 @@ def test_a_model_as_it_is_answers_with_a_grid(tiny_network: "SamNetwork", tmp_pa
     )  # fmt: skip
     names = ["scene.gpkg", "scene.tif", "scene_instances.tif"]
     assert [one.name for one in written] == names
-    with pytest.raises(InputError, match="automatic=grid, which asks about points all over"):
+    with pytest.raises(InputError, match="automatic=grid, which uses a grid of points"):
         api.predict(tiny_network, path, None, tmp_path / "none", **asked)
     with pytest.raises(
         InputError, match="use one of classes, box, points, box_and_points, proposed"
@@ -206,9 +206,9 @@ def test_what_does_not_go_together_is_told(tmp_path: Path) -> None:
         asked_prompts(boxes, None, None, finding=grid)
     with pytest.raises(InputError, match="automatic=grid finds objects where no prompts"):
         evaluation_prompts("slices", finding=grid)
-    with pytest.raises(InputError, match="a grid of points knows no classes"):
+    with pytest.raises(InputError, match="a grid of points has no classes"):
         asked_prompts(None, "roof", None, finding=grid)
-    with pytest.raises(InputError, match="a model as it is answers nothing else"):
+    with pytest.raises(InputError, match="a stock model needs some"):
         asked_prompts(None, None, None, finding=ObjectFinding("points"))
     with pytest.raises(InputError, match="min_score=2: expected 0 to 1"):
         ObjectFinding("grid", min_score=2.0)

@@ -1,4 +1,4 @@
-"""What to annotate next: least sure first, nothing that the runs know, and why."""
+"""Active learning: ranking by uncertainty, without the runs' own cases, with reasons."""
 
 import csv
 import json
@@ -71,7 +71,7 @@ def test_slices_are_ranked_each_by_itself(two_runs: Path, folder: Path, tmp_path
     # One run: nothing to disagree with, so its own estimate counts.
     assert all(one.score == one.figures["iou"] for one in ranked)
     assert all(one.figures["disagreement"] is None for one in ranked)
-    assert all("expects IoU" in one.reason for one in ranked)
+    assert all("predicts IoU" in one.reason for one in ranked)
 
 
 def test_the_reason_names_the_least_sure_structure() -> None:
@@ -98,12 +98,12 @@ def test_what_cannot_be_ranked(two_runs: Path, folder: Path, tmp_path: Path) -> 
         ({"score": "disagreement"}, "give --run twice"),
         ({"score": "chance"}, "score 'chance' is not known"),
         ({"by": "pixel"}, "ranking is by case or slice"),
-        ({"boxes": None}, "no automatic head, so it needs prompts"),
+        ({"boxes": None}, "no semantic head, so it needs prompts"),
         ({"boxes": None, "score": "iou"}, "estimates no IoU"),
     ):
         with pytest.raises(InputError, match=message):
             rank(run, images, out, **{"boxes": boxes, **changes})
     known, _ = write_scans(tmp_path)
-    with pytest.raises(InputError, match=r"all 3 cases in .* are known to the runs"):
+    with pytest.raises(InputError, match=r"all 3 cases in .* are part of the runs' own data"):
         rank(run, known, out, boxes=boxes)
     assert not out.exists()

@@ -117,7 +117,7 @@ def test_a_model_before_fine_tuning(tiny_network: SamNetwork, image: Path, tmp_p
     session = samonai.Session(tiny_network, domain="medical")
     found = session.predict(image, [BOX])
     assert np.array_equal(found.label, written(tiny_network, image, [BOX], tmp_path))
-    with pytest.raises(InputError, match="no prompts given, and a model as it is"):
+    with pytest.raises(InputError, match="no prompts given, and a stock model"):
         session.predict(image)
 
 
@@ -178,7 +178,7 @@ def test_clicks_that_cannot_be_used(
     ("source", "prompts", "said"),
     [
         ("image", [], "^boxes: no boxes for case case_c"),
-        (None, [BOX], "the source: expected a path, a case or what the domain reads, got NoneType"),
+        (None, [BOX], "the source: expected a path, a case or a source read by the domain, got NoneType"),
         ("image", [[*BOX[:5], 99]], "^boxes: box 1 .* leaves the volume"),
         ("image", "boxes.json", "boxes.json: no such file of boxes"),
         ("image", " ", "the prompt is empty"),

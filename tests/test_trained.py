@@ -60,7 +60,7 @@ def test_the_domain_is_the_decoders(decoder: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ({"window": "lung"}, "window=percentile, but window=lung is asked for"),
+        ({"window": "lung"}, "window=percentile, but window=lung is given"),
         ({"axis": 0}, "axis=2, but axis=0"),
         ({"level": 40.0, "width": 400.0}, "level=None, but level=40"),
     ],
@@ -73,9 +73,9 @@ def test_a_contradicting_setting_is_refused(decoder, setting, said) -> None:
 def test_a_crop_to_the_prompt_is_allowed_and_said_and_one_to_the_body_is_not(decoder, caplog):
     assert trained_domain(decoder, crop="prompt").settings()["crop"] == "prompt"
     assert caplog.text.count("was trained with crop=none; crop=prompt shows it") == 1
-    with pytest.raises(InputError, match="crop=none, but crop=body is asked for"):
+    with pytest.raises(InputError, match="crop=none, but crop=body is given"):
         trained_domain(decoder, crop="body")
-    with pytest.raises(InputError, match="window=percentile, but window=lung is asked for"):
+    with pytest.raises(InputError, match="window=percentile, but window=lung is given"):
         trained_domain(decoder, crop="prompt", window="lung")
 
 
@@ -99,7 +99,7 @@ def test_the_network_is_the_decoders(decoder, tiny_network, monkeypatch) -> None
     network = trained_network(decoder)
     assert asked == ["micro"]
     assert network.normalisation.name == "own"
-    with pytest.raises(InputError, match="trained on micro, but vit_b is asked for"):
+    with pytest.raises(InputError, match="trained on micro, but vit_b is given"):
         trained_network(decoder, "vit_b")
     tiny_network.stock_sha256 = "00" * 32
     with pytest.raises(InputError, match="trained on another encoder"):

@@ -208,7 +208,7 @@ def test_what_is_not_averaged_is_refused(scan: Any, tiny_network: Any) -> None:
     carried = VolumeInferer(domain, tta=2, spread="propagate")
     with pytest.raises(InputError, match=r"tta=2.*carried from frame to frame"):
         carried(scan, tiny_network, {1: ASKED})
-    with pytest.raises(InputError, match=r"tta=4.*automatic=grid asks about"):
+    with pytest.raises(InputError, match=r"tta=4.*prompts of automatic=grid"):
         SourceInferer(domain, tta=4)(
             scan, tiny_network, Automatic(finding=ObjectFinding(automatic="grid"))
         )

@@ -68,7 +68,7 @@ def network(monkeypatch: pytest.MonkeyPatch) -> Blobs:
 
 @pytest.mark.parametrize("settings", [{"planes": 3}, {"spread": "propagate"}])
 def test_what_needs_prompts_is_refused_without(volume: Volume, network, settings) -> None:
-    with pytest.raises(InputError, match=f"{next(iter(settings))}=.* goes with boxes or clicks"):
+    with pytest.raises(InputError, match=f"{next(iter(settings))}=.* needs boxes or clicks"):
         VolumeInferer(DOMAIN, **settings)(volume, network)
 
 

@@ -1,4 +1,4 @@
-"""Remembers what files held, so that a second run over an unchanged archive reads none of them."""
+"""Case index: facts of files by size and date, so that unchanged ones are not read again."""
 
 import json
 import os
@@ -17,13 +17,13 @@ from samonai.embeddings.store import StoreSection
 
 _GROUP = "cases"
 
-# Headers whose values lie in another file: their own size and date say nothing of the values.
+# Headers whose values lie in another file: their own size and date do not cover the values.
 _DETACHED_HEADERS = frozenset({".mhd", ".nhdr", ".hdr", ".img", ".vrt"})
 
 
 @dataclass(frozen=True)
 class CaseFacts:
-    """What reading a case once has told.
+    """Facts of a case from its first reading.
 
     Attributes:
         source_id: The source's identifier.
@@ -31,8 +31,8 @@ class CaseFacts:
         label_hash: sha256 of its label map, or None.
         frame_count: Number of frames.
         spacing: Size of a cell of the source's grid along each array axis.
-        blank: Frames on which there is nothing to see, see `Frame.is_blank`; None where nobody
-            looked.
+        blank: Blank frames, see `Frame.is_blank`; None if not
+            determined.
     """
 
     source_id: str
@@ -46,16 +46,16 @@ class CaseFacts:
 class CaseIndex:
     """Facts per case within one signature, valid as long as the files' size and dates are.
 
-    An entry's name is a hash of the case's paths, so that no path stands in the store.
+    An entry's name is a hash of the case's paths, so that the store contains no path.
     """
 
     def __init__(self, section: StoreSection) -> None:
-        """Open the index of a section, or make it."""
+        """Open the index of a section, or create it."""
         self._group = section.subgroup(_GROUP)
         self._writable = not section.store.read_only
 
     def get(self, case: Case, stamp: str | None) -> CaseFacts | None:
-        """Return what is known of a case, or None when it or its files' `stamp` is not known."""
+        """Return the facts of a case, or None if it or its files' `stamp` is unknown."""
         entry = None if self._group is None or stamp is None else get_node(self._group, _name(case))
         if not isinstance(entry, zarr.Group):
             return None
@@ -69,7 +69,7 @@ class CaseIndex:
         return CaseFacts(**known)
 
     def put(self, case: Case, stamp: str | None, facts: CaseFacts) -> None:
-        """Remember a case that was read; `stamp` was taken before reading."""
+        """Add a case that was read; `stamp` was taken before reading."""
         if self._group is None or stamp is None or not self._writable:
             return
         entry = require_group(self._group, _name(case), {})
@@ -81,7 +81,7 @@ class CaseIndex:
 def file_stamp(case: Case) -> str | None:
     """Return a hash of sizes and dates of all files of a case.
 
-    None when they do not tell whether the content changed: a file's values lie elsewhere.
+    None if they do not cover the content: a file's values lie elsewhere.
     """
     stats: list[tuple[str, int, int, int]] = []
     for path in filter(None, (case.image, case.label)):
@@ -91,7 +91,7 @@ def file_stamp(case: Case) -> str | None:
             try:
                 stat = file.stat()
             except OSError:
-                return None  # reading the case says what is wrong
+                return None  # reading the case reports the fault
             name = os.path.relpath(file, path)
             stats.append((name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
         stats.append(("", 0, 0, 0))

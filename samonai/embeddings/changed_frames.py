@@ -1,4 +1,4 @@
-"""Domains whose frames are changed before they are encoded: turned, augmented."""
+"""Domains with changed frames before encoding: rotated, mirrored, augmented."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, cast
@@ -8,7 +8,7 @@ from samonai.domains.base import Domain, Source
 
 
 class _Changed:
-    """A domain whose frames are another's, changed; all else is the other's."""
+    """A domain with another's frames, changed; all else is the other's."""
 
     def __init__(
         self, domain: Domain[Any], note: Mapping[str, Any], change: Callable[[Source, Frame], Frame]
@@ -19,7 +19,7 @@ class _Changed:
         return getattr(self._domain, name)
 
     def settings(self) -> dict[str, Any]:
-        """Return the domain's settings and the note, which parts it from others in a store."""
+        """Return the domain's settings and the note, which distinguishes it in a store."""
         return {**self._domain.settings(), **self._note}
 
     def frame(self, source: Source, index: int) -> Frame:
@@ -34,7 +34,7 @@ def changed_frames(
 
     Args:
         domain: Cuts the frames.
-        note: JSON values that say how they are changed, beside the domain's settings.
+        note: JSON values that describe the change, beside the domain's settings.
         change: Changes a frame of a source.
     """
     return cast(Domain[Any], _Changed(domain, note, change))

@@ -1,4 +1,4 @@
-"""Arrays in a zarr store with one checksummed chunk per frame, each either whole or absent."""
+"""Zarr arrays with one checksummed chunk per frame, each either whole or absent."""
 
 import logging
 import time
@@ -23,7 +23,7 @@ _ABANDONED_SECONDS = 3600.0
 
 
 class FrameChunks:
-    """One zarr array (frames, ...): a frame is there when its chunk is and its checksum holds.
+    """A zarr array (frames, ...): a frame is present if its chunk exists and its checksum holds.
 
     zarr's local store writes each chunk beside and renames it, so a killed process leaves a frame
     whole or absent. Damage that comes later (a flipped bit, a truncated copy) shows in the
@@ -31,11 +31,11 @@ class FrameChunks:
     never stored and so counts as absent too.
 
     Attributes:
-        attributes: The array's attributes as they were when it was opened.
+        attributes: The array's attributes at its opening.
     """
 
     def __init__(self, array: zarr.Array[Any]) -> None:
-        """Wrap an array that `open_chunks` made."""
+        """Wrap an array made by `open_chunks`."""
         self._array = array
         self._folder = local_folder(array)
         self._file_dtype = array.dtype.newbyteorder("<")
@@ -58,35 +58,35 @@ class FrameChunks:
             index: The frame's number, from 0.
 
         Raises:
-            IndexError: There is no such frame in the source.
+            IndexError: The source has no such frame.
         """
         self._check_index(index)
         if self._folder is not None:
             return self._read_file(self._folder / self._chunk_name(index), index)
         try:
             values = np.asarray(self._array[index])
-        except ValueError:  # what zarr's crc32c codec raises
+        except ValueError:  # raised by zarr's crc32c codec
             self._log_damage(index)
             return None
         return None if self._is_fill(values) else values
 
     def has(self, index: int) -> bool:
-        """Return whether the frame is there; its checksum is verified."""
+        """Return whether the frame is present; its checksum is verified."""
         return self.read(index) is not None
 
     def missing(self, indices: Iterable[int]) -> list[int]:
-        """Return those of `indices` that are absent or damaged, in the order given."""
+        """Return the absent or damaged frames among `indices`, in the order given."""
         return [index for index in indices if not self.has(index)]
 
     def write(self, index: int, values: npt.NDArray[Any]) -> None:
-        """Store one frame; a reader sees all of it or nothing.
+        """Store one frame; a reader sees all of it or none.
 
         Args:
             index: The frame's number, from 0.
             values: The array's dtype and frame shape.
 
         Raises:
-            IndexError: There is no such frame in the source.
+            IndexError: The source has no such frame.
             ValueError: The shape or dtype differs, or all values equal the fill value.
         """
         self._check_index(index)
@@ -111,8 +111,8 @@ class FrameChunks:
                 continue  # another process was faster
 
     def _read_file(self, path: Path, index: int) -> npt.NDArray[Any] | None:
-        # zarr's way through its event loop and codecs reaches about 1 GB/s; the same bytes read
-        # and checked here reach several. The layout is the one that `open_chunks` asks for.
+        # zarr's own reading through its event loop and codecs reaches about 1 GB/s; the same bytes
+        # read and checked here reach several. The layout is the one requested by `open_chunks`.
         size = int(np.prod(self.frame_shape)) * self._file_dtype.itemsize
         data = np.empty(size + _CHECKSUM_BYTES + 1, np.uint8)
         try:
@@ -130,7 +130,7 @@ class FrameChunks:
         return data[:size].view(self._file_dtype).reshape(self.frame_shape)
 
     def _chunk_name(self, index: int) -> str:
-        # The encoding that `open_chunks` asks for: one flat file per frame.
+        # The encoding requested by `open_chunks`: one flat file per frame.
         return ".".join(["c", str(index), *("0" for _ in self.frame_shape)])
 
     def _is_fill(self, values: npt.NDArray[Any]) -> bool:
@@ -160,14 +160,14 @@ def open_chunks(
     fill_value: float,
     attributes: Mapping[str, Any],
 ) -> FrameChunks:
-    """Open an array with one chunk per frame, or make it; several processes may do so at once.
+    """Open an array with one chunk per frame, or create it; several processes may do so at once.
 
     Args:
-        group: The group to put it in.
+        group: The parent group.
         name: The array's name.
         shape: (frames, ...).
         dtype: numpy's name of the values' type.
-        fill_value: What stands for absent.
+        fill_value: Value of absent frames.
         attributes: Written when the array is made.
 
     Raises:
@@ -206,7 +206,7 @@ def get_node(group: zarr.Group, name: str) -> zarr.Array[Any] | zarr.Group | Non
     """Return the array or group of that name, or None.
 
     Raises:
-        InputError: Its metadata cannot be read, as a power failure may leave it.
+        InputError: Its metadata cannot be read, possibly after a power failure.
     """
     try:
         return group.get(name)
@@ -225,7 +225,7 @@ def find_array(group: zarr.Group, name: str) -> zarr.Array[Any] | None:
 
 
 def require_group(parent: zarr.Group, name: str, attributes: Mapping[str, Any]) -> zarr.Group:
-    """Open a group, or make it together with its attributes; safe among several processes."""
+    """Open a group, or create it with its attributes; safe among several processes."""
     found = get_node(parent, name)
     if isinstance(found, zarr.Group):
         return found
@@ -238,7 +238,7 @@ def require_group(parent: zarr.Group, name: str, attributes: Mapping[str, Any]) 
 
 
 def local_folder(node: zarr.Array[Any] | zarr.Group) -> Path | None:
-    """Return the folder of an array or group, or None when the store is not on a local disk."""
+    """Return the folder of an array or group, or None if the store is not on a local disk."""
     return node.store.root / node.path if isinstance(node.store, LocalStore) else None
 
 

@@ -1,4 +1,4 @@
-"""Embeddings in a quarter of float32's bytes: int8, with one scale per channel and frame.
+"""Int8 embeddings: a quarter of float32's bytes, with one scale per channel and frame.
 
 A channel's values are divided by its largest magnitude / 127 and rounded. The scale, a float32,
 lies behind the channel's values, so that a frame stays one chunk under one checksum.
@@ -29,7 +29,7 @@ def pack(embedding: npt.NDArray[np.floating]) -> npt.NDArray[np.int8]:
 def unpack(
     packed: npt.NDArray[np.int8], embedding_shape: tuple[int, int, int]
 ) -> npt.NDArray[np.float16]:
-    """Return float16 (C, h, w) of what `pack` made."""
+    """Return float16 (C, h, w) of a packed embedding."""
     scales = np.ascontiguousarray(packed[:, -_SCALE_BYTES:]).view("<f4")
     values = packed[:, :-_SCALE_BYTES] * scales
     return values.astype(np.float16).reshape(embedding_shape)

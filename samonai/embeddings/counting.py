@@ -1,4 +1,4 @@
-"""How many frames a block of code encoded and how many it found, over all stores opened in it."""
+"""Counters of encoded and reused frames, over all stores opened in a block of code."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ class HasCounts(Protocol):
 
 @dataclass
 class FrameCounts:
-    """The sum of the counters of all stores that were opened while it was listening."""
+    """The sum of the counters of all stores opened inside the block."""
 
     stores: list[HasCounts] = field(default_factory=list)
 
@@ -26,7 +26,7 @@ class FrameCounts:
 
     @property
     def reused(self) -> int:
-        """Return the frames that were wanted and found instead of being encoded."""
+        """Return the frames that were found stored instead of being encoded."""
         return sum(store.reused for store in self.stores)
 
     def to_json(self) -> dict[str, int]:
@@ -39,7 +39,7 @@ _listening: list[FrameCounts] = []
 
 @contextmanager
 def counting_frames() -> Iterator[FrameCounts]:
-    """Count over every store that this process opens inside the block, whoever opens it.
+    """Count over every store that this process opens inside the block, in any function.
 
     Yields:
         The counts, which stay readable after the block.
@@ -54,6 +54,6 @@ def counting_frames() -> Iterator[FrameCounts]:
 
 
 def announce(store: HasCounts) -> None:
-    """Tell all who count that a store was opened."""
+    """Register an opened store with all active counters."""
     for counts in _listening:
         counts.stores.append(store)

@@ -1,4 +1,4 @@
-"""Embeddings of single frames for inference: from a store where they are, else computed."""
+"""Embedder of single frames for inference: read from a store, else computed."""
 
 import weakref
 from collections.abc import Sequence
@@ -35,9 +35,9 @@ def embedding_signature(
 
 
 class Embedder:
-    """Embeddings of single frames for inference: from the store where they are, else computed.
+    """Embeddings of single frames for inference: from the store if present, else computed.
 
-    Values are rounded as the store rounds them either way, so that a warm and a cold store give one
+    Values are rounded as in the store in both cases, so that a warm and a cold store give one
     result.
     """
 
@@ -49,13 +49,13 @@ class Embedder:
         *,
         precision: str = "auto",
     ) -> None:
-        """Prepare to embed.
+        """Open the section of the store.
 
         Args:
             network: The encoder.
             domain: The domain that cuts the frames; its settings enter the signature.
             store: Read from and, unless it is read-only, added to. None encodes every time.
-            precision: As `SamNetwork.encode` takes it.
+            precision: As for `SamNetwork.encode`.
         """
         self._network = network
         self._domain = domain
@@ -71,7 +71,7 @@ class Embedder:
 
         Args:
             source: The source that the frames were cut from.
-            frames: The frames, as `domain.frame` cut them.
+            frames: The frames, from `domain.frame`.
 
         Returns:
             float32 (B, C, h, w) on the network's device, in the order of `frames`.
@@ -92,7 +92,7 @@ class Embedder:
         return embeddings.to(self._network.device, torch.float32)
 
     def _of(self, source: Source) -> "_Stored | None":
-        """Return a source's stored embeddings, whose hash is computed once while it lives."""
+        """Return a source's stored embeddings, whose hash is cached as long as it lives."""
         if self._section is None or self._store is None:
             return None
         key = id(source)
@@ -114,7 +114,7 @@ class Embedder:
 
 
 def as_stored(embeddings: torch.Tensor) -> np.ndarray[Any, np.dtype[np.float16]]:
-    """Return embeddings as float16, which every store keeps.
+    """Return embeddings as float16, the format of every store.
 
     Raises:
         ValueError: A value is not finite as float16.

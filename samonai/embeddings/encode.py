@@ -1,4 +1,4 @@
-"""From cases to stored embeddings and targets: each frame once, resumable at the frame."""
+"""Encoding of cases into stored embeddings and targets: each frame once, resumable by frame."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -30,17 +30,17 @@ _PREPARED_AHEAD = 4
 
 @dataclass(frozen=True)
 class EncodeReport:
-    """What a run of `encode_cases` did and found.
+    """Report of a run of `encode_cases`.
 
     Attributes:
         encoded: Frames encoded in this run.
         reused: Frames that were in the store already.
         skipped_empty: Frames without objects, which training does not need.
-        skipped_blank: Frames on which there is nothing to see, where all frames were wanted.
+        skipped_blank: Blank frames, if all frames were requested.
         dropped_objects: Components smaller than `min_area`.
         cases: The cases in the order given, without the failed ones.
         failed: Cases that could not be read, with `on_error="skip"`.
-        signature: Opens the section of the store that holds the embeddings.
+        signature: Signature of the store section with the embeddings.
     """
 
     encoded: int
@@ -53,7 +53,7 @@ class EncodeReport:
     signature: dict[str, Any]
 
     def summary(self) -> str:
-        """Return one line for people."""
+        """Return one line for users."""
         line = (
             f"{len(self.cases)} cases: {self.encoded} frames encoded, {self.reused} reused, "
             f"{self.skipped_empty} without objects skipped, {self.dropped_objects} small objects "
@@ -80,29 +80,29 @@ def encode_cases(
     progress: bool = True,
     on_error: Literal["raise", "skip"] = "raise",
 ) -> EncodeReport:
-    """Bring the embeddings and targets of all cases into the store; what is there stays.
+    """Encode all cases into the store, with their targets; stored frames are kept.
 
-    A case whose files have not changed since the last run, and whose frames are all there, is
+    A case whose files have not changed since the last run, and whose frames are all stored, is
     not opened. Stored frames are verified by their checksums; damaged ones are computed again.
-    Killing this loses at most the batch in hand. From here on the process keeps the memory that it
+    A kill loses at most the current batch. From here on the process keeps the memory that it
     frees, see `keep_freed_memory`: encoding, and the training that follows it, gain by that.
 
     Args:
         network: The encoder, on its device.
         domain: Reads and cuts the cases.
-        cases: What to encode.
-        store: Where to.
-        precision: As `SamNetwork.encode` takes it; it enters the signature.
-        frames: "labelled" for the frames that have objects, "all" but the blank ones (see
+        cases: The cases to encode.
+        store: The embedding store.
+        precision: As for `SamNetwork.encode`; it is part of the signature.
+        frames: "labelled" for the frames with objects, "all" but the blank ones (see
             `Frame.is_blank`), or "none" for targets alone.
-        empty_frames: Share of the frames without objects that are wanted beside the labelled
+        empty_frames: Share of the frames without objects to encode beside the labelled
             ones, evenly spaced.
-        beside: Frames without objects that lie so near to a labelled one are wanted too.
+        beside: Frames without objects up to this distance from a labelled one are encoded too.
         min_area: Objects of fewer pixels are dropped from the targets.
-        components: What of a scattered label is an object, see `embeddings.targets`.
+        components: Division of a scattered label into objects, see `embeddings.targets`.
         batch_size: Frames per call of the encoder.
         progress: Show a bar on a terminal, and a summary line on standard error.
-        on_error: "skip" logs and reports cases that cannot be read, and goes on.
+        on_error: "skip" logs and reports unreadable cases, and continues.
 
     Raises:
         InputError: A case cannot be read, or the store is read-only and lacks frames.
@@ -146,19 +146,19 @@ def encode_cases(
 
 
 class _Tally:
-    """Keeps what is told of the cases."""
+    """Collects the records of the cases."""
 
     def __init__(self) -> None:
         self.opened: list[OpenedCase] = []
         self.failed: list[FailedCase] = []
 
     def report(self, encoded: int, signature: dict[str, Any], *, blank: bool) -> EncodeReport:
-        """Add up what was told.
+        """Sum up the records.
 
         Args:
             encoded: Frames that were encoded.
             signature: The signature of their section.
-            blank: Whether blank frames were left out, which happens only where all are wanted.
+            blank: Whether blank frames were left out, which happens only if all are requested.
         """
         cases = tuple(event.case for event in self.opened)
         skipped = sum(event.case.frame_count - event.wanted for event in self.opened)
@@ -190,12 +190,12 @@ class _Writer:
         self.written = 0
 
     def add(self, frame: ReadyFrame) -> int:
-        """Take a frame, and encode when a batch is full; return the frames written."""
+        """Add a frame, and encode when a batch is full; return the frames written."""
         self._waiting.append(frame)
         return self.flush() if len(self._waiting) >= self._batch_size else 0
 
     def flush(self) -> int:
-        """Encode and write what waits; return the frames written."""
+        """Encode and write the waiting frames; return the frames written."""
         if not self._waiting:
             return 0
         images = torch.stack([frame.image for frame in self._waiting])

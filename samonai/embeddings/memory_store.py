@@ -1,4 +1,4 @@
-"""Embeddings in main memory: a store for one process, bounded in bytes."""
+"""Embedding store in main memory: for one process, bounded in bytes."""
 
 import json
 import threading
@@ -16,13 +16,13 @@ _Key = tuple[str, str]
 
 
 class MemoryStore:
-    """Embeddings of the sources used last, float16, in place of an `EmbeddingStore`.
+    """Least-recently-used cache of sources' embeddings, float16, instead of an `EmbeddingStore`.
 
-    The sources that were not used for longest go first. A source that fills the store by itself
+    The least recently used sources are removed first. A source that fills the store by itself
     keeps its first frames, so that going through it again finds these.
 
     Args:
-        max_bytes: What the embeddings may take together; 0 keeps none.
+        max_bytes: Limit of the embeddings' size; 0 keeps none.
 
     Attributes:
         encoded: Frames written.
@@ -43,7 +43,7 @@ class MemoryStore:
 
     @property
     def nbytes(self) -> int:
-        """Return the bytes that the embeddings take."""
+        """Return the size of the embeddings in bytes."""
         return self._bytes
 
     def section(self, signature: Mapping[str, Any]) -> "MemorySection":
@@ -60,7 +60,7 @@ class MemoryStore:
             return frames.get(index)
 
     def put(self, key: _Key, index: int, values: npt.NDArray[np.float16]) -> None:
-        """Keep a frame's embedding, where there is or can be made room for it."""
+        """Keep a frame's embedding, if there is or can be made room for it."""
         with self._lock:
             self.encoded += 1
             frames = self._sources.setdefault(key, {})
@@ -82,7 +82,7 @@ class MemorySection:
         self._store, self._name = store, name
 
     def find(self, source_hash: str) -> "MemoryEmbeddings":
-        """Return a source's embeddings, as far as they are there."""
+        """Return a source's embeddings, as far as they are kept."""
         return MemoryEmbeddings(self._store, (self._name, source_hash))
 
     def source(
@@ -104,7 +104,7 @@ class MemoryEmbeddings:
         return self._store.get(self._key, index)
 
     def as_read(self, embedding: npt.NDArray[np.float16]) -> npt.NDArray[np.float16]:
-        """Return what reading would give, had this been written: the same."""
+        """Return the embedding as reading would return it: unchanged."""
         return embedding
 
     def write(self, index: int, embedding: npt.NDArray[np.floating]) -> None:

@@ -1,4 +1,4 @@
-"""Decide per case which frames must be encoded, opening only what must be opened."""
+"""Plan of encoding: the missing frames of each case, opening as few cases as possible."""
 
 import logging
 import math
@@ -28,19 +28,19 @@ FrameChoice = Literal["labelled", "all", "none"]
 
 @dataclass(frozen=True)
 class EncodedCase:
-    """A case as training finds it in the store.
+    """A stored case, as training needs it.
 
     Attributes:
         case_id: The case's identifier.
         source_id: The source's identifier.
         source_hash: Name of its embeddings in the section.
-        targets_key: Name of its targets in the store, or None when the case is unlabelled.
+        targets_key: Name of its targets in the store, or None if the case is unlabelled.
         frame_count: Number of frames of the source.
         spacing: Size of a cell of the source's grid along each array axis.
         indices: Frames that have targets (at least one object), ascending.
         original_sizes: (H, W) of those frames in pixels.
         dropped_objects: Components smaller than `min_area`, over all frames.
-        blank_frames: Frames on which there is nothing to see, where all frames were wanted.
+        blank_frames: Blank frames, if all frames were requested.
     """
 
     case_id: str
@@ -57,7 +57,7 @@ class EncodedCase:
 
 @dataclass(frozen=True)
 class OpenedCase:
-    """A case whose frames follow, if any are missing."""
+    """A case whose missing frames follow, if any."""
 
     case: EncodedCase
     wanted: int
@@ -65,7 +65,7 @@ class OpenedCase:
 
     @property
     def found(self) -> int:
-        """Return how many of the wanted frames the store has already."""
+        """Return the number of wanted frames that are stored already."""
         return self.wanted - self.missing
 
 
@@ -91,9 +91,9 @@ def frames_to_use(targets: SourceTargets, empty_frames: float, beside: int = 0) 
 
     Args:
         targets: The targets of a source.
-        empty_frames: Share of the frames without objects, evenly spaced, from 0 to 1; where it is
+        empty_frames: Share of the frames without objects, evenly spaced, from 0 to 1; if it is
             above 0, at least one of a source that has any.
-        beside: Frames without objects that lie so near to one with objects are taken too.
+        beside: Also frames without objects up to this distance from one with objects.
     """
     empty = targets.empty_indices
     count = math.ceil(round(len(empty) * empty_frames, 6))
@@ -105,7 +105,7 @@ def frames_to_use(targets: SourceTargets, empty_frames: float, beside: int = 0) 
 
 
 class Planner:
-    """Walks the cases: what is known stays closed, what is missing is read, cut and resized."""
+    """Walks the cases: known ones stay closed, missing frames are read, cut and resized."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class Planner:
         components: str,
         skip_failed: bool,
     ) -> None:
-        """Keep what all cases share; see `encode_cases` for the arguments."""
+        """Keep the arguments shared by all cases; see `encode_cases`."""
         self._network = network
         self._domain = domain
         self._section = section
@@ -139,7 +139,7 @@ class Planner:
             except (InputError, OSError) as error:
                 if not self._skip_failed:
                     raise
-                # A message names the file, whose folder may be called after a patient.
+                # A message contains the file's path, whose folder may be named after a patient.
                 reason = str(error).replace(str(case.image), case.case_id)
                 _log.warning("Case %s is left out: %s", case.case_id, reason)
                 yield FailedCase(case.case_id, reason)

@@ -1,4 +1,4 @@
-"""Prepare the next items in a background thread while the current one is worked on."""
+"""Prefetching: a background thread prepares the next items during work on the current one."""
 
 import queue
 import threading
@@ -25,8 +25,8 @@ def prefetch(items: Iterator[Item], depth: int) -> Generator[Item]:
     thread at its next item; use it within `contextlib.closing`.
 
     Args:
-        items: What to run ahead of; consumed in the background thread only.
-        depth: Items that wait at most.
+        items: The iterator; consumed in the background thread only.
+        depth: Largest number of waiting items.
     """
     waiting: queue.Queue[object] = queue.Queue(depth)
     stop = threading.Event()

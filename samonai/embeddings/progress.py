@@ -1,4 +1,4 @@
-"""The bar that encoding shows on a terminal."""
+"""Progress bar of encoding."""
 
 from types import TracebackType
 from typing import Self
@@ -16,7 +16,7 @@ from rich.progress import (
 
 
 class EncodeProgress:
-    """Frames done of all frames, those reused, and the time that is left; on standard error.
+    """Frames done of all frames, those reused, and the remaining time; on standard error.
 
     Cases are opened one by one, so the frames of those not yet opened are estimated from the
     mean of those that were.

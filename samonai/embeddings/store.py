@@ -1,4 +1,4 @@
-"""The embedding store: each frame is encoded once, signed by all that went into it."""
+"""Embedding store: each frame is encoded once, under a signature of everything it depends on."""
 
 import importlib.util
 import json
@@ -21,14 +21,14 @@ from samonai.embeddings.counting import announce
 FORMAT_VERSION = 1
 DTYPE, COMPACT_DTYPE = "float16", "int8"
 DTYPES = (DTYPE, COMPACT_DTYPE)
-"""What embeddings may be stored as; `compact` says how int8 holds them."""
+"""Number formats of stored embeddings; `compact` describes int8."""
 
 _EMBEDDINGS = "embeddings"
 _NAME_DIGITS = 16
 
 
 class MissingEmbeddingError(InputError):
-    """A frame's embedding is not in the store, or what is there fails its checksum."""
+    """A frame's embedding is not in the store, or fails its checksum."""
 
 
 class EmbeddingStore:
@@ -40,26 +40,26 @@ class EmbeddingStore:
     A store can be pickled; each copy then counts for itself.
 
     Attributes:
-        url: Where the store is.
+        url: URL or path of the store.
         read_only: Whether writing is refused.
-        dtype: What embeddings are stored as, one of `DTYPES`.
+        dtype: Number format of the embeddings, one of `DTYPES`.
         encoded: Frames written through this object.
-        reused: Frames that callers wanted and found here instead of encoding them.
+        reused: Frames found here by callers instead of encoding them.
     """
 
     def __init__(
         self, url: str | Path, *, read_only: bool = False, dtype: str | None = None
     ) -> None:
-        """Open a store; it is made when it does not exist, unless it is `read_only`.
+        """Open a store; it is created if it does not exist, unless it is `read_only`.
 
         Args:
-            url: A folder, or any fsspec URL that zarr takes (`s3://...`, `memory://...`).
+            url: A folder, or any fsspec URL that zarr supports (`s3://...`, `memory://...`).
             read_only: Refuse to write.
-            dtype: What a new store keeps embeddings as, float16 by default; int8 takes half the
-                bytes. None takes a store as it is.
+            dtype: Number format of a new store, float16 by default; int8 takes half the
+                bytes. None accepts any existing store.
 
         Raises:
-            InputError: There is no store to read, the URL's protocol is not to be had, or the
+            InputError: There is no store to read, the URL's protocol is not installed, or the
                 store has another dtype.
         """
         if dtype not in (None, *DTYPES):
@@ -87,11 +87,11 @@ class EmbeddingStore:
         """Open the part of the store that holds embeddings of one signature.
 
         Args:
-            signature: JSON values that say all that makes an embedding what it is, apart from
+            signature: JSON values of everything that an embedding depends on, apart from
                 the source: encoder, normalisation, precision, domain settings.
 
         Raises:
-            InputError: The signature does not belong to what lies under its name.
+            InputError: The section of this name has another signature.
         """
         signature = {"format_version": FORMAT_VERSION, "dtype": self.dtype, **signature}
         text = canonical_json(signature)
@@ -112,7 +112,7 @@ class StoreSection:
     """The embeddings of one signature.
 
     Attributes:
-        store: The store that this is a part of.
+        store: The section's store.
         name: The signature's short name in the store.
     """
 
@@ -124,7 +124,7 @@ class StoreSection:
         self._embeddings = self.subgroup(_EMBEDDINGS)
 
     def subgroup(self, name: str) -> zarr.Group | None:
-        """Open a group in this section, made if need be; None if read-only and not there."""
+        """Open a group in this section, created if need be; None if read-only and absent."""
         if self._group is None:
             return None
         if self.store.read_only and name not in self._group:
@@ -143,13 +143,13 @@ class StoreSection:
         embedding_shape: tuple[int, int, int],
         source_id: str,
     ) -> "SourceEmbeddings":
-        """Open a source's embeddings, or make room for them.
+        """Open a source's embeddings, or create their array.
 
         Args:
             source_hash: sha256 of the source's content, hexadecimal.
             frames: Number of frames that the source is cut into.
             embedding_shape: (C, h, w) of one embedding.
-            source_id: Written into the attributes; carries no path and no patient's name.
+            source_id: Written into the attributes; contains no path and no patient's name.
 
         Raises:
             InputError: The store is read-only, or holds another shape for this source.
@@ -185,7 +185,7 @@ class SourceEmbeddings:
 
     @property
     def source_id(self) -> str:
-        """Return the identifier that the source had when it was first encoded."""
+        """Return the identifier of the source at its first encoding."""
         return str(self._chunks.attributes.get("source_id", ""))
 
     def has(self, index: int) -> bool:
@@ -205,7 +205,7 @@ class SourceEmbeddings:
         return values if values is None else self._unpacked(values)
 
     def as_read(self, embedding: npt.NDArray[np.float16]) -> npt.NDArray[np.float16]:
-        """Return float16 (C, h, w): what reading would give, had this been written."""
+        """Return float16 (C, h, w): the embedding as reading would return it after writing."""
         packed = self._store.dtype == COMPACT_DTYPE
         return self._unpacked(compact.pack(embedding)) if packed else embedding
 
@@ -225,7 +225,7 @@ class SourceEmbeddings:
         if values is None:
             raise MissingEmbeddingError(
                 f"frame {index} of {self.source_id} is not in the store {self._store.url} or is "
-                f"damaged there; encode the data set again, which adds what is missing"
+                f"damaged there; encode the data set again, which adds missing frames"
             )
         return values
 

@@ -1,4 +1,4 @@
-"""Training targets in the store, keyed by source, label and component policy."""
+"""Target store: training targets keyed by source, label and component policy."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -24,23 +24,23 @@ from samonai.embeddings.store import (
 )
 from samonai.embeddings.targets import CONNECTIVITY, FrameTargets
 
-_FORMAT_VERSION = 3  # 2 had no digest of what the attributes say
+_FORMAT_VERSION = 3  # 2 had no digest of the attributes
 _GROUP = "targets"
 _VALID_BIT = np.uint16(0x8000)
 _NUMBER_BITS = np.uint16(0x7FFF)
 _DROPPED = np.uint16(0x7FFF)
 _FRAME_COLUMNS = 6  # index, H, W, dropped, objects, which map
 _OBJECT_COLUMNS = 6  # class, area, x0, y0, x1, y1
-# Which map a frame has: one that follows from its size, a stored one, or one of zeros (nothing of
-# the frame is valid, such as a slice that is missing), which the store would take for absent.
+# Kind of a frame's map: derived from its size, stored, or all zeros (no pixel of
+# the frame is valid, such as a missing slice), which the store would treat as absent.
 _PLAIN, _STORED, _INVALID = 0, 1, 2
 
 
 @dataclass(frozen=True)
 class SourceTargets:
-    """The targets of one source's frames: tables in memory, maps read when asked for.
+    """The targets of one source's frames: tables in memory, maps read on access.
 
-    A frame that is valid throughout and has no label, or is valid nowhere, has a row in the table
+    A frame without labels that is wholly valid, or wholly invalid, has a row in the table
     and no map.
 
     Attributes:
@@ -50,7 +50,7 @@ class SourceTargets:
         frame_count: Number of the source's frames, labelled or not.
         dropped: Components dropped by `min_area`, over all frames.
         long_side: Side of the model image in pixels.
-        frames: int64 (T, 6), one row per frame: index, H, W, dropped, objects, which map.
+        frames: int64 (T, 6), one row per frame: index, H, W, dropped, objects, kind of map.
         objects: float64 (N, 6), all frames' objects: class, area, box xyxy in model space.
     """
 
@@ -71,7 +71,7 @@ class SourceTargets:
 
     @property
     def empty_indices(self) -> tuple[int, ...]:
-        """Return the numbers of the frames that have none but something valid, ascending."""
+        """Return the numbers of the frames without objects that have valid pixels, ascending."""
         empty = (self.frames[:, 4] == 0) & (self.frames[:, 5] != _INVALID)
         return tuple(self.frames[empty, 0].tolist())
 
@@ -110,7 +110,7 @@ class SourceTargets:
         if packed is None:
             raise MissingEmbeddingError(
                 f"frame {index} of {self.source_id} has no whole targets in the store; encode the "
-                f"data set again, which adds what is missing"
+                f"data set again, which adds missing frames"
             )
         numbers = packed & _NUMBER_BITS
         start = int(self.frames[:row, 4].sum())
@@ -127,7 +127,7 @@ class SourceTargets:
         )
 
     def whole(self) -> bool:
-        """Return whether all maps are there; every checksum is verified."""
+        """Return whether all maps are present; every checksum is verified."""
         mapped = self.frames[self.frames[:, 5] == _STORED, 0].tolist()
         return not mapped or (self._components is not None and not self._components.missing(mapped))
 
@@ -135,7 +135,7 @@ class SourceTargets:
         return self.frames[self.frames[:, 4] > 0]
 
     def _packed(self, row: int) -> npt.NDArray[np.uint16] | None:
-        """Return a frame's map as it is stored, or as it would be where it needs none."""
+        """Return a frame's map as stored, or as derived if it needs none."""
         index, height, width = self.frames[row, :3].tolist()
         kind = self.frames[row, 5]
         if kind != _STORED:
@@ -152,12 +152,12 @@ def targets_key(
     long_side: int,
     components: str = "each",
 ) -> str:
-    """Return the name of a source's targets: another label, policy or setting, another name.
+    """Return the name of a source's targets, which depends on label, policy and settings.
 
     Args:
         source_hash: sha256 of the source's content.
         label_hash: sha256 of its label map.
-        domain: The domain's name and settings, which decide how frames are cut.
+        domain: The domain's name and settings, which determine how frames are cut.
         min_area: Objects of fewer pixels are dropped.
         long_side: Side of the model image in pixels.
         components: One of `COMPONENT_POLICIES`.
@@ -172,13 +172,13 @@ def targets_key(
         "long_side": long_side,
     }
     if components != "each":
-        # Only then, so that what older versions stored keeps its name.
+        # Only then, so that names of older versions stay the same.
         policy["components"] = components
     return digest(canonical_json(policy))
 
 
 def load_targets(store: EmbeddingStore, key: str) -> SourceTargets | None:
-    """Return stored targets, or None when they are absent, unfinished or their tables damaged."""
+    """Return stored targets, or None if they are absent, unfinished or their tables damaged."""
     parent = get_node(store.root, _GROUP)
     group = get_node(parent, key) if isinstance(parent, zarr.Group) else None
     if not isinstance(group, zarr.Group):
@@ -221,10 +221,10 @@ def save_targets(
     frame_count: int,
     long_side: int,
 ) -> SourceTargets:
-    """Store a source's targets; they count as there only once all of it is written.
+    """Store a source's targets; they count as present only once they are complete.
 
     Args:
-        store: Where to.
+        store: The embedding store.
         key: From `targets_key`.
         frames: (index, targets) in ascending order, also of frames without objects.
         source_id: The source's identifier.
@@ -275,7 +275,7 @@ def save_targets(
 
 
 def _map_kind(targets: FrameTargets, long_side: int) -> int:
-    """Say which map a frame has: nothing is stored where nothing is labelled on one all valid."""
+    """Return the kind of a frame's map: no map is stored for an unlabelled, wholly valid one."""
     if len(targets) or targets.ignored.any():
         return _STORED
     if not targets.valid.any():

@@ -1,17 +1,17 @@
-"""What decoder training needs of a labelled frame, so that an epoch opens no source file.
+"""Training targets of a labelled frame, stored so that an epoch opens no source file.
 
 Component policy: per class value, pixels that touch by side or corner (8-connectivity, 2D, native
-resolution) form one component; where a frame tells its instances, per instance instead of per
-class value, so that objects that touch stay apart. What of the components is an object is one of
+resolution) form one component; if a frame has instances, per instance instead of per class value,
+so that touching objects stay separate. The objects among the components are chosen by one of
 `COMPONENT_POLICIES`:
 
 * "each": every component is an object of its own, with a prompt of its own;
 * "largest": the largest component of every class or instance; the others are dropped;
-* "whole": everything of a class or instance is one object, asked for by one prompt around it all.
+* "whole": everything of a class or instance is one object, with one prompt around it all.
 
-Objects of fewer than `min_area` pixels are dropped, and all that is dropped is counted: it asks for
-no prompt, and a map of classes ignores its pixels, which are neither the class (too small to be
-told from noise) nor background. Pixels that are not valid carry no label.
+Objects of fewer than `min_area` pixels are dropped, and all dropped ones are counted: they get
+no prompt, and a map of classes ignores their pixels, which are neither the class (too small to be
+distinguished from noise) nor background. Invalid pixels have no label.
 """
 
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ class FrameTargets:
         areas: int32 (N,), pixels in frame space.
         dropped: Components that the policy or `min_area` dropped.
         ignored: bool (256, 256), True on pixels of dropped components; low-res frame.
-        instances: int64 (N,), the source's number of each object; None where a frame has none,
+        instances: int64 (N,), the source's number of each object; None if a frame has none,
             and for targets that were read from a store.
     """
 
@@ -76,7 +76,7 @@ class FrameTargets:
     def class_map(self) -> npt.NDArray[np.int32]:
         """Return int32 (256, 256): label values, 0 is background, -1 ignored; low-res frame.
 
-        Ignored are padding, invalid pixels and the pixels of dropped components.
+        Padding, invalid pixels and the pixels of dropped components are ignored.
         """
         values = np.concatenate([np.zeros(1, np.int32), self.classes])[self.components]
         return np.where(self.valid & ~self.ignored, values, np.int32(-1))
@@ -128,7 +128,7 @@ def build_targets(
     *,
     long_side: int = 1024,
 ) -> FrameTargets:
-    """Find the objects of a labelled frame and bring them to the low-res frame.
+    """Find the objects of a labelled frame and map them to the low-res frame.
 
     Args:
         frame: A frame with a label.
@@ -137,8 +137,8 @@ def build_targets(
         long_side: Side of the model image in pixels.
 
     Raises:
-        InputError: The label has another size than the image, a negative value, or more
-            components than can be numbered; `min_area` is below 1, or the policy not known.
+        InputError: The label has another size than the image, a negative value, or too many
+            components; `min_area` is below 1, or the policy is unknown.
         ValueError: The frame has no label.
     """
     geometry = FrameGeometry(frame.size, long_side)
@@ -184,10 +184,10 @@ def _valid_label(frame: Frame) -> npt.NDArray[np.integer]:
 
 
 def check_components(policy: str) -> None:
-    """Refuse a policy that is not one of `COMPONENT_POLICIES`.
+    """Refuse an unknown policy.
 
     Raises:
-        InputError: It is not.
+        InputError: The policy is not one of `COMPONENT_POLICIES`.
     """
     if policy not in COMPONENT_POLICIES:
         raise InputError(
@@ -259,7 +259,7 @@ def _restore_vanished(
 ) -> None:
     """Give each component without a low-res pixel the one nearest to its centroid, in place.
 
-    A pixel that is another component's only one is left to it. The pixel becomes valid, since
+    The only pixel of another component is not taken. The pixel becomes valid, since
     the component's own pixels are.
     """
     counts = np.bincount(components.ravel(), minlength=len(found) + 1)

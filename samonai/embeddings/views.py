@@ -1,8 +1,8 @@
-"""Augmented views of frames, stored beside the frames themselves.
+"""Augmented views of frames, encoded and stored beside the frames themselves.
 
-A stored embedding cannot be flipped or turned any more, so augmentation of the image comes before
+A stored embedding cannot be flipped or rotated, so image augmentation precedes
 the encoder: each frame is encoded in `views` versions, once, and training draws one of them per
-frame and epoch. View 0 is the frame as it is. The others are drawn by MONAI's transforms from the
+frame and epoch. View 0 is the unchanged frame. The others are drawn by MONAI's transforms from the
 content of the source, the frame's number and the view's number alone, so that every run, fold and
 seed over a store shares them.
 """
@@ -34,12 +34,12 @@ _IMAGE, _MAPS = "image", "maps"
 
 @dataclass(frozen=True)
 class Augmentation(ViewSettings):
-    """How far a view may be from its frame; every quantity is drawn anew for each view.
+    """Strength of the augmentation; every quantity is drawn anew for each view.
 
     Every quantity is a setting, see `ViewSettings`; the grey values' ones are shares of the range.
 
     Raises:
-        InputError: A value is out of its range.
+        InputError: A value is out of range.
     """
 
     def __post_init__(self) -> None:
@@ -47,18 +47,18 @@ class Augmentation(ViewSettings):
         validate_fields(self)
 
     def settings(self) -> dict[str, Any]:
-        """Return what decides how a view comes out, as JSON values."""
+        """Return the settings that determine a view, as JSON values."""
         return {"format_version": _FORMAT_VERSION, **asdict(self)}
 
     def apply(self, frame: Frame, seed: int) -> Frame:
         """Return a view of a frame, on the same grid.
 
-        Labels move with the image, by the nearest pixel at the frame's own resolution. What comes
-        in from outside the frame comes in black, and is background and not valid.
+        Labels move with the image, by the nearest pixel at the frame's own resolution. Pixels from
+        outside the frame are black, background and invalid.
 
         Args:
             frame: The frame.
-            seed: All that is drawn hangs on it, 0 to 2**32 - 1.
+            seed: Seed of all random choices, 0 to 2**32 - 1.
         """
         maps = {
             name: value
@@ -152,25 +152,25 @@ def encode_views(
     augmented: Sequence[Case] | None = None,
     **options: Any,
 ) -> list[EncodeReport]:
-    """Bring all views of all cases into the store, as `encode_cases` does with the first.
+    """Encode all views of all cases into the store, as `encode_cases` does with the first.
 
-    Each has a signature of its own, and targets of its own: an object may lose pixels, or leave.
+    Each has a signature and targets of its own: an object may lose pixels, or leave.
 
     Args:
         network: The encoder, on its device.
         domain: Reads and cuts the cases.
-        cases: What to encode.
-        store: Where to.
-        augmentation: How far views may be from their frames.
+        cases: The cases to encode.
+        store: The embedding store.
+        augmentation: Strength of the augmentation.
         views: Versions of each frame, the frame itself included.
-        augmented: The cases that get more than the first view, as training alone needs; None: all.
-        **options: As `encode_cases` takes them.
+        augmented: The cases with more than the first view, for training alone; None: all.
+        **options: As for `encode_cases`.
 
     Returns:
         A report per view; the first is of all cases.
 
     Raises:
-        InputError: `views` is below 1, or as `encode_cases` raises.
+        InputError: `views` is below 1, or `encode_cases` refuses its arguments.
     """
     if views < 1:
         raise InputError(f"views is at least 1, the frame itself, got {views}")

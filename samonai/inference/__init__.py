@@ -1,4 +1,4 @@
-"""From embeddings and prompts to label maps on the source's grid."""
+"""Inference: from embeddings and prompts to label maps on the source's grid."""
 
 import importlib
 from typing import TYPE_CHECKING, Any

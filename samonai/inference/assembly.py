@@ -1,4 +1,4 @@
-"""Assembly of inference from settings: one inferer and one source of prompts for every door."""
+"""Assembly of inference from settings: one inferer and one source of prompts for all callers."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,20 +41,20 @@ def source_inferer(
     propagate_similarity: float = 0.8,
     propagate_frames: int | None = None,
 ) -> VolumeInferer:
-    """Build the inferer from settings, by the names that configurations have.
+    """Build the inferer from settings, by their names in configurations.
 
     Args:
         domain: Cuts frames and merges them.
-        decoder: The decoder's file, which knows the prompts that it was trained with; None: the
+        decoder: The decoder's file, which records its training prompts; None: the
             model before fine-tuning.
         members: The further networks of an ensemble.
         store: See `SourceInferer`, like the next three.
         observers: As there.
-        regime: Regime of an evaluation's prompts, which says how they spread where `spread` is
+        regime: Regime of an evaluation's prompts, which determines their spread if `spread` is
             None; see `SPREADS`.
         precision: As there.
         tta: As there.
-        spread: See `VolumeInferer`, like `planes`; None: as the regime says.
+        spread: See `VolumeInferer`, like `planes`; None: by the regime.
         planes: As there.
         keep_largest: See `cleaning`, like the next two.
         min_size: As there.
@@ -68,7 +68,7 @@ def source_inferer(
         propagate_frames: As there.
 
     Raises:
-        InputError: A setting cannot be used.
+        InputError: A setting is invalid.
     """
     return VolumeInferer(
         domain,
@@ -102,15 +102,15 @@ def prompt_source(
     *,
     several: bool,
 ) -> FilePrompts | NoPrompts:
-    """Return what gives each case its prompts, by the settings of prediction.
+    """Return the source of each case's prompts, by the settings of prediction.
 
     Args:
-        domain: May have a way of its own to find objects without prompts.
+        domain: May have a default way of finding objects without prompts.
         boxes: See `asked_prompts`, like the prompt.
         prompt: As there.
         decoders: The decoders' files; none: the model before fine-tuning.
         settings: Key to value, those of `inference.json`.
-        several: Whether prompts for several cases are given.
+        several: Whether there are several cases.
 
     Raises:
         InputError: See `asked_prompts`.

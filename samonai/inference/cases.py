@@ -1,4 +1,4 @@
-"""Whole cases for MONAI's evaluator: one source and its prompts per batch."""
+"""Case dataset and loader of MONAI's evaluator: one source and its prompts per batch."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -14,11 +14,11 @@ PromptSource = Callable[[Domain[Any], Case, Any], CasePrompts]
 
 
 class CaseItem(NamedTuple):
-    """One case, read.
+    """A case that was read.
 
     Attributes:
-        case: What and where it is.
-        source: The source, with its label when it has one.
+        case: Its name and path.
+        source: The source, with its label if it has one.
         prompts: Prompts by frame index, or `Automatic`.
     """
 
@@ -28,16 +28,16 @@ class CaseItem(NamedTuple):
 
 
 class CaseDataset(Dataset[CaseItem]):
-    """Cases that are read when asked for.
+    """Dataset of cases, read on access.
 
     Args:
         domain: Reads them.
         cases: The cases.
-        prompts: Gives a case's prompts once it is read.
+        prompts: Function to a case's prompts, once it is read.
     """
 
     def __init__(self, domain: Domain[Any], cases: Sequence[Case], prompts: PromptSource) -> None:
-        """Keep what is needed for reading."""
+        """Keep the domain and the cases."""
         self.domain, self.cases, self.prompts = domain, list(cases), prompts
 
     def __len__(self) -> int:
@@ -51,18 +51,18 @@ class CaseDataset(Dataset[CaseItem]):
 
 
 def prompted(domain: Domain[Any], case: Case, source: Any, prompts: PromptSource) -> CaseItem:
-    """Return a case that was read, with its prompts on frames that show what is asked.
+    """Return a read case with its prompts, on frames cropped to them if the domain does so.
 
     Args:
-        domain: Has read the source.
-        case: What and where it is.
+        domain: The domain that read the source.
+        case: Its name and path.
         source: The source.
-        prompts: Gives the case's prompts.
+        prompts: Function to the case's prompts.
     """
     crop = capabilities(domain).crop
     if crop is None:
         return CaseItem(case, source, prompts(domain, case, source))
-    # Whoever gives prompts does not know what frames will show.
+    # Prompts are given for whole frames, before a crop.
     asked = prompts(domain, case, crop.whole(source))
     if isinstance(asked, Automatic):
         return CaseItem(case, crop.focus(source, None)[0], asked)
@@ -81,7 +81,7 @@ def prepare_case(
     non_blocking: bool = False,
     **_unused: Any,
 ) -> tuple[Any, Any, tuple[()], dict[str, Any]]:
-    """Hand a case to MONAI's evaluator: source, label, no args, prompts.
+    """Pass a case to MONAI's evaluator: source, label, no args, prompts.
 
     Sources stay in main memory; frames move to the device one by one.
     """

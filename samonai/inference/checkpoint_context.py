@@ -1,7 +1,7 @@
-"""What a fine-tuned decoder brings along: its model, its domain's settings, its classes, its cases.
+"""Context of a fine-tuned decoder: its model, its domain's settings, its classes, its cases.
 
-All of these stand in the decoder's file, so that nothing has to be remembered or typed again; what
-is typed all the same must not contradict it.
+All of these are in the decoder's file, and need not be given again; explicit values
+must not contradict it.
 """
 
 import logging
@@ -34,7 +34,7 @@ def trained_domain(
     Args:
         decoder: The decoder's file; None: the domain's defaults.
         name: The domain expected.
-        **settings: Explicit settings; None leaves one to the decoder.
+        **settings: Explicit settings; None uses the decoder's.
 
     Raises:
         InputError: The decoder belongs to another domain, or was trained with other settings.
@@ -46,7 +46,7 @@ def trained_domain(
     if metadata.domain != name:
         raise InputError(f"{decoder} was trained on {metadata.domain} data, not on {name} data")
     if "structures" in setting_names(name) and metadata.classes:
-        # Structures are known by their names: their values are those of the training.
+        # Structures are identified by their names: their values are those of the training.
         named = {name: int(value) for value, name in metadata.classes.items()}
         given.setdefault("structures", named)
     try:
@@ -59,19 +59,19 @@ def trained_domain(
         ) from error
     asked, trained = domain.settings(), metadata.domain_settings
     for key in [*trained, *(key for key in asked if key not in trained)]:
-        # What nobody said anything about is not there: runs from before a setting, and crops.
+        # Unset values are absent: those of older runs, and crops.
         before, now = trained.get(key, "none"), asked.get(key, "none")
         if key in domain.free_settings or before == now:
             continue
         # Training has no prompts to crop to: no contradiction, but another scale.
         if asked.get("crop") != "prompt" or not key.startswith("crop"):
             raise InputError(
-                f"{decoder} was trained with {key}={before}, but {key}={now} is asked for; leave "
+                f"{decoder} was trained with {key}={before}, but {key}={now} is given; leave "
                 f"it out, or train again with it"
             )
         if key == "crop":
             logger.warning(
-                "%s was trained with crop=%s; crop=prompt shows it everything larger",
+                "%s was trained with crop=%s; crop=prompt enlarges all structures for it",
                 decoder,
                 before,
             )
@@ -85,23 +85,23 @@ def trained_network(
     sha256: str | None = None,
     device: Any = None,
 ) -> SamNetwork:
-    """Load the model that a decoder was trained on, as it was before: without the decoder.
+    """Load the model that a decoder was trained on, without the decoder.
 
     Args:
-        decoder: The decoder's file. None, or a file that is not there (yet): the model named.
+        decoder: The decoder's file. None, or a file that does not exist yet: the named model.
         model: The model's name; None: the decoder's, or "micro" without one.
-        checkpoint: The model's own weights, where they are not the published ones.
-        sha256: The hash that these must have.
-        device: Where to put it.
+        checkpoint: The model's own weights, if not the published ones.
+        sha256: Their expected hash.
+        device: Device of the model.
 
     Raises:
-        InputError: Another model than the decoder's is asked for or was loaded.
+        InputError: Another model than the decoder's is requested or was loaded.
     """
     if decoder is None or not Path(decoder).exists():
         return load_sam(model or "micro", checkpoint, device, sha256)
     metadata = read_decoder_metadata(decoder)
     if model is not None and model != metadata.model:
-        raise InputError(f"{decoder} was trained on {metadata.model}, but {model} is asked for")
+        raise InputError(f"{decoder} was trained on {metadata.model}, but {model} is given")
     network = load_sam(metadata.model, checkpoint, device, sha256)
     if network.stock_sha256 != metadata.encoder_sha256:
         raise InputError(
@@ -120,22 +120,22 @@ def trained_propagation(
     iou: float | None = None,
     **rule: Any,
 ) -> Propagation:
-    """Return how a decoder's masks prompt the next frame, which hangs on what it was trained with.
+    """Return the rule of propagation for a decoder, which depends on its training.
 
-    A decoder that was trained with prompts carried from the frames beside (`carried_probability`)
-    takes the mask's logits too, and its estimate of the IoU says where a structure ends; others
-    have only seen boxes drawn around the object itself.
+    A decoder trained with carried prompts (`carried_probability`)
+    uses the mask's logits too, and its estimate of the IoU detects the end of a structure; others
+    are trained only on boxes around the object itself.
 
     Args:
-        decoder: The decoder's file. None, or a file that is not there (yet): the model as it is.
-        prompt: See `Propagation`; "auto" for what the decoder knows.
+        decoder: The decoder's file. None, or a file that does not exist yet: the stock model.
+        prompt: See `Propagation`; "auto" for the decoder's own.
         margin: See `Propagation`; None for its default.
-        iou: See `Propagation`; None for 0.6 where the decoder knows carried prompts, else its
+        iou: See `Propagation`; None for 0.6 with a decoder trained with carried prompts, else its
             default.
         **rule: See `Propagation`.
 
     Raises:
-        InputError: A value cannot be used.
+        InputError: A value is out of range.
     """
     carried = False
     if decoder is not None and Path(decoder).exists():
@@ -162,12 +162,12 @@ def label_facts(
     network: SamNetwork,
     members: Sequence[Path | str] | None = None,
 ) -> LabelFacts:
-    """Return what objects written from predictions say about classes and algorithm.
+    """Return the classes and the algorithm for objects written from predictions.
 
     Args:
-        decoder: The decoder's file; None: the model as it is.
+        decoder: The decoder's file; None: the stock model.
         network: The model.
-        members: The further decoders of an ensemble, which are named after their runs.
+        members: The further decoders of an ensemble, named after their runs.
     """
     algorithm = {"model": network.name, "encoder_sha256": network.encoder_sha256[:16]}
     decoders = ensemble_decoders(decoder, members)
@@ -187,20 +187,20 @@ def evaluation_cases(
     names: Sequence[str] | str | None = None,
     members: Sequence[Path | str] | None = None,
 ) -> list[Case]:
-    """Choose the cases to measure a decoder on.
+    """Choose the cases to evaluate a decoder on.
 
     Args:
         domain: Finds them.
-        images: As `Domain.find_cases` takes it.
+        images: As for `Domain.find_cases`.
         labels: Likewise.
-        decoder: The decoder's file, which knows the cases that it was trained on.
-        names: Case names; "all" for all there are; None for those that the decoder's run held
-            out, or all where none of these is here. With members: those that no run trained on.
+        decoder: The decoder's file, which records its training cases.
+        names: Case names; "all" for all cases; None for the held-out cases of the decoder's run,
+            or all if none of these is here. With members: cases that no run trained on.
         members: The further decoders of an ensemble.
 
     Raises:
-        InputError: A named case is not here, a case has no label, or every case was trained on
-            by one of several runs.
+        InputError: A named case is not here, a case has no label, or every case was used in
+            training by one of several runs.
     """
     found = {case.case_id: case for case in domain.find_cases(images, labels)}
     trained, held_out = _training_cases(ensemble_decoders(decoder, members))
@@ -236,7 +236,7 @@ def evaluation_facts(
     prompts: dict[str, Any],
     members: Sequence[Path | str] | None = None,
 ) -> dict[str, Any]:
-    """Return what `metrics.json` says besides numbers.
+    """Return the entries of `metrics.json` besides numbers.
 
     Args:
         decoder: The decoder's file.
@@ -245,7 +245,7 @@ def evaluation_facts(
         members: The further decoders of an ensemble.
 
     Returns:
-        JSON values: prompts, model, and which of the cases the decoder had been trained on.
+        JSON values: prompts, model, and which of the cases the decoder was trained on.
     """
     facts: dict[str, Any] = {"prompts": prompts}
     if decoder is not None:
@@ -268,10 +268,10 @@ def input_cases(domain: Domain[Any], path: Path | str, series: str | None = None
     Args:
         domain: Finds them.
         path: One source, or a folder of them.
-        series: The DICOM series to take where `path` holds several; makes `path` one case.
+        series: The DICOM series if `path` holds several; makes `path` one case.
 
     Raises:
-        InputError: A series is given for what is no folder.
+        InputError: A series is given, but the path is not a folder.
     """
     path = Path(path)
     if series is not None:

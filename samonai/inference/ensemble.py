@@ -1,4 +1,4 @@
-"""Several decoders on one encoder: which may be averaged, and how they are loaded."""
+"""Ensembles: checks that decoders can be averaged, loading, names and temperatures."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,24 +12,24 @@ from samonai.sam.network import SamNetwork
 def ensemble_decoders(
     decoder: Path | str | None, members: Sequence[Path | str] | None = None
 ) -> list[Path]:
-    """Return the files of all decoders that take part, the first one first; none without one."""
+    """Return the files of all decoders, the first one first; empty without one."""
     return [] if decoder is None else [Path(path) for path in (decoder, *(members or ()))]
 
 
 def check_members(decoders: Sequence[Path | str]) -> list[DecoderMetadata]:
-    """Make sure that decoders see the same embeddings and mean the same classes.
+    """Check that decoders share embeddings and classes.
 
     Args:
         decoders: The decoders' files.
 
     Returns:
-        What each says of itself.
+        The metadata of each.
 
     Raises:
-        InputError: One differs from the first in its encoder, its pixels or its classes.
+        InputError: A decoder differs from the first in its encoder, its pixels or its classes.
     """
     found = [read_decoder_metadata(path) for path in decoders]
-    # These say how a data set is stored, not what its pixels look like to the decoder.
+    # These describe the storage of a data set, not the pixels that the decoder sees.
     free = domain_class(found[0].domain).free_settings
     for path, metadata in zip(decoders[1:], found[1:], strict=True):
         first = found[0]
@@ -63,11 +63,11 @@ def load_members(
 
     Args:
         network: Has the encoder of all.
-        decoder: The first decoder's file, which is loaded into `network` itself, elsewhere.
-        members: The others' files; None: there are none.
+        decoder: The first decoder's file, which the caller loads into `network` itself.
+        members: The others' files; None: no others.
 
     Raises:
-        InputError: They do not go together.
+        InputError: The decoders cannot be averaged.
     """
     if not members:
         return []
@@ -80,7 +80,7 @@ def load_members(
 
 
 def member_names(decoders: Sequence[Path | str]) -> list[str]:
-    """Name the members after their runs' folders; a name that is there twice gets a number."""
+    """Return the members' names, those of their runs' folders; repeated names get a number."""
     names = [Path(path).absolute().parent.name for path in decoders]
     return [
         name if names.count(name) == 1 else f"{name}_{number}"
@@ -89,6 +89,6 @@ def member_names(decoders: Sequence[Path | str]) -> list[str]:
 
 
 def temperatures(decoders: Sequence[Path | str]) -> list[float]:
-    """Return the temperature that each decoder was calibrated to; 1 for those that were not."""
+    """Return the calibrated temperature of each decoder; 1 without calibration."""
     found = (read_decoder_metadata(path).calibration for path in decoders)
     return [float(calibration.get("temperature", 1.0)) for calibration in found]

@@ -1,4 +1,4 @@
-"""What networks say of one frame: encoded or read from a store, decoded, and put on its grid."""
+"""Frame decoding in inference: encoded or read from a store, decoded, and mapped to its grid."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 
 class FrameDecoder:
-    """Encoding and decoding of frames in inference; nothing else calls the networks there.
+    """Encoder and decoder of frames in inference, the only caller of the networks there.
 
-    Several threads may use one: a lock lets one of them at a time to the networks.
+    Several threads may use one: a lock admits one of them at a time to the networks.
 
     Args:
         domain: Cuts the frames.
-        store: Embeddings are read from here and added; None: encode, keep nothing.
+        store: Embeddings are read from here and added; None: nothing is stored.
         precision: Precision of the encoder where an embedding is not in the store.
         prompts_at_once: Prompts decoded together; bounds memory on crowded frames.
-        tta: In how many ways a frame is looked at, see `turns_of`; what is said is averaged.
+        tta: Number of test-time augmentations, see `turns_of`; their outputs are averaged.
     """
 
     def __init__(
@@ -51,12 +51,12 @@ class FrameDecoder:
         self._embedders: dict[Turn, tuple[torch.nn.Module, Embedder]] = {}
 
     def answers(self, source: Any, networks: Sequence[SamNetwork], *, each: bool) -> Answers:
-        """Return what answers the prompts of a source's frames.
+        """Return the function that decodes the prompts of a source's frames.
 
         Args:
             source: The source.
             networks: One, or several on one encoder.
-            each: Answer for each network, else for their average alone, which is quicker.
+            each: Keep the output of each network, else their average alone, which is faster.
         """
 
         def answer(frame: Frame, prompts: FramePrompts) -> FrameAnswer:
@@ -84,7 +84,7 @@ class FrameDecoder:
 
         Args:
             networks: One, or several whose logits are averaged. Resizing is linear, so the
-                average is taken first, and costs one resize however many there are.
+                average is taken first, and costs one resize for any number of networks.
             embedding: float (C, h, w).
             prompts: N prompts.
             size: (H, W) of the frame.
@@ -102,7 +102,7 @@ class FrameDecoder:
     def low_res(
         self, networks: Sequence[SamNetwork], embedding: torch.Tensor, prompts: Prompts
     ) -> DecodeOutput:
-        """Return what the networks say on average to prompts in model space, all at once.
+        """Return the networks' average output for prompts in model space, all at once.
 
         Args:
             networks: One, or several on one encoder.
@@ -116,7 +116,7 @@ class FrameDecoder:
     def each_low_res(
         self, networks: Sequence[SamNetwork], embedding: torch.Tensor, prompts: Prompts
     ) -> DecodeOutput:
-        """Return what each of K networks says, as `low_res` does with their number K in front."""
+        """Return the output of each of K networks, as `low_res` with a leading axis K."""
         with self.lock:
             said = [network.answer(embedding[None], prompts) for network in networks]
         return DecodeOutput(*(torch.stack(parts) for parts in zip(*said, strict=True)))
@@ -124,16 +124,16 @@ class FrameDecoder:
     def embed(
         self, source: Any, frame: Frame, network: SamNetwork, turn: Turn = UPRIGHT
     ) -> torch.Tensor:
-        """Return float32 (C, h, w): a frame's embedding, from the store where it is there.
+        """Return float32 (C, h, w): a frame's embedding, from the store if it is there.
 
-        Networks on one encoder (forks, an ensemble) get the same one, encoded once where there is
+        Networks on one encoder (forks, an ensemble) get the same one, encoded once with
         a store.
 
         Args:
             source: The source.
-            frame: The frame, turned as `turn` says.
+            frame: The frame, augmented by `turn`.
             network: Its encoder is used.
-            turn: Tells the embeddings of turned frames apart in the store.
+            turn: Part of the store's signature for augmented frames.
         """
         with self.lock:
             return self._embedder_of(network, turn)(source, [frame])[0]
@@ -141,7 +141,7 @@ class FrameDecoder:
     def class_logits(
         self, source: Any, networks: Sequence[SamNetwork], frame: Frame
     ) -> torch.Tensor:
-        """Return what semantic heads say of a frame, float32 (N, K + 1, H, W), on the CPU.
+        """Return the class logits of semantic heads on a frame: float32 (N, K + 1, H, W), CPU.
 
         Channels are in the order of `class_values(network)`, background first; their softmax are
         probabilities.
@@ -169,13 +169,13 @@ class FrameDecoder:
         frame: Frame,
         embedding: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return what semantic heads say of a frame on average over networks and turns.
+        """Return the class logits of a frame, averaged over networks and augmentations.
 
         Args:
             source: The source.
             networks: One, or several on one encoder.
             frame: The frame.
-            embedding: The frame's, as it is.
+            embedding: Embedding of the frame without augmentation.
 
         Returns:
             As `frame_classes`.
@@ -194,7 +194,7 @@ class FrameDecoder:
     def frame_classes(
         self, networks: Sequence[SamNetwork], embedding: torch.Tensor, frame: Frame
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return what semantic heads say of a frame on average, in frame space, on the CPU.
+        """Return the average class logits of semantic heads in frame space, on the CPU.
 
         Args:
             networks: One, or several on one encoder.
@@ -202,8 +202,8 @@ class FrameDecoder:
             frame: The frame.
 
         Returns:
-            float32 (K + 1, H, W), see `class_logits`; and float32 (H, W), the logit of being near
-            an object's border, of the networks that learned it, None where none did.
+            float32 (K + 1, H, W), see `class_logits`; and float32 (H, W), the border logit of
+            the networks with borders, None if none has them.
         """
         with self.lock:
             said = [network.decode_frames(embedding[None]) for network in networks]
@@ -223,7 +223,7 @@ class FrameDecoder:
         prompts: FramePrompts,
         size: tuple[int, int],
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return what each of K networks says, float32 (K, N, H, W), and its own IoU (K, N).
+        """Return the masks of each of K networks, float32 (K, N, H, W), and its own IoU (K, N).
 
         See `logits` for the arguments.
         """
@@ -248,7 +248,7 @@ class FrameDecoder:
         size: tuple[int, int],
         multimask_output: bool = False,
     ) -> Iterator[DecodeOutput]:
-        """Yield low-res masks of a few prompts at a time, for who chooses before resizing them."""
+        """Yield low-res masks of a few prompts at a time, for selection before resizing."""
         model = prompts.to_model(FrameGeometry(size, networks[0].long_side))
         for part in torch.arange(len(prompts)).split(self.prompts_at_once):
             with self.lock:

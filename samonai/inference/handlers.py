@@ -22,13 +22,13 @@ from samonai.sam.network import SamNetwork
 
 
 class DecoderCheckpointLoader:
-    """Loads a fine-tuned decoder before the first case.
+    """Handler that loads a fine-tuned decoder before the first case.
 
     MONAI's federated client leaves out every handler with "CheckpointLoader" in its name, because
     it brings the weights itself.
 
     Args:
-        network: Takes the decoder; must have the encoder it was trained on.
+        network: The decoder is loaded into it; it must have the encoder of its training.
         path: The decoder file.
     """
 
@@ -37,7 +37,7 @@ class DecoderCheckpointLoader:
         self.network, self.path = network, path
 
     def attach(self, engine: Engine) -> None:
-        """Listen to the evaluator."""
+        """Attach to the evaluator."""
         engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
@@ -46,37 +46,37 @@ class DecoderCheckpointLoader:
 
 
 class LabelWriter(PredictionWriter):
-    """Writes every predicted label map onto its source's own grid; see `PredictionWriter`."""
+    """Handler that writes each label map on its source's own grid; see `PredictionWriter`."""
 
     def attach(self, engine: Engine) -> None:
-        """Listen to the evaluator."""
+        """Attach to the evaluator."""
         engine.add_event_handler(Events.ITERATION_STARTED, self.started)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def started(self, engine: Engine) -> None:
-        """Make sure that nothing of another source is overwritten, before anything is computed.
+        """Check that no file of another source is overwritten, before the prediction is computed.
 
         Raises:
-            InputError: Files of the case's name are there and not of its source.
+            InputError: Files of the case's name exist and are not of its source.
         """
         self.claims.claim(engine.state.batch.case)
 
     def __call__(self, engine: Engine) -> None:
-        """Write the label map that was just predicted."""
+        """Write the predicted label map."""
         item: CaseItem = engine.state.batch
         self.write(item.case.case_id, item.source, engine.state.output[CommonKeys.PRED])
 
 
 class CertaintyWriter:
-    """Writes each case's uncertainty map and confidences beside its label map.
+    """Handler that writes each case's uncertainty map and confidences beside its label map.
 
     Args:
-        folder: Where the files go, named after their cases.
+        folder: Folder of the files, named after their cases.
         domain: Writes the map.
         decoders: The decoders' files, for their names and temperatures.
         classes: Label value to name.
         ending: File ending of the map; empty: the input's own.
-        enabled: Nothing is written otherwise.
+        enabled: Otherwise no file is written.
 
     Raises:
         InputError: The domain cannot write maps.
@@ -91,7 +91,7 @@ class CertaintyWriter:
         ending: str = "",
         enabled: bool = True,
     ) -> None:
-        """Keep where and how to write."""
+        """Keep the folder and the domain."""
         if enabled:
             value_maps(domain)
         self.folder, self.domain, self.ending = Path(folder), domain, ending
@@ -100,23 +100,23 @@ class CertaintyWriter:
         self._seen: SourceCertainty | None = None
 
     def attach(self, engine: Engine) -> None:
-        """Listen to the evaluator."""
+        """Attach to the evaluator."""
         if not self.enabled:
             return
         engine.add_event_handler(Events.ITERATION_STARTED, self.case_started)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.case_completed)
 
     def observe(self, frame: Frame, prompts: FramePrompts, answer: FrameAnswer) -> None:
-        """Take note of one frame."""
+        """Collect one frame."""
         assert self._seen is not None
         self._seen.observe(frame, prompts, answer)
 
     def case_started(self, engine: Engine) -> None:
-        """Get ready for the next case."""
+        """Prepare for the next case."""
         self._seen = SourceCertainty(self.domain, engine.state.batch.source, self.decoders)
 
     def case_completed(self, engine: Engine) -> None:
-        """Write what was seen of the case that was just predicted."""
+        """Write the uncertainty of the predicted case."""
         item: CaseItem = engine.state.batch
         found = None if self._seen is None else self._seen.finish(self.classes)
         self._seen = None
@@ -127,16 +127,16 @@ class CertaintyWriter:
 
 
 class CaseProgress(EngineProgress):
-    """A progress bar over cases.
+    """Progress bar over cases.
 
     Args:
-        title: What is done to them.
+        title: Title of the bar.
         total: Number of cases.
-        console: Where to show it; standard error by default.
+        console: The console; standard error by default.
     """
 
     def __init__(self, title: str, total: int, console: Console | None = None) -> None:
-        """Keep what is shown."""
+        """Keep the title and the console."""
         super().__init__(console)
         self.title, self.total = title, total
 

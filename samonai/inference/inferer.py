@@ -1,4 +1,4 @@
-"""From prompts on frames to one label map on the source's own grid."""
+"""SourceInferer: from prompts on frames to one label map on the source's own grid."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -55,21 +55,21 @@ __all__ = [
 class SourceInferer(FrameDecoder):
     """Decodes the frames of a source, prompted or not, and merges them into one label map.
 
-    It is called as MONAI's `Inferer` is, with the source, the network and the prompts.
+    It has the interface of MONAI's `Inferer`, with the source, the network and the prompts.
 
-    What blends overlapping frames is the domain's merger. A few frames are in memory at a time,
-    beside the source and its label map: memory stays flat in their number. The next ones are cut
-    in a thread while one is encoded and decoded. With members, each frame is encoded once, every
-    network decodes it, and their logits are averaged.
+    The domain's merger blends overlapping frames. A few frames are in memory at a time, beside the
+    source and its label map: memory does not grow with their number. The next ones are cut in a
+    thread while one is encoded and decoded. With members, each frame is encoded once, every network
+    decodes it, and their logits are averaged.
 
     Args:
         domain: Cuts frames and merges their labels.
-        store: Embeddings are read from here and added; None: encode, keep nothing.
+        store: Embeddings are read from here and added; None: nothing is stored.
         precision: Precision of the encoder where an embedding is not in the store.
         prompts_at_once: Prompts decoded together; bounds memory on crowded frames.
         members: Further networks on the same encoder, such as forks with other decoders.
-        observers: See what each network said; None among them is left out.
-        tta: In how many ways each frame is looked at, 1, 2, 4 or 8, see `turns_of`. Logits are
+        observers: Get each network's outputs; None among them is left out.
+        tta: Number of test-time augmentations, 1, 2, 4 or 8, see `turns_of`. Logits are
             averaged, at that many times the encoding.
     """
 
@@ -83,7 +83,7 @@ class SourceInferer(FrameDecoder):
         observers: Sequence[FrameObserver | None] = (),
         tta: int = 1,
     ) -> None:
-        """Keep the domain, the limits, and who else takes part."""
+        """Keep the domain, the limits, the members and the observers."""
         super().__init__(domain, store, precision, prompts_at_once, tta)
         self.members = list(members or ())
         self.observers = [observer for observer in observers if observer is not None]
@@ -100,15 +100,15 @@ class SourceInferer(FrameDecoder):
         """Predict a source's label map.
 
         Args:
-            inputs: The source, as the domain reads it.
-            network: Encodes what is not in the store, and decodes.
-            prompts: Prompts by frame index, other frames stay background; or `Automatic`, which
-                None stands for.
-            alone: Leave out members and observers: this network's own opinion.
+            inputs: The source, as read by the domain.
+            network: Encodes frames that are not in the store, and decodes.
+            prompts: Prompts by frame index, other frames stay background; or `Automatic`, the
+                meaning of None.
+            alone: Leave out members and observers: this network's own output.
             observers: In place of the inferer's own.
 
         Returns:
-            The label map on the source's grid, as the domain's merger gives it.
+            The label map on the source's grid, from the domain's merger.
 
         Raises:
             InputError: There are no prompts, and the network has no semantic head.
@@ -146,18 +146,18 @@ class SourceInferer(FrameDecoder):
 
         Blank frames (see `Frame.is_blank`) are background, and are neither encoded nor decoded.
 
-        The merger gets, as the score of each class, by how much its logit exceeds background's.
+        The score of each class for the merger is the difference of its logit from background's.
         That is linear in the logits, so a merger that averages scores averages logits.
 
         Args:
             source: The source.
-            logits: Gives a frame's (K + 1, H, W) class logits.
+            logits: Function to a frame's (K + 1, H, W) class logits.
             values: Label value of each channel, background's 0 first.
             keep: Label values that are kept, the other classes count as background; None keeps
                 all.
 
         Returns:
-            What the domain's merger makes of it; for volumes the label map.
+            The result of the domain's merger; for volumes the label map.
         """
         merger = self.domain.merger(source)
         kept, asked = asked_classes(values, keep)
@@ -174,10 +174,10 @@ class SourceInferer(FrameDecoder):
 
         Args:
             source: The source.
-            find: Gives the objects of a frame.
+            find: Function to the objects of a frame.
 
         Returns:
-            What the domain's merger makes of them; for volumes the label map.
+            The result of the domain's merger; for volumes the label map.
         """
         merger = self.domain.merger(source)
         for frame in self._frames_with_something(source):
@@ -206,7 +206,7 @@ class SourceInferer(FrameDecoder):
         prompts: Automatic,
         observers: Sequence[FrameObserver],
     ) -> Any:
-        """Average the networks' class logits, let observers see them, and merge."""
+        """Average the networks' class logits, pass them to observers, and merge."""
         values = class_values(networks[0])
         kept, asked = asked_classes(values, prompts.classes)
 
@@ -223,15 +223,15 @@ class SourceInferer(FrameDecoder):
         return self.merge_classes(source, logits, values, keep=prompts.classes)
 
     def merge(self, source: Any, prompts: Mapping[int, FramePrompts], scores: Scores) -> Any:
-        """Score the prompted frames in order, and let the domain merge what they say.
+        """Score the prompted frames in order, and let the domain merge them.
 
         Args:
             source: The source.
             prompts: Prompts by frame index.
-            scores: Gives (N, H, W) scores of a frame's prompts; 0 and below is background.
+            scores: Function to (N, H, W) scores of a frame's prompts; 0 and below is background.
 
         Returns:
-            What the domain's merger makes of it; for volumes the label map.
+            The result of the domain's merger; for volumes the label map.
         """
         merger = self.domain.merger(source)
         for frame in self._frames(source, [i for i in sorted(prompts) if len(prompts[i])]):

@@ -1,4 +1,4 @@
-"""Predictions in memory: a label map, and what else its domain gives, until they are written."""
+"""Predictions in memory: a label map with further results of its domain, until they are written."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ class Prediction:
     """One predicted source in memory.
 
     Attributes:
-        case: Name and place of the source.
+        case: Name and path of the source.
         source: The source whose frames were decoded.
         domain: Its kind of data.
-        result: What the domain's merger gave: an array, or a handle of more than memory holds.
+        result: Result of the domain's merger: an array, or a handle of one larger than memory.
         prompts: By frame index, on the frames of `source`; or `Automatic`.
-        facts: Names of the classes, and what made the prediction.
-        uncertainty: How sure the networks were; None where that was not wanted or is not known.
+        facts: Names of the classes, and the algorithm.
+        uncertainty: Uncertainty of the networks; None if not requested or unknown.
     """
 
     case: Case
@@ -57,13 +57,13 @@ class Prediction:
         found = None if maps is None else maps.maps(self.source, self.result).instances
         if found is None:
             return None
-        # A query leaves out what does not answer it.
+        # A query leaves out regions that do not match it.
         shown = np.asarray(found) if known.results is None else np.where(self.label > 0, found, 0)
         return shown.astype(np.int32)
 
     @property
     def answer(self) -> Any:
-        """Return regions, text and scores where the domain's results have them; else None."""
+        """Return regions, text and scores if the domain's results have them; else None."""
         results = capabilities(self.domain).results
         return None if results is None else results.answer(self.source, self.result, self.facts)
 
@@ -84,14 +84,14 @@ class Prediction:
             measure: Write measurements too.
 
         Raises:
-            InputError: The formats are not known, or the name is another source's in this folder.
+            InputError: A format is unknown, or the name is another source's in this folder.
         """
         writer = PredictionWriter(out, self.domain, ending, formats, measure, self.facts)
         writer.claims.claim(self.case)
         return self.write_with(writer)
 
     def write_with(self, writer: PredictionWriter) -> list[Path]:
-        """Write with a writer that has claimed the case; return the files."""
+        """Write with a writer that owns the case's name; return the files."""
         name = self.case.case_id
         written = writer.write(name, self.source, self.result, self.domain)
         if self.uncertainty is not None:

@@ -1,8 +1,8 @@
-"""Whose predictions lie in a folder, so that those of another source do not replace them.
+"""Output ownership: files of a prediction are not replaced by those of another source.
 
-Cases are called by names of files and folders, and two patients' scans are often called alike. The
-first prediction of a case claims its name in a folder, in a file that only ever grows; who comes
-with another source of that name is refused.
+Cases are named after files and folders, and two patients' scans often have the same name. The
+first prediction of a case registers its source in the folder, in an append-only file; a
+prediction of another source of that name is refused.
 """
 
 import hashlib
@@ -20,14 +20,14 @@ _DIGITS = 16
 
 
 class Claims:
-    """Which source each case of a folder was predicted from.
+    """Register of the source of each case in a folder of predictions.
 
     Args:
         folder: The folder of predictions.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Read what is there."""
+        """Read the register of the folder."""
         self.folder = folder
         self._claimed: dict[str, str] = {}
         content = self._content()
@@ -40,10 +40,10 @@ class Claims:
                 continue
 
     def claim(self, case: Case) -> None:
-        """Note where a case's predictions come from, before any is written.
+        """Register the source of a case's predictions, before any is written.
 
         Raises:
-            InputError: Files of the case's name are there and are not known to be of this source.
+            InputError: Files of the case's name exist and are not known to be of this source.
         """
         source, known = _mark(case), self._claimed.get(case.case_id)
         if source == known:
@@ -80,7 +80,7 @@ class Claims:
 
 
 def _mark(case: Case) -> str:
-    """Return what tells one source from another without naming it: its place may name a patient."""
+    """Return an identifier of a source without its path, which may contain a patient's name."""
     place = os.path.realpath(case.image) if os.path.exists(case.image) else str(case.image)
     text = "\n".join([place, case.series or "", case.part or ""])
     if case.case_id.startswith(PREFIX):

@@ -1,4 +1,4 @@
-"""Refinement of one object on one frame, click by click: one call of the decoder each."""
+"""Interactive refinement of one object on one frame, one decoder call per click."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from samonai.sam.network import SamNetwork
 
 
 class Refined(NamedTuple):
-    """One object on one frame, after a click.
+    """An object on a frame after a click.
 
     Attributes:
         mask: bool (H, W), frame space.
@@ -42,12 +42,12 @@ def refine_frame(
     """Segment one object on a frame.
 
     Args:
-        decoder: Encodes the frame, where its embedding is not stored, and decodes.
+        decoder: Encodes the frame if its embedding is not stored, and decodes.
         networks: One, or several whose logits are averaged.
         source: The source of the frame.
         frame: The frame.
         prompts: Of one object.
-        previous: float32 (1, 256, 256), the logits of the answer before.
+        previous: float32 (1, 256, 256), the logits of the last call.
 
     Raises:
         InputError: The logits have another shape or are not finite.
@@ -85,7 +85,7 @@ def click_prompts(clicks: Any, box: Sequence[float] | None) -> FramePrompts:
 def _fed(
     asked: FramePrompts, geometry: FrameGeometry, previous: npt.NDArray[np.floating] | None
 ) -> Prompts:
-    """Return prompts in model space, with the logits of the last answer as mask prompt."""
+    """Return prompts in model space, with the last logits as mask prompt."""
     prompts = asked.to_model(geometry)
     if previous is None:
         return prompts

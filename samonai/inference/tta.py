@@ -1,7 +1,7 @@
-"""Frames turned and mirrored, and what is said of them turned back: test-time augmentation.
+"""Test-time augmentation: rotated and mirrored frames, whose outputs are mapped back and averaged.
 
-A model's answer hangs a little on how an object happens to lie on the encoder's patches. The mean
-over several ways to look at one frame hangs on it less.
+A model's output depends slightly on the position of an object on the encoder's patches. The mean
+over several orientations of a frame depends on it less.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,12 +19,12 @@ from samonai.embeddings.changed_frames import changed_frames
 from samonai.prompts.types import FramePrompts
 
 Say = Callable[["Turn", Frame], tuple[torch.Tensor, torch.Tensor | None]]
-"""Gives (..., H', W') of a frame seen so, and values that do not hang on how it lies, or None."""
+"""Function to (..., H', W') of an augmented frame, and values without orientation, or None."""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One way to look at a frame; rows and columns change places first.
+    """One orientation of a frame; rows and columns are swapped first.
 
     Attributes:
         transposed: Rows become columns.
@@ -37,7 +37,7 @@ class Turn:
     mirrored: bool = False
 
     def frame(self, frame: Frame) -> Frame:
-        """Return a frame seen so, with its label, instances and valid mask."""
+        """Return a frame in this orientation, with its label, instances and valid mask."""
         if self == UPRIGHT:
             return frame
         maps: dict[str, Any] = {
@@ -48,11 +48,11 @@ class Turn:
         return replace(frame, **maps)
 
     def prompts(self, prompts: FramePrompts, size: tuple[int, int]) -> FramePrompts:
-        """Return prompts for the frame seen so.
+        """Return prompts for the frame in this orientation.
 
         Args:
-            prompts: On the frame as it is.
-            size: (H, W) of the frame as it is.
+            prompts: On the original frame.
+            size: (H, W) of the original frame.
         """
         x0, y0, x1, y1 = self._points(prompts.boxes.reshape(-1, 2, 2), size).reshape(-1, 4).T
         boxes = [np.minimum(x0, x1), np.minimum(y0, y1), np.maximum(x0, x1), np.maximum(y0, y1)]
@@ -64,7 +64,7 @@ class Turn:
         )
 
     def back(self, values: torch.Tensor) -> torch.Tensor:
-        """Return values (..., H', W') of the frame seen so on the frame as it is, (..., H, W)."""
+        """Map values (..., H', W') of the augmented frame back to the original one, (..., H, W)."""
         if self.mirrored:
             values = values.flip(-1)
         if self.upside_down:
@@ -72,7 +72,7 @@ class Turn:
         return values.transpose(-1, -2) if self.transposed else values
 
     def domain(self, domain: Domain[Any]) -> Domain[Any]:
-        """Return a domain that shows its frames so; a store tells its embeddings apart."""
+        """Return a domain with augmented frames; the orientation is part of a store's signature."""
         if self == UPRIGHT:
             return domain
         note = {"turn": [self.transposed, self.upside_down, self.mirrored]}
@@ -110,28 +110,28 @@ _COUNTS = (1, 2, 4, 8)
 
 
 def turns_of(count: int) -> tuple[Turn, ...]:
-    """Return 1 turn (the frame as it is), 2 (and mirrored), 4 (all mirrorings) or all 8.
+    """Return 1 orientation (the original), 2 (and mirrored), 4 (all mirrorings) or all 8.
 
     Raises:
-        InputError: It is another number.
+        InputError: The number is another one.
     """
     if count not in _COUNTS or isinstance(count, bool):
         raise InputError(
-            f"tta={count!r}: use 1 (frames as they are), 2 (mirrored too), 4 (all mirrorings) or "
-            f"8 (and all of these turned)"
+            f"tta={count!r}: use 1 (original frames), 2 (mirrored too), 4 (all mirrorings) or "
+            f"8 (and all of these transposed)"
         )
     return _TURNS[:count]
 
 
 def refuse_turns(turns: Sequence[Turn], what: str) -> None:
-    """Refuse what is not averaged over turns, rather than leave it out in silence.
+    """Refuse settings that cannot be averaged over orientations, rather than ignore them.
 
     Raises:
-        InputError: There is more than one turn.
+        InputError: There is more than one orientation.
     """
     if len(turns) > 1:
         raise InputError(
-            f"tta={len(turns)} averages what boxes and points are answered and maps of classes, "
+            f"tta={len(turns)} averages masks of boxes and points and maps of classes, "
             f"not {what}; leave it out"
         )
 
@@ -139,12 +139,12 @@ def refuse_turns(turns: Sequence[Turn], what: str) -> None:
 def mean_over(
     turns: Sequence[Turn], frame: Frame, say: Say
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Return what is said of a frame on average over turns, on the frame as it is.
+    """Return the average of a frame's outputs over orientations, on the original frame.
 
     Args:
-        turns: In which ways to look at it.
+        turns: The orientations.
         frame: The frame.
-        say: Asks about the frame as it is seen.
+        say: Predicts on an augmented frame.
     """
     count = len(turns)
     values, beside = _said(turns[0], frame, say)

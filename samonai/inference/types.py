@@ -1,4 +1,4 @@
-"""What a source is asked and what networks answer: the types that the inferer and others share."""
+"""Requests and outputs of inference: the types shared by the inferer and its parts."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,45 +17,45 @@ from samonai.sam.network import DecodeOutput, SamNetwork
 Scores = Callable[[Frame, FramePrompts], torch.Tensor]
 ClassLogits = Callable[[Frame], torch.Tensor]
 FindObjects = Callable[[Any, Frame], list[Instance]]
-"""Gives the objects on a frame of a source, best first."""
+"""Function to the objects on a frame of a source, best first."""
 
 
 class Finding(Protocol):
-    """How objects are found without prompts; see `ObjectFinding`."""
+    """Way of finding objects without prompts; see `ObjectFinding`."""
 
     def __call__(
         self, inferer: Any, networks: Sequence[SamNetwork], classes: tuple[int, ...] | None
     ) -> FindObjects | None:
-        """Return what finds them, given the inferer, its networks and the classes wanted.
+        """Return the function that finds them, given the inferer, its networks and the classes.
 
-        None where the class of each pixel is all that can be told.
+        None if only the class of each pixel is predicted.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Automatic:
-    """No prompts: the semantic head labels every frame of a source, or objects are looked for.
+    """Request without prompts: the semantic head labels all frames, or objects are found.
 
     Attributes:
         classes: Label values that are kept, the others become background; None keeps all.
-        finding: How objects are found one by one; None: the class of each pixel is all.
+        finding: Way of finding single objects; None: the class map only.
     """
 
     classes: tuple[int, ...] | None = None
     finding: Finding | None = None
 
     def find(self, inferer: Any, networks: Sequence[SamNetwork]) -> FindObjects | None:
-        """Return what finds objects one by one; None where the class of each pixel is all."""
+        """Return the function that finds single objects; None for the class map only."""
         return None if self.finding is None else self.finding(inferer, networks, self.classes)
 
 
 CasePrompts = Mapping[int, FramePrompts] | Automatic
-"""What a source is asked: prompts by frame index, or the semantic head."""
+"""Request for a source: prompts by frame index, or the semantic head."""
 
 
 class FrameAnswer(NamedTuple):
-    """What K networks say to the N prompts of one frame.
+    """Outputs of K networks for the N prompts of one frame.
 
     Attributes:
         scores: float32 (K, N, H, W), frame space, on the CPU. Their mean over the networks makes
@@ -63,7 +63,7 @@ class FrameAnswer(NamedTuple):
         logits: float32 (K, N, H, W), whose sigmoid is the probability of the object. The scores
             themselves for prompts; for the semantic head the log-odds of each class.
         iou: float32 (K, N), each network's own estimate of its mask's IoU; None for the semantic
-            head, which makes none.
+            head, which has none.
     """
 
     scores: torch.Tensor
@@ -72,19 +72,19 @@ class FrameAnswer(NamedTuple):
 
 
 Answers = Callable[[Frame, FramePrompts], FrameAnswer]
-"""Gives what each network says to a frame's prompts."""
+"""Function to the outputs of each network for a frame's prompts."""
 
 
 class FrameObserver(Protocol):
-    """Sees what every network said to a frame, before it is averaged and merged."""
+    """Gets the outputs of every network for a frame, before they are averaged and merged."""
 
     def observe(self, frame: Frame, prompts: FramePrompts, answer: FrameAnswer) -> None:
-        """Take note of one prompted frame."""
+        """Collect one prompted frame."""
         ...
 
 
 def observed(answers: Answers, observers: Sequence[FrameObserver]) -> Scores:
-    """Return the networks' average as scores, and let observers see what each network said."""
+    """Return the networks' average as scores, and pass each network's outputs to observers."""
 
     def scores(frame: Frame, prompts: FramePrompts) -> torch.Tensor:
         said = answers(frame, prompts)
@@ -110,21 +110,21 @@ def class_values(network: SamNetwork) -> tuple[int, ...]:
 
 
 def tells_borders(network: SamNetwork) -> bool:
-    """Return whether a network's semantic head says where objects end."""
+    """Return whether a network's semantic head has borders."""
     return network.semantic_head is not None and network.semantic_head.borders
 
 
 def asked_classes(
     values: Sequence[int], keep: Sequence[int] | None
 ) -> tuple[npt.NDArray[np.bool_], FramePrompts]:
-    """Return which channels are asked for, and prompts without a box that stand for them."""
+    """Return which channels are requested, and prompts without a box that represent them."""
     kept = np.array([value != 0 and (keep is None or value in keep) for value in values])
     classes = np.array(values, np.int64)[kept]
     return kept, FramePrompts(np.full((len(classes), 4), np.nan, np.float32), classes)
 
 
 def mean_output(said: Sequence[DecodeOutput]) -> DecodeOutput:
-    """Return what networks say to the same prompts on average."""
+    """Return the average of networks' outputs for the same prompts."""
     if len(said) == 1:
         return said[0]
     return DecodeOutput(*(torch.stack(parts).mean(0) for parts in zip(*said, strict=True)))

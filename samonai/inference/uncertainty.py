@@ -1,11 +1,11 @@
-"""How sure a prediction is: a map beside the label map, and a line per structure.
+"""Uncertainty of a prediction: a map beside the label map, and figures per structure.
 
 The probability of a voxel is the sigmoid of the mean over the networks of logit / temperature, so
 that above one half it is inside, as in the label map. The uncertainty is the binary entropy of
-that probability in bits, for the prompt that is least sure of the voxel: 0 is sure, 1 is a coin's
-toss. Where no prompt was asked it is 0; where frames overlap, it is blended as their scores are.
-Where prompts were carried from slice to slice it is that of each slice's answer; of three planes a
-network's logit is its average over the planes, each cut off at 10. Clean-up in 3D comes after it.
+that probability in bits, for the prompt with the least certain value: 0 is certain, 1 is maximal.
+Without prompts it is 0; where frames overlap, it is blended like their scores.
+With propagated prompts it is that of each slice's output; with three planes a
+network's logit is its average over the planes, each clipped at 10. It precedes 3D clean-up.
 """
 
 import json
@@ -34,7 +34,7 @@ from samonai.prompts.types import FramePrompts
 logger = logging.getLogger(__name__)
 
 UNCERTAINTY, CONFIDENCE = "uncertainty", "confidence"
-"""What is appended to a case's name for the two files."""
+"""Suffixes of the two files after a case's name."""
 
 
 def scaled_mean(logits: torch.Tensor, scales: Sequence[float]) -> torch.Tensor:
@@ -78,10 +78,10 @@ class _Structure:
 
 
 class Certainty:
-    """Collects, frame by frame, how sure the networks are of one source."""
+    """Collects, frame by frame, the uncertainty of the networks on one source."""
 
     def __init__(self, scales: Sequence[float] = ()) -> None:
-        """Start with no frame; `scales` are the networks' temperatures."""
+        """Start without frames; `scales` are the networks' temperatures."""
         self.scales = list(scales)
         self.maps: dict[int, npt.NDArray[np.float32]] = {}
         self._structures: dict[int, _Structure] = {}
@@ -91,7 +91,7 @@ class Certainty:
         self.maps, self._structures = {}, {}
 
     def observe(self, frame: Frame, prompts: FramePrompts, answer: FrameAnswer) -> None:
-        """Take note of one frame."""
+        """Collect one frame."""
         probability = scaled_mean(answer.logits, self.scales).sigmoid()
         entropy = binary_entropy(probability)
         uncertainty = entropy.amax(0).numpy().astype(np.float32)
@@ -115,7 +115,7 @@ class Certainty:
         self.maps[frame.location.index] = uncertainty
 
     def document(self, classes: Mapping[int, str]) -> dict[str, Any]:
-        """Return what is known of each structure, as JSON values.
+        """Return the figures of each structure, as JSON values.
 
         Args:
             classes: Label value to name.
@@ -123,8 +123,8 @@ class Certainty:
         Returns:
             By class name: `label`, `voxels`, and over the predicted voxels the means
             `probability` and `uncertainty`; `predicted_iou`, the networks' own estimate, mean over
-            prompts and networks; `agreement`, the mean Dice between pairs of networks. None where
-            nothing was predicted, or there is one network; no IoU is predicted for three planes
+            prompts and networks; `agreement`, the mean Dice between pairs of networks. None if
+            nothing was predicted, or for one network; IoU is not predicted for three planes
             together, nor by the semantic head.
         """
         return {
@@ -142,7 +142,7 @@ class Certainty:
 
 @dataclass(frozen=True)
 class SourceUncertainty:
-    """How sure a prediction is.
+    """Uncertainty of a prediction.
 
     Attributes:
         values: float32, bits of entropy on the source's grid, or the domain's own handle of it.
@@ -158,10 +158,10 @@ class SourceUncertainty:
         """Write the map and the figures beside a case's label map; return the two files.
 
         Args:
-            folder: Where the files go.
+            folder: Folder of the files.
             name: The case's name.
             domain: Writes the map.
-            source: The source that it lies on.
+            source: The source of the map's grid.
             ending: File ending of the map; empty: the input's own.
         """
         path = folder / f"{name}_{UNCERTAINTY}{ending}"
@@ -173,7 +173,7 @@ class SourceUncertainty:
 
 
 class SourceCertainty(Certainty):
-    """Collects how sure networks are of one source, as a map on its grid and figures.
+    """Collects the uncertainty of networks on one source, as a map on its grid and figures.
 
     Args:
         domain: Puts the frames' values on the source's grid.
@@ -185,7 +185,7 @@ class SourceCertainty(Certainty):
     """
 
     def __init__(self, domain: Domain[Any], source: Any, decoders: Sequence[Path | str]) -> None:
-        """Start with no frame."""
+        """Start without frames."""
         super().__init__(temperatures(decoders))
         self.members = member_names(decoders)
         self._merger: MapMerger = value_maps(domain).map_merger(source)
@@ -197,7 +197,7 @@ class SourceCertainty(Certainty):
         self._frames += 1
 
     def finish(self, classes: Mapping[int, str]) -> SourceUncertainty | None:
-        """Return what was seen; None where no frame was: zeros would say that all is certain.
+        """Return the uncertainty; None without observed frames, whose zeros would mean certainty.
 
         Args:
             classes: Label value to name.
@@ -213,7 +213,7 @@ class SourceCertainty(Certainty):
 
 
 def value_maps(domain: Domain[Any]) -> ValueMaps:
-    """Return what puts values on the grids of a domain's sources.
+    """Return the merger of values on the grids of a domain's sources.
 
     Raises:
         InputError: The domain has no maps of values.
@@ -225,9 +225,9 @@ def value_maps(domain: Domain[Any]) -> ValueMaps:
 
 
 def warn_of_no_uncertainty(name: str) -> None:
-    """Log that nothing is known of a case."""
+    """Log that the uncertainty of a case is unknown."""
     logger.warning(
-        "%s: no uncertainty is known where nothing was asked, or objects were found one by one",
+        "%s: no uncertainty is known without prompts, or for objects found one by one",
         name,
     )
 

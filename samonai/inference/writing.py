@@ -1,4 +1,4 @@
-"""Files of predictions: label maps and other formats, and whose they are."""
+"""Output files of predictions: label maps and other formats, with their ownership."""
 
 import logging
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ logger = logging.getLogger(__name__)
 
 
 class PredictionWriter:
-    """Writes predicted label maps onto their sources' own grids.
+    """Writer of predicted label maps on their sources' own grids.
 
     Args:
-        folder: Where the files go, named after their cases.
+        folder: Folder of the files, named after their cases.
         domain: Writes them.
         ending: File ending such as ".nii.gz" or ".mha"; empty: the input's own.
         formats: Formats by name instead, several if need be, of those that the domain writes.
         measure: Write measurements beside each prediction.
-        facts: Names of the classes and what made the label maps, for formats that say so.
+        facts: Names of the classes and the algorithm, for formats that hold them.
 
     Attributes:
         claims: Which source each case of the folder was predicted from; claim a case before its
@@ -42,7 +42,7 @@ class PredictionWriter:
         measure: bool = False,
         facts: LabelFacts | None = None,
     ) -> None:
-        """Keep where and how to write."""
+        """Keep the folder and the formats."""
         self.folder, self.domain, self.ending = Path(folder), domain, ending
         self.formats, self.measure, self.facts = tuple(formats), measure, facts
         self.claims = Claims(self.folder)
@@ -52,13 +52,13 @@ class PredictionWriter:
     def write(
         self, case_id: str, source: Any, label: Any, domain: Domain[Any] | None = None
     ) -> list[Path]:
-        """Write one prediction in every way that was chosen, and return the files.
+        """Write one prediction in every chosen format, and return the files.
 
         Args:
             case_id: The name of the files.
             source: The source.
-            label: The label map, or what the domain's merger gave.
-            domain: Writes this one, such as a domain that answers a query; None: the writer's.
+            label: The label map, or the result of the domain's merger.
+            domain: Writes this prediction, such as a domain with a query; None: the writer's.
         """
         domain = domain or self.domain
         stem = self.folder / case_id

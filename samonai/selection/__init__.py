@@ -1,4 +1,4 @@
-"""Choosing models and cases on top of single runs: folds, seeds, settings, what to annotate."""
+"""Model and case selection: cross-validation, seeds, sweeps, learning curves, active learning."""
 
 from samonai.selection.calibrate import Calibrated, calibrate
 from samonai.selection.curve import Curve, curve

@@ -1,6 +1,6 @@
-"""One temperature per run, fitted on cases that it held out, kept in the decoder's file.
+"""Temperature scaling: one temperature per run, fitted on held-out cases, in the decoder's file.
 
-The temperature divides logits before the sigmoid. It moves probabilities, never the threshold at
+The temperature divides logits before the sigmoid. It changes probabilities, never the threshold at
 0, so no mask changes.
 """
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """What fitting a temperature to a run found; each figure before and after.
+    """Result of fitting a temperature to a run; each figure before and after.
 
     Attributes:
-        temperature: Above 1 the decoder was too sure of itself.
+        temperature: Above 1 the decoder was overconfident.
         cases: The cases it was fitted on.
         nll: Mean negative log-likelihood in nats.
         ece: Expected calibration error, 0..1.
-        prompts: Which prompts were used.
+        prompts: Settings of the prompts.
     """
 
     temperature: float
@@ -44,7 +44,7 @@ class Calibrated:
     prompts: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """Return what the decoder's file keeps."""
+        """Return the record for the decoder's file."""
         return {
             "temperature": self.temperature,
             "cases": list(self.cases),
@@ -69,21 +69,21 @@ def calibrate(
 ) -> Calibrated:
     """Fit a run's temperature, and write it into its decoder's file.
 
-    All classes share it. Where several prompts ask for one class the surest counts, in the region
-    that `samonai.evaluation.calibration_metrics` describes.
+    All classes share it. If several prompts are for one class the highest logit counts, in the
+    region that `samonai.evaluation.calibration_metrics` describes.
 
     Args:
         run: The run.
         images: Folder of images, or a data list file.
-        labels: Folder of labels; None with a data list that names them.
-        cases: Names of cases; None: those that the run held out.
-        prompts: "slices" or "volume", as `evaluate` takes it.
+        labels: Folder of labels; None with a data list that has them.
+        cases: Names of cases; None: the run's held-out cases.
+        prompts: "slices" or "volume", as for `evaluate`.
         box_jitter: Each side of a box moves by up to this share of the box.
         seed: Seed of the jitter.
-        progress: Show a bar; by default where standard error is a terminal.
+        progress: Show a bar; by default if standard error is a terminal.
 
     Raises:
-        InputError: The cases cannot be used, or no voxel of them was asked about.
+        InputError: The cases cannot be used, or none of their voxels is near a prompt.
     """
     from samonai.inference import LabelPrompts, evaluation_cases, trained_domain
 
@@ -120,8 +120,8 @@ def _histogram(
     Args:
         run: The run.
         domain: Reads the cases.
-        cases: What to predict.
-        prompts: What to ask of each case.
+        cases: The cases to predict.
+        prompts: Function to the prompts of each case.
         shown: Show a bar on standard error.
     """
     from samonai.evaluation import CalibrationMetrics

@@ -1,8 +1,8 @@
-"""How good with how few cases: the decoder on growing shares of them, beside a U-Net from scratch.
+"""Learning curve: Dice of the decoder over growing shares of the cases, beside a U-Net's.
 
 All points share the held-out cases and the store, and each share contains the smaller ones. The
-U-Net gets, for each point, the wall time that the decoder's training took, and that of encoding
-the frames of the same cases where this call encoded them.
+U-Net has, for each point, the wall time of the decoder's training, plus that of encoding
+the frames of the same cases if this call encoded them.
 """
 
 import json
@@ -50,7 +50,7 @@ class Curve:
 
     Attributes:
         path: Its folder, with a run's folder for each point, `curve.json` and `curve.png`.
-        document: What `curve.json` says.
+        document: Content of `curve.json`.
     """
 
     path: Path
@@ -77,21 +77,21 @@ def curve(
     Args:
         sam: A network, or a model's name.
         images: Folder of images, or a data list file.
-        labels: Folder of labels; None with a data list that names them.
+        labels: Folder of labels; None with a data list that has them.
         out: The folder of all points.
-        shares: Percent of the training cases; those that give the same number are one point.
-        groups: JSON file that says which patient each case belongs to; a patient's cases come
-            into a share together. None: each case is one.
+        shares: Percent of the training cases; those of the same number of cases are one point.
+        groups: JSON file with the patient of each case; a patient's cases are added
+            to a share together. None: each case is a patient.
         split: Cases to train on and to hold out; None: drawn.
-        val_fraction: Share of the cases that is held out, without a split.
+        val_fraction: Share of the cases to hold out, without a split.
         seed: Seed of the split, of the order of the cases, and of every run.
         unet: The U-Net's wall time as a multiple of ours; 0 leaves it out.
-        overwrite: Start over where `out` holds a curve already.
-        **settings: As `cross_validate` takes them. With `heads=both` the automatic head, which
-            takes no prompts as the U-Net takes none, is measured beside the prompted one.
+        overwrite: Start over if `out` holds a curve already.
+        **settings: As for `cross_validate`. With `heads=both` the semantic head, which
+            needs no prompts like the U-Net, is measured beside the prompted one.
 
     Raises:
-        InputError: Something that was given cannot be used.
+        InputError: An argument cannot be used.
     """
     if not 0 <= unet < math.inf:
         raise InputError(f"the U-Net's time is a multiple of ours, 0 or more; got {unet}")
@@ -134,8 +134,8 @@ def growing_shares(
     Args:
         train: Case names.
         shares: Percent.
-        groups: See `read_groups`; a group comes in whole.
-        seed: Orders the groups.
+        groups: See `read_groups`; a group is added as a whole.
+        seed: Seed of the order of groups.
 
     Raises:
         InputError: A share is not from above 0 to 100.
@@ -153,7 +153,7 @@ def growing_shares(
 
 
 def _point(job: Job, document: dict[str, Any], path: Path, cases: Sequence[str]) -> None:
-    """Train, measure and compare one point, as far as that is not done yet."""
+    """Train, measure and compare one point, unless that is done already."""
     key, val = str(len(cases)), document["val"]
     point = document["points"].setdefault(key, {"cases": len(cases), "seconds": 0.0})
     for name in (*val, *cases):
@@ -177,7 +177,7 @@ def _point(job: Job, document: dict[str, Any], path: Path, cases: Sequence[str])
 
 
 def _encode(job: Job, name: str) -> float:
-    """Encode a case's labelled frames, as far as the store lacks them; return the seconds."""
+    """Encode a case's labelled frames that the store lacks; return the seconds."""
     start = time.monotonic()
     settings = job.all_settings
     encode_cases(
@@ -195,7 +195,7 @@ def _encode(job: Job, name: str) -> float:
 def _train(
     job: Job, document: dict[str, Any], path: Path, point: dict[str, Any], cases: Sequence[str]
 ) -> Run:
-    """Train the point's run, and add up the time, whatever ends it."""
+    """Train the point's run, and add up the time, also of interrupted attempts."""
     name = f"cases{len(cases):04d}"
     unfinished = not RunFolder(job.out / name).is_complete
     start = time.monotonic()
@@ -212,7 +212,7 @@ def _train(
 def _unet(
     job: Job, run: Run, cases: Sequence[str], val: Sequence[str], budget: float
 ) -> dict[str, Any]:
-    """Train the U-Net and measure it as a run is measured."""
+    """Train the U-Net and measure it like a run."""
     domain = _domain_of(run)
     known = {case.case_id: case for case in job.cases}
     model = train_unet(

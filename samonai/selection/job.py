@@ -1,4 +1,4 @@
-"""What many runs on one data set share: the network, the data, the store; loaded and found once."""
+"""Job: the network, data and store shared by many runs on one data set, loaded and listed once."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from samonai.sam.network import SamNetwork
 
 EVALUATION = "evaluation"
-"""The folder in a run's folder where its held-out cases are measured."""
+"""The folder in a run's folder with the metrics of its held-out cases."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ class Job:
     Attributes:
         sam: The network or a model's name.
         images: Folder of images, or a data list file.
-        labels: Folder of labels; None with a data list that names them.
-        out: The folder that holds the runs.
+        labels: Folder of labels; None with a data list that has them.
+        out: The folder of the runs.
         domain: The kind of data.
-        checkpoint: The model's weights, where they are not the published ones.
-        sha256: The hash that these must have.
-        store: Where embeddings are kept; None: in `out`.
-        device: Where to compute.
-        progress: Show bars; None: where standard error is a terminal.
+        checkpoint: The model's weights, if not the published ones.
+        sha256: Their expected hash.
+        store: Embedding store; None: in `out`.
+        device: Device of computation.
+        progress: Show bars; None: if standard error is a terminal.
         settings: The settings of every run.
     """
 
@@ -60,10 +60,10 @@ class Job:
     settings: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        """Check what can be checked before a model is loaded.
+        """Check the arguments before a model is loaded.
 
         Raises:
-            InputError: A setting is not known, or `out` is a file.
+            InputError: A setting is unknown, or `out` is a file.
         """
         check_settings(self.settings or {}, self._config)
         object.__setattr__(self, "out", output_folder(self.out).absolute())
@@ -108,11 +108,11 @@ class Job:
 
     @property
     def store_path(self) -> str:
-        """Return where all runs keep their embeddings."""
+        """Return the location of the store of all runs."""
         return store_location(self.out / STORE_FOLDER if self.store is None else self.store)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return what tells this job from another one, without naming a folder."""
+        """Return an identifier of this job, without any folder's name."""
         return {
             "domain": self.domain,
             "model": self.sam if isinstance(self.sam, str) else self.sam.name,
@@ -130,7 +130,7 @@ class Job:
         overwrite: bool = False,
         **changes: Any,
     ) -> Run:
-        """Train one run into the folder `name`, or go on with it, or find it complete."""
+        """Train one run into the folder `name`, resume it, or return a complete one."""
         return finetune(
             self.network,
             self.images,
@@ -150,15 +150,15 @@ class Job:
     def evaluate(
         self, run: Run, cases: Sequence[str], name: str = EVALUATION, **options: Any
     ) -> dict[str, Any]:
-        """Measure a run at native resolution, once; what `metrics.json` says.
+        """Measure a run at native resolution, once; return the content of `metrics.json`.
 
-        With boxes, or without prompts where only the automatic head was trained.
+        With boxes, or without prompts if only the semantic head was trained.
 
         Args:
             run: The run.
             cases: The cases to measure.
             name: The folder in the run's folder.
-            **options: As `samonai.evaluate` takes them.
+            **options: As for `samonai.evaluate`.
         """
         folder = run.path / name
         metrics = folder / "metrics.json"
@@ -185,7 +185,7 @@ class Job:
         )
 
     def say(self, text: str) -> None:
-        """Tell on standard error what goes on, where progress is shown."""
+        """Log progress on standard error, if it is shown."""
         if shows_progress(self.progress):
             Console(stderr=True).print(text, highlight=False, markup=False)
 
@@ -196,7 +196,7 @@ class Job:
         groups: Path | str | None,
         seed: int,
     ) -> SplitNames:
-        """Return the cases to train on and to hold out, for runs that all share them."""
+        """Return the cases to train on and to hold out, shared by all runs."""
         from samonai.training.data.split import listed_split, split_cases
         from samonai.training.data.split_files import named_split
 
@@ -222,11 +222,11 @@ class Job:
     ) -> list[SplitNames]:
         """Return k splits of all cases, or of a split's training cases alone.
 
-        Where the data list or the split file has folds, and no groups are given, these are the
-        folds. Cases of a data list's validation section are in none.
+        Folds of the data list or the split file are used if there are any and no groups are given.
+        Cases of a data list's validation section are in none.
 
         Raises:
-            InputError: They are more or fewer than asked for.
+            InputError: The number of given folds is not the requested one.
         """
         from samonai.training.data.split import listed_folds
         from samonai.training.data.split_files import read_folds
@@ -242,9 +242,9 @@ class Job:
             if len(given) != folds:
                 raise InputError(
                     f"{where} has {len(given)} folds, not {folds}; give --folds {len(given)} for "
-                    "these, or --groups to deal the cases anew"
+                    "these, or --groups to distribute the cases anew"
                 )
-            self.say(f"folds: as {where} has them")
+            self.say(f"folds: those of {where}")
             return list(given.values())
         if split is None:
             names = [case.case_id for case in self.cases if not case.held_out]

@@ -1,4 +1,4 @@
-"""Several runs of one recipe: k folds, or one split with several seeds; and what they agree on."""
+"""Cross-validation and seeds: several runs of one recipe, with mean and spread of their Dice."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,9 +28,9 @@ class RunSet:
     """Finished runs of one recipe.
 
     Attributes:
-        path: The folder that holds them.
+        path: Their folder.
         runs: The runs.
-        document: What `folds.json` or `seeds.json` says: each member's cases and Dice, the mean
+        document: Content of `folds.json` or `seeds.json`: each member's cases and Dice, the mean
             and the spread, and the frames that this call encoded and reused.
     """
 
@@ -52,28 +52,28 @@ def cross_validate(
     overwrite: bool = False,
     **settings: Any,
 ) -> RunSet:
-    """Train k runs, each with another part of the cases held out, over one store.
+    """Cross-validation: train k runs over one store, each with another part of the cases held out.
 
-    The same call on the same `out` goes on where it was stopped. Each fold is a run of its own in
+    The same call on the same `out` resumes. Each fold is a run of its own in
     `out/fold0`, `out/fold1`, …, measured on its held-out cases at native resolution. These cases
-    also chose the fold's best epoch, so the estimate leans to the good side; a split's `val` cases
-    take no part in any fold, and are there to measure the folds' ensemble on.
+    also chose the fold's best epoch, so the estimate is optimistic; a split's `val` cases
+    are in no fold, and can measure the folds' ensemble.
 
     Args:
         sam: A network, or a model's name.
         images: Folder of images, or a data list file.
-        labels: Folder of labels; None with a data list that names them.
+        labels: Folder of labels; None with a data list that has them.
         out: The folder of all folds.
-        folds: How many.
-        groups: JSON file that says which patient each case belongs to; None: each case is one.
+        folds: Number of folds.
+        groups: JSON file with the patient of each case; None: each case is a patient.
         split: Folds are made of its `train` cases only; None: of all cases.
-        seed: Deals the cases, and seeds every run.
-        overwrite: Start over where `out` holds folds already.
-        **settings: `domain`, `checkpoint`, `sha256`, `store`, `device` and `progress` as `finetune`
-            takes them; `epochs` and the bundle's other settings.
+        seed: Seed of the distribution of cases, and of every run.
+        overwrite: Start over if `out` holds folds already.
+        **settings: `domain`, `checkpoint`, `sha256`, `store`, `device` and `progress` as for
+            `finetune`; `epochs` and the bundle's other settings.
 
     Raises:
-        InputError: Something that was given cannot be used.
+        InputError: An argument cannot be used.
     """
     check_count("folds", folds, 2)
     job = make_job(sam, images, labels, out, settings)
@@ -95,26 +95,26 @@ def repeat_seeds(
     overwrite: bool = False,
     **settings: Any,
 ) -> RunSet:
-    """Train one recipe on one split with several seeds: how much of a difference is chance.
+    """Train one recipe on one split with several seeds, to measure the spread by chance.
 
-    The split hangs on `seed` alone and is the same for all; the runs' own seeds are `seed`,
+    The split depends on `seed` alone and is the same for all; the runs' own seeds are `seed`,
     `seed + 1`, …, in `out/seed0`, `out/seed1`, …
 
     Args:
         sam: A network, or a model's name.
         images: Folder of images, or a data list file.
-        labels: Folder of labels; None with a data list that names them.
+        labels: Folder of labels; None with a data list that has them.
         out: The folder of all runs.
-        seeds: How many.
-        groups: JSON file that says which patient each case belongs to; None: each case is one.
+        seeds: Number of runs.
+        groups: JSON file with the patient of each case; None: each case is a patient.
         split: Cases to train on and to hold out; None: drawn.
-        val_fraction: Share of the cases that is held out, without a split.
+        val_fraction: Share of the cases to hold out, without a split.
         seed: The first seed.
-        overwrite: Start over where `out` holds runs already.
-        **settings: As `cross_validate` takes them.
+        overwrite: Start over if `out` holds runs already.
+        **settings: As for `cross_validate`.
 
     Raises:
-        InputError: Something that was given cannot be used.
+        InputError: An argument cannot be used.
     """
     check_count("seeds", seeds, 2)
     job = make_job(sam, images, labels, out, settings)
@@ -130,7 +130,7 @@ def make_job(
     out: Path | str,
     settings: Mapping[str, Any],
 ) -> Job:
-    """Make a job of what callers give as one bag of settings."""
+    """Build a job from a caller's settings."""
     own = ("domain", "checkpoint", "sha256", "store", "device", "progress")
     given = {key: settings[key] for key in own if key in settings}
     rest = flat({key: value for key, value in settings.items() if key not in own})

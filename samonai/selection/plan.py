@@ -1,4 +1,4 @@
-"""A folder of many runs, and the file that says what was planned in it and what came out."""
+"""Plan of a folder of many runs: the file with its settings and results."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ from samonai.workflows.run_folder import SETTINGS_FILE, STORE_FOLDER
 FORMAT_VERSION = 1
 
 Differences = Callable[[Mapping[str, Any]], list[str]]
-"""Names what differs between a plan that is there and the one that is asked for."""
+"""Function to the names of differences between an existing plan and the requested one."""
 
 
 @contextmanager
@@ -28,17 +28,17 @@ def claimed(
     overwrite: bool = False,
     others: Sequence[str] = (),
 ) -> Iterator[None]:
-    """Take a folder for many runs; a plan of which nothing was trained leaves no trace.
+    """Lock a folder for many runs; a plan without any trained run is removed again.
 
     Args:
-        path: The file in the folder that says what is planned.
-        document: What it shall say, where nothing is trained yet.
+        path: The plan's file in the folder.
+        document: Its content, if no run is trained yet.
         differences: See there.
-        overwrite: Remove the runs that are there.
-        others: Names of what else belongs to the plan, and goes with it.
+        overwrite: Remove existing runs.
+        others: Names of other files of the plan, which are removed with it.
 
     Raises:
-        InputError: The folder holds something else, or runs of another plan.
+        InputError: The folder holds other files, or runs of another plan.
     """
     existed = path.parent.is_dir()
     if overwrite or not trained_in(path.parent):
@@ -63,10 +63,10 @@ def claimed(
 
 
 def read_plan(path: Path) -> dict[str, Any]:
-    """Return what a plan's file says.
+    """Return the content of a plan's file.
 
     Raises:
-        InputError: It cannot be read, or another version wrote it.
+        InputError: The file cannot be read, or was written by another version.
     """
     try:
         content = read_json(path)
@@ -80,7 +80,7 @@ def read_plan(path: Path) -> dict[str, Any]:
 
 
 def write_plan(path: Path, document: Mapping[str, Any]) -> None:
-    """Write what is planned and what came out so far."""
+    """Write the plan with its results so far."""
     with write_atomically(path) as temporary:
         plain = json.loads(json.dumps({"format_version": FORMAT_VERSION, **document}))
         text = json.dumps(sealed(plain), indent=1)
@@ -101,7 +101,7 @@ def trained_in(folder: Path) -> list[Path]:
 
 
 def _remove(path: Path, others: Sequence[str]) -> None:
-    """Remove a plan and its runs; nothing where there is no plan."""
+    """Remove a plan and its runs, if there is a plan."""
     if not path.is_file():
         return
     for folder in trained_in(path.parent):

@@ -1,8 +1,8 @@
-"""What to annotate next: the cases or frames that the runs are least sure of, first.
+"""Active learning: ranking of cases or frames for annotation, the most uncertain first.
 
 - `disagreement`: one minus the mean Dice between pairs of runs, mean over the structures.
 - `iou`: one minus the decoders' own estimate of their masks' IoU, mean over the prompts.
-- `uncertainty`: the mean uncertainty (entropy in bits) of the voxels that are predicted inside.
+- `uncertainty`: the mean uncertainty (entropy in bits) of the voxels predicted inside.
 """
 
 import csv
@@ -37,15 +37,15 @@ COLUMNS = ("rank", "case", "slice", "score", *SCORES, "voxels", "reason")
 
 @dataclass(frozen=True)
 class Ranked:
-    """One case or frame, and how unsure the runs are of it.
+    """A ranked case or frame, with the uncertainty of the runs.
 
     Attributes:
         case: The case's name.
         slice: The frame's index; None for a whole case.
-        score: What it is ranked by, 0..1; the highest is first.
-        figures: All of `SCORES` that are known.
-        voxels: Voxels that are predicted inside.
-        reason: The same in words.
+        score: Ranking score, 0..1; the highest is first.
+        figures: All known values of `SCORES`.
+        voxels: Number of voxels predicted inside.
+        reason: The score in words.
     """
 
     case: str
@@ -79,21 +79,21 @@ def rank(
     store: Path | str | None = None,
     progress: bool | None = None,
 ) -> list[Ranked]:
-    """Rank cases that the runs do not know by how much their annotation would tell.
+    """Active learning: rank cases by the uncertainty of runs that were not trained on them.
 
     Args:
-        runs: A run or several; a folder of folds stands for all of them.
+        runs: A run or several; a folder of folds means all of them.
         images: Folder of images; cases that a run was trained or validated on are left out.
         out: The CSV file to write.
-        boxes: Prompts, as `predict` takes them for several cases; None: the automatic head.
+        boxes: Prompts, as for `predict` on several cases; None: the semantic head.
         by: "case" or "slice".
-        score: One of `SCORES`; None: disagreement for several runs, else the estimated IoU where
-            there are prompts, else the uncertainty.
-        store: Where embeddings are kept; None: in the first run's store.
-        progress: Show a bar; by default where standard error is a terminal.
+        score: One of `SCORES`; None: disagreement for several runs, else the estimated IoU with
+            prompts, else the uncertainty.
+        store: Embedding store; None: the first run's.
+        progress: Show a bar; by default if standard error is a terminal.
 
     Raises:
-        InputError: Something that was given cannot be used, or no case is left.
+        InputError: An argument cannot be used, or no case is left.
     """
     opened = open_runs(runs)
     chosen = _score(score, len(opened), prompted=boxes is not None)
@@ -113,20 +113,20 @@ def rank(
 
 
 class _Watch:
-    """Keeps one `Certainty` for the whole source, or one for each frame."""
+    """Collects one `Certainty` for the whole source, or one for each frame."""
 
     def __init__(self, scales: Sequence[float], *, each_frame: bool) -> None:
         self.scales, self.each_frame = scales, each_frame
         self.seen: dict[int | None, Certainty] = {}
 
     def observe(self, frame: "Frame", prompts: "FramePrompts", answer: "FrameAnswer") -> None:
-        """Take note of one frame."""
+        """Collect one frame."""
         from samonai.inference import Certainty
 
         key = frame.location.index if self.each_frame else None
         certainty = self.seen.setdefault(key, Certainty(self.scales))
         certainty.observe(frame, prompts, answer)
-        certainty.maps.clear()  # the figures are enough
+        certainty.maps.clear()  # only the figures are needed
 
 
 def _observed(
@@ -137,7 +137,7 @@ def _observed(
     store: Path | str | None,
     shown: bool,
 ) -> Iterator[tuple[str, int | None, dict[str, Any]]]:
-    """Yield case, frame and what the runs say of its structures, of cases that they do not know."""
+    """Yield case, frame and the figures of its structures, for cases new to the runs."""
     from samonai.inference import (
         CaseDataset,
         SourceInferer,
@@ -153,9 +153,9 @@ def _observed(
     known = {name for run in runs for name in _known_cases(run)}
     new = [case for case in cases if case.case_id not in known]
     if not new:
-        raise InputError(f"all {len(cases)} cases in {images} are known to the runs already")
+        raise InputError(f"all {len(cases)} cases in {images} are part of the runs' own data")
     if len(new) < len(cases):
-        logger.warning("%d cases that the runs know are left out", len(cases) - len(new))
+        logger.warning("%d cases of the runs' own data are left out", len(cases) - len(new))
     watch = _Watch(temperatures(decoders), each_frame=by == "slice")
     inferer = SourceInferer(
         domain,
@@ -175,7 +175,7 @@ def _observed(
 
 
 def _prompts(run: Run, boxes: Path | str | None, cases: int) -> Any:
-    """Return what gives each case its prompts: a file, or the automatic head."""
+    """Return the source of each case's prompts: a file, or the semantic head."""
     from samonai.inference import FilePrompts, trained_classes
     from samonai.inference.inferer import Automatic
     from samonai.inference.prompting.compatibility import Familiarity
@@ -186,7 +186,7 @@ def _prompts(run: Run, boxes: Path | str | None, cases: int) -> Any:
         return FilePrompts(existing(boxes, "boxes"), classes, several=cases > 1, familiar=familiar)
     if run.network.semantic_head is None:
         raise InputError(
-            f"{run.path} has no automatic head, so it needs prompts: give a folder of boxes or of "
+            f"{run.path} has no semantic head, so it needs prompts: give a folder of boxes or of "
             f"coarse label maps with --boxes"
         )
     return lambda domain, case, source: Automatic()
@@ -205,7 +205,7 @@ def _score(asked: str | None, runs: int, *, prompted: bool) -> str:
     if asked == "disagreement" and runs < 2:
         raise InputError("disagreement is between runs; give --run twice, or a folder of folds")
     if asked == "iou" and not prompted:
-        raise InputError("the automatic head estimates no IoU; rank by uncertainty or disagreement")
+        raise InputError("the semantic head estimates no IoU; rank by uncertainty or disagreement")
     return asked
 
 
@@ -232,19 +232,19 @@ def _ranked(case: str, index: int | None, structures: dict[str, Any], score: str
 
 
 def _doubts(structures: dict[str, Any], figure: str) -> dict[str, float]:
-    """Return by structure what is missing from a figure to 1, where it is known."""
+    """Return by structure one minus a figure, if it is known."""
     known = {name: found[figure] for name, found in structures.items()}
     return {name: 1 - value for name, value in known.items() if value is not None}
 
 
 def _reason(score: str, doubts: dict[str, float]) -> str:
-    """Say of which structure the runs are least sure, and how sure."""
+    """Return the structure with the highest uncertainty and its value, as text."""
     if not doubts:
         return "nothing is predicted"
     name, doubt = max(doubts.items(), key=lambda item: item[1])
     said = {
         "disagreement": f"the runs agree at Dice {1 - doubt:.2f}",
-        "iou": f"the decoder expects IoU {1 - doubt:.2f}",
+        "iou": f"the decoder predicts IoU {1 - doubt:.2f}",
         "uncertainty": f"the mean entropy is {doubt:.2f} bit",
     }
     return f"{name}: {said[score]}"

@@ -1,8 +1,8 @@
-"""A small search for settings: each trial is a run, all share one split and one store.
+"""Hyper-parameter search (sweep): each trial is a run, all share one split and one store.
 
-Optuna's tree-structured Parzen estimator proposes, from the trials before and a seed of its own for
-each trial, so a sweep that was stopped goes on as if it had not been: a trial that was running is
-finished first, from the epoch it had reached.
+Optuna's tree-structured Parzen estimator proposes settings from the trials before and a seed of its
+own for each trial, so that a stopped sweep continues like an uninterrupted one: an interrupted
+trial is finished first, from its last epoch.
 """
 
 import importlib.util
@@ -42,7 +42,7 @@ RANGES: dict[str, dict[str, Any]] = {
     "batch_size": {"choices": [2, 4, 8]},
     "loss_recipe": {"choices": ["dice_bce", "dice_focal", "dice_ce", "bce"]},
 }
-"""What is searched, and where: uniformly, uniformly in the logarithm, or among choices."""
+"""Search space: uniform, log-uniform, or categorical."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Sweep:
 
     Attributes:
         path: Its folder, with a run's folder for each trial.
-        document: What `sweep.json` says: the ranges, each trial's settings and Dice, the best.
+        document: Content of `sweep.json`: the ranges, each trial's settings and Dice, the best.
     """
 
     path: Path
@@ -75,23 +75,23 @@ def sweep(
     """Search the settings of `RANGES` for the highest Dice of the held-out cases.
 
     The Dice is measured in 3D at native resolution. The best of many trials on the same held-out
-    cases looks better than it is; measure it on cases that took no part.
+    cases is optimistic; measure it on other cases.
 
     Args:
         sam: A network, or a model's name.
         images: Folder of images, or a data list file.
-        labels: Folder of labels; None with a data list that names them.
+        labels: Folder of labels; None with a data list that has them.
         out: The folder of all trials.
-        trials: How many there shall be in all; a larger number later goes on.
-        groups: JSON file that says which patient each case belongs to; None: each case is one.
+        trials: Total number of trials; a larger number in a later call continues.
+        groups: JSON file with the patient of each case; None: each case is a patient.
         split: Cases to train on and to hold out; None: drawn.
-        val_fraction: Share of the cases that is held out, without a split.
-        seed: Seed of the split, of every run, and of what is proposed.
-        overwrite: Start over where `out` holds a sweep already.
-        **settings: As `cross_validate` takes them. What is set here is not searched.
+        val_fraction: Share of the cases to hold out, without a split.
+        seed: Seed of the split, of every run, and of the proposals.
+        overwrite: Start over if `out` holds a sweep already.
+        **settings: As for `cross_validate`. Settings given here are not searched.
 
     Raises:
-        InputError: Something that was given cannot be used, or Optuna is missing.
+        InputError: An argument cannot be used, or Optuna is missing.
     """
     if importlib.util.find_spec("optuna") is None:
         raise InputError("a sweep needs Optuna: pip install 'samonai[sweep]'")
@@ -138,13 +138,13 @@ def _study(journal: Path) -> "Study":
 
 
 def _next(study: "Study", ranges: Mapping[str, Any], trials: int, seed: int) -> int:
-    """Return the number, from 1, of the trial to run: one that was stopped, or a new one; or 0."""
+    """Return the number, from 1, of the next trial: an interrupted one, or a new one; or 0."""
     from optuna.samplers import TPESampler
     from optuna.trial import TrialState
 
     known = study.get_trials(deepcopy=False)
     stopped = [trial for trial in known if trial.state == TrialState.RUNNING]
-    # One that was stopped before all of its settings were drawn has nothing to go on with.
+    # A trial that was stopped before all of its settings were drawn cannot be resumed.
     for trial in stopped:
         if set(trial.params) == set(ranges):
             return trial.number + 1
@@ -169,7 +169,7 @@ def _suggest(trial: "Trial", name: str, values: Mapping[str, Any]) -> None:
 
 
 def _run(job: Job, study: "Study", trial: "FrozenTrial", names: SplitNames, seed: int) -> None:
-    """Train and measure one trial; one that fails is told, unless none has succeeded before."""
+    """Train and measure one trial; report a failed one, unless none has succeeded before."""
     from optuna.trial import TrialState
 
     try:
@@ -189,7 +189,7 @@ def _run(job: Job, study: "Study", trial: "FrozenTrial", names: SplitNames, seed
 
 
 def _outcome(study: "Study") -> dict[str, Any]:
-    """Return what is known of the trials, as JSON values."""
+    """Return the results of the trials, as JSON values."""
     rows = [
         {
             "trial": trial.number + 1,

@@ -1,9 +1,9 @@
-"""What the decoder is compared with: MONAI's U-Net from scratch, on the same cases and wall time.
+"""U-Net baseline: MONAI's U-Net from scratch, on the same cases and wall time as the decoder.
 
-It sees every frame, with and without objects, as the domain cuts it, at the data's own resolution,
-padded to a multiple of 16, with MONAI's affine and intensity augmentation. Dice + cross-entropy,
-AdamW, cosine over the budget. Ten times within the budget it is measured on the held-out cases,
-and the best state is kept, as the decoder's best epoch is. It takes no prompts.
+It is trained on every frame, with and without objects, as cut by the domain, at the data's own
+resolution, padded to a multiple of 16, with MONAI's affine and intensity augmentation. Dice +
+cross-entropy, AdamW, cosine over the budget. Ten times within the budget it is validated on the
+held-out cases, and the best state is kept, like the decoder's best epoch. It takes no prompts.
 """
 
 import time
@@ -35,18 +35,18 @@ _CHANNELS = (32, 64, 128, 256, 320)
 _STRIDE = 16
 _CHECKS = 10
 _IGNORED = -1
-"""Label of pixels that are not valid: neither learned from nor measured."""
+"""Label of invalid pixels, which are neither trained on nor measured."""
 _CERTAIN = 20.0
 
 
 @dataclass(frozen=True)
 class UNetSettings:
-    """How the baseline is trained.
+    """Settings of the baseline's training.
 
     Attributes:
-        seconds: Wall time for everything, its own measuring on held-out cases included.
+        seconds: Wall time for everything, including its own validation on held-out cases.
         batch_size: Frames per step.
-        learning_rate: Where the cosine starts.
+        learning_rate: Initial value of the cosine.
         weight_decay: AdamW's.
         seed: Seed of weights, order and augmentation.
     """
@@ -63,10 +63,10 @@ class UNetBaseline:
     """A trained U-Net.
 
     Attributes:
-        network: Takes float32 (B, 3, H, W), gives (B, K + 1, H, W) logits, background first.
+        network: Maps float32 (B, 3, H, W) to (B, K + 1, H, W) logits, background first.
         values: Label value of each channel, background's 0 first.
-        seconds: Wall time that training took.
-        steps: Steps taken.
+        seconds: Wall time of training.
+        steps: Number of steps.
         history: Seconds, steps and mean held-out Dice of each check.
     """
 
@@ -112,15 +112,15 @@ def train_unet(
     device: torch.device | str = "cpu",
     clock: Callable[[], float] = time.monotonic,
 ) -> UNetBaseline:
-    """Train a U-Net from scratch until the time is over.
+    """Train a U-Net from scratch for a given time.
 
     Args:
         domain: Reads and cuts the cases.
-        train: Cases to learn from.
+        train: Training cases.
         val: Cases that choose the best state; all labelled.
         settings: See there.
-        device: Where to compute.
-        clock: Tells the time in seconds.
+        device: Device of computation.
+        clock: Function that returns the time in seconds.
 
     Raises:
         InputError: The training cases have no object.
@@ -166,10 +166,10 @@ def train_unet(
 def _without_ignored(
     logits: torch.Tensor, targets: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return logits (B, C, H, W) and targets (B, 1, H, W) that agree where nothing is known.
+    """Return logits (B, C, H, W) and targets (B, 1, H, W) that agree on unlabelled pixels.
 
-    There targets have the channel after the last, and get background that is answered rightly
-    whatever the network says: it adds nothing to the loss, and no gradient.
+    Targets there have one more channel after the last, and logits predict it whatever the network's
+    output is: these pixels add nothing to the loss, and no gradient.
     """
     ignored = targets == logits.shape[1]
     right = torch.full_like(logits, -_CERTAIN)
@@ -182,7 +182,7 @@ def _frames(
 ) -> list[tuple[npt.NDArray[np.uint8], npt.NDArray[np.integer]]]:
     """Return image and label of every frame of a labelled case; both stay in memory.
 
-    The label is `_IGNORED` where the frame is not valid.
+    The label is `_IGNORED` on invalid pixels.
     """
     source = domain.read(case)
     cut = (domain.frame(source, index) for index in range(domain.frame_count(source)))
@@ -279,7 +279,7 @@ def _padded(array: npt.NDArray[Any], room: tuple[int, int]) -> npt.NDArray[Any]:
 
 
 def _room(sizes: Sequence[tuple[int, ...]]) -> tuple[int, int]:
-    """Return the smallest (H, W) of multiples of 16, and at least 32, that holds all sizes."""
+    """Return the smallest (H, W) of multiples of 16, at least 32, that contains all sizes."""
     tallest, widest = (max(size[axis] for size in sizes) for axis in (0, 1))
     height, width = (max(-(-side // _STRIDE) * _STRIDE, 2 * _STRIDE) for side in (tallest, widest))
     return height, width

@@ -1,1 +1,1 @@
-"""Workflows behind every door: train, evaluate, predict, embed, archive, and run folders."""
+"""Workflows of all interfaces: train, evaluate, predict, embed, archive, and run folders."""

@@ -1,7 +1,7 @@
-"""Running the MONAI bundles in this process: workflows, literal overrides, errors in one line.
+"""MONAI bundle runs in this process: workflows, literal overrides, errors in one line.
 
-A bundle is code: MONAI evaluates the `$` expressions in its configuration. What a user sets is
-data, so nothing of it reaches that evaluation.
+A bundle is code: MONAI evaluates the `$` expressions in its configuration. Settings of a user are
+data, and never reach that evaluation.
 """
 
 import errno
@@ -30,9 +30,9 @@ def run_bundle(
     """Run a bundle's workflow in this process.
 
     Args:
-        files: Configuration files, later ones laid over earlier ones.
-        overrides: Entry to what replaces it: plain values, paths, or objects such as a network.
-            Texts are taken literally, whatever they look like. An entry of a block is named as
+        files: Configuration files, later ones override earlier ones.
+        overrides: Entry to its replacement: plain values, paths, or objects such as a network.
+            Texts are literal. An entry of a block is named as
             in "sampler.box_jitter".
         workflow_type: "train" (also for an evaluation laid over the training configuration) or
             "infer".
@@ -49,10 +49,10 @@ def run_bundle(
 def opened_bundle(
     files: Sequence[Path], overrides: Mapping[str, Any], *, workflow_type: str = "train"
 ) -> Iterator[Any]:
-    """Open a bundle's workflow without running it, for those who use its parts.
+    """Open a bundle's workflow without running it, to use its parts.
 
     Args:
-        files: As `run_bundle` takes it, like the rest.
+        files: As for `run_bundle`, like the rest.
         overrides: Likewise.
         workflow_type: Likewise.
 
@@ -60,7 +60,7 @@ def opened_bundle(
         MONAI's workflow, initialized; `workflow.parser.get_parsed_content(name)` builds a part.
 
     Raises:
-        InputError: As `run_bundle`.
+        InputError: The configuration lacks an entry, or MONAI cannot build it.
     """
     config = read_config(files)
     if unknown := [key for key in overrides if not _has(config, key)]:
@@ -83,7 +83,7 @@ def opened_bundle(
 
 @contextmanager
 def quiet_third_parties() -> Iterator[None]:
-    """Keep other packages' chatter off the terminal, unless `samonai` itself logs everything."""
+    """Mute other packages' messages on the terminal, unless `samonai` itself logs everything."""
     if logging.getLogger("samonai").isEnabledFor(logging.DEBUG):
         yield
         return
@@ -92,7 +92,7 @@ def quiet_third_parties() -> Iterator[None]:
         logger = logging.getLogger(name)
         levels[logger] = logger.level
         logger.setLevel(logging.CRITICAL)
-    # These set a level of their own, which their parent's does not overrule.
+    # These set a level of their own, which their parent's does not override.
     for name, child in list(logging.root.manager.loggerDict.items()):
         if name.startswith(("monai.", "ignite.")) and isinstance(child, logging.Logger):
             levels[child] = child.level
@@ -108,7 +108,7 @@ def quiet_third_parties() -> Iterator[None]:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Bring a user's mistake out of the errors that MONAI wraps it in."""
+    """Raise a user's mistake out of the errors that MONAI wraps around it."""
     try:
         yield
     except InputError:
@@ -118,7 +118,7 @@ def one_line_errors() -> Iterator[None]:
             if isinstance(cause, InputError):
                 raise cause from None
             if isinstance(cause, OSError) and cause.errno in _SYSTEM_ERRORS:
-                # Writing into an open file does not say which.
+                # The error of writing into an open file lacks the file's name.
                 where = f"{cause.filename}: " if cause.filename else "cannot write results: "
                 full = "; make room and give the same command again"
                 hint = full if cause.errno in (errno.ENOSPC, errno.EDQUOT) else ""
@@ -137,7 +137,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 @contextmanager
 def _kept_search_path() -> Iterator[None]:
-    # MONAI puts the bundle's folder on it, and leaves it there.
+    # MONAI adds the bundle's folder to it, and leaves it there.
     before = list(sys.path)
     try:
         yield
@@ -151,10 +151,10 @@ def _has(config: Mapping[str, Any], key: str) -> bool:
 
 
 def _literal(value: Any) -> Any:
-    """Return what MONAI resolves to exactly this value.
+    """Return a text that MONAI resolves to exactly this value.
 
-    A path or text that looks like an expression, or holds the "#" that MONAI rewrites wherever it
-    stands, becomes a Python literal in which every unusual character is escaped.
+    A path or text that looks like an expression, or contains the "#" that MONAI replaces
+    anywhere, becomes a Python literal in which every unusual character is escaped.
     """
     if isinstance(value, os.PathLike):
         value = os.path.abspath(os.path.expanduser(os.fspath(value)))

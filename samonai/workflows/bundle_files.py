@@ -1,4 +1,4 @@
-"""The MONAI bundles' files: find them, lay them out, read their configurations."""
+"""Files of the MONAI bundles: location, copies, and reading of configurations."""
 
 import difflib
 import json
@@ -15,7 +15,7 @@ from samonai.core.files import as_path, output_folder
 TRAIN, EVALUATE, INFERENCE = "train.json", "evaluate.json", "inference.json"
 
 EVALUATED = ("$", "@", "%")
-"""What makes MONAI treat a text as an expression, a reference or a macro."""
+"""Characters with which MONAI recognises an expression, a reference or a macro."""
 
 
 def bundles_folder() -> Path:
@@ -26,7 +26,7 @@ def bundles_folder() -> Path:
 
 
 def list_bundles() -> list[str]:
-    """Return the names of the bundles that come with samonai."""
+    """Return the names of the bundles that are part of samonai."""
     return sorted(path.parent.parent.name for path in bundles_folder().glob(f"*/configs/{TRAIN}"))
 
 
@@ -34,10 +34,10 @@ def find_bundle(bundle: str | Path) -> Path:
     """Return the folder of a bundle.
 
     Args:
-        bundle: Its name, or the folder of one that was laid out.
+        bundle: Its name, or the folder of a copy.
 
     Raises:
-        InputError: There is no such bundle.
+        InputError: The bundle does not exist.
     """
     names = list_bundles()
     if str(bundle) in names:
@@ -56,13 +56,13 @@ def lay_out(name: str, folder: Path | str) -> Path:
 
     Args:
         name: The bundle's name.
-        folder: Where to; must not hold anything yet.
+        folder: A new or empty folder.
 
     Returns:
         The folder.
 
     Raises:
-        InputError: There is no such bundle, or the folder is not empty or cannot be written to.
+        InputError: The bundle does not exist, or the folder is not empty or cannot be written to.
     """
     source, folder = find_bundle(name), output_folder(folder)
     if folder.exists() and any(folder.iterdir()):
@@ -76,14 +76,14 @@ def lay_out(name: str, folder: Path | str) -> Path:
 
 
 def config_files(bundle: str | Path, *names: str) -> list[Path]:
-    """Return configuration files of a bundle, in the order in which they overlay each other.
+    """Return configuration files of a bundle, in the order of their overrides.
 
     Args:
         bundle: See `find_bundle`.
         *names: Names of files in its `configs/`, or paths of files elsewhere.
 
     Raises:
-        InputError: One of them does not exist.
+        InputError: A file does not exist.
     """
     configs = find_bundle(bundle) / "configs"
     files = []
@@ -100,7 +100,7 @@ def config_files(bundle: str | Path, *names: str) -> list[Path]:
 
 
 def plain_configs(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the configurations of a bundle that comes with samonai, as JSON, by file name."""
+    """Return the configurations of a bundle of samonai, as JSON, by file name."""
     return {
         path.name: json.loads(path.read_text(encoding="utf-8"))
         for path in sorted((folder / "configs").glob("*.json"))
@@ -108,7 +108,7 @@ def plain_configs(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def read_config(files: Sequence[Path]) -> dict[str, Any]:
-    """Return the merged content of configuration files; nothing in it is evaluated.
+    """Return the merged content of configuration files, without evaluating expressions.
 
     Raises:
         InputError: A file is not JSON or YAML.
@@ -126,7 +126,7 @@ def read_config(files: Sequence[Path]) -> dict[str, Any]:
 def _checked_content(file: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
     try:
         content = read(file)
-    except Exception as error:  # JSON's and YAML's readers have errors of their own
+    except Exception as error:  # JSON's and YAML's readers raise errors of their own
         raise InputError(f"cannot read {file.name}: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise InputError(f"cannot read {file.name}: expected entries with names, as in epochs: 3")
@@ -134,7 +134,7 @@ def _checked_content(file: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
 
 
 def is_evaluated(value: Any) -> bool:
-    """Say whether MONAI would evaluate something in this value."""
+    """Return whether MONAI would evaluate a part of this value."""
     if isinstance(value, str):
         return value.startswith(EVALUATED)
     if isinstance(value, Mapping):
@@ -146,6 +146,6 @@ def is_evaluated(value: Any) -> bool:
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """Return "; did you mean 'x'?" for a mistyped name, or nothing."""
+    """Return "; did you mean 'x'?" for a mistyped name, or an empty text."""
     close = difflib.get_close_matches(name, [str(key) for key in known], n=1)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,4 +1,4 @@
-"""The main job on made-up patients: train, evaluate, predict, and leave a folder to look at."""
+"""Demo on phantom patients: training, evaluation and prediction, with an HTML page of results."""
 
 import itertools
 import json
@@ -42,12 +42,12 @@ _MARK = "demo.json"
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo leaves.
+    """Results of the demo.
 
     Attributes:
-        page: The page to open.
-        metrics: What `metrics.json` holds.
-        masks: The label maps that were predicted.
+        page: The HTML page.
+        metrics: Content of `metrics.json`.
+        masks: The predicted label maps.
     """
 
     page: Path
@@ -64,22 +64,22 @@ def run_demo(
     epochs: int = EPOCHS,
     say: Callable[[str], None] = logger.info,
 ) -> DemoResult:
-    """Run the main job on made-up patients with the embedded model; needs no network.
+    """Train, evaluate and predict on phantom patients with the embedded model; works offline.
 
-    Three patients are trained on, one chooses the best epoch, the others and a DICOM series are
-    only measured and predicted. Stopped and started again, it goes on.
+    Three patients are for training, one chooses the best epoch, the others and a DICOM series are
+    only measured and predicted. An interrupted demo resumes.
 
     Args:
-        out: The folder to leave: `data/`, `run/`, `evaluation/`, `boxes/`, `masks/`, `overlays/`,
+        out: The folder for `data/`, `run/`, `evaluation/`, `boxes/`, `masks/`, `overlays/`,
             `metrics.json`, `metrics.csv`, `learning_curve.png` and `index.html`.
-        seed: Makes other patients and another run.
-        patients: How many patients beside the DICOM series; at least 5.
+        seed: Seed of the patients and of the run.
+        patients: Number of patients beside the DICOM series; at least 5.
         shape: Voxels of each scan along (i, j, k).
-        epochs: How long to train.
-        say: Told what is done next, in a line.
+        epochs: Number of epochs.
+        say: Function called with each step's description.
 
     Raises:
-        InputError: `out` cannot be written to, or holds other things than a demo; the seed is
+        InputError: `out` cannot be written to, or holds other files than a demo; the seed is
             below 0, or there are too few patients.
     """
     check_given(OptimisationSettings, {"seed": seed})
@@ -87,7 +87,7 @@ def run_demo(
     if patients <= _TRAINED + _CHOOSING:
         raise InputError(f"the demo needs at least {_TRAINED + _CHOOSING + 1} patients")
     _claim(out, seed)
-    say(f"1/4 making up {patients} patients and a DICOM series in {out / 'data'}")
+    say(f"1/4 generating {patients} patients and a DICOM series in {out / 'data'}")
     phantoms = write_phantoms(out / "data", patients=patients, seed=seed, shape=shape)
     names = [f"phantom_{number:03d}" for number in range(1, patients + 1)]
     seen, unseen = names[: _TRAINED + _CHOOSING], names[_TRAINED + _CHOOSING :]
@@ -105,7 +105,7 @@ def run_demo(
         window="soft_tissue",
         learning_rate=LEARNING_RATE,
     )
-    say(f"3/4 evaluating on {len(unseen)} patients that it has not seen")
+    say(f"3/4 evaluating on {len(unseen)} held-out patients")
     metrics = evaluate(
         run, phantoms.images, phantoms.labels, out / "evaluation", cases=unseen, seed=seed
     )
@@ -121,7 +121,7 @@ def structure_boxes(
     thickness: int = _SLICES_PER_BOX,
     smallest: int = _SMALLEST_BOX_VOXELS,
 ) -> dict[str, Any]:
-    """Return boxes around each part of each structure, as a reader would draw them.
+    """Return boxes around each part of each structure, as a user would draw them.
 
     Args:
         label: Integer (I, J, K), class per voxel.
@@ -130,7 +130,7 @@ def structure_boxes(
         smallest: Parts of fewer voxels get no box.
 
     Returns:
-        What a JSON file of boxes holds: `boxes` in voxel indices, upper ends exclusive, `classes`.
+        Content of a JSON file of boxes: `boxes` in voxel indices, upper ends exclusive, `classes`.
     """
     boxes, classes = [], []
     for value, start in itertools.product(names, range(0, label.shape[2], thickness)):
@@ -182,21 +182,21 @@ def _write_page(
     split: Mapping[str, list[str]],
     unseen: list[str],
 ) -> Path:
-    """Write the page to open, and put beside it what it shows.
+    """Write the HTML page and its pictures.
 
     Args:
         out: The demo's folder, with the run and its evaluation.
-        metrics: What the evaluation measured.
-        pictures: Captions and files of what was predicted.
-        split: The patients to train on and to choose the best epoch on.
-        unseen: The patients that were measured.
+        metrics: Content of the evaluation's `metrics.json`.
+        pictures: Captions and files of the predictions.
+        split: The patients for training and for choosing the best epoch.
+        unseen: The measured patients.
     """
     for name in ("metrics.json", "metrics.csv"):
         _copy(out / "evaluation" / name, out / name)
     curve = _copy(out / "run" / CURVE_FILE, out / CURVE_FILE)
     return write_report(
         out,
-        title="samonai demo: made-up abdomens",
+        title="samonai demo: phantom abdomens",
         metrics=metrics,
         pictures=[
             ("Learning curve: loss on the patients trained on, Dice on the one held out", curve),
@@ -224,10 +224,10 @@ def _evaluated(out: Path, cases: list[str]) -> list[tuple[str, Path]]:
 
 
 def _claim(out: Path, seed: int) -> None:
-    """Mark a folder as a demo's, so that the next one goes on in it and in no other.
+    """Mark a folder as a demo's, so that the next demo resumes in it and in no other.
 
     Raises:
-        InputError: It holds other things.
+        InputError: The folder holds other files.
     """
     found = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
     others = [name for name in found if not name.startswith(".")]
@@ -241,7 +241,7 @@ def _claim(out: Path, seed: int) -> None:
 
 
 def _was_another(folder: Path, seed: int, epochs: int) -> bool:
-    """Say whether an earlier demo with other settings left a run here."""
+    """Return whether an earlier demo with other settings left a run here."""
     try:
         settings = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))["settings"]
         return bool((settings["seed"], settings["epochs"]) != (seed, epochs))

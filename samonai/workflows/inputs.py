@@ -1,4 +1,4 @@
-"""From what callers give to what a bundle's configuration takes."""
+"""Arguments of the workflows: networks, paths, prompts and stores, checked."""
 
 import stat
 import sys
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from samonai.sam.network import SamNetwork
 
 Boxes = Path | str | Mapping[str, Any] | Sequence[Any] | npt.NDArray[Any]
-"""Boxes as values (N, 6), as what the JSON file holds, or as the file."""
+"""Boxes as values (N, 6), as the content of the JSON file, or as the file."""
 
 
 def model_name(sam: "SamNetwork | str") -> str:
-    """Return the name of a network, or of a model that is given by its name.
+    """Return the name of a network, or the given name of a model.
 
     Raises:
-        InputError: It is something else, such as the folder of a run.
+        InputError: The argument is neither, but for example the folder of a run.
     """
     if isinstance(sam, str):
         return sam
@@ -43,16 +43,16 @@ def network_overrides(
     sha256: str | None = None,
     device: Any = None,
 ) -> dict[str, Any]:
-    """Return what tells a bundle which network to use.
+    """Return a bundle's overrides for a network.
 
     Args:
         sam: A network, of which the bundle gets a fork; or a model's name.
-        checkpoint: The model's weights, where they are not the published ones.
-        sha256: The hash that these must have.
-        device: Where to compute; a network stays where it is.
+        checkpoint: The model's weights, if not the published ones.
+        sha256: Their expected hash.
+        device: Device of computation; a network stays on its own.
 
     Raises:
-        InputError: There is no such file or device.
+        InputError: The file or device does not exist.
     """
     model_name(sam)
     if checkpoint is not None:
@@ -78,16 +78,16 @@ def load_network(
     sha256: str | None = None,
     device: Any = None,
 ) -> "SamNetwork":
-    """Return a network that is given as one, or load the model of that name.
+    """Return a given network, or load the model of that name.
 
     Args:
         sam: A network, or a model's name.
-        checkpoint: The model's weights, where they are not the published ones.
-        sha256: The hash that these must have.
-        device: Where to compute; a network stays where it is.
+        checkpoint: The model's weights, if not the published ones.
+        sha256: Their expected hash.
+        device: Device of computation; a network stays on its own.
 
     Raises:
-        InputError: There is no such model, file or device.
+        InputError: The model, file or device does not exist.
     """
     chosen = network_overrides(sam, checkpoint, sha256, device)
     if not isinstance(sam, str):
@@ -98,10 +98,10 @@ def load_network(
 
 
 def given_prompts(boxes: Boxes | None) -> Path | PromptValues | None:
-    """Return a file of prompts as a path, and values as what a file of them holds.
+    """Return a file of prompts as a path, and values as the content of such a file.
 
     Raises:
-        InputError: There is no such file, or the values are nothing that a file can hold.
+        InputError: The file does not exist, or the values cannot be the content of one.
     """
     if boxes is None:
         return None
@@ -109,10 +109,10 @@ def given_prompts(boxes: Boxes | None) -> Path | PromptValues | None:
 
 
 def listed(names: str | Sequence[str], what: str) -> list[str]:
-    """Return a list of names; one that is given by itself is one.
+    """Return a list of names; a single name is a list of one.
 
     Raises:
-        InputError: They are no list.
+        InputError: The argument is not a list of names.
     """
     if isinstance(names, str):
         return [names]
@@ -122,14 +122,14 @@ def listed(names: str | Sequence[str], what: str) -> list[str]:
 
 
 def existing(path: Path | str, what: str) -> Path:
-    """Return a path that is there.
+    """Return a path after checking that it exists.
 
     Args:
         path: The path.
-        what: Named in the message on something that is none, such as "images".
+        what: Name of the argument in messages, such as "images".
 
     Raises:
-        InputError: It is not.
+        InputError: The path does not exist, or is a device or a pipe.
     """
     path = as_path(path, what)
     try:
@@ -142,16 +142,16 @@ def existing(path: Path | str, what: str) -> Path:
 
 
 def existing_or_elsewhere(path: Path | str, what: str) -> Path | str:
-    """Return a path that is there; else a text, which nobody makes absolute, for the domain."""
+    """Return an existing path; else the unchanged text, for the domain."""
     found = as_path(path, what)
     return found if found.exists() else str(path)
 
 
 def data_paths(images: Path | str, labels: Path | str | None) -> tuple[Path, Path | None]:
-    """Return where images and labels are; both are there.
+    """Return the paths of images and labels after checking that they exist.
 
     Raises:
-        InputError: They are not.
+        InputError: A path does not exist.
     """
     return existing(images, "images"), None if labels is None else existing(labels, "labels")
 
@@ -160,7 +160,7 @@ def store_location(store: Path | str) -> str:
     """Return a store's URL, or its folder as an absolute path.
 
     Raises:
-        InputError: The text is empty, as a variable is that nobody set, or names a file.
+        InputError: The text is empty, as from an unset variable, or names a file.
     """
     path = as_path(store, "the store")
     if "://" in str(store):
@@ -172,5 +172,5 @@ def store_location(store: Path | str) -> str:
 
 
 def shows_progress(progress: bool | None) -> bool:
-    """Say whether to show bars: as asked, else where standard error is a terminal."""
+    """Return whether to show bars: as given, else if standard error is a terminal."""
     return sys.stderr.isatty() if progress is None else progress

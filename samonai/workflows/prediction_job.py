@@ -32,16 +32,16 @@ class PredictionJob:
     """Sources to predict and write; the arguments are those of `predict`.
 
     Attributes:
-        session: Predicts.
-        source: Where the sources are.
+        session: The session that predicts.
+        source: Path of the sources.
         boxes: Prompts as a file or as values; None: none.
-        out: The folder of results; None where nothing is written.
+        out: The folder of results; None if no file is written.
         formats: Formats by name.
-        checkpoint: The model's weights, where they are not the published ones.
-        given: The settings that were given.
+        checkpoint: The model's weights, if not the published ones.
+        given: The given settings.
 
     Raises:
-        InputError: Something that was given cannot be used.
+        InputError: An argument cannot be used.
     """
 
     def __init__(
@@ -64,14 +64,14 @@ class PredictionJob:
         uncertainty: bool | None = None,
         **settings: Any,
     ) -> None:
-        """Check what was given, and load the networks."""
+        """Check the arguments, and load the networks."""
         runs = runs_of(run, checkpoint, device)
         name = runs[0].domain if runs else domain
         config = read_config(config_files(name, INFERENCE))
         if series is not None and "series" not in config:
             raise InputError("series is for DICOM, which is medical data")
         if prompt is not None and not prompt.strip():
-            raise InputError("the prompt is empty; leave it out to ask for all")
+            raise InputError("the prompt is empty; leave it out to predict all classes")
         known = capabilities(get_domain(name))
         if uncertainty is None:
             uncertainty = len(runs) > 1 and known.value_maps is not None
@@ -105,10 +105,10 @@ class PredictionJob:
         return self.session.cases(self.source, self.series)
 
     def start(self, *, several: bool) -> None:
-        """Get ready to read and write.
+        """Prepare reading and writing.
 
         Args:
-            several: Whether there are several cases, so that prompts must say whose they are.
+            several: Whether there are several cases, so that prompts must state their case.
 
         Raises:
             InputError: The prompts or the formats cannot be used.
@@ -129,11 +129,11 @@ class PredictionJob:
             )
 
     def read(self, case: Case) -> CaseItem:
-        """Read a case and its prompts; several threads may."""
+        """Read a case and its prompts; safe in several threads."""
         return prompted(self._domain, case, self._domain.read(case), self._prompts)
 
     def decode(self, case: Case, item: CaseItem) -> Prediction:
-        """Predict a case that was read, once its name is known to be free in the folder."""
+        """Predict a read case, once its name in the folder is known to be its own."""
         if self._writer is not None:
             self._writer.claims.claim(case)
         return self.session.decode(item, self._domain, uncertainty=self.given["uncertainty"])

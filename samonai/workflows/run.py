@@ -1,4 +1,4 @@
-"""A fine-tuned decoder on disk: load it, measure it, predict with it."""
+"""Run: a fine-tuned decoder on disk, to load, evaluate and predict with."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -33,12 +33,12 @@ class Run(TrainedRun):
 
     Args:
         path: The run's folder.
-        sam: The network that it was fine-tuned from, when it is at hand; else it is loaded.
-        checkpoint: Where its weights are, when they have moved since.
-        device: Where to compute; by default a GPU when there is one.
+        sam: The network that it was fine-tuned from, if available; else it is loaded.
+        checkpoint: Path of its weights, if they were moved.
+        device: Device of computation; by default a GPU if there is one.
 
     Raises:
-        InputError: The folder holds no run.
+        InputError: The folder is not a run's.
     """
 
     def predict(
@@ -55,9 +55,9 @@ class Run(TrainedRun):
         Args:
             source: The file, or the folder of a DICOM series.
             boxes: None for a run with a semantic head, which needs none; else (N, 6) voxel boxes
-                [i0, j0, k0, i1, j1, k1], upper ends exclusive; or what the JSON file holds; or
+                [i0, j0, k0, i1, j1, k1], upper ends exclusive; or the content of the JSON file; or
                 that file, a CSV file, or a coarse label map's.
-            prompt: Name of the class that is wanted of the semantic head; of pages also words, a
+            prompt: Name of the class of the semantic head; of pages also words, a
                 regular expression or a question; or boxes. None: all classes.
             out: Folder to write the label map into as well.
             **options: `series`, `uncertainty`, `store`, and settings of prediction. With `out`
@@ -96,7 +96,7 @@ def open_runs(
     device: Any = None,
     domain: str | None = None,
 ) -> list[Run]:
-    """Open runs; a folder of folds or of seeds stands for all of its runs; see `opened_runs`."""
+    """Open runs; a folder of folds or of seeds means all of its runs; see `opened_runs`."""
     return opened_runs(Run, runs, checkpoint=checkpoint, device=device, domain=domain)
 
 
@@ -118,31 +118,31 @@ def evaluate(
     """Measure a run beside the model before fine-tuning and the filled box, all on the same boxes.
 
     Args:
-        run: The run, or its folder; or several, whose averaged logits are measured, and beside
-            them each run by itself.
+        run: The run, or its folder; or several, whose averaged logits are measured, and also
+            each run by itself.
         images: Folder of images, or a data list file.
-        labels: Folder of labels; None with a data list that names them.
+        labels: Folder of labels; None with a data list that has them.
         out: Folder for `metrics.json`, `metrics.csv`, and the report.
-        cases: Names of cases, or "all"; None: those that the run held out, where they are there.
+        cases: Names of cases, or "all"; None: the run's held-out cases, if they are there.
         prompts: "slices" for a box per slice and object, "volume" for one 3D box per class,
             "middle" for one box per class on its middle slice, propagated to the others,
             "middle_click" for one click there, "keyframes" for boxes on the first, middle and last
             slice, interpolated between,
-            "clicks" for clicks on each object of each slice, as many as `eval_clicks` says,
+            "clicks" for clicks on each object of each slice, as many as in `eval_clicks`,
             "none" for the semantic head, which has no baselines.
         box_jitter: Each side of a box moves by up to this share of the box, 0.05 by default; 0
             gives exact boxes.
         seed: Seed of the jitter.
         zero_shot: Measure the model before fine-tuning too.
         report: Write `index.html`, overlays and the learning curve.
-        progress: Show a bar; by default where standard error is a terminal.
+        progress: Show a bar; by default if standard error is a terminal.
         **settings: The bundle's other settings.
 
     Returns:
-        What `metrics.json` holds.
+        Content of `metrics.json`.
 
     Raises:
-        InputError: Something that was given cannot be used.
+        InputError: An argument cannot be used.
     """
     run, *members = open_runs(run)
     (images, labels), out = data_paths(images, labels), output_folder(out)
@@ -194,31 +194,31 @@ def predict(
 
     Args:
         run: The fine-tuned run, or its folder; or several, whose logits are averaged; or a network
-            or a model's name, as it is before fine-tuning.
+            or a model's name, before fine-tuning.
         source: One source, or a folder of them.
         boxes: See `Run.predict`; for several sources a CSV file with a case column, or a folder
-            with a file per case. None asks the run's semantic head.
+            with a file per case. None uses the run's semantic head.
         out: Folder for the label maps, named after their cases.
-        prompt: Name of the class that is wanted of the semantic head; None: all classes.
-        domain: The kind of data, where `run` is not a run.
-        series: DICOM SeriesInstanceUID, where `source` holds several series.
+        prompt: Name of the class of the semantic head; None: all classes.
+        domain: The kind of data, if `run` is not a run.
+        series: DICOM SeriesInstanceUID, if `source` holds several series.
         ending: ".nii.gz", ".nrrd" or ".mha"; empty: the input's own format.
         formats: Formats by name instead, such as "nifti", "nrrd", "mha", "dicom-seg", "rtstruct".
         measure: Write measurements of each prediction as JSON and CSV, and as DICOM SR.
-        store: Embeddings are kept here, for the next time; None keeps none.
-        checkpoint: The model's weights, where `run` is a model's name.
-        sha256: The hash that these must have.
-        device: Where to compute, where `run` is a model's name.
-        uncertainty: Write beside each label map a map of how sure it is, and a JSON file with
-            figures per structure; by default for several runs, where the domain can.
-        progress: Show a bar; by default where standard error is a terminal.
+        store: Embedding store for later calls; None keeps none.
+        checkpoint: The model's weights, if `run` is a model's name.
+        sha256: Their expected hash.
+        device: Device of computation, if `run` is a model's name.
+        uncertainty: Write beside each label map a map of its uncertainty, and a JSON file with
+            figures per structure; by default for several runs, if the domain can.
+        progress: Show a bar; by default if standard error is a terminal.
         **settings: The bundle's other settings.
 
     Returns:
         The files written.
 
     Raises:
-        InputError: Something that was given cannot be used.
+        InputError: An argument cannot be used.
     """
     out = output_folder(out)
     with _writing(out, store) as written, one_line_errors(), quiet_third_parties():
@@ -250,7 +250,7 @@ def predict(
 
 @contextmanager
 def _writing(out: Path | None, store: Path | str | None) -> Iterator[list[Path]]:
-    """Yield a list that names the files written into a folder; nothing is left of a mistake."""
+    """Yield a list of the files written into a folder; a refused call leaves none."""
     if out is None:
         yield []
         return

@@ -1,4 +1,4 @@
-"""The folder of a training run: its settings, written first, and what may be done with it again.
+"""Run folder of a training: its settings, written first, and the checks before it is used again.
 
 * `run.json`: the settings; the same command again resumes, another one is refused.
 * `decoder.safetensors`: the result, the best epoch's decoder; its presence ends the run.
@@ -29,7 +29,7 @@ from samonai.settings import current_names
 logger = logging.getLogger(__name__)
 
 FOLDS_FILE, SEEDS_FILE = "folds.json", "seeds.json"
-"""What a folder has that holds several runs: k folds, or one recipe with several seeds."""
+"""Files that mark a folder of several runs: k folds, or one recipe with several seeds."""
 
 SETTINGS_FILE, STORE_FOLDER = "run.json", "store"
 DECODER_FILE, STATE_FILE, HISTORY_FILE = "decoder.safetensors", "last.pt", "history.json"
@@ -47,7 +47,7 @@ class RunFolder:
     """A run's folder on disk.
 
     Args:
-        path: The folder; it need not exist.
+        path: The folder; it may not exist.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -56,7 +56,7 @@ class RunFolder:
 
     @property
     def decoder(self) -> Path:
-        """Return where the result lies once the run is complete."""
+        """Return the path of the result of a complete run."""
         return self.path / DECODER_FILE
 
     @property
@@ -65,19 +65,20 @@ class RunFolder:
         return self.decoder.is_file()
 
     def settings(self) -> dict[str, Any]:
-        """Return what `run.json` says.
+        """Return the settings in `run.json`.
 
         Raises:
-            InputError: This is no run's folder.
+            InputError: The folder is not a run's.
         """
         found = self._content()
         return {k: v for k, v in found.items() if k not in (DIGEST_KEY, _STORE_MARK)}
 
     def store(self) -> str:
-        """Return where the run's embeddings are, or would be.
+        """Return the location of the run's embeddings.
 
-        A store elsewhere counts only where this user's training wrote so, which a keyed hash in
-        `run.json` proves: a stranger's run must not choose where embeddings of patients go.
+        A store elsewhere is used only if this user's training wrote its location, which a keyed
+        hash in `run.json` proves: an untrusted run must not choose where embeddings of patients are
+        stored.
         """
         content, own = self._content(), str(self.path / STORE_FOLDER)
         store = content.get("store")
@@ -96,7 +97,7 @@ class RunFolder:
         return own
 
     def _content(self) -> dict[str, Any]:
-        """Return all that `run.json` holds."""
+        """Return the content of `run.json`."""
         path = self.path / SETTINGS_FILE
         try:
             content = read_json(path)
@@ -120,19 +121,19 @@ class RunFolder:
 
     @contextmanager
     def claimed(self, settings: Mapping[str, Any], *, overwrite: bool = False) -> Iterator[bool]:
-        """Hold the folder for one training process, with its settings written.
+        """Lock the folder for one training process, with its settings written.
 
-        A run that fails before its first epoch is done leaves nothing but stored embeddings.
+        A run that fails before the end of its first epoch leaves only stored embeddings.
 
         Args:
-            settings: What the run is asked for, as JSON values.
-            overwrite: Start over where a run is there already.
+            settings: The requested settings, as JSON values.
+            overwrite: Start over if there is a run already.
 
         Yields:
-            Whether there is anything left to train.
+            Whether training is unfinished.
 
         Raises:
-            InputError: The folder holds something else, a run with other settings, or another
+            InputError: The folder holds other files, a run with other settings, or another
                 process trains there.
         """
         self._check_is_ours()
@@ -169,7 +170,7 @@ class RunFolder:
             )
 
     def _agree_on(self, settings: Mapping[str, Any]) -> None:
-        """Write the settings, or find that they are those that the run has."""
+        """Write the settings, or check that they equal those of the run."""
         wanted = {"format_version": _FORMAT_VERSION, **settings}
         path = self.path / SETTINGS_FILE
         if path.exists() and ((self.path / STATE_FILE).exists() or self.is_complete):
@@ -195,7 +196,7 @@ class RunFolder:
             temporary.write_text(text + "\n")
 
     def _remove_results(self) -> None:
-        """Remove what training made; embeddings stay, they are valid whatever comes next."""
+        """Remove the results of training; embeddings stay, since they remain valid."""
         for name in _MADE_BY_TRAINING:
             (self.path / name).unlink(missing_ok=True)
         shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
@@ -203,7 +204,7 @@ class RunFolder:
 
 
 def member_folders(path: Path | str) -> list[Path]:
-    """Return the folders of the runs that a folder stands for: its folds or seeds, else itself.
+    """Return the run folders of a folder: its folds or seeds, else itself.
 
     Raises:
         InputError: The folder's list of runs cannot be read.
@@ -220,27 +221,27 @@ def member_folders(path: Path | str) -> list[Path]:
 
 
 def path_fingerprint(path: Path | str | None) -> str | None:
-    """Return what tells one data folder from another without naming it.
+    """Return an identifier of a data folder without its name.
 
-    A folder's name can carry a patient's, so a run's files hold none.
+    A folder's name can contain a patient's, so a run's files do not hold it.
     """
     return None if path is None else text_fingerprint(os.path.abspath(path))
 
 
 def text_fingerprint(text: str) -> str:
-    """Return what tells one text from another."""
+    """Return an identifier of a text."""
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def file_fingerprint(path: Path | str | None) -> str | None:
-    """Return what tells one file's content from another's; None for a missing file."""
+    """Return an identifier of a file's content; None for a missing file."""
     if path is None or not Path(path).is_file():
         return None
     return "sha256:" + sha256_file(path)[:16]
 
 
 def _store_mark(store: str) -> str | None:
-    """Return what proves that this user chose a store; None where no secret can be kept."""
+    """Return the proof that this user chose a store; None if no secret can be kept."""
     try:
         key = salt()
     except InputError:
@@ -255,7 +256,7 @@ def _flat(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _remove_if_empty(folder: Path) -> None:
-    """Remove a folder in which there is nothing but the skeleton of a store."""
+    """Remove a folder that holds only the skeleton of a store."""
     if folder.is_dir() and not any(
         path.is_file() and path.name != "zarr.json" for path in folder.rglob("*")
     ):

@@ -52,18 +52,18 @@ _OF_INFERER = (
 class Session:
     """A run, several runs (an ensemble), or a model before fine-tuning, opened for inference.
 
-    Several threads may use one session: sources are read and merged in parallel, and one lock lets
-    one thread at a time to the networks.
+    Several threads may use one session: sources are read and merged in parallel, and one lock
+    admits one thread at a time to the networks.
 
     Args:
         model: A run, its folder, or several of them, whose logits are averaged; or a network from
             `load_sam`, or a model's name.
-        domain: The kind of data, where the model is not a run.
-        store: Where embeddings are kept on disk, or at a URL; None: in memory, the latest.
-        memory: Bytes that embeddings in memory may take, without a store; 0 keeps none.
-        checkpoint: The model's weights, where they are not the published ones.
-        sha256: The hash that these must have, where `model` is a model's name.
-        device: Where to compute; by default a GPU when there is one.
+        domain: The kind of data, if the model is not a run.
+        store: Embedding store on disk, or at a URL; None: the latest embeddings in memory.
+        memory: Limit in bytes of embeddings in memory, without a store; 0 keeps none.
+        checkpoint: The model's weights, if not the published ones.
+        sha256: Their expected hash, if `model` is a model's name.
+        device: Device of computation; by default a GPU if there is one.
         **settings: Settings of prediction; `samonai bundle show` lists them.
 
     Attributes:
@@ -71,11 +71,11 @@ class Session:
         networks: The network, and the further ones of an ensemble.
         decoders: The decoders' files; none for a model before fine-tuning.
         classes: Label value to name.
-        store: Where embeddings are kept.
+        store: The embedding store.
         settings: All settings of prediction.
 
     Raises:
-        InputError: Something that was given cannot be used.
+        InputError: An argument cannot be used.
     """
 
     def __init__(
@@ -90,11 +90,11 @@ class Session:
         device: Any = None,
         **settings: Any,
     ) -> None:
-        """Load what is needed to predict."""
+        """Load domain, networks and store."""
         runs = runs_of(model, checkpoint, device)
         if runs and sha256 is not None:
             raise InputError(
-                "sha256 is of a model's weights, which a run knows by itself; leave it out"
+                "sha256 is the hash of a model's weights, which a run has itself; leave it out"
             )
         name = runs[0].domain if runs else domain
         config = read_config(config_files(name, INFERENCE))
@@ -128,7 +128,7 @@ class Session:
 
     @cached_property
     def facts(self) -> LabelFacts:
-        """Return the names of the classes, and which weights predictions are made with."""
+        """Return the names of the classes, and the weights of the predictions."""
         first = self.decoders[0] if self.decoders else None
         return label_facts(first, self.networks[0], self.decoders[1:])
 
@@ -148,15 +148,15 @@ class Session:
         series: str | None = None,
         uncertainty: bool | None = None,
     ) -> Prediction:
-        """Predict one source in memory; nothing is written.
+        """Predict one source in memory, without writing files.
 
         Args:
-            source: A path, a `Case`, or a source as the domain reads it.
-            prompts: Boxes or clicks as values, in the source's own coordinates, as what a file of
-                prompts holds; the path of such a file or of a coarse label map; the name of a
-                class, of pages also words or a question; None: everything that the run knows.
-            series: DICOM SeriesInstanceUID, where a path holds several series.
-            uncertainty: Keep how sure the networks are; by default for several, where the domain
+            source: A path, a `Case`, or a source as read by the domain.
+            prompts: Boxes or clicks as values, in the source's own coordinates, as the content of a
+                file of prompts; the path of such a file or of a coarse label map; the name of a
+                class, of pages also words or a question; None: all classes of the run.
+            series: DICOM SeriesInstanceUID, if a path holds several series.
+            uncertainty: Compute the uncertainty; by default for several networks, if the domain
                 can.
 
         Raises:
@@ -170,12 +170,12 @@ class Session:
     def prompts(
         self, boxes: Path | PromptValues | str | None, text: str | None = None, *, several: bool
     ) -> "tuple[PromptSource, Domain[Any]]":
-        """Return what gives cases their prompts, and the domain that reads and writes them.
+        """Return the source of cases' prompts, and the domain that reads and writes the cases.
 
         Args:
             boxes: Prompts as values or as a file; None: none.
             text: Name of a class; of pages a query.
-            several: Whether there are several cases, so that prompts must say whose they are.
+            several: Whether there are several cases, so that prompts must state their case.
 
         Raises:
             InputError: The networks were not trained for such prompts.
@@ -196,7 +196,7 @@ class Session:
         *,
         uncertainty: bool | None = None,
     ) -> Prediction:
-        """Predict a case that was read.
+        """Predict a read case.
 
         Args:
             item: The case, its source and its prompts.
@@ -223,7 +223,7 @@ class Session:
         return prediction.write(out, formats, **options)
 
     def embed(self, source: Any, frames: Sequence[int] | None = None) -> int:
-        """Encode frames of a source into the session's store, where they are not there yet.
+        """Encode frames of a source into the session's store, unless they are stored.
 
         Args:
             source: See `predict`.
@@ -254,12 +254,12 @@ class Session:
         The frame is encoded the first time only.
 
         Args:
-            source: A `Prediction`, or as `predict` takes it.
+            source: A `Prediction`, or as for `predict`.
             clicks: (x, y, sign) each, in frame space, where the centre of the first pixel is
                 (0.5, 0.5); sign 1 inside and 0 outside the object. Or prompts of one object on one
-                frame as `predict` takes them, in the source's own coordinates.
-            previous: float32 (1, 256, 256), the logits that the last click gave.
-            frame: The frame's number; None: as the prompts say.
+                frame as for `predict`, in the source's own coordinates.
+            previous: float32 (1, 256, 256), the logits of the last click.
+            frame: The frame's number; None: that of the prompts.
             box: xyxy around the object in frame space, upper ends exclusive, beside clicks.
 
         Raises:
@@ -327,7 +327,7 @@ class Session:
         return next(iter(found.items()))
 
     def _read(self, source: Any, series: str | None = None) -> tuple[Case, Any]:
-        """Return the case and what was read, of a path, a case, or what is read already."""
+        """Return the case and the source, from a path, a case, or a read source."""
         if isinstance(source, Path | str):
             cases = self.cases(source, series)
             if len(cases) != 1:
@@ -339,13 +339,13 @@ class Session:
             return source, self.domain.read(source)
         if not hasattr(source, "content_hash"):
             raise InputError(
-                f"the source: expected a path, a case or what the domain reads, got "
+                f"the source: expected a path, a case or a source read by the domain, got "
                 f"{type(source).__name__}"
             )
         return Case(source.source_id, Path(source.content_hash())), source
 
     def _prompts(self, given: Any) -> tuple[Path | PromptValues | None, str | None]:
-        """Return what was given as prompts on frames, and as a text."""
+        """Return the given prompts on frames, and as a text."""
         if given is None or isinstance(given, Path):
             return given, None
         if not isinstance(given, str):
@@ -361,7 +361,7 @@ class Session:
 
 
 def runs_of(model: Any, checkpoint: Path | str | None, device: Any) -> list[TrainedRun]:
-    """Return the runs that were given; none for a network or a model's name."""
+    """Return the given runs; empty for a network or a model's name."""
     if isinstance(model, str):
         is_run = model not in CHECKPOINTS and Path(model).is_dir()
         return (

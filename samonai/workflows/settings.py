@@ -1,6 +1,6 @@
-"""What a user sets in a bundle's configuration: read, checked against the descriptions, defaults.
+"""Settings of a bundle's configuration: parsed, checked against the descriptions, defaults.
 
-A name that the configuration does not have is refused, which MONAI would take in silence.
+A name that the configuration does not have is refused; MONAI would ignore it.
 """
 
 import json
@@ -16,9 +16,9 @@ from samonai.workflows.bundle_files import is_evaluated, read_config, suggest
 
 
 def plain_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a user may set, by full names, and the defaults.
+    """Return the settings of a configuration by full names, with their defaults.
 
-    These are the top-level entries with plain values, and those of a block that are described.
+    These are the top-level entries with plain values, and the described entries of blocks.
     """
     described = described_settings(config)
     found: dict[str, Any] = {}
@@ -37,7 +37,7 @@ def plain_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def names_used(config: Mapping[str, Any]) -> set[str]:
-    """Return the names that a configuration defines, and those that it refers to in another."""
+    """Return the names that a configuration defines, and those that it references."""
     referred = {name.replace("::", ".") for name in re.findall(r"@([\w:]+)", json.dumps(config))}
     return referred | flat(config).keys()
 
@@ -48,12 +48,12 @@ def described_settings(config: Mapping[str, Any]) -> dict[str, Setting]:
 
 
 def recorded_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that a training run keeps, since another value makes another run."""
+    """Return the settings recorded by a training run, since another value makes another run."""
     return {name: value for name, value in settings.items() if recorded(name)}
 
 
 def kept_settings(trained: Mapping[str, Any], files: Sequence[Path]) -> dict[str, Any]:
-    """Return a run's settings that hold for its evaluation too, such as its component policy.
+    """Return a run's settings that apply to its evaluation too, such as its component policy.
 
     Args:
         trained: The run's settings.
@@ -67,12 +67,12 @@ def kept_settings(trained: Mapping[str, Any], files: Sequence[Path]) -> dict[str
 def parse_settings(
     texts: Iterable[str], config: Mapping[str, Any], reserved: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """Read `key=value` texts as a user typed them.
+    """Parse `key=value` texts of a user.
 
     Args:
         texts: The settings; the last of one key counts.
         config: The merged configuration.
-        reserved: Keys that are given otherwise, and how.
+        reserved: Keys with another option, and that option.
 
     Returns:
         Key to value, checked as `check_settings` does.
@@ -93,17 +93,17 @@ def parse_settings(
 
 
 def check_settings(settings: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """Check settings against a configuration and bring their values to the described types.
+    """Check settings against a configuration and convert their values to the described types.
 
     Args:
         settings: Key to plain value; a block may be a mapping, see `flat`.
         config: The merged configuration.
 
     Returns:
-        The settings by full names, with their values as the configuration has them.
+        The settings by full names, with converted values.
 
     Raises:
-        InputError: A key is not known, a value is of another type or out of its range, or MONAI
+        InputError: A key is unknown, a value is of another type or out of its range, or MONAI
             would evaluate it.
     """
     known, described = plain_settings(config), described_settings(config)
@@ -127,7 +127,7 @@ def _suggest(key: str, known: Iterable[str]) -> str:
 
 
 def _parse_value(text: str, default: Any, what: Setting | None) -> Any:
-    """Return a typed text as the JSON value that it is, else as text."""
+    """Return a typed text as its JSON value, else as text."""
     if isinstance(default, str):
         return text
     if what is not None and text != "null" and set(what.types) <= {str, Path}:
@@ -148,14 +148,14 @@ def _checked(key: str, value: Any, default: Any, what: Setting | None) -> Any:
             f"setting {key}: a value must not begin with $, @ or %, which MONAI would evaluate"
         )
     if value is None and default is None:
-        return None  # as the run has it, or not given
+        return None  # the run's value, or none
     if value is not None and what is not None:
         return validate(what, value)
     return _of_default_type(key, value, default)
 
 
 def _of_default_type(key: str, value: Any, default: Any) -> Any:
-    """Check a value that nothing describes: null, or an entry that a user added to a bundle."""
+    """Check a value without a description: null, or an entry that a user added to a bundle."""
     if value is None:
         raise InputError(f"setting {key}: expected a value such as {json.dumps(default)}, got null")
     value = plain_number(value)

@@ -1,6 +1,6 @@
-"""The main job in Python. The command line calls the same functions.
+"""Training and embedding in Python; the command line calls the same functions.
 
-Each runs a bundle's configuration with overrides, so there is one way to do it and two doors.
+Each runs a bundle's configuration with overrides, so that there is one implementation.
 """
 
 import json
@@ -65,36 +65,36 @@ def finetune(
 ) -> "Run":
     """Train the mask decoder on a folder of images and labels.
 
-    The same call on the same `out` goes on where it was stopped, and ends with the weights that
-    an uninterrupted run has.
+    The same call on the same `out` resumes, and ends with the weights of
+    an uninterrupted run.
 
     Args:
-        sam: A network from `load_sam`, whose own weights stay as they are; or a model's name.
+        sam: A network from `load_sam`, whose own weights do not change; or a model's name.
         images: Folder of images, or a data list file.
-        labels: Folder of labels; None with a data list that names them.
-        domain: The kind of data, which names the bundle.
+        labels: Folder of labels; None with a data list that has them.
+        domain: The kind of data, which is the bundle's name.
         out: The run's folder.
-        heads: "promptable" (answers boxes and clicks, the default), "semantic" (labels everything
+        heads: "promptable" (boxes and clicks, the default), "semantic" (labels all pixels
             without a prompt) or "both".
-        epochs: How often each labelled frame is seen, unless validation stops rising before.
+        epochs: Largest number of epochs; early stopping may end training before.
         split: `{"train": [case, …], "val": [case, …]}`, or the JSON file that holds it; or a file
             of folds (nnU-Net's splits_final.json, a MONAI data list), `FILE#N` for fold N. None:
             the validation section or first fold of a data list is held out, else a share.
-        val_fraction: Share of the cases that is held out, without a split or such a list.
-        seed: Every random choice hangs on it.
-        checkpoint: The model's weights, where `sam` is a name and they are not the published ones.
-        sha256: The hash that these must have.
-        store: Where embeddings are kept; by default in the run's folder.
-        device: Where to compute; by default a GPU when there is one.
-        overwrite: Start over where `out` holds a run already.
-        progress: Show a bar; by default where standard error is a terminal.
+        val_fraction: Share of the cases to hold out, without a split or such a list.
+        seed: Seed of all random choices.
+        checkpoint: The model's weights, if `sam` is a name and they are not the published ones.
+        sha256: Their expected hash.
+        store: Embedding store; by default in the run's folder.
+        device: Device of computation; by default a GPU if there is one.
+        overwrite: Start over if `out` holds a run already.
+        progress: Show a bar; by default if standard error is a terminal.
         **settings: The bundle's other settings; `samonai bundle show` lists them.
 
     Returns:
         The finished run.
 
     Raises:
-        InputError: Something that was given cannot be used; the message says what and why.
+        InputError: An argument cannot be used; the message gives the argument and the reason.
     """
     files = config_files(domain, TRAIN)
     config = read_config(files)
@@ -108,7 +108,7 @@ def finetune(
         **({} if heads is None else {"heads": heads}),
     }
     chosen = check_settings(plain, config)
-    # Before a model is loaded, or even fetched.
+    # Before a model is loaded, or even downloaded.
     found = domain_of(domain, config, chosen).find_cases(images, labels)
     split, rule = _checked_split(split, found)
     folder = RunFolder(out)
@@ -156,25 +156,25 @@ def embed(
     dtype: str | None = None,
     **settings: Any,
 ) -> "EncodeReport":
-    """Encode a data set into a store, as training and evaluation do where frames are missing.
+    """Encode a data set into a store, as training and evaluation do with missing frames.
 
     Args:
         sam: A network, or a model's name.
         images: Folder of images, or a data list file.
-        labels: Folder of labels: only frames with objects are encoded then, else all.
-        store: Where to: a folder, or a URL that zarr takes.
+        labels: Folder of labels, for frames with objects only; None: all frames.
+        store: A folder, or a URL that zarr supports.
         domain: The kind of data.
-        checkpoint: The model's weights, where `sam` is a name and they are not the published ones.
-        sha256: The hash that these must have.
-        device: Where to compute.
-        dtype: What a new store keeps embeddings as: "float16", or "int8" in half the bytes.
+        checkpoint: The model's weights, if `sam` is a name and they are not the published ones.
+        sha256: Their expected hash.
+        device: Device of computation.
+        dtype: Number format of a new store: "float16", or "int8" in half the bytes.
         **settings: The bundle's other settings.
 
     Returns:
-        What was encoded, reused and left out.
+        The report of encoded, reused and skipped frames.
 
     Raises:
-        InputError: Something that was given cannot be used.
+        InputError: An argument cannot be used.
     """
     with no_empty_folders(store_location(store)):
         reader, encode = embedder(sam, store, domain, checkpoint, sha256, device, dtype, **settings)
@@ -196,7 +196,7 @@ def embedder(
     """Return the domain and the function that encodes its cases: domain, cases, show a bar.
 
     Args:
-        sam: As `embed` takes it, like the rest.
+        sam: As for `embed`, like the rest.
         store: Likewise.
         domain: Likewise.
         checkpoint: Likewise.
@@ -228,7 +228,7 @@ def embedder(
 
 
 def reader_of(domain: str = DEFAULT_DOMAIN, **settings: Any) -> "Domain[Any]":
-    """Build the domain that reads a data set with a bundle's settings; nothing is written."""
+    """Build the domain that reads a data set with a bundle's settings; no file is written."""
     config = read_config(config_files(domain, TRAIN))
     return domain_of(domain, config, {**plain_settings(config), **check_settings(settings, config)})
 
@@ -254,12 +254,12 @@ def _encode_options(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _checked_split(
     split: Path | str | Mapping[str, Sequence[str]] | None, cases: Sequence[Case]
 ) -> tuple[Path | dict[str, list[str]] | None, str]:
-    """Return a split's file, if it holds one split; else the split, and what chose it.
+    """Return a split's file, if it holds one split; else the split, and its rule.
 
-    A run's folder may keep the split: patients have no names in it.
+    A run's folder may keep the split, whose case ids are not patients' names.
 
     Raises:
-        InputError: It is neither, or not of these cases.
+        InputError: The argument is neither a file nor a split, or not of these cases.
     """
     from samonai.training.data.split_files import is_one_split, named_split, read_split
 
@@ -274,7 +274,7 @@ def _checked_split(
 def _split_file(
     split: Path | Mapping[str, Sequence[str]] | None, rule: str, folder: Path
 ) -> Path | None:
-    """Return the split's file; what is none yet is written into the run's folder."""
+    """Return the split's file; a split without one is written into the run's folder."""
     if not isinstance(split, Mapping):
         return split
     from samonai.training.data.split_files import RULE
@@ -291,7 +291,7 @@ def _record(
     sam: "SamNetwork | str",
     checkpoint: Path | str | None,
 ) -> dict[str, Any]:
-    """Return what a run's folder keeps of its settings and its model."""
+    """Return the record of a run's settings and model for its folder."""
     return {
         "samonai": __version__,
         "domain": domain,
@@ -304,7 +304,7 @@ def _record(
 
 
 def domain_of(name: str, config: Mapping[str, Any], settings: Mapping[str, Any]) -> Domain[Any]:
-    """Build the domain that a training configuration would build."""
+    """Build the domain of a training configuration."""
     asked = {key: settings[key] for key in config["domain"] if settings.get(key) is not None}
     return get_domain(name, **asked)
 

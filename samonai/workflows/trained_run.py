@@ -1,4 +1,4 @@
-"""A finished training run: its settings, its decoder and the networks; without jobs."""
+"""TrainedRun: settings, decoder and networks of a finished run, without jobs."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -18,12 +18,12 @@ class TrainedRun:
 
     Args:
         path: The run's folder.
-        sam: The network that it was fine-tuned from, when it is at hand; else it is loaded.
-        checkpoint: Where its weights are, when they have moved since.
-        device: Where to compute; by default a GPU when there is one.
+        sam: The network that it was fine-tuned from, if available; else it is loaded.
+        checkpoint: Path of its weights, if they were moved.
+        device: Device of computation; by default a GPU if there is one.
 
     Raises:
-        InputError: The folder holds no run.
+        InputError: The folder is not a run's.
     """
 
     def __init__(
@@ -34,20 +34,20 @@ class TrainedRun:
         checkpoint: Path | str | None = None,
         device: Any = None,
     ) -> None:
-        """Look into the folder."""
+        """Open the folder."""
         self.folder = RunFolder(path)
         self.settings = self.folder.settings()
         if not self.folder.is_complete:
             raise InputError(
                 f"{self.folder.path} has not finished training; give its training command again, "
-                f"which goes on where it stopped"
+                f"which resumes"
             )
         self.checkpoint = checkpoint or self.settings.get("checkpoint")
         self.device = device
         self._sam = sam
 
     def __repr__(self) -> str:
-        """Return how to make it again."""
+        """Return an expression that creates it again."""
         return f"{type(self).__name__}({str(self.folder.path)!r})"
 
     @property
@@ -57,19 +57,19 @@ class TrainedRun:
 
     @property
     def domain(self) -> str:
-        """Return the kind of data that it is for."""
+        """Return its kind of data."""
         return str(self.settings["domain"])
 
     @cached_property
     def metadata(self) -> "DecoderMetadata":
-        """Return what travels with the decoder: classes, cases, prompts, provenance, metrics."""
+        """Return the decoder's metadata: classes, cases, prompts, provenance, metrics."""
         from samonai.sam.decoder_file import read_decoder_metadata
 
         return read_decoder_metadata(self.folder.decoder)
 
     @property
     def pretrained(self) -> "SamNetwork":
-        """Return the network as it was before fine-tuning."""
+        """Return the network before fine-tuning."""
         if self._sam is None:
             from samonai.inference.checkpoint_context import trained_network
 
@@ -89,7 +89,7 @@ class TrainedRun:
 
 
 Runs = TrainedRun | Path | str | Sequence[TrainedRun | Path | str]
-"""A run or several: as they are, or by their folders, or by the folder of their folds."""
+"""One or several runs: as objects, as their folders, or as the folder of their folds."""
 
 
 RunT = TypeVar("RunT", bound=TrainedRun)
@@ -103,17 +103,17 @@ def opened_runs(
     device: Any = None,
     domain: str | None = None,
 ) -> list[RunT]:
-    """Open runs; a folder of folds or of seeds stands for all of its runs.
+    """Open runs; a folder of folds or of seeds means all of its runs.
 
     Args:
-        kind: What to open folders as.
-        runs: Themselves or their folders.
+        kind: Class of the opened runs.
+        runs: Runs or their folders.
         checkpoint: See `TrainedRun`, as for the device.
         device: See `TrainedRun`.
-        domain: The kind of data that they must be for; None: any.
+        domain: Their required kind of data; None: any.
 
     Raises:
-        InputError: A folder holds no run, one is not finished or of another kind of data, or they
+        InputError: A folder is not a run's, a run is unfinished or of another kind of data, or they
             cannot be averaged.
     """
     opened: list[RunT] = []

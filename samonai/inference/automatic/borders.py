@@ -1,9 +1,9 @@
-"""Objects out of a map of classes and a map of borders: inner parts, grown back into the class.
+"""Object separation by learned borders: watershed on the distance to the nearest border.
 
-A border that was learned is a chain of likely pixels with gaps. So what counts is how deep in its
-object a pixel lies: its distance from the nearest border. Each object has a summit of depth, and
-the summits of two that touch are parted by a pass, which is lower where the border between them has
-fewer gaps. Summits that stand high enough above every pass are seeds (h-maxima), and a watershed
+A learned border is a chain of likely pixels with gaps. So the depth of a pixel in its object
+counts: its distance from the nearest border. Each object has a summit of depth, and
+the summits of two touching objects are separated by a pass, which is lower where the border has
+fewer gaps. Summits that are high enough above every pass are seeds (h-maxima), and a watershed
 grows them back until they meet, so no pixel of the class is lost.
 """
 
@@ -14,10 +14,10 @@ from scipy import ndimage
 _EVERY_NEIGHBOUR = np.ones((3, 3), bool)
 
 _BORDER = 0.3
-"""Above this probability a pixel is near a border: a wrong one parts nothing by itself."""
+"""Probability above which a pixel is near a border: a single wrong one separates nothing."""
 _HEIGHT = 1.3
-"""How far a seed stands above the passes around it, in mean depths, so that any size of objects
-will do. Chosen on the chips that a run on roofs was trained on, of 0.7, 1 and 1.3."""
+"""Height of a seed above the passes around it, in mean depths, for objects of any size.
+Chosen on the training chips of a run on roofs, of 0.7, 1 and 1.3."""
 
 
 def components(
@@ -29,9 +29,9 @@ def components(
 
     Args:
         mask: bool (H, W), the pixels of a class.
-        borders: float (H, W), probability of being near a border; None: objects are what touches
-            by side or corner.
-        unit: Side in pixels of what the decoder's logits have as a pixel; no more is told.
+        borders: float (H, W), probability of being near a border; None: objects are connected
+            components by side or corner.
+        unit: Side in frame pixels of a pixel of the logits, which limits the resolution.
 
     Returns:
         int32 (H, W), numbers from 1 without gaps, 0 outside the mask.
@@ -46,7 +46,7 @@ def components(
     found = np.repeat(np.repeat(coarse, step, 0), step, 1)[: mask.shape[0], : mask.shape[1]]
     if step > 1:
         found = watershed(np.zeros(mask.shape, np.uint8), found * mask, mask=mask, connectivity=2)
-    # What has no seed: narrow objects, and specks.
+    # Parts without a seed: narrow objects, and specks.
     alone, _ = ndimage.label(mask & (found == 0), _EVERY_NEIGHBOUR)
     found = np.where(alone > 0, alone + int(found.max()), found)
     there = np.unique(found[mask])
@@ -63,7 +63,7 @@ def _split(mask: npt.NDArray[np.bool_], borders: npt.NDArray[np.floating]) -> np
     inside = mask & (borders <= _BORDER)
     if inside.all() or not inside.any():
         return inside.astype(np.int32)
-    # Beyond the frame nothing ends: an object that it cuts is as deep there as beside.
+    # The frame's edge is not a border: an object that it cuts is as deep there as beside.
     depth = ndimage.distance_transform_edt(inside)
     depth = ndimage.gaussian_filter(depth, 1.0, mode="nearest") * mask
     height = _HEIGHT * float(depth[inside].mean())

@@ -1,6 +1,6 @@
-"""SAM's own automatic masks: a grid of points over a frame, each asked for what lies there.
+"""SAM's automatic mask generator: a grid of points over a frame as prompts.
 
-This is the mask generator of arXiv:2304.02643, appendix B.
+It is that of arXiv:2304.02643, appendix B.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ from samonai.sam.network import SamNetwork
 from samonai.sam.outputs import DecodeOutput
 
 AT_ONCE = 256
-"""Candidates in memory before those that overlap are left out."""
+"""Candidates in memory before overlapping ones are suppressed."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,7 @@ class GridMasks:
 
     Attributes:
         inferer: Embeds and decodes.
-        networks: The model, or several whose answers are averaged; a semantic head has no part
-            in it.
+        networks: The model, or several whose outputs are averaged; a semantic head is not used.
         points_per_side: Points along the frame's longer side.
         min_iou: Masks whose estimated IoU is lower are dropped.
         min_stability: So are those that change more than this, in IoU, between thresholds
@@ -39,7 +38,7 @@ class GridMasks:
         min_area: Masks of fewer pixels are dropped.
         iou: Of masks with a higher IoU the better one is kept.
         inside: See `suppress`; 1 keeps parts of others.
-        value: Label value of the masks; 0: none is known.
+        value: Label value of the masks; 0: unknown.
     """
 
     inferer: SourceInferer
@@ -92,7 +91,7 @@ class GridMasks:
 def decoded_masks(
     output: DecodeOutput, frame: Frame, long_side: int, min_area: int
 ) -> Iterator[Instance]:
-    """Bring masks (n, M, ...) to the frame one by one; yield those that are large enough."""
+    """Map masks (n, M, ...) to the frame one by one; yield those that are large enough."""
     geometry = FrameGeometry(frame.size, long_side)
     low_res, estimates = output.low_res_logits.flatten(0, 1), output.iou_predictions.flatten()
     for one, iou in zip(low_res.float().cpu(), estimates.tolist(), strict=True):
@@ -129,10 +128,10 @@ def point_prompts(points: npt.NDArray[np.float32]) -> FramePrompts:
 
 
 def check_numbers(points_per_side: int, min_area: int) -> None:
-    """Check how dense a grid of points is, and how small a mask may be, in pixels.
+    """Check the density of a grid of points, and the least size of a mask in pixels.
 
     Raises:
-        InputError: One of them is below 1.
+        InputError: A value is below 1.
     """
     if points_per_side < 1 or min_area < 1:
         raise InputError(

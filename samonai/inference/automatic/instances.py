@@ -1,15 +1,15 @@
 """Automatic mask generation: objects from the semantic head, from proposals or a point grid.
 
-The semantic head gives each pixel a class, but no limits between objects that touch, unless it was
+The semantic head gives each pixel a class, without separating touching objects, unless it was
 trained with borders (`inference.automatic.borders`). So each connected component of the class map
 prompts the promptable head with its box, with points spread over it, or with both. Each mask is
 scored by the decoder's IoU estimate times the mean probability of the class under it; of masks that
-overlap, the one with the best score is kept (non-maximum suppression). Boxes that the domain
-proposes (`RegionProposals`) prompt the promptable head too. Where the run has a linear classifier
-of objects, it names every mask, or drops it as none (`inference.automatic.classify`). A model
-without semantic head is prompted at a grid of points (`inference.automatic.grid`).
+overlap, the one with the best score is kept (non-maximum suppression). Region proposals of the
+domain (`RegionProposals`) prompt the promptable head too. If the run has a linear classifier
+of objects, it classifies every mask, or drops it as background (`inference.automatic.classify`). A
+model without semantic head is prompted at a grid of points (`inference.automatic.grid`).
 
-`ObjectFinding` holds the settings; the domain's merger joins what several frames show of an object.
+`ObjectFinding` holds the settings; the domain's merger joins an object's parts in several frames.
 """
 
 from collections.abc import Iterator, Sequence, Set
@@ -45,24 +45,24 @@ from samonai.sam.network import SamNetwork
 PROMPT_KINDS = ("none", "box", "points", "box_and_points", "proposed", "box_and_proposed")
 
 CLASSES, GRID = "classes", "grid"
-"""The map of classes as it is, parted by borders where the head learned them; a grid of points."""
+"""The class map itself, divided at learned borders; a grid of points."""
 
 AUTOMATIC = (CLASSES, *PROMPT_KINDS[1:], GRID)
-"""How objects are found without prompts."""
+"""Ways of segmentation without prompts."""
 
 
 @dataclass(frozen=True)
 class ObjectFinding:
-    """How objects are found where no prompts are given.
+    """Settings of segmentation without prompts.
 
     Attributes:
-        automatic: "classes" tells objects apart where the semantic head learned borders; "box",
-            "points" and "box_and_points" let the semantic head prompt the promptable one,
-            "proposed" and "box_and_proposed" the domain, see `InstanceFinder`; "grid" asks about
-            points all over a frame, see `GridMasks`.
+        automatic: "classes" separates objects by learned borders; "box", "points" and
+            "box_and_points" prompt the promptable head with the semantic head's components,
+            "proposed" and "box_and_proposed" with the domain's proposals, see `InstanceFinder`;
+            "grid" with a grid of points over a frame, see `GridMasks`.
         points_per_side: Points along a frame's longer side.
         min_score: Objects with a lower score are dropped; None: 0, and 0.88 for a grid.
-        grid_class: Label value of what a grid finds: it knows no classes.
+        grid_class: Label value of objects found by a grid, which gives no classes.
     """
 
     automatic: str = CLASSES
@@ -74,7 +74,7 @@ class ObjectFinding:
         """Check the settings.
 
         Raises:
-            InputError: One is not known or out of range.
+            InputError: A setting is unknown or out of range.
         """
         if self.automatic not in AUTOMATIC:
             raise InputError(f"automatic={self.automatic!r}: use one of {', '.join(AUTOMATIC)}")
@@ -96,15 +96,16 @@ class ObjectFinding:
         networks: Sequence[SamNetwork],
         classes: tuple[int, ...] | None = None,
     ) -> FindObjects | None:
-        """Return what finds the objects of a frame; with several networks, by their average.
+        """Return the function that finds the objects of a frame, by the average of the networks.
 
-        None where only the class of each pixel can be told.
+        None if only the class of each pixel is predicted.
 
         Raises:
-            InputError: What is found is asked about, and that is not averaged over turns.
+            InputError: The objects depend on prompts made of predictions, which test-time
+                augmentation cannot average.
         """
         if self.automatic != CLASSES:
-            refuse_turns(inferer.turns, f"what automatic={self.automatic} asks about")
+            refuse_turns(inferer.turns, f"the prompts of automatic={self.automatic}")
         given: dict[str, Any] = {"points_per_side": self.points_per_side}
         if self.automatic == GRID:
             if self.min_score is not None:
@@ -122,18 +123,18 @@ class ObjectFinding:
 
 @dataclass(frozen=True)
 class InstanceFinder:
-    """Finds the instances of the semantic head's classes on a frame.
+    """Finder of the instances of the semantic head's classes on a frame.
 
     Attributes:
         inferer: Embeds and decodes.
-        networks: Their answers are averaged. Each has a semantic head, and a promptable one
+        networks: Their outputs are averaged. Each has a semantic head, and a promptable one
             unless `prompts` is "none".
         classes: Label values to find; None: all.
-        prompts: What each component of the class map asks for: "box", its box, which refines it;
-            "points", points on a grid within it, which split what touches; "box_and_points",
-            both; "none" takes the component as it is. Components are parted at borders where the
-            head learned them. "proposed" asks about the boxes that the
-            domain proposes instead, "box_and_proposed" about both.
+        prompts: Prompts made of each component of the class map: "box", its box, which refines it;
+            "points", points on a grid within it, which split touching objects; "box_and_points",
+            both; "none" keeps the component itself. Components are divided at learned borders.
+            "proposed" uses the boxes proposed by the
+            domain instead, "box_and_proposed" both.
         points_per_side: Points along the frame's longer side. A component between the points gets
             one at its interior centre.
         min_area: Components and masks of fewer pixels are dropped.
@@ -199,14 +200,14 @@ class InstanceFinder:
         best: npt.NDArray[np.int64],
         borders: npt.NDArray[np.float32] | None,
     ) -> Iterator[Instance]:
-        """Yield what may be an instance of a class, given probabilities (K + 1, H, W).
+        """Yield candidate instances, given probabilities (K + 1, H, W).
 
         Args:
             embedding: The frame's.
             frame: The frame.
-            probabilities: Of the classes.
+            probabilities: Probabilities of the classes.
             best: (H, W), the likeliest channel.
-            borders: (H, W), probability of being near a border; None where none are told.
+            borders: (H, W), probability of being near a border; None without learned borders.
         """
         values = class_values(self.networks[0])
         wanted = {v for v in values[1:] if self.classes is None or v in self.classes}
@@ -223,9 +224,9 @@ class InstanceFinder:
         borders: npt.NDArray[np.float32] | None,
         wanted: Set[int],
     ) -> Iterator[tuple[Instance, int | None]]:
-        """Yield what was found, with the channel of the component that asked for it, if one did."""
+        """Yield candidates with the channel of the component that prompted them, if any."""
         unit = LOW_RES_STRIDE * max(frame.size) / self.networks[0].long_side
-        # Of a component's class its pixels say something, but the last word has what names objects.
+        # The object classifier decides; without one, the pixels of the component's class do.
         several = classifiers_of(self.networks) is not None
         for channel, value in enumerate(class_values(self.networks[0])):
             if self.prompts != "proposed" and channel and (several or value in wanted):
@@ -237,7 +238,7 @@ class InstanceFinder:
                 yield one, None
 
     def _proposed(self, embedding: torch.Tensor, frame: Frame) -> Iterator[Instance]:
-        """Yield what the boxes that the domain proposes are answered."""
+        """Yield the masks of the domain's proposed boxes."""
         proposing = capabilities(self.inferer.domain).proposals
         assert proposing is not None
         boxes = proposing.proposals(frame)
@@ -254,7 +255,7 @@ class InstanceFinder:
     def _asked(
         self, components: list[Instance], embedding: torch.Tensor, frame: Frame
     ) -> Iterator[Instance]:
-        """Yield the components as they are, or what their prompts are answered."""
+        """Yield the components themselves, or the masks that they prompt."""
         if self.prompts == "none":
             yield from components
         if self.prompts == "none" or not components:
@@ -263,7 +264,7 @@ class InstanceFinder:
         if "box" in self.prompts:
             asked.append((_boxes(components), False))
         if "points" in self.prompts:
-            # A point can mean a part or a whole, where the decoder was trained to say all of them.
+            # A point can mean a part or a whole, if the decoder was trained to return all of them.
             points = _points_within(components, frame.size, self.points_per_side)
             asked.append((points, self.networks[0].multimask))
         for prompts, several in asked:
@@ -281,7 +282,7 @@ def _boxes(components: list[Instance]) -> FramePrompts:
 def _points_within(
     components: list[Instance], size: tuple[int, int], points_per_side: int
 ) -> FramePrompts:
-    """Return the points of the grid that lie in a component, and one for each without any."""
+    """Return the grid points in a component; a component without any gets its interior centre."""
     grid = grid_points(size, points_per_side)
     columns, rows = grid.astype(int).T
     chosen = []

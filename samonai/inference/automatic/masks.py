@@ -1,4 +1,4 @@
-"""Instances of one frame: masks with a class and a score, and suppressing those that overlap."""
+"""Instance masks of one frame, with class and score, and non-maximum suppression."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +13,7 @@ from samonai.core.geometry import LOW_RES_STRIDE, FrameGeometry
 from samonai.prompts.types import UNKNOWN_ID, FramePrompts
 
 _SURE = 4.0
-"""Logit inside a mask that came without logits; outside it is as much below 0."""
+"""Logit inside a mask without logits; outside it is the negative of it."""
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,12 @@ class Instance:
     Attributes:
         mask: bool (h, w), the object within its box; frame space.
         box: (x0, y0, x1, y1), tight around the mask, upper ends exclusive; frame space, pixels.
-        value: Label value of its class; 0 where none is known.
-        score: 0..1, what instances are ranked by: `iou` times `probability`.
+        value: Label value of its class; 0 if unknown.
+        score: 0..1, the ranking of instances: `iou` times `probability`.
         iou: The decoder's own estimate of the mask's IoU.
-        probability: Mean probability of the class over the mask; 1 where no class is known.
-        low_res: float16 (h, w), the logits that the mask was made of, in the low-res frame of a
-            model whose long side is 4 times theirs; None where it was not decoded.
+        probability: Mean probability of the class over the mask; 1 if the class is unknown.
+        low_res: float16 (h, w), the mask's logits in the low-res frame of a
+            model whose long side is 4 times theirs; None if it was not decoded.
     """
 
     mask: npt.NDArray[np.bool_] = field(repr=False)
@@ -45,7 +45,7 @@ class Instance:
         return int(self.mask.sum())
 
     def called(self, value: int, probability: float) -> "Instance":
-        """Return it as one of a class, given how likely that is."""
+        """Return it with a class and its probability."""
         score = self.iou * probability
         return replace(self, value=value, probability=probability, score=score)
 
@@ -66,7 +66,7 @@ class Instance:
     def to_json(self) -> dict[str, Any]:
         """Return all of it as JSON values.
 
-        The mask is a COCO run-length encoding of its box: `counts` of zeros and ones by turns,
+        The mask is a COCO run-length encoding of its box: `counts` of alternating zeros and ones,
         column by column, and `size` (h, w).
         """
         flat = self.mask.T.ravel()
@@ -86,7 +86,7 @@ class Instance:
 
 
 def asked_of(instances: Sequence[Instance]) -> tuple[FramePrompts, npt.NDArray[np.float32]]:
-    """Return what a merger takes beside scores: prompts that stand for them, and confidences."""
+    """Return prompts that represent the instances, and their confidences, for a merger."""
     boxes = np.array([one.box for one in instances], np.float32)
     values = np.array([one.value for one in instances], np.int64)
     ids = np.full(len(instances), UNKNOWN_ID, np.int64)
@@ -100,7 +100,7 @@ def make_instance(
     probability: float = 1.0,
     low_res: torch.Tensor | None = None,
 ) -> Instance | None:
-    """Return the instance of a mask (H, W) in frame space; None where it is empty."""
+    """Return the instance of a mask (H, W) in frame space; None if it is empty."""
     rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     if not len(rows):
         return None
@@ -144,17 +144,17 @@ def suppress(
     inside: float = 1.0,
     across_classes: bool = True,
 ) -> list[Instance]:
-    """Leave out what overlaps a better instance: non-maximum suppression on the masks.
+    """Non-maximum suppression on masks: drop those that overlap a better instance.
 
     Args:
         instances: Instances of one frame.
-        iou: An intersection over union above it is the same object.
-        inside: So is an intersection above this share of the smaller one's area, which finds a
+        iou: Instances with a larger intersection over union are the same object.
+        inside: So are instances that share more than this of the smaller one's area, which finds a
             part within a whole. 1 keeps parts.
         across_classes: Whether instances of different classes suppress each other.
 
     Returns:
-        The instances that are left, best first; of equal ones the larger, then the first.
+        The remaining instances, best first; of equal ones the larger, then the first.
     """
     left: list[Instance] = []
     for one in sorted(instances, key=lambda found: (-found.score, -found.area)):
@@ -167,7 +167,7 @@ def suppress(
 def paint(
     instances: Sequence[Instance], size: tuple[int, int]
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-    """Lay instances on a frame, the best on top.
+    """Paint instances on a frame, the best on top.
 
     Args:
         instances: Instances of one frame.

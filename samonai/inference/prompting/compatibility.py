@@ -1,7 +1,7 @@
-"""Which kinds of prompts a decoder was trained with, and a word where it is asked by another.
+"""Prompt compatibility: a warning for prompts of a kind that a decoder was not trained with.
 
-A decoder that saw boxes only answers clicks no better than before fine-tuning, often worse, and the
-other way round. It does answer, so this is a warning and no error.
+A decoder trained with boxes only is no better with clicks than before fine-tuning, often worse, and
+the other way round. Its masks may still be useful, so this is a warning and no error.
 """
 
 import logging
@@ -23,28 +23,28 @@ _TRAIN_WITH = {BOXES: "sampler.box_probability", CLICKS: "sampler.points_probabi
 
 
 class Familiarity:
-    """Warns, once for each kind, when decoders get prompts of a kind that they never saw.
+    """Warns, once for each kind, of prompts of a kind that decoders were not trained with.
 
     Args:
-        decoders: The decoders' files; those that do not say what they were trained with are
-            taken to know everything.
+        decoders: The decoders' files; those without a record of their training prompts are
+            compatible with all kinds.
     """
 
     def __init__(self, decoders: Sequence[Path | str]) -> None:
-        """Read what the decoders know."""
+        """Read the training prompts of the decoders."""
         known = {path: trained_kinds(read_decoder_metadata(path).training) for path in decoders}
         self._known = {path: kinds for path, kinds in known.items() if kinds}
         self._warned: set[str] = set()
 
     def ask(self, kind: str) -> None:
-        """Take note that prompts of this kind are put to all decoders."""
+        """Check one kind of prompts against all decoders."""
         strange = [path for path, kinds in self._known.items() if kind not in kinds]
         if not strange or kind in self._warned:
             return
         self._warned.add(kind)
         logger.warning(
-            "%s was trained with %s only: its answers to %s may be worse than before fine-tuning; "
-            "train with --set %s=0.5 to ask with both",
+            "%s was trained with %s only: its masks for %s may be worse than before fine-tuning; "
+            "train with --set %s=0.5 to use both",
             strange[0],
             " and ".join(sorted(self._known[strange[0]])),
             kind,
@@ -52,7 +52,7 @@ class Familiarity:
         )
 
     def look_at(self, prompts: Mapping[int, FramePrompts]) -> None:
-        """Take note of the kinds among a source's prompts."""
+        """Check the kinds among a source's prompts."""
         for found in prompts.values():
             if np.isfinite(found.boxes).any():
                 self.ask(BOXES)
@@ -64,7 +64,7 @@ def trained_kinds(training: Mapping[str, Any]) -> frozenset[str]:
     """Return the kinds of prompts in a decoder's training: boxes, clicks, coarse masks.
 
     Args:
-        training: What the decoder's file says of it; nothing of prompts gives no kinds.
+        training: The training record of the decoder's file; without prompts it gives no kinds.
     """
     prompts = training.get("prompts", {})
     drawn = {name for name in KINDS if prompts.get(f"{name}_probability", 0) > 0}

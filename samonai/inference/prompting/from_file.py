@@ -1,4 +1,4 @@
-"""Prompts that a user gives in a file: boxes, or a coarse label map to refine."""
+"""Prompts from a user's file: boxes, or a coarse label map to refine."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,20 +19,20 @@ class FilePrompts:
 
     A file with one of the domain's `prompt_endings` (.json and .csv for scans) holds boxes, in
     the domain's own way; any other file is a label map on the source's grid, each component of
-    which gives a box per frame. Where one source is asked about, a folder without anything of its
+    which gives a box per frame. For a single source, a folder without a file of its
     name is its label: one file per structure, or label objects.
 
     Args:
-        path: The file or folder, or the values that a file of boxes holds.
+        path: The file or folder, or the content of a file of boxes.
         class_names: Label value to name, for files that name classes.
-        several: More than one case is asked about: a file must say which boxes are whose.
+        several: Whether there are several cases, so that a file must state the case of its boxes.
         margin: Boxes around a label map's components grow by so many pixels on each side.
         specks: Components of a label map with fewer pixels get no prompt, see `prompts_from_label`.
-        components: What of a scattered label map is asked about, see `embeddings.targets`.
-        familiar: Told what kinds of prompts are asked.
+        components: Division of a scattered label map into objects, see `embeddings.targets`.
+        familiar: Checks the kinds of prompts.
 
     Raises:
-        InputError: There is no such file or folder.
+        InputError: The file or folder does not exist.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class FilePrompts:
         components: str = "each",
         familiar: Familiarity | None = None,
     ) -> None:
-        """Keep what is needed for reading."""
+        """Keep the path and the options."""
         if path is None:
             raise InputError("no prompts given; name a file of boxes or a coarse label map")
         self.path = Path(path) if isinstance(path, str) else path
@@ -67,7 +67,7 @@ class FilePrompts:
         """Return a case's prompts by frame index.
 
         Raises:
-            InputError: The file has none for this case, or they do not fit the source.
+            InputError: The file has no prompts for this case, or they do not fit the source.
         """
         prompts = self._read(domain, case, source)
         if self.familiar is not None:

@@ -1,4 +1,4 @@
-"""Prompts derived from a label map: a reference to measure with, or a coarse one to refine."""
+"""Prompts from a label map: a reference for evaluation, or a coarse one to refine."""
 
 import logging
 import zlib
@@ -26,7 +26,7 @@ and object, at its interior centre; one box per class on its middle frame alone;
 a box on its first, middle and last frame."""
 
 CLICKED = ("clicks", "middle_click")
-"""The regimes that ask by clicks; the others ask by boxes."""
+"""The regimes with clicks; the others use boxes."""
 
 _FrameBox = tuple[int, npt.NDArray[np.float32], int]
 """Number of a frame, a box on it: float32 (4,) xyxy in frame space, and the box's label value."""
@@ -59,12 +59,12 @@ def prompts_from_label(
         min_area: Objects of fewer pixels get no prompt.
         seed: Seed of the jitter.
         margin: Boxes grow by so many pixels on each side, as far as the frame goes.
-        components: What of a scattered label is an object, see `embeddings.targets`.
+        components: Division of a scattered label into objects, see `embeddings.targets`.
         specks: Objects of fewer pixels get no prompt, unless they are the largest of their class on
             their frame; the log counts them.
 
     Raises:
-        InputError: The regime is not known.
+        InputError: The regime is unknown.
     """
     if regime not in REGIMES:
         raise InputError(f"prompts {regime!r} are not known; use one of {', '.join(REGIMES)}")
@@ -88,7 +88,7 @@ def prompts_from_label(
 
 @dataclass(frozen=True)
 class LabelPrompts:
-    """Gives a labelled case the prompts that `prompts_from_label` derives.
+    """Prompts of a labelled case, derived by `prompts_from_label`.
 
     Attributes:
         regime: As there, like the rest.
@@ -98,7 +98,7 @@ class LabelPrompts:
         components: As there.
 
     Raises:
-        InputError: The jitter is no share from 0 to below 0.5.
+        InputError: The jitter is not a share from 0 to below 0.5.
     """
 
     regime: str = "slices"
@@ -144,7 +144,7 @@ def _boxes(
         prompts[index], sizes[index] = found[kept], frame.size
     if left_out:
         logger.warning(
-            "%s: %d specks of fewer than %d pixels in the label map are not asked about",
+            "%s: %d specks of fewer than %d pixels in the label map get no prompt",
             *(source.source_id, left_out, specks),
         )
     return prompts, sizes
@@ -240,7 +240,7 @@ def _around_structures(
     for value, (box, first, last) in sorted(structures.items()):
         if jitter:
             box = _jittered(box[None], jitter, sizes[first], (*key, value, 0))[0]
-        # Frames between without the structure get the box too: who draws it does not know.
+        # Frames between without the structure get the box too, as from a user who cannot know.
         spread += [(index, box, value) for index in range(first, last + 1)]
     return _by_frame(spread)
 

@@ -1,4 +1,4 @@
-"""Boxes on a few frames, and those between: each corner moves along a straight line."""
+"""Keyframe interpolation: boxes on a few frames, interpolated linearly between them."""
 
 from collections import defaultdict
 from collections.abc import Mapping

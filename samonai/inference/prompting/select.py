@@ -1,9 +1,9 @@
-"""What a run is asked: prompts from a file or a label, or nothing.
+"""Choice of a run's prompts: from a file, from a label, or none.
 
-Without prompts its semantic head answers, or a grid of points (`ObjectFinding`).
+Without prompts its semantic head predicts, or a grid of points (`ObjectFinding`).
 
-A decoder's file says which heads were trained. Asking for another one is an error here, before
-anything is read or encoded.
+A decoder's file records the trained heads. Use of another one is an error here, before
+any source is read or encoded.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ from samonai.prompts.values import PromptValues
 from samonai.sam.decoder_file import read_decoder_metadata
 
 NO_PROMPTS = "none"
-"""The regime of an evaluation that measures the semantic head."""
+"""The regime of an evaluation of the semantic head."""
 
 _ASKED_BY = {
     "box": (BOXES,),
@@ -42,25 +42,25 @@ _NO_BASELINES = (
 
 @dataclass(frozen=True)
 class NoPrompts:
-    """Asks the semantic head, or a grid of points, about every case.
+    """Prediction without prompts for every case: by the semantic head, or a grid of points.
 
     Attributes:
         classes: Label values that are kept; None keeps all.
-        finding: How objects are found one by one; None: as the map of classes tells them.
+        finding: Way of finding single objects; None: the class map only.
     """
 
     classes: tuple[int, ...] | None = None
     finding: ObjectFinding | None = None
 
     def __call__(self, domain: Domain[Any], case: Case, source: Any) -> Automatic:
-        """Return what every case is asked."""
+        """Return the request for a case, the same for all."""
         finding = self.finding or ObjectFinding()
         if finding.automatic == CLASSES and capabilities(domain).object_maps is None:
             return Automatic(self.classes)
         return Automatic(self.classes, finding)
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings as JSON values, with what they mean for the baselines."""
+        """Return the settings as JSON values, with their meaning for the baselines."""
         finding = self.finding or ObjectFinding()
         return {"regime": NO_PROMPTS, **finding.settings(), "baselines": _NO_BASELINES}
 
@@ -77,31 +77,31 @@ def asked_prompts(
     components: str = "each",
     finding: ObjectFinding | None = None,
 ) -> FilePrompts | NoPrompts:
-    """Return what gives each case its prompts when predicting.
+    """Return the source of each case's prompts in prediction.
 
     Args:
-        boxes: File or folder of prompts, see `FilePrompts`; None asks the semantic head, or a
+        boxes: File or folder of prompts, see `FilePrompts`; None uses the semantic head, or a
             grid of points.
-        prompt: Name of the class that is wanted of the semantic head; None: all classes.
-        decoder: The decoder's file; None: the model as it is.
+        prompt: Name of the class of the semantic head; None: all classes.
+        decoder: The decoder's file; None: the stock model.
         members: The further decoders of an ensemble.
-        several: More than one case is asked about.
+        several: Whether there are several cases.
         margin: See `FilePrompts`.
         specks: See `FilePrompts`.
         components: See `FilePrompts`.
-        finding: How objects are found without prompts; None: the class of each pixel is all.
+        finding: Way of finding objects without prompts; None: the class map only.
 
     Raises:
-        InputError: Both boxes and a class are given, the class is not known, or the decoder was
-            not trained for what is asked.
+        InputError: Both boxes and a class are given, the class is unknown, or the decoder was
+            not trained for the prompts.
     """
     decoders = [] if decoder is None else [decoder, *(members or ())]
     classes = {int(value): name for value, name in _classes(decoders).items()}
     if boxes is not None:
         if prompt is not None:
             raise InputError(
-                f"prompt {prompt!r} asks the semantic head for a class, and boxes the promptable "
-                f"one for objects; give one of them"
+                f"prompt {prompt!r} is a class of the semantic head, and boxes are for the "
+                f"promptable one; give one of them"
             )
         _check_not_finding(finding)
         _check_prompted(decoders)
@@ -118,7 +118,7 @@ def asked_prompts(
     if prompt is None:
         return NoPrompts(finding=found)
     if found is not None and found.automatic == GRID:
-        raise InputError(f"prompt {prompt!r}: a grid of points knows no classes; leave one out")
+        raise InputError(f"prompt {prompt!r}: a grid of points has no classes; leave one out")
     return NoPrompts((class_by_name(prompt, classes),), found)
 
 
@@ -129,17 +129,17 @@ def evaluation_prompts(
     finding: ObjectFinding | None = None,
     **settings: Any,
 ) -> LabelPrompts | NoPrompts:
-    """Return what gives each labelled case its prompts when measuring.
+    """Return the source of each labelled case's prompts in evaluation.
 
     Args:
         regime: One of those of `prompts_from_label`, or "none".
-        decoder: The decoder's file; None where it is not there yet.
+        decoder: The decoder's file; None if it does not exist yet.
         members: The further decoders of an ensemble.
-        finding: How objects are found without prompts; None: the class of each pixel is all.
+        finding: Way of finding objects without prompts; None: the class map only.
         **settings: See `LabelPrompts`.
 
     Raises:
-        InputError: The regime is not known, or the decoder was not trained for it.
+        InputError: The regime is unknown, or the decoder was not trained for it.
     """
     if regime not in (*REGIMES, NO_PROMPTS):
         known = ", ".join((*REGIMES, NO_PROMPTS))
@@ -160,13 +160,13 @@ def suitable_finding(
     decoder: Path | str | None,
     members: Sequence[Path | str] | None = None,
 ) -> str:
-    """Return how objects are found where nobody said how: as suits what the domain is asked.
+    """Return the way of finding objects: the given one, or the domain's default.
 
     Args:
-        automatic: What was said, which holds; None: what suits.
+        automatic: The given value, which takes precedence.
         domain: Has a default, see `capabilities`.
-        boxes: Prompts, beside which nothing is looked for.
-        decoder: The decoder's file; ways that prompt need one whose both heads were trained.
+        boxes: Prompts, with which no objects are searched.
+        decoder: The decoder's file; ways that prompt need one with both heads trained.
         members: The further decoders of an ensemble.
     """
     if automatic is not None:
@@ -182,11 +182,11 @@ def class_by_name(name: str, classes: Mapping[int, str]) -> int:
     """Return the label value of a class.
 
     Args:
-        name: The class's name; capital letters do not matter unless they tell two classes apart.
+        name: The class's name; case matters only if it distinguishes two classes.
         classes: Label value to name.
 
     Raises:
-        InputError: There is no such class.
+        InputError: The class is unknown.
     """
     exact = [value for value, known in classes.items() if known == name]
     same = [value for value, known in classes.items() if known.casefold() == name.casefold()]
@@ -201,7 +201,7 @@ def class_by_name(name: str, classes: Mapping[int, str]) -> int:
 def _found_without_prompts(
     finding: ObjectFinding | None, decoders: Sequence[Path | str], *, known: bool = True
 ) -> ObjectFinding | None:
-    """Check that decoders can find what is asked for; return how."""
+    """Check that decoders support segmentation without prompts; return the way."""
     if finding is None or finding.automatic == CLASSES:
         if known:
             _check_automatic(decoders)
@@ -215,7 +215,7 @@ def _found_without_prompts(
             _check_automatic(decoders)
         return finding
     values = [int(value) for value in _classes(decoders)]
-    # What a run on one class answers is that class; else what is found is none of its classes.
+    # With one class all objects are of it; otherwise a grid's objects have no class.
     return replace(
         finding, grid_class=values[0] if len(values) == 1 else max(values, default=0) + 1
     )
@@ -228,7 +228,7 @@ def _classes(decoders: Sequence[Path | str]) -> dict[str, str]:
 def _check_not_finding(finding: ObjectFinding | None) -> None:
     if finding is not None and finding.automatic != CLASSES:
         raise InputError(
-            f"automatic={finding.automatic} finds objects where no prompts are given; leave out "
+            f"automatic={finding.automatic} finds objects without prompts; leave out "
             f"one of them"
         )
 
@@ -236,15 +236,15 @@ def _check_not_finding(finding: ObjectFinding | None) -> None:
 def _check_automatic(decoders: Sequence[Path | str]) -> None:
     if not decoders:
         raise InputError(
-            "no prompts given, and a model as it is answers nothing else; give boxes, a run "
-            "trained with --heads semantic or --heads both, or automatic=grid, which asks about "
-            "points all over"
+            "no prompts given, and a stock model needs some; give boxes, a run "
+            "trained with --heads semantic or --heads both, or automatic=grid, which uses "
+            "a grid of points"
         )
     for path in decoders:
         if "semantic" not in read_decoder_metadata(path).heads:
             raise InputError(
-                f"{path} has no semantic head, which is what answers without prompts; give boxes, "
-                f"train with --heads semantic or --heads both, or ask with automatic=grid"
+                f"{path} has no semantic head, which is needed without prompts; give boxes, "
+                f"train with --heads semantic or --heads both, or use automatic=grid"
             )
 
 
@@ -252,6 +252,6 @@ def _check_prompted(decoders: Sequence[Path | str]) -> None:
     for path in decoders:
         if "promptable" not in read_decoder_metadata(path).heads:
             raise InputError(
-                f"{path} was trained with --heads semantic, so prompts are no longer answered; "
-                f"ask without prompts, or train with --heads both"
+                f"{path} was trained with --heads semantic and cannot use prompts; "
+                f"predict without prompts, or train with --heads both"
             )

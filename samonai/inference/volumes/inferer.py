@@ -1,6 +1,6 @@
-"""A whole structure from little: prompts carried along, between, or seen from three sides.
+"""Volume inference from few prompts: propagation, interpolation, three planes.
 
-Frames are decoded by `SourceInferer` and nowhere else. This module decides what is asked of them.
+Frames are decoded by `SourceInferer` only. This module prepares their prompts.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from samonai.embeddings.embedder import AnyStore
 
 SPREADS = {"middle": "propagate", "middle_click": "propagate", "keyframes": "interpolate"}
-"""How the prompts of a regime of `prompts_from_label` reach the other frames; else "none"."""
+"""Spread of the prompts of a regime of `prompts_from_label` to other frames; else "none"."""
 
 _KNOWN = ("none", "propagate", "interpolate")
 Clean = Callable[[torch.Tensor], torch.Tensor]
@@ -44,21 +44,21 @@ class VolumeInferer(SourceInferer):
         precision: As there.
         prompts_at_once: As there.
         members: As there.
-        observers: As there. Of propagated prompts they see what was carried to each frame; of
+        observers: As there. Of propagated prompts they get the outputs of each frame; of
             fused planes the average over the planes, a row per class.
-        tta: As there. Not for prompts that are carried from frame to frame.
+        tta: As there. Not for propagated prompts.
         spread: "none": prompts are for their own frames; "propagate": each is carried to the
-            frames on both sides, where a prompt that is the same on neighbouring frames counts
+            frames on both sides, where a prompt that is the same on neighbouring frames is used
             once, in their middle; "interpolate": boxes of one object on several frames are
             interpolated between them.
-        propagation: How a mask prompts the next frame, and when that ends.
-        planes: 3 decodes the two other planes too, prompted by what the boxes of the first cut
-            out of them, and averages the logits of each class on the voxel grid. 1 does not.
+        propagation: Rule of propagation and of its end.
+        planes: 3 decodes the two other planes too, prompted with sections of the first one's boxes,
+            and averages the logits of each class on the voxel grid. 1 does not.
         clean: Applied to the mask of each class, such as MONAI's `KeepLargestConnectedComponent`,
             `RemoveSmallObjects` and `FillHoles`; uint8 (1, I, J, K) in and out.
 
     Raises:
-        InputError: A setting is not known.
+        InputError: A setting is invalid.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class VolumeInferer(SourceInferer):
         planes: int = 1,
         clean: Clean | None = None,
     ) -> None:
-        """Keep what is asked for."""
+        """Keep the settings."""
         super().__init__(domain, store, precision, prompts_at_once, members, observers, tta)
         if spread not in _KNOWN:
             raise InputError(f"spread={spread!r}: use one of {', '.join(_KNOWN)}")
@@ -121,10 +121,10 @@ class VolumeInferer(SourceInferer):
         return interpolate_boxes(prompts) if self.spread == "interpolate" else prompts
 
     def _refuse_without_prompts(self) -> None:
-        """Refuse what is done with boxes and clicks only, rather than leave it out in silence."""
+        """Refuse settings that need boxes and clicks, rather than ignore them."""
         for name, value, usual in (("spread", self.spread, "none"), ("planes", self.planes, 1)):
             if value != usual:
-                raise InputError(f"{name}={value} goes with boxes or clicks; give these, or not it")
+                raise InputError(f"{name}={value} needs boxes or clicks; give them or leave it out")
 
     def _merged(
         self,
@@ -200,7 +200,7 @@ def cleaning(
     """
     if not (keep_largest or fill_holes or min_size > 1):
         return None
-    from monai.transforms import (  # slow to import, and most predictions are left as they are
+    from monai.transforms import (  # slow to import, and most predictions need none
         Compose,
         FillHoles,
         KeepLargestConnectedComponent,
@@ -219,7 +219,7 @@ def cleaning(
 
 
 def cleaned(label: npt.NDArray[np.integer], clean: Clean) -> npt.NDArray[np.integer]:
-    """Apply a transform to the mask of each class; what it adds fills background only.
+    """Apply a transform to the mask of each class; added voxels replace background only.
 
     Args:
         label: integer (I, J, K), class per voxel.
@@ -235,7 +235,7 @@ def cleaned(label: npt.NDArray[np.integer], clean: Clean) -> npt.NDArray[np.inte
 
 
 def _track_answers(tracks: Mapping[int, FrameTracks], network: SamNetwork) -> Answers:
-    """Return what was found on the way, of the classes that are asked for."""
+    """Return the propagated outputs, for the requested classes."""
 
     def answer(frame: Frame, prompts: FramePrompts) -> FrameAnswer:
         geometry = FrameGeometry(frame.size, network.long_side)

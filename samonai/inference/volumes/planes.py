@@ -1,4 +1,4 @@
-"""One volume from three planes: the logits of each plane, averaged on the voxel grid."""
+"""Three-plane inference: the logits of each plane, averaged on the voxel grid."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,11 +13,11 @@ from samonai.inference.types import Answers, FrameAnswer, FrameObserver
 from samonai.prompts.types import FramePrompts
 from samonai.sam.network import SamNetwork
 
-# Of a frame that was not asked, or said no more: beyond this no logit changes anything.
+# Limit of the logits, and value of frames without prompts.
 _CERTAIN = 10.0
 
-# Bytes of logits that are summed at a time. Classes beyond it wait for another turn, which encodes
-# what is not in the store anew.
+# Bytes of logits that are summed at a time. Further classes need another pass, which encodes
+# frames that are not in the store anew.
 _ROOM = 2**30
 
 Half = npt.NDArray[np.float16]
@@ -37,18 +37,18 @@ def fuse_planes(
     """Average each class's logits over planes, and take the highest.
 
     Each frame is encoded and decoded once for all classes whose logits fit into 1 GiB together: a
-    float16 volume per class, and with observers one more per class and network, which stays.
+    float16 volume per class, and with observers one more per class and network, which is kept.
 
     Args:
         source: The volume.
-        domain: Cuts the frames that prompts are for.
+        domain: Cuts the frames of the prompts.
         planes: An inferer for each plane, that of `domain` among them.
-        networks: Who is asked, on one encoder.
+        networks: Networks on one encoder.
         asked: Prompts by frame index.
-        answers: Answers them, or those of some classes; other planes are asked for what boxes cut
-            out of them.
-        observers: See the average over the planes of what each network said, a row per class, on
-            the frames that were asked or have something.
+        answers: Decodes them, or those of some classes; the other planes are prompted with the
+            sections of their boxes.
+        observers: Get each network's average over the planes, a row per class, on
+            the frames with prompts or predicted voxels.
 
     Returns:
         int32 (I, J, K), class per voxel.
@@ -90,20 +90,20 @@ def across(
     shape: tuple[int, ...],
     corners: tuple[Corner, Corner] = ((0, 0), (0, 0)),
 ) -> dict[int, FramePrompts]:
-    """Cut the boxes of each class on frames across one axis by the frames across another.
+    """Convert the boxes of each class on frames across one axis to frames across another.
 
-    The boxes stand for slabs one voxel thick; a frame of the other plane gets the box around what
-    it cuts of a class's slabs.
+    A box is a slab one voxel thick; a frame of the other plane gets the box around its section
+    of a class's slabs.
 
     Args:
         prompts: Boxes by frame index, xyxy on frames across `own`.
         own: Array axis that these frames lie across.
-        axis: Array axis of the plane that is wanted.
+        axis: Array axis of the other plane.
         shape: (I, J, K) of the volume.
-        corners: Where in the volume's plane frames across `own` begin, and those across `axis`.
+        corners: Offsets of frames across `own` and across `axis` in the volume's plane.
 
     Returns:
-        On each frame across `axis` that cuts slabs, one box of each of their classes.
+        On each frame across `axis` that intersects slabs, one box of each of their classes.
     """
     slabs: dict[int, list[npt.NDArray[np.float64]]] = {}
     x, y = (a for a in range(3) if a != own)
@@ -142,7 +142,7 @@ def _add_plane(
 ) -> None:
     """Add one plane's logits to (V, 1 + K, I, J, K): of V classes, the average and each network's.
 
-    A frame that is not asked for a class says that the class is not there.
+    A frame without prompts of a class has the lowest logit for it.
     """
     for index in range(domain.frame_count(source)):
         # Frames are (rows, columns), that is (y, x).
@@ -152,7 +152,7 @@ def _add_plane(
             targets -= np.float16(_CERTAIN)
             continue
         frame = domain.frame(source, index)
-        targets = targets[(..., *frame.part)]  # what no frame shows is left at 0: nothing is there
+        targets = targets[(..., *frame.part)]  # voxels outside of all frames stay at 0
         said = answer(frame, asked).scores
         each = torch.cat([said.mean(0, keepdim=True), said[: targets.shape[1] - 1]])
         each = each.clamp(-_CERTAIN, _CERTAIN)
@@ -172,7 +172,7 @@ def _show(
     label: npt.NDArray[np.int32],
     kept: Mapping[int, Half],
 ) -> None:
-    """Let observers see the fused logits, (K, I, J, K) by class, frame by frame."""
+    """Pass the fused logits, (K, I, J, K) by class, to the observers frame by frame."""
     values = np.array(sorted(kept), np.int64)
     for index in range(domain.frame_count(source)):
         place = _place(domain, index)
@@ -197,7 +197,7 @@ def _corner(domain: Domain[Any], source: Any) -> Corner:
 
 
 def _place(domain: Domain[Any], index: int) -> tuple[int | slice, ...]:
-    """Return what takes a frame's voxels out of a volume."""
+    """Return the index of a frame's voxels in a volume."""
     place: list[int | slice] = [slice(None)] * 3
     place[_axis(domain)] = index
     return tuple(place)
@@ -206,7 +206,7 @@ def _place(domain: Domain[Any], index: int) -> tuple[int | slice, ...]:
 def _of_classes(
     prompts: Mapping[int, FramePrompts], values: Sequence[int]
 ) -> dict[int, FramePrompts]:
-    """Keep the rows of some classes, and the frames that have any."""
+    """Return the rows of some classes, without frames that have none."""
     chosen = {
         index: found[np.flatnonzero(np.isin(found.classes, values))]
         for index, found in prompts.items()
@@ -215,7 +215,7 @@ def _of_classes(
 
 
 def _box_around(prompts: FramePrompts | None, value: int) -> npt.NDArray[np.float32]:
-    """Return xyxy around a class's boxes; NaN where it has none, or was asked otherwise."""
+    """Return xyxy around a class's boxes; NaN if it has none, or other prompts."""
     if prompts is None or value not in prompts.classes:
         return np.full(4, np.nan, np.float32)
     boxes = prompts.boxes[prompts.classes == value]

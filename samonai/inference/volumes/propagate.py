@@ -1,4 +1,4 @@
-"""From a prompt on one frame to the frames beside it: the mask of a frame prompts the next."""
+"""Propagation from a prompted frame to its neighbours: the mask of a frame prompts the next."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -16,31 +16,31 @@ from samonai.prompts.types import FramePrompts, Prompts, joined_frame_prompts
 from samonai.sam.network import DecodeOutput
 
 PROMPTS = ("box", "mask", "box+mask")
-"""What the mask of a frame gives the next one: the box around it, its logits, or both."""
+"""Prompts made of a frame's mask for the next frame: the box around it, its logits, or both."""
 
 Decode = Callable[[torch.Tensor, Prompts], DecodeOutput]
 
 
 @dataclass(frozen=True)
 class Propagation:
-    """How a mask prompts the next frame, and when that ends.
+    """Rule of propagation: the prompt made of a mask, and the conditions that end a track.
 
-    A track ends before the first frame on which one of these fails, or its mask is empty. None is
-    asked of the frame that was prompted: who draws a box there knows that something is in it.
+    A track ends before the first frame that fails one of these, or whose mask is empty. The
+    prompted frame is not checked, since the user has placed the prompt on an object.
 
     Attributes:
         prompt: See `PROMPTS`.
-        margin: The box grows by this share of its width and height on each side, or shrinks where
-            it is negative. A decoder that was trained with tight boxes fills the box it is given,
-            and structures taper off: a box that grows runs away.
+        margin: The box grows by this share of its width and height on each side, or shrinks if
+            it is negative. A decoder that was trained with tight boxes fills any box it is given,
+            and structures taper off: a growing box diverges.
         area: The area may grow or shrink by up to this factor from one frame to the next.
         growth: The area may be up to this many times that on the prompted frame. A decoder that
-            fills the box it is given lets a mask grow a little on every frame, which no other
-            rule sees.
-        iou: The decoder's own estimate of its mask's IoU must be at least this.
-        similarity: Cosine between the mean embeddings of the object on two neighbouring frames
-            must be at least this.
-        frames: At most so many frames are passed on each side; None: all.
+            fills its box makes a mask grow a little on every frame, which no other
+            condition detects.
+        iou: Least value of the decoder's own estimate of its mask's IoU.
+        similarity: Least cosine between the mean embeddings of the object on two neighbouring
+            frames.
+        frames: Largest number of frames on each side; None: all.
     """
 
     prompt: str = "box"
@@ -55,7 +55,7 @@ class Propagation:
         """Check the values.
 
         Raises:
-            InputError: One of them cannot be used.
+            InputError: A value is out of range.
         """
         if self.prompt not in PROMPTS:
             raise InputError(f"propagate_prompt={self.prompt!r}: use one of {', '.join(PROMPTS)}")
@@ -64,7 +64,7 @@ class Propagation:
                 raise InputError(
                     f"propagate_{name}={getattr(self, name):g}: expected a factor of 1 or more"
                 )
-        for name in ("margin", "iou"):  # settings whose default is no number
+        for name in ("margin", "iou"):  # settings whose default is not a number
             if not isinstance(getattr(self, name), int | float):
                 raise InputError(f"propagate_{name}={getattr(self, name)!r}: expected a number")
         if self.margin <= -0.5:
@@ -90,7 +90,7 @@ class Answer:
         value: Label value of the object.
         area: Pixels of the frame.
         look: float32 (C,), mean embedding over the mask.
-        passed: Frames between it and the frame that was prompted.
+        passed: Distance from the prompted frame.
         first_area: Pixels of the mask on that frame.
     """
 
@@ -106,7 +106,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class FrameTracks:
-    """The objects that were found on a frame, in the form that a merger takes.
+    """The objects found on a frame, in the form that a merger needs.
 
     Attributes:
         low_res: float16 (K, N, 1, h, w), logits in the low-res frame: of each network, or of
@@ -121,20 +121,20 @@ class FrameTracks:
 
 
 class Propagator:
-    """Carries prompts from frame to frame of one source, towards both ends.
+    """Propagates prompts from frame to frame of one source, towards both ends.
 
     All objects of a frame are decoded together, so that a source is passed twice at most: up and
-    down. Nothing but one frame's embedding and, of each object and frame, the low-res logits as
-    float16 is in memory (131 kB, as often as there are networks where each is kept).
+    down. Memory holds one frame's embedding and, of each object and frame, the low-res logits as
+    float16 (131 kB, times the number of networks if each is kept).
 
     Args:
         frame: Cuts a frame of the source.
         embed: Returns a frame's embedding, float (C, h, w).
         decode: Decodes N prompts on an embedding, in model space, by each of K networks: logits
-            (K, N, 1, h, w), IoU (K, N, 1). Their average is what is carried on.
+            (K, N, 1, h, w), IoU (K, N, 1). Their average is propagated.
         long_side: Side of the model image.
-        rule: How, and when to stop.
-        each: Keep what each network says, not their average alone.
+        rule: Rule of propagation.
+        each: Keep the outputs of each network, not their average alone.
     """
 
     def __init__(
@@ -146,12 +146,12 @@ class Propagator:
         rule: Propagation,
         each: bool = False,
     ) -> None:
-        """Keep what passing a source needs."""
+        """Keep the functions and the rule."""
         self._frame, self._embed, self._decode = frame, embed, decode
         self._long_side, self._rule, self._each = long_side, rule, each
 
     def __call__(self, seeds: Mapping[int, FramePrompts], count: int) -> dict[int, FrameTracks]:
-        """Return what is found on each frame.
+        """Return the objects found on each frame.
 
         Args:
             seeds: Prompts by frame index; every one is an object of its own.
@@ -177,7 +177,7 @@ class Propagator:
         started: Mapping[int, list[Answer]],
         found: dict[int, list[Answer]],
     ) -> None:
-        """Go through frames in one direction; objects join where they were prompted."""
+        """Go through frames in one direction; objects join at their prompted frames."""
         active: list[Answer] = []
         waiting = set(started)
         for index in indices:
@@ -190,7 +190,7 @@ class Propagator:
                 return
 
     def _next(self, frame: Frame, before: list[Answer]) -> list[Answer]:
-        """Return the objects that go on to a frame."""
+        """Return the objects that continue on a frame."""
         limit = self._rule.frames
         before = [each for each in before if limit is None or each.passed < limit]
         if not before:
@@ -205,7 +205,7 @@ class Propagator:
         ]
 
     def _prompts(self, frame: Frame, before: list[Answer]) -> Prompts:
-        """Let the masks of the frame before prompt a frame."""
+        """Return prompts made of the masks of the frame before."""
         geometry = FrameGeometry(frame.size, self._long_side)
         boxes = np.stack([each.box for each in before])
         sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2) * self._rule.margin
@@ -227,7 +227,7 @@ class Propagator:
         *,
         lowest_iou: float,
     ) -> list[Answer | None]:
-        """Decode prompts on a frame; None where the mask is empty or not believed."""
+        """Decode prompts on a frame; None if the mask is empty or fails the rule."""
         geometry = FrameGeometry(frame.size, self._long_side)
         embedding = self._embed(frame)
         output = self._decode(embedding, prompts)
@@ -282,7 +282,7 @@ def _together(answers: list[Answer]) -> FrameTracks:
 def seeds_of(prompts: Mapping[int, FramePrompts]) -> dict[int, FramePrompts]:
     """Keep one frame of prompts that stay the same over neighbouring frames: the middle one.
 
-    A box drawn in three dimensions asks for one object, not for one on each of its frames.
+    A 3D box is one object, not one on each of its frames.
     """
     runs: list[tuple[int, int, FramePrompts]] = []  # first frame, last frame, one prompt
     for index, found in sorted(prompts.items()):

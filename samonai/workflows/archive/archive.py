@@ -1,7 +1,7 @@
-"""Work through an archive: thousands of studies, some of them broken, over days and interruptions.
+"""Archive jobs: thousands of studies, some of them broken, over days and interruptions.
 
-A study that fails takes no other with it. What was done stands in `manifest.jsonl`: a run that was
-stopped, even killed, goes on where it was and does nothing twice.
+A failed study does not stop the others. Finished ones are recorded in `manifest.jsonl`: a
+stopped or killed run resumes and does nothing twice.
 """
 
 import json
@@ -36,10 +36,10 @@ from samonai.workflows.train import embedder, reader_of
 
 MANIFEST_FILE = "manifest.jsonl"
 
-# Options that name what is written, which a dry run leaves alone.
+# Options of the outputs, which a dry run ignores.
 _WRITTEN = {"store", "case_map"}
 
-# Options of `embed` that have nothing to do with reading a study.
+# Options of `embed` that do not affect the reading of a study.
 _OF_ENCODING = {"checkpoint", "sha256", "device", "dtype", "case_map"}
 
 _MOST_READERS = 256
@@ -47,13 +47,13 @@ _MOST_READERS = 256
 
 @dataclass(frozen=True)
 class ArchiveReport:
-    """How an archive stands.
+    """State of an archive.
 
     Attributes:
         states: Case id to "done", "failed" or "skipped", of all runs so far.
-        reasons: Case id to why, of those that are not done.
-        waiting: Ids of the cases that are still to do.
-        worked: Number of cases that this run worked on.
+        reasons: Case id to reason, of cases that are not done.
+        waiting: Ids of the remaining cases.
+        worked: Number of cases of this run.
     """
 
     states: Mapping[str, str]
@@ -66,7 +66,7 @@ class ArchiveReport:
         return sum(found == state for found in self.states.values())
 
     def summary(self) -> str:
-        """Return one line for people."""
+        """Return one line for users."""
         counts = ", ".join(f"{self.count(state)} {state}" for state in (DONE, FAILED, SKIPPED))
         left = f", {len(self.waiting)} to do" if self.waiting else ""
         return f"{len(self.states) + len(self.waiting)} cases: {counts}{left}"
@@ -93,17 +93,17 @@ def predict_archive(
         boxes: As there; a CSV file with a case column, or a folder with a file per case.
         out: Folder for the results and the manifest.
         readers: Studies that are read at once; so many, and the one worked on, are in memory.
-        limit: Work on so many studies at most.
-        dry_run: Only say what would be done.
-        retry_failed: Try again what failed before.
-        progress: Show a bar; by default where standard error is a terminal.
-        **options: What `predict` takes besides.
+        limit: Largest number of studies.
+        dry_run: Only list the studies.
+        retry_failed: Retry failed studies.
+        progress: Show a bar; by default if standard error is a terminal.
+        **options: Further arguments of `predict`.
 
     Returns:
-        How the archive stands.
+        The state of the archive.
 
     Raises:
-        InputError: Something that was given cannot be used, whatever the study.
+        InputError: An argument cannot be used for any study.
     """
     source, out = existing(source, "the input"), _result_folder(out, dry_run)
     how = _How(readers, limit, dry_run, retry_failed, shows_progress(progress))
@@ -156,7 +156,7 @@ def embed_archive(
         dry_run: Likewise.
         retry_failed: Likewise.
         progress: Likewise.
-        **options: What `embed` takes besides.
+        **options: Further arguments of `embed`.
     """
     images, out = existing(images, "images"), _result_folder(out, dry_run)
     how = _How(readers, limit, dry_run, retry_failed, shows_progress(progress))
@@ -184,7 +184,7 @@ def embed_archive(
 
 
 def _result_folder(out: Path | str, dry_run: bool) -> Path:
-    """Return the folder for results, of which a dry run tries nothing."""
+    """Return the folder for results, which a dry run does not check."""
     if not dry_run:
         return output_folder(out)
     path = as_path(out, "the output folder")
@@ -194,7 +194,7 @@ def _result_folder(out: Path | str, dry_run: bool) -> Path:
 
 
 def list_archive(domain: Domain[Any], source: Path) -> tuple[list[Case], dict[str, str]]:
-    """List an archive's cases, and what is left out with the reason."""
+    """List an archive's cases, and the skipped ones with the reason."""
     listing = capabilities(domain).archive
     if listing is not None:
         return listing.find_archive(source)
@@ -203,7 +203,7 @@ def list_archive(domain: Domain[Any], source: Path) -> tuple[list[Case], dict[st
 
 @dataclass(frozen=True)
 class _How:
-    """How to go through an archive; the fields are those of `predict_archive`."""
+    """Options of going through an archive; the fields are those of `predict_archive`."""
 
     readers: int
     limit: int | None
@@ -219,13 +219,13 @@ class _How:
 
 
 class _AlreadyRead:
-    """A domain whose next case has been read in another thread."""
+    """A domain whose next case was read in another thread."""
 
     def __init__(self, domain: Domain[Any], source: Any) -> None:
         self._domain, self._source = domain, source
 
     def read(self, case: Case) -> Any:
-        """Return what was read."""
+        """Return the read source."""
         return self._source
 
     def __getattr__(self, name: str) -> Any:
@@ -271,7 +271,7 @@ def _as_planned(
     settings: Mapping[str, Any],
     how: _How,
 ) -> ArchiveReport:
-    """Say how the archive would stand before anything is done."""
+    """Return the state of the archive before any study is done."""
     manifest = Manifest(out / MANIFEST_FILE, settings)
     report = _report(cases, manifest, 0)
     states = {**dict.fromkeys(left_out, SKIPPED), **report.states}
@@ -289,7 +289,7 @@ def _report(cases: Sequence[Case], manifest: Manifest, worked: int) -> ArchiveRe
 
 
 def _fingerprint(job: PredictionJob) -> dict[str, Any]:
-    """Return what the results of a prediction depend on, without a path."""
+    """Return everything that the results of a prediction depend on, without paths."""
     given = {
         **job.given,
         **{k: v for k, v in (("prompt", job.prompt), ("series", job.series)) if v is not None},

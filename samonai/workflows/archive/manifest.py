@@ -1,7 +1,7 @@
-"""What happened to each case of an archive, in a file that only ever grows.
+"""Manifest of an archive: the result of each case, in an append-only file.
 
-One JSON object per line, written through to the disk before the next study begins, so that a run
-that was stopped, even killed, goes on where it was. The first line holds the settings.
+One JSON object per line, written through to the disk before the next study begins, so that a
+stopped or killed run resumes. The first line holds the settings.
 """
 
 import json
@@ -24,19 +24,19 @@ _BEGINNING = b'{"manifest": '
 
 
 class Manifest:
-    """What happened to each case, in a file that only ever grows.
+    """Results of cases in an append-only file.
 
     Args:
         path: The file; made when missing.
-        settings: What the results depend on, as JSON values; a manifest made with others is
+        settings: Everything that the results depend on, as JSON values; a manifest with others is
             refused.
 
     Raises:
-        InputError: The file is of other settings, or no manifest.
+        InputError: The file has other settings, or is not a manifest.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
-        """Read what is there."""
+        """Read the file."""
         self.path = path
         self.states: dict[str, str] = {}
         self.reasons: dict[str, str] = {}
@@ -52,15 +52,15 @@ class Manifest:
         self._is_new = not records
 
     def attempts(self, case_id: str) -> int:
-        """Return how often a case without a result was begun."""
+        """Return the number of attempts on a case without a result."""
         return self._attempts[case_id]
 
     def alone(self, case_id: str) -> int:
-        """Return how often it was begun as the only one."""
+        """Return the number of its attempts as the only case in work."""
         return self._alone[case_id]
 
     def started(self, case_id: str, *, alone: bool) -> None:
-        """Note that a case is begun."""
+        """Record the start of a case."""
         self._append({"case": case_id, "state": _STARTED, "alone": alone})
 
     def finished(
@@ -71,7 +71,7 @@ class Manifest:
         files: Sequence[Path] = (),
         seconds: float = 0.0,
     ) -> None:
-        """Note how a case ended."""
+        """Record the result of a case."""
         record: dict[str, Any] = {"case": case_id, "state": state}
         if reason:
             record["reason"] = reason
@@ -80,7 +80,7 @@ class Manifest:
         self._append({**record, "seconds": round(seconds, 3)})
 
     def forget_failures(self) -> None:
-        """Let failed cases be tried again."""
+        """Clear failed cases, so that they are tried again."""
         for case_id in [case for case, state in self.states.items() if state == FAILED]:
             self._append({"case": case_id, "state": _AGAIN})
 
@@ -117,8 +117,8 @@ class Manifest:
         content = self.path.read_bytes()
         lines, size = whole_lines(content)
         if size < len(content):
-            # Killed while writing: what the line was about is not known to have happened. It goes
-            # with the next line that is written, and nothing is touched before.
+            # A line cut off by a kill records nothing. It is cut off
+            # with the next line that is written, and the file is unchanged before.
             self._whole_bytes = size
         if not lines and not _BEGINNING.startswith(content[: len(_BEGINNING)]):
             raise InputError(f"{self.path} is no manifest of samonai; choose another folder")
@@ -136,7 +136,7 @@ class Manifest:
         written = header.get("settings")
         if not isinstance(written, dict):
             raise InputError(f"{self.path} is no manifest of samonai; choose another folder")
-        # Files and folders stand in it by fingerprints of what they hold, and are compared too.
+        # Files and folders are recorded by identifiers of their content, and are compared too.
         found = {
             key: value
             for key, value in current_names(written).items()

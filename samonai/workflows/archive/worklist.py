@@ -1,7 +1,7 @@
-"""Go through cases so that one that fails takes no other with it, and nothing is done twice.
+"""Work list of an archive: a failed case does not stop the others, and no case is done twice.
 
 Cases are read in several threads and worked on in one. A case during which the program died is
-tried again by itself, so that the one at fault is found.
+tried again by itself, to find the one at fault.
 """
 
 import errno
@@ -28,10 +28,10 @@ Work = Callable[[Case, Any], Sequence[Path]]
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Hold a folder for one process, without what killed ones left half written.
+    """Lock a folder for one process, and remove half-written files of killed ones.
 
     Raises:
-        InputError: Another process works there, or it cannot be written.
+        InputError: Another process works there, or the folder cannot be written to.
     """
     with locked_folder(folder, "working into"):
         remove_abandoned(folder, older_than=0)
@@ -57,13 +57,13 @@ def work_through(
     """Read cases in parallel and work on them one after the other.
 
     Args:
-        cases: The whole archive; those with a result are passed over.
-        manifest: Says what was done, and is told.
-        read: Reads a case, in one of several threads.
-        work: Works on what was read, in this thread, and returns the files it wrote.
-        readers: Cases that are read at once or wait to be worked on.
-        limit: Work on so many at most.
-        on_case: Called with each case's id and how it ended.
+        cases: The whole archive; those with a result are skipped.
+        manifest: The record of finished cases, which is updated.
+        read: Function that reads a case, in one of several threads.
+        work: Function that works on a read case, in this thread, and returns the files it wrote.
+        readers: Number of cases that are read at once or wait.
+        limit: Largest number of cases.
+        on_case: Called with each case's id and its result.
 
     Returns:
         The number of cases worked on.
@@ -75,7 +75,7 @@ def work_through(
     fresh = [case for case in todo if not manifest.attempts(case.case_id)]
     suspects = todo[len(fresh) :]
     _Team(manifest, read, work, on_case).run(fresh, max(1, readers))
-    # One at a time, so that it is known which one brings the program down.
+    # One at a time, to find the one that brings the program down.
     alone = _Team(manifest, read, work, on_case, alone=True)
     for case in suspects:
         if manifest.alone(case.case_id) >= _DEADLY_ATTEMPTS:
@@ -87,7 +87,7 @@ def work_through(
 
 
 class _Team:
-    """Readers in threads, and one who works on what they bring."""
+    """Reader threads, and one worker on their results."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class _Team:
                 fill()
                 self._finish(case, future, began)
         finally:
-            # An interrupt does not wait for what nobody will use.
+            # An interrupt does not wait for reads that are no longer needed.
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _finish(self, case: Case, future: Future[Any], began: float) -> None:
@@ -132,7 +132,7 @@ class _Team:
         except InputError as error:
             _stop_when_full(error)
             state, reason = FAILED, without_paths(str(error), case)
-        except Exception as error:  # one study must not stop the others, whatever it is
+        except Exception as error:  # an error of one study must not stop the others
             _stop_when_full(error)
             state, reason = FAILED, _where(error)
         self.manifest.finished(case.case_id, state, reason, files, time.monotonic() - began)
@@ -141,9 +141,9 @@ class _Team:
 
 
 def without_paths(message: str, case: Case) -> str:
-    """Return a message that names the case instead of its folder, and its files by number.
+    """Return a message with the case's id instead of its folder, and its files by number.
 
-    Folders and files are often named after patients, and manifests are passed on.
+    Folders and files are often named after patients, and manifests are shared.
     """
     where = str(case.image)
     if where not in message:
@@ -160,7 +160,7 @@ def without_paths(message: str, case: Case) -> str:
 
 
 def _where(error: BaseException) -> str:
-    """Return what kind of error it is and where it arose; its text may quote a patient's data."""
+    """Return the type of an error and its location; its text may quote a patient's data."""
     frames = traceback.extract_tb(error.__traceback__)
     package = str(Path(__file__).parents[2])
     ours = [
