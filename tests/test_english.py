@@ -1,7 +1,4 @@
-"""Plain technical English: phrases that docstrings, comments and messages do not use.
-
-A room that still has some has an allowance. It may only shrink: who rewrites a text lowers it.
-"""
+"""Plain technical English: phrases that docstrings, comments and messages do not use."""
 
 import re
 from collections import Counter
@@ -13,16 +10,12 @@ REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "samonai"
 
 FORBIDDEN = re.compile(
-    r"\bwhat (?:is|was)\b|\bhangs? on\b|InputError: It is\b|\bor not it\b", re.IGNORECASE
+    r"\bwhat (?:is|was)\b|\bhangs? on\b|InputError: It is\b|\bor not it\b|\"\"\"Say whether\b"
+    r"|\"\"\"Take note\b|\"\"\"Listen to\b|InputError: (?:As said|They are|When)\b|\bhow sure\b"
+    r"|\b(?:a|the) model as it is\b|\btorn apart\b|\bby heart\b",
+    re.IGNORECASE,
 )
 """Name the thing ("the trainable parts", not "what is trained"); state a condition in full."""
-
-ALLOWANCE = {
-    "embeddings": 17,
-    "inference": 43,
-    "selection": 14,
-    "workflows": 25,
-}
 
 
 def uses(text: str) -> int:
@@ -35,20 +28,23 @@ def used_in_rooms() -> Counter[str]:
     for path in PACKAGE.rglob("*.py"):
         room = path.relative_to(PACKAGE).parts[0]
         found[room] += uses(path.read_text(encoding="utf-8"))
-    return found
+    return +found
 
 
 @pytest.mark.parametrize(
-    "text", ["What is trained.", "It hangs on the seed.", "InputError: It is.", "these, or not it"]
+    "text",
+    [
+        "What is trained.",
+        "It hangs on the seed.",
+        "InputError: It is.",
+        "these, or not it",
+        '"""Say whether',
+        "how sure it is",
+    ],
 )
 def test_a_forbidden_phrase_is_found(text: str) -> None:
     assert uses(text) == 1
 
 
-def test_rooms_use_no_more_forbidden_phrases_than_they_are_allowed() -> None:
-    above = {
-        room: f"{count} uses, {ALLOWANCE.get(room, 0)} allowed"
-        for room, count in used_in_rooms().items()
-        if count > ALLOWANCE.get(room, 0)
-    }
-    assert above == {}
+def test_no_room_uses_a_forbidden_phrase() -> None:
+    assert used_in_rooms() == {}

@@ -78,7 +78,7 @@ def test_evaluations_say_what_is_new_to_the_decoder(decoder, caplog) -> None:
     for regime in ("clicks", "middle_click"):
         evaluation_prompts(regime, boxes)
         (line,) = warnings(caplog)
-        assert line.startswith(f"{boxes} was trained with boxes only: its answers to clicks may")
+        assert line.startswith(f"{boxes} was trained with boxes only: its masks for clicks may")
         assert line.endswith("train with --set sampler.points_probability=0.5 to ask with both")
         assert "\n" not in line
     for regime in ("slices", "volume", "middle", "keyframes"):
@@ -86,7 +86,7 @@ def test_evaluations_say_what_is_new_to_the_decoder(decoder, caplog) -> None:
         assert warnings(caplog) == []
         evaluation_prompts(regime, points)
         (line,) = warnings(caplog)
-        assert "was trained with clicks only: its answers to boxes" in line
+        assert "was trained with clicks only: its masks for boxes" in line
     evaluation_prompts("clicks", decoder(ITERATIVE, "iterative"))
     evaluation_prompts("clicks", old)
     evaluation_prompts("clicks")

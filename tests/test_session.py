@@ -178,7 +178,11 @@ def test_clicks_that_cannot_be_used(
     ("source", "prompts", "said"),
     [
         ("image", [], "^boxes: no boxes for case case_c"),
-        (None, [BOX], "the source: expected a path, a case or a source read by the domain, got NoneType"),
+        (
+            None,
+            [BOX],
+            "the source: expected a path, a case or a source read by the domain, got NoneType",
+        ),
         ("image", [[*BOX[:5], 99]], "^boxes: box 1 .* leaves the volume"),
         ("image", "boxes.json", "boxes.json: no such file of boxes"),
         ("image", " ", "the prompt is empty"),

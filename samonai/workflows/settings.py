@@ -126,11 +126,11 @@ def _suggest(key: str, known: Iterable[str]) -> str:
     return f"; did you mean {full[0]!r}?" if full else suggest(key, known)
 
 
-def _parse_value(text: str, default: Any, what: Setting | None) -> Any:
+def _parse_value(text: str, default: Any, setting: Setting | None) -> Any:
     """Return a typed text as its JSON value, else as text."""
     if isinstance(default, str):
         return text
-    if what is not None and text != "null" and set(what.types) <= {str, Path}:
+    if setting is not None and text != "null" and set(setting.types) <= {str, Path}:
         return text
     try:
         return json.loads(text, parse_constant=_refuse_constant)
@@ -142,15 +142,15 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a number that a setting can have")
 
 
-def _checked(key: str, value: Any, default: Any, what: Setting | None) -> Any:
+def _checked(key: str, value: Any, default: Any, setting: Setting | None) -> Any:
     if is_evaluated(value):
         raise InputError(
             f"setting {key}: a value must not begin with $, @ or %, which MONAI would evaluate"
         )
     if value is None and default is None:
         return None  # the run's value, or none
-    if value is not None and what is not None:
-        return validate(what, value)
+    if value is not None and setting is not None:
+        return validate(setting, value)
     return _of_default_type(key, value, default)
 
 

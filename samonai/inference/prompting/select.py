@@ -228,8 +228,7 @@ def _classes(decoders: Sequence[Path | str]) -> dict[str, str]:
 def _check_not_finding(finding: ObjectFinding | None) -> None:
     if finding is not None and finding.automatic != CLASSES:
         raise InputError(
-            f"automatic={finding.automatic} finds objects without prompts; leave out "
-            f"one of them"
+            f"automatic={finding.automatic} finds objects without prompts; leave out one of them"
         )
 
 
