@@ -79,7 +79,7 @@ def test_evaluations_say_what_is_new_to_the_decoder(decoder, caplog) -> None:
         evaluation_prompts(regime, boxes)
         (line,) = warnings(caplog)
         assert line.startswith(f"{boxes} was trained with boxes only: its masks for clicks may")
-        assert line.endswith("train with --set sampler.points_probability=0.5 to ask with both")
+        assert line.endswith("train with --set sampler.points_probability=0.5 to use both")
         assert "\n" not in line
     for regime in ("slices", "volume", "middle", "keyframes"):
         evaluation_prompts(regime, boxes)

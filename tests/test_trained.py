@@ -72,7 +72,7 @@ def test_a_contradicting_setting_is_refused(decoder, setting, said) -> None:
 
 def test_a_crop_to_the_prompt_is_allowed_and_said_and_one_to_the_body_is_not(decoder, caplog):
     assert trained_domain(decoder, crop="prompt").settings()["crop"] == "prompt"
-    assert caplog.text.count("was trained with crop=none; crop=prompt shows it") == 1
+    assert caplog.text.count("was trained with crop=none; crop=prompt enlarges") == 1
     with pytest.raises(InputError, match="crop=none, but crop=body is given"):
         trained_domain(decoder, crop="body")
     with pytest.raises(InputError, match="window=percentile, but window=lung is given"):
