@@ -30,7 +30,7 @@ class ServeOptions:
         images: Folder of images.
         out: The workspace: annotations, labels, history, trained decoders.
         labels: Folder of given labels; None: there are none.
-        run: A run to begin with; None: the model as it is.
+        run: A run to begin with; None: the stock model.
         model: The model, where there is no run.
         checkpoint: The model's weights, where they are not the published ones.
         store: Where embeddings are kept; None: in the workspace.
