@@ -34,7 +34,7 @@ demo: $(READY)
 	$(BIN)/samonai demo --out demo-output
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 # So many times as many drawn files, flipped bits and kills as in CI.
 FAULTS ?= 20
