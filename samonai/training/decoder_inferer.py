@@ -29,7 +29,7 @@ class DecoderInferer(Inferer):
         self.amp = amp
         self.multimask = multimask
 
-    def __call__(
+    def __call__(  # type: ignore[override]  # MONAI promises one signature of several
         self,
         inputs: torch.Tensor,
         network: nn.Module,

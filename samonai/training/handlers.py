@@ -6,10 +6,11 @@ import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from ignite.engine import Engine, Events
+from ignite.handlers import EarlyStopping
 from monai.engines import IterationEvents
 from monai.handlers import EarlyStopHandler
 from monai.utils import CommonKeys
@@ -129,14 +130,18 @@ class EarlyStop(EarlyStopHandler):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the count and the best score."""
-        assert self._handler is not None
-        return {"counter": self._handler.counter, "best_score": self._handler.best_score}
+        stopping = self._early_stopping()
+        return {"counter": stopping.counter, "best_score": stopping.best_score}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a saved state."""
-        assert self._handler is not None
-        self._handler.counter = state["counter"]
-        self._handler.best_score = state["best_score"]
+        stopping = self._early_stopping()
+        stopping.counter = state["counter"]
+        stopping.best_score = state["best_score"]
+
+    def _early_stopping(self) -> EarlyStopping:
+        """Return ignite's handler inside MONAI's, typed as None there."""
+        return cast("EarlyStopping", self._handler)
 
 
 class RunCheckpoint:

@@ -10,7 +10,7 @@ Clicks depend only on the seed, the epoch, the frame and the predictions.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from samonai.core.geometry import LOW_RES_STRIDE
 from samonai.prompts.clicks import check_rule, corrective_clicks
 from samonai.prompts.types import Prompts
 from samonai.sam.outputs import DecodeOutput, HeadsOutput, choose_masks
+from samonai.training.decoder_inferer import DecoderInferer
 from samonai.training.objectives.heads import HeadTargets
 from samonai.training.objectives.losses import MaskTargets
 
@@ -95,7 +96,7 @@ class InteractiveUpdate:
         engine.network.train()
         engine.optimizer.zero_grad(set_to_none=engine.optim_set_to_none)
         # Where the encoder is trained, all rounds share one encoding, and its gradient comes last.
-        encoded = engine.inferer.encode(inputs, engine.network)
+        encoded = _inferer(engine).encode(inputs, engine.network)
         if encoded is not None:
             inputs = encoded.detach().requires_grad_(encoded.requires_grad)
         prompts: Prompts = kwargs["prompts"]
@@ -155,7 +156,7 @@ class InteractiveUpdate:
     def _decode(self, step: _Step, prompts: Prompts) -> tuple[DecodeOutput, torch.Tensor]:
         """Return one mask per prompt and the loss, which a single point's three masks share."""
         engine, inputs, targets, _ = step
-        slots, loss_of = engine.inferer.slots, engine.loss_function
+        slots, loss_of = _inferer(engine).slots, engine.loss_function
         ambiguous = prompts.row_is_ambiguous()
         if not (self.multimask and bool(ambiguous.any())):
             output = slots(inputs, engine.network, prompts, every_slot=False)
@@ -181,11 +182,16 @@ class InteractiveUpdate:
         return prompts.feed_back(logits)
 
 
+def _inferer(engine: SupervisedTrainer) -> DecoderInferer:
+    """Return the engine's inferer, which MONAI types as its base class."""
+    return cast("DecoderInferer", engine.inferer)
+
+
 def _semantic_round(
     engine: SupervisedTrainer, inputs: torch.Tensor, targets: HeadTargets
 ) -> tuple[HeadsOutput, torch.Tensor]:
     """Add the gradient of the semantic head, which does not depend on prompts, once."""
-    output = engine.inferer.classes(inputs, engine.network)
+    output = _inferer(engine).classes(inputs, engine.network)
     loss = engine.loss_function(output, targets._replace(masks=None))
     loss.backward()
     return output, loss.detach()
