@@ -189,8 +189,9 @@ def open_chunks(
                 attributes=dict(attributes),
             )
         except (ContainsArrayError, ContainsGroupError):
-            array = find_array(group, name)
-            assert array is not None
+            array = find_array(group, name)  # by another process meanwhile
+            if array is None:
+                raise _damaged(group, name) from None
     if array.shape != shape or array.dtype != np.dtype(dtype) or array.chunks != (1, *shape[1:]):
         raise InputError(
             f"the store's {array.path} is {array.dtype} {array.shape}, expected {dtype} {shape}; "
@@ -210,12 +211,16 @@ def get_node(group: zarr.Group, name: str) -> zarr.Array[Any] | zarr.Group | Non
     """
     try:
         return group.get(name)
-    except (ValueError, TypeError) as error:
-        path = f"{group.path}/{name}".strip("/")
-        raise InputError(
-            f"{path}/zarr.json in the store is damaged; delete the folder {path} in it, and run "
-            f"again to compute it anew"
-        ) from error
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise _damaged(group, name) from error
+
+
+def _damaged(group: zarr.Group, name: str) -> InputError:
+    path = f"{group.path}/{name}".strip("/")
+    return InputError(
+        f"{path}/zarr.json in the store is damaged; delete the folder {path} in it, and run "
+        f"again to compute it anew"
+    )
 
 
 def find_array(group: zarr.Group, name: str) -> zarr.Array[Any] | None:
@@ -232,8 +237,9 @@ def require_group(parent: zarr.Group, name: str, attributes: Mapping[str, Any]) 
     try:
         return parent.create_group(name, attributes=dict(attributes))
     except (ContainsArrayError, ContainsGroupError):
-        found = get_node(parent, name)
-        assert isinstance(found, zarr.Group)
+        found = get_node(parent, name)  # by another process meanwhile
+        if not isinstance(found, zarr.Group):
+            raise _damaged(parent, name) from None
         return found
 
 

@@ -15,7 +15,7 @@ from zarr.errors import GroupNotFoundError
 from samonai.core.errors import InputError
 from samonai.core.sealed import canonical_json, digest
 from samonai.embeddings import compact
-from samonai.embeddings.chunks import FrameChunks, find_array, open_chunks, require_group
+from samonai.embeddings.chunks import FrameChunks, find_array, get_node, open_chunks, require_group
 from samonai.embeddings.counting import announce
 
 FORMAT_VERSION = 1
@@ -78,6 +78,11 @@ class EmbeddingStore:
             )
 
         self.dtype = str(self.root.attrs.get("dtype", DTYPE))
+        if self.dtype not in DTYPES:
+            raise InputError(
+                f"the store {self.url} cannot be opened: its zarr.json is damaged (dtype "
+                f"{self.dtype[:20]!r}); use another folder"
+            )
         if dtype not in (None, self.dtype):
             raise InputError(
                 f"the store {self.url} keeps {self.dtype}, not {dtype}; use another folder"
@@ -97,7 +102,7 @@ class EmbeddingStore:
         text = canonical_json(signature)
         name = digest(text)[:_NAME_DIGITS]
         attributes = {"signature": json.loads(text)}
-        if self.read_only and name not in self.root:
+        if self.read_only and get_node(self.root, name) is None:
             return StoreSection(self, name, None)
         group = require_group(self.root, name, attributes)
         if canonical_json(group.attrs.get("signature")) != text:
@@ -127,7 +132,7 @@ class StoreSection:
         """Open a group in this section, created if need be; None if read-only and absent."""
         if self._group is None:
             return None
-        if self.store.read_only and name not in self._group:
+        if self.store.read_only and get_node(self._group, name) is None:
             return None
         return require_group(self._group, name, {})
 
@@ -274,5 +279,5 @@ def _open_root(url: str, read_only: bool, dtype: str) -> zarr.Group:
         )
     except (GroupNotFoundError, FileNotFoundError) as error:
         raise InputError(f"there is no embedding store at {url}") from error
-    except (ImportError, ValueError) as error:
+    except (ImportError, ValueError, TypeError, LookupError) as error:
         raise InputError(f"the store {url} cannot be opened: {error}") from error

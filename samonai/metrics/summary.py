@@ -11,7 +11,8 @@
 - `calibration`: calibration of the probabilities, if measured;
 - `members`, `members_mean`: of an ensemble, whose own numbers are those of `finetuned`;
 - `counts`: for each metric and method, the number of averaged rows (`n`), and of
-  rows where it is undefined (`missing`).
+  rows where it is undefined (`missing`);
+- `sha256`: digest of the other entries, by which commands that read the file back find damage.
 
 `metrics.csv` holds the rows of `cases`.
 """
@@ -27,6 +28,7 @@ import numpy as np
 
 from samonai.core.csv_cells import csv_row
 from samonai.core.files import write_atomically
+from samonai.core.sealed import sealed
 from samonai.metrics.volumes import METHODS, METRICS, Row
 
 _KEYS = ("case", "class", "label")
@@ -160,7 +162,7 @@ def write_metrics(
         Content of `metrics.json`.
     """
     out_dir = Path(out_dir)
-    document = metrics_document(rows, extra, metrics)
+    document = sealed(metrics_document(rows, extra, metrics))
     with write_atomically(out_dir / "metrics.json") as path:
         text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
         path.write_text(text + "\n", encoding="utf-8")

@@ -1,6 +1,6 @@
 """Job: the network, data and store shared by many runs on one data set, loaded and listed once."""
 
-import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +11,8 @@ from rich.console import Console
 
 from samonai.core.errors import InputError
 from samonai.core.files import as_path, output_folder
+from samonai.core.json_files import read_json
+from samonai.core.sealed import is_whole
 from samonai.domains import DEFAULT_DOMAIN
 from samonai.training.data.folds import SplitNames, fold_splits, grouped_split, read_groups
 from samonai.training.objectives.heads import PROMPTABLE
@@ -24,6 +26,8 @@ from samonai.workflows.train import domain_of, finetune
 if TYPE_CHECKING:
     from samonai.domains.base import Case, Domain
     from samonai.sam.network import SamNetwork
+
+logger = logging.getLogger(__name__)
 
 EVALUATION = "evaluation"
 """The folder in a run's folder with the metrics of its held-out cases."""
@@ -166,8 +170,8 @@ class Job:
             metrics.is_file()
             and metrics.stat().st_mtime_ns >= run.folder.decoder.stat().st_mtime_ns
         ):
-            found: dict[str, Any] = json.loads(metrics.read_text(encoding="utf-8"))
-            if {row["case"] for row in found["cases"]} == set(cases):
+            found = _whole_metrics(metrics)
+            if found is not None and {row["case"] for row in found["cases"]} == set(cases):
                 return found
         return evaluate(
             run,
@@ -251,3 +255,15 @@ class Job:
         else:
             names = self.split(split, 0.2, None, seed)["train"]
         return fold_splits(names, folds, None if groups is None else read_groups(groups), seed)
+
+
+def _whole_metrics(path: Path) -> dict[str, Any] | None:
+    """Return metrics that were written before, or None where the file is damaged."""
+    try:
+        found = read_json(path)
+    except InputError:
+        found = None
+    if isinstance(found, dict) and is_whole(found):
+        return found
+    logger.warning("%s is damaged: its checksum differs; the cases are measured again", path)
+    return None

@@ -2,6 +2,7 @@
 
 * `run.json`: the settings; the same command again resumes, another one is refused.
 * `decoder.safetensors`: the result, the best epoch's decoder; its presence ends the run.
+* `data.json`: a digest of every case's files; a finished run is not taken for one on other data.
 * `model.pt`, `last.pt`: the best epoch for MONAI, and the state to resume from.
 * `history.json`, `history.csv`, `learning_curve.png`: loss and validation Dice by epoch.
 * `tensorboard/`, `store/`: curves; embeddings, unless they are kept elsewhere.
@@ -25,6 +26,7 @@ from samonai.core.locks import LOCK_FILE, locked_folder
 from samonai.core.pseudonyms import salt
 from samonai.core.sealed import DIGEST_KEY, is_whole, sealed
 from samonai.settings import current_names
+from samonai.workflows.run_data import DATA_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ _FORMAT_VERSION = 1
 _ENCODER, _STORE_MARK, _VERSION = "encoder_sha256", "store_mark", "samonai"
 _MADE_BY_TRAINING = (
     SETTINGS_FILE, DECODER_FILE, STATE_FILE, HISTORY_FILE, "model.pt", "history.csv", SPLIT_FILE,
-    CURVE_FILE,
+    CURVE_FILE, DATA_FILE,
 )  # fmt: skip
 
 
@@ -214,8 +216,13 @@ def member_folders(path: Path | str) -> list[Path]:
     if file is None:
         return [folder]
     try:
-        names = list(read_json(file)["members"])
+        content = read_json(file)
+        if DIGEST_KEY in content and not is_whole(content):
+            raise InputError(f"{file} is damaged or was edited: its checksum differs")
+        names = list(content["members"])
         return [folder / Path(name).name for name in names]
+    except InputError:
+        raise
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{file} is no list of runs that samonai wrote") from error
 

@@ -25,6 +25,7 @@ from samonai.workflows.inputs import (
     store_location,
 )
 from samonai.workflows.run import Run
+from samonai.workflows.run_data import check_data, write_data
 from samonai.workflows.run_folder import (
     CURVE_FILE,
     HISTORY_FILE,
@@ -135,8 +136,10 @@ def finetune(
             "progress": shows_progress(progress),
         }
         if unfinished:
+            write_data(folder.path, found)
             run_bundle(files, overrides)
         else:
+            check_data(folder.path, found)
             logger.info("%s is complete; nothing is left to train", folder.path)
         if unfinished or not (folder.path / CURVE_FILE).exists():
             _draw_history(folder.path)

@@ -74,6 +74,16 @@ def test_a_run_is_not_resumed_on_other_data(made: Path, tmp_path: Path) -> None:
         assert decoder.read_bytes() == weights, said
 
 
+def test_a_finished_run_is_not_taken_for_one_on_other_data(made: Path) -> None:
+    path = sorted((made / "labels").iterdir())[0]
+    whole = path.read_bytes()
+    rewritten(path, lambda data: np.roll(data, 1, 0))
+    with pytest.raises(InputError, match="was trained on other data"):
+        train(made)
+    path.write_bytes(whole)
+    train(made)
+
+
 def test_a_strangers_run_does_not_choose_where_embeddings_go(made, tmp_path, caplog) -> None:
     own = RunFolder(made / "run")
     assert own.store() == str(made / "store")

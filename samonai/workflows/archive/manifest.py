@@ -13,13 +13,14 @@ from typing import Any
 from samonai.core.errors import InputError
 from samonai.core.journal import append_lines, whole_lines
 from samonai.core.json_files import parse_json
+from samonai.core.sealed import DIGEST_KEY, is_whole, sealed
 from samonai.settings import compared, current_names
 from samonai.version import __version__
 
 DONE, FAILED, SKIPPED = "done", "failed", "skipped"
 
 _STARTED, _AGAIN = "started", "again"
-_FORMAT_VERSION = 1
+_WITHOUT_DIGESTS, _FORMAT_VERSION = _VERSIONS = 1, 2
 _BEGINNING = b'{"manifest": '
 
 
@@ -89,7 +90,7 @@ class Manifest:
         if self._is_new:
             header = {"manifest": _FORMAT_VERSION, "samonai": __version__}
             lines.insert(0, {**header, "settings": self._settings})
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        text = "".join(json.dumps(sealed(line), ensure_ascii=False) + "\n" for line in lines)
         append_lines(self.path, text, after=self._whole_bytes)
         self._is_new, self._whole_bytes = False, None
         self._apply(record)
@@ -128,10 +129,17 @@ class Manifest:
             raise InputError(f"{self.path} is damaged ({error}); choose another folder") from error
         if not all(isinstance(record, dict) for record in records):
             raise InputError(f"{self.path} is no manifest of samonai; choose another folder")
+        version = records[0].get("manifest") if records else None
+        for number, record in enumerate(records if version in _VERSIONS else (), 1):
+            if (DIGEST_KEY in record or version != _WITHOUT_DIGESTS) and not is_whole(record):
+                raise InputError(
+                    f"{self.path} is damaged (the checksum of line {number} differs); choose "
+                    "another folder"
+                )
         return records
 
     def _check_header(self, header: Mapping[str, Any]) -> None:
-        if header.get("manifest") != _FORMAT_VERSION:
+        if header.get("manifest") not in _VERSIONS:
             raise InputError(f"{self.path} is no manifest of samonai; choose another folder")
         written = header.get("settings")
         if not isinstance(written, dict):
