@@ -79,8 +79,11 @@ class Learner:
         self._run: Path | None = None
         self._rounds: list[dict[str, Any]] = _rounds_of(self.folder)
 
-    def start(self) -> None:
+    def start(self, epochs: int | None = None) -> None:
         """Begin to train on all finished cases.
+
+        Args:
+            epochs: Epochs of this training and those after it; None: as before.
 
         Raises:
             InputError: Training is under way already, or too few cases are finished.
@@ -94,6 +97,7 @@ class Learner:
                     f"{len(cases)} cases are finished; training needs {FEWEST_CASES} at least, one "
                     f"of them to measure on"
                 )
+            self._epochs = self._epochs if epochs is None else epochs
             number = len(self._rounds) + 1
             while (round_folder := self.folder / f"{number:03d}").exists():
                 number += 1

@@ -98,6 +98,17 @@ class OpenCases:
         self._lock = threading.RLock()
         self.queue = EncodingQueue(self._encode)
 
+    def add_case(self, case: Case) -> None:
+        """Add a case, such as one that a client uploaded.
+
+        Raises:
+            InputError: There is one of that name.
+        """
+        with self._lock:
+            if case.case_id in self.cases:
+                raise InputError(f"case {case.case_id[:80]!r}: there is one of that name")
+            self.cases = {**self.cases, case.case_id: case}  # others may be going through it
+
     def close(self) -> None:
         """Stop encoding; annotations are on disk already."""
         self.queue.stop()
@@ -157,7 +168,8 @@ class OpenCases:
 
     def states(self) -> dict[str, str]:
         """Return the state of each case; see `samonai.serve.annotation.STATES`."""
-        for case_id in self.cases:
+        cases = self.cases
+        for case_id in cases:
             if case_id not in self._states:
                 found = self._open.get(case_id)
                 try:
@@ -166,7 +178,7 @@ class OpenCases:
                 except InputError as error:
                     logger.warning("%s", error)
                     self._states[case_id] = UNLABELLED
-        return {case_id: self._states[case_id] for case_id in self.cases}
+        return {case_id: self._states[case_id] for case_id in cases}
 
     def next_case(self, after: str | None = None) -> str | None:
         """Return the case to annotate next: the first that is not done, after another if given.

@@ -141,6 +141,7 @@ def serve(
         import uvicorn
 
         from samonai.serve.guard import Guard, limits_of
+        from samonai.serve.monailabel import monailabel_routes
         from samonai.serve.routes import annotation_app
     except ImportError as error:
         raise InputError(f"serving needs {error.name}: {INSTALL}") from error
@@ -149,7 +150,8 @@ def serve(
         stack.enter_context(locked_folder(options.out, "annotating in"))
         workspace, learner = open_workspace(options)
         limits = limits_of(options.host, options.names)
-        app = Guard(annotation_app(workspace, learner), limits)
+        clients = monailabel_routes(workspace, learner)
+        app = Guard(annotation_app(workspace, learner, monailabel=clients), limits)
         config = uvicorn.Config(
             app, host=options.host, port=options.port, log_level="warning", access_log=False,
             server_header=False, ws="none", timeout_graceful_shutdown=5,

@@ -228,6 +228,26 @@ class Workspace(OpenCases):
             self.keep(one, one.annotation.with_objects(*drawn))
             return drawn
 
+    def take_label(
+        self, case_id: str, label: npt.NDArray[np.integer], revision: int
+    ) -> list[FrameObject]:
+        """Replace the annotation by a label map on the source's grid.
+
+        Args:
+            case_id: The case.
+            label: The label map, with values of structures.
+            revision: See `prompt`.
+
+        Raises:
+            InputError: The annotation has changed meanwhile.
+        """
+        one = self.opened(case_id)
+        with one.lock:
+            self._check_revision(one, revision)
+            drawn = self._objects_of_label(one, label, GIVEN)
+            self.keep(one, replace(one.annotation, objects=()).with_objects(*drawn))
+            return drawn
+
     def name_structure(self, case_id: str, value: Any, name: Any, revision: int) -> Annotation:
         """Name a label value.
 

@@ -1,0 +1,116 @@
+"""Images by the ids that clients use, and as the files that they load."""
+
+import threading
+from typing import Any
+
+import numpy as np
+
+from samonai.core.errors import InputError
+from samonai.domains.medical.dataset import is_dicom
+from samonai.domains.medical.formats.nrrd import nrrd_bytes
+from samonai.domains.medical.volume import Volume
+from samonai.serve.annotation import DONE
+from samonai.serve.monailabel.labels import FINAL, ORIGINAL, ranks_of
+from samonai.serve.monailabel.uploads import Uploads
+from samonai.serve.workspace import NotThereError, Workspace
+
+_UIDS = ("StudyInstanceUID", "SeriesInstanceUID")
+_SHOWN = (*_UIDS, "Modality")
+
+
+class CaseIndex:
+    """Cases of a workspace by the ids of clients.
+
+    3D Slicer uses the ids of `/activelearning` or the names of uploaded volumes, OHIF a series'
+    SeriesInstanceUID.
+
+    Args:
+        workspace: The cases.
+        uploads: The names of uploaded volumes.
+    """
+
+    def __init__(self, workspace: Workspace, uploads: Uploads) -> None:
+        """Keep both; DICOM headers are read when they are asked for."""
+        self.workspace, self.uploads = workspace, uploads
+        self._facts: dict[str, dict[str, str]] = {}
+        self._lock = threading.Lock()
+
+    def case_of(self, name: str) -> str:
+        """Return the case of an id.
+
+        Raises:
+            NotThereError: There is none.
+        """
+        if name in self.workspace.cases:
+            return name
+        uploaded = self.uploads.case_of(name)
+        if uploaded is not None:
+            return uploaded
+        if name.replace(".", "").isdigit():
+            for case_id in self.workspace.cases:
+                if self.dicom_facts(case_id).get("SeriesInstanceUID") == name:
+                    return case_id
+        raise NotThereError(f"image {name[:80]!r}: there is no such image")
+
+    def dicom_facts(self, case_id: str) -> dict[str, str]:
+        """Return UIDs and modality of a case that is a DICOM series; else nothing."""
+        case = self.workspace.cases[case_id]
+        if not is_dicom(case.image):
+            return {}
+        with self._lock:
+            if case_id not in self._facts:
+                self._facts[case_id] = _facts_of(case.image, case.series)
+            return self._facts[case_id]
+
+    def datastore(self, output: str | None) -> dict[str, Any]:
+        """Return the number of cases, or with "all" each case and its labels."""
+        states = self.workspace.states()
+        if output != "all":
+            done = sum(state == DONE for state in states.values())
+            return {"total": len(states), "completed": done, "label_tags": {FINAL: done}}
+        return {
+            "name": "samonai",
+            "description": "",
+            "objects": {case_id: self._object(case_id) for case_id in states},
+        }
+
+    def _object(self, case_id: str) -> dict[str, Any]:
+        try:
+            found = self.workspace.folder(case_id).read(self.workspace.classes)
+        except InputError:  # a damaged annotation shows when it is opened
+            return {"image": {"ext": ".nrrd", "info": {}}, "labels": {}}
+        info = {"params": {"label_names": ranks_of(found.structures)}}
+        tags = [ORIGINAL] if found.objects or case_id in self.workspace.labels else []
+        tags += [FINAL] if found.saved else []
+        return {
+            "image": {"ext": ".nrrd", "info": {"name": f"{case_id}.nrrd"}},
+            "labels": {tag: {"ext": ".nrrd", "info": dict(info)} for tag in tags},
+        }
+
+
+def image_file(source: Volume) -> bytes:
+    """Return an image as the NRRD file that clients load.
+
+    Voxels and geometry are those that the model sees: a label drawn on the file lies on the
+    image's grid, whatever format the image has, and nothing else of the image's header is sent.
+    """
+    data = source.data
+    info = np.iinfo(np.int16)
+    if info.min <= data.min() and data.max() <= info.max and np.array_equal(data, np.rint(data)):
+        return nrrd_bytes(data.astype(np.int16), source.affine)
+    return nrrd_bytes(data.astype(np.float32, copy=False), source.affine)
+
+
+def _facts_of(image: Any, series: str | None) -> dict[str, str]:
+    from samonai.domains.medical.dicom.files import find_headers, quiet  # pydicom is slow to import
+
+    with quiet():
+        try:
+            headers = find_headers(image)
+        except InputError:  # shows when the case is opened
+            return {}
+        wanted = None if series is None else series.split("#")[0]
+        for header in headers:
+            if wanted is None or header.text("SeriesInstanceUID") == wanted:
+                return {key: header.text(key) for key in _SHOWN if header.text(key)}
+    return {}

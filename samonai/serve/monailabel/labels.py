@@ -1,0 +1,168 @@
+"""Label maps of clients: saved into the workspace, and sent with values 1..N.
+
+3D Slicer gives the i-th name to label value i, so what is sent has the structures' places as its
+values. What is saved is given the workspace's own values, by name.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from samonai.core.errors import InputError
+from samonai.domains.medical.labels.read_labels import read_label
+from samonai.domains.medical.volume import Volume
+from samonai.serve.annotation import CORRECTED, PREDICTED
+from samonai.serve.workspace import NotThereError, OpenCase, Workspace
+
+FINAL, ORIGINAL = "final", "original"
+"""Tags: the label saved last, and the one that annotation begins with or stands at."""
+
+
+def ranks_of(classes: Mapping[int, str]) -> dict[str, int]:
+    """Return the places of structures from 1, in order of label values, by name."""
+    return {name: n for n, (_, name) in enumerate(sorted(classes.items()), 1)}
+
+
+def ranked(label: npt.NDArray[np.integer], classes: Mapping[int, str]) -> npt.NDArray[np.uint8]:
+    """Return a label map with the structures' places as values.
+
+    Raises:
+        InputError: The map has a value without a name.
+    """
+    highest = int(label.max())
+    table = np.zeros(highest + 1, np.uint8)
+    for place, value in enumerate(sorted(classes), 1):
+        if value <= highest:
+            table[value] = place
+    for value in np.flatnonzero(np.bincount(label.ravel(order="K"))).tolist():
+        if value and value not in classes:
+            raise InputError(f"the label has value {value}, which has no name; give it one")
+    return table[label]
+
+
+def label_of(workspace: Workspace, case_id: str, tag: str) -> npt.NDArray[np.integer]:
+    """Return a case's label map, the workspace's values on the image's grid.
+
+    Args:
+        workspace: Has the case.
+        case_id: The case.
+        tag: `FINAL` or `ORIGINAL`.
+
+    Raises:
+        InputError: There is no such label.
+    """
+    one = workspace.opened(case_id)
+    if tag == FINAL and one.annotation.saved == 0:
+        raise _no_label(case_id, tag)
+    with one.lock:
+        drawn = workspace.frame_labels(one)
+        if drawn or tag == FINAL:
+            return np.asarray(workspace.session.domain.merge(one.source, drawn))
+    if tag != ORIGINAL or one.source.label is None:
+        raise _no_label(case_id, tag)
+    return np.asarray(one.source.label)
+
+
+def read_sent_label(path: Path, source: Volume) -> npt.NDArray[np.int32]:
+    """Return a label map that a client sent, on the image's grid.
+
+    Raises:
+        InputError: The file cannot be read, or lies on another grid.
+    """
+    return read_label(path, source)
+
+
+def names_of(label: npt.NDArray[np.integer], info: Any) -> dict[int, str]:
+    """Return the name of each value of a label map that a client sent.
+
+    3D Slicer numbers the names of all segments, but the values of those that it sends. The two
+    differ where a segment such as "background" is left out.
+
+    Args:
+        label: The label map.
+        info: From JSON, `[{"name": …, "idx": …}, …]` in the order of the segments.
+
+    Raises:
+        InputError: The names are not readable, a value has none, or two readings differ.
+    """
+    if not isinstance(info, list) or not all(isinstance(one, dict) for one in info):
+        raise InputError('label_info: expected [{"name": …, "idx": …}, …]')
+    names = [str(one.get("name", "")).strip() for one in info]
+    numbers = [one.get("idx", one.get("id")) for one in info]
+    if not all(names) or len(set(names)) < len(names):
+        raise InputError("label_info: expected a name for each segment, none of them twice")
+    if not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in numbers):
+        raise InputError("label_info: expected idx, a label value from 1 up, for each segment")
+    by_number = dict(zip(numbers, names, strict=True))
+    by_place = dict(enumerate((name for _, name in sorted(by_number.items())), 1))
+    found = np.flatnonzero(np.bincount(label.ravel(order="K"))).tolist()
+    values = [value for value in found if value]
+    fitting = [r for r in (by_number, by_place) if all(value in r for value in values)]
+    if not fitting or len(by_number) < len(names):
+        raise InputError(f"label_info: label values {values} are not those of {sorted(by_number)}")
+    if len(fitting) == 2 and any(by_number[value] != by_place[value] for value in values):
+        raise InputError(
+            "label_info: it is not clear which segment each label value belongs to; remove the "
+            'segment "background" and save again'
+        )
+    return fitting[0]
+
+
+def save_sent_label(
+    workspace: Workspace,
+    case_id: str,
+    label: npt.NDArray[np.int32],
+    names: Mapping[int, str],
+    *,
+    done: bool,
+) -> dict[str, Any]:
+    """Replace a case's annotation by a label map that a client sent, and save it.
+
+    What was drawn in the page and not saved becomes a version of its own first.
+
+    Args:
+        workspace: Has the case.
+        case_id: The case.
+        label: int32 (I, J, K), the client's values.
+        names: Name by value; those that the workspace has not get values of their own.
+        done: Whether the case is finished.
+
+    Returns:
+        As `Workspace.save`.
+
+    Raises:
+        InputError: The label cannot be kept or written.
+    """
+    one = workspace.opened(case_id)
+    with one.lock:
+        part = label[one.source.part]
+        if np.count_nonzero(part) < np.count_nonzero(label):
+            raise InputError(
+                "the label goes beyond the part of the image that the model sees; raise crop_margin"
+            )
+        if one.annotation.objects and one.annotation.state in (PREDICTED, CORRECTED):
+            workspace.save(case_id, one.annotation.revision, done=False)
+        table = np.zeros(int(label.max()) + 1, np.int32)
+        for value in np.flatnonzero(np.bincount(label.ravel(order="K"))).tolist():
+            if value:
+                table[value] = _value_of(workspace, one, names[value])
+        workspace.take_label(case_id, table[label], one.annotation.revision)
+        return workspace.save(case_id, one.annotation.revision, done=done)
+
+
+def _value_of(workspace: Workspace, one: OpenCase, name: str) -> int:
+    """Return the value of a structure; a new name gets the first that is free."""
+    structures = one.annotation.structures
+    for value, known in structures.items():
+        if known == name:
+            return value
+    value = next(n for n in range(1, len(structures) + 2) if n not in structures)
+    workspace.name_structure(one.case.case_id, value, name, one.annotation.revision)
+    return value
+
+
+def _no_label(case_id: str, tag: str) -> InputError:
+    return NotThereError(f"{case_id[:80]} has no label {tag[:40]!r}")
