@@ -1,7 +1,7 @@
 """Label maps of clients: saved into the workspace, and sent with values 1..N.
 
-3D Slicer gives the i-th name to label value i, so what is sent has the structures' places as its
-values. What is saved is given the workspace's own values, by name.
+3D Slicer gives the i-th name to label value i, so label maps that are sent have the structures'
+places as values. Label maps that are saved get the workspace's own values, by name.
 """
 
 from collections.abc import Mapping
@@ -121,7 +121,7 @@ def save_sent_label(
 ) -> dict[str, Any]:
     """Replace a case's annotation by a label map that a client sent, and save it.
 
-    What was drawn in the page and not saved becomes a version of its own first.
+    Objects drawn in the page and not saved yet become a version of their own first.
 
     Args:
         workspace: Has the case.

@@ -179,7 +179,7 @@ def box_of(roi: Any, shape: tuple[int, int, int]) -> Box | None:
         shape: (I, J, K) of the image.
 
     Raises:
-        InputError: It is no six numbers, or lies outside the image.
+        InputError: There are no six numbers, or the box lies outside the image.
     """
     if roi is None or roi == []:
         return None

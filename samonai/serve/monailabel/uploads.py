@@ -43,7 +43,7 @@ class Uploads:
     """
 
     def __init__(self, workspace: Workspace) -> None:
-        """Find what was uploaded before, and remove sessions that nobody used for a month."""
+        """Add earlier uploads as cases, and remove sessions that nobody used for a month."""
         self.workspace = workspace
         self.images, self.sessions = workspace.out / "uploads", workspace.out / "sessions"
         self._incoming = workspace.out / "incoming"
