@@ -29,7 +29,8 @@ class TrainingTask:
         """Keep the learner."""
         self.learner = learner
         self._lock = threading.Lock()
-        self._started = self._ended = ""
+        self._started: datetime | None = None
+        self._ended: datetime | None = None
         self._stopped = False
 
     def trainers(self) -> dict[str, Any]:
@@ -54,7 +55,7 @@ class TrainingTask:
             if self._status()["state"] in (TRAINING, MEASURING):
                 raise HTTPException(429, "training is under way already; wait, or stop it")
             self.learner.start(epochs)
-            self._started, self._ended, self._stopped = _now(), "", False
+            self._started, self._ended, self._stopped = _now(), None, False
         return self._task(self._status())
 
     def stop(self) -> dict[str, Any]:
@@ -99,7 +100,9 @@ class TrainingTask:
             "best_metric": float(max(scores, default=0.0)),
         }
         if found["state"] not in (TRAINING, MEASURING):
-            stats["total_time"] = self._ended or _now()  # set, it means that training has ended
+            # Clients take it for a sign that training has ended.
+            ended = self._ended = self._ended or _now()
+            stats["total_time"] = str(ended - (self._started or ended))
         return {TRAINER: stats}
 
     def _is_running(self) -> bool:
@@ -125,12 +128,12 @@ class TrainingTask:
             "status": status,
             "model": TRAINER,
             "request": {"model": TRAINER, "epochs": found["epochs"]},
-            "start_ts": self._started,
+            "start_ts": _shown(self._started),
             "details": _details(found),
         }
         if status != _RUNNING:
             self._ended = self._ended or _now()
-            task["end_ts"] = self._ended
+            task["end_ts"] = _shown(self._ended)
             task["result"] = _result(rounds) if status == _DONE else task["details"][-1]
         return task
 
@@ -168,5 +171,9 @@ def _epochs(given: Any) -> int | None:
     return epochs
 
 
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
+def _now() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def _shown(time: datetime) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S")
