@@ -58,6 +58,13 @@ def serve(
     demo: Annotated[
         bool, typer.Option("--demo", help="Annotate phantom patients; opens the page.")
     ] = False,
+    ohif: Annotated[
+        Path | None,
+        typer.Option(help="A build of OHIF with the MONAI Label extension, to serve at /ohif/."),
+    ] = None,
+    dicomweb: Annotated[
+        str | None, typer.Option(help="Address of the DICOMweb server that OHIF shows.")
+    ] = None,
     device: options.Device = None,
     set_: options.Set = None,
 ) -> None:
@@ -89,7 +96,7 @@ def serve(
             domain, images, out, labels, run, model, checkpoint, store,
             [part.strip() for part in (classes or "").split(",") if part.strip()],
             format_ or (), host, port, name or (), _login() if user is None else user,
-            device, epochs, parse_settings(set_ or [], config),
+            device, epochs, parse_settings(set_ or [], config), ohif, dicomweb,
         ),
         browser=browser,
         ready=lambda address: typer.echo(f"{address}  (Ctrl-C ends the server)"),

@@ -43,6 +43,8 @@ class ServeOptions:
         device: Where to compute.
         epochs: Epochs of each training.
         settings: Settings of the domain and of prediction.
+        ohif: A build of OHIF to serve; None: none.
+        dicomweb: Address of the DICOMweb server that OHIF shows.
     """
 
     domain: str
@@ -62,6 +64,8 @@ class ServeOptions:
     device: str | None = None
     epochs: int = 20
     settings: dict[str, Any] = field(default_factory=dict)
+    ohif: Path | None = None
+    dicomweb: str | None = None
 
 
 def open_workspace(options: ServeOptions) -> tuple[Workspace, Learner]:
@@ -142,6 +146,7 @@ def serve(
 
         from samonai.serve.guard import Guard, limits_of
         from samonai.serve.monailabel import monailabel_routes
+        from samonai.serve.monailabel.ohif import OhifOptions, ohif_routes
         from samonai.serve.routes import annotation_app
     except ImportError as error:
         raise InputError(f"serving needs {error.name}: {INSTALL}") from error
@@ -151,6 +156,8 @@ def serve(
         workspace, learner = open_workspace(options)
         limits = limits_of(options.host, options.names)
         clients = monailabel_routes(workspace, learner)
+        if options.ohif is not None:
+            clients += ohif_routes(OhifOptions(options.ohif, options.dicomweb or ""))
         app = Guard(annotation_app(workspace, learner, monailabel=clients), limits)
         config = uvicorn.Config(
             app, host=options.host, port=options.port, log_level="warning", access_log=False,
