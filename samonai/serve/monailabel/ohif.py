@@ -24,7 +24,8 @@ USER, PASSWORD = "SAMONAI_DICOMWEB_USER", "SAMONAI_DICOMWEB_PASSWORD"
 """Environment variables with the DICOMweb server's credentials."""
 
 _INDEX = "index.html"
-_PATH = re.compile(r"(?:studies|series|instances)(?:/[A-Za-z0-9.,_-]+)*")
+# No segment of dots alone: it would lead out of the DICOMweb server's path.
+_PATH = re.compile(r"(?:studies|series|instances)(?:/(?!\.+(?:/|$))[A-Za-z0-9.,_-]+)*")
 _SECONDS = 60.0
 _MOST_BYTES = 1 << 30
 # OHIF's build has inline scripts, and compiles shaders and filters at run time.
