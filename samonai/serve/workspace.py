@@ -205,7 +205,7 @@ class Workspace(OpenCases):
         with one.lock:
             self._check_revision(one, revision)
             label = self.session.predict(one.source).label
-            drawn = self._objects_of_label(one, label, PROPOSED)
+            drawn = self.objects_of_label(one, label, PROPOSED)
             first = not one.annotation.objects
             self.keep(
                 one,
@@ -224,28 +224,8 @@ class Workspace(OpenCases):
             self._check_revision(one, revision)
             if getattr(one.source, "label", None) is None:
                 raise InputError(f"{case_id} has no label to begin with; give --labels")
-            drawn = self._objects_of_label(one, None, GIVEN)
+            drawn = self.objects_of_label(one, None, GIVEN)
             self.keep(one, one.annotation.with_objects(*drawn))
-            return drawn
-
-    def take_label(
-        self, case_id: str, label: npt.NDArray[np.integer], revision: int
-    ) -> list[FrameObject]:
-        """Replace the annotation by a label map on the source's grid.
-
-        Args:
-            case_id: The case.
-            label: The label map, with values of structures.
-            revision: See `prompt`.
-
-        Raises:
-            InputError: The annotation has changed meanwhile.
-        """
-        one = self.opened(case_id)
-        with one.lock:
-            self._check_revision(one, revision)
-            drawn = self._objects_of_label(one, label, GIVEN)
-            self.keep(one, replace(one.annotation, objects=()).with_objects(*drawn))
             return drawn
 
     def name_structure(self, case_id: str, value: Any, name: Any, revision: int) -> Annotation:
@@ -352,7 +332,7 @@ class Workspace(OpenCases):
             one.logits.popitem(last=False)
         return result.mask, result.iou
 
-    def _objects_of_label(
+    def objects_of_label(
         self, one: OpenCase, label: npt.NDArray[np.integer] | None, origin: str
     ) -> list[FrameObject]:
         """Return one object per structure and frame of a label map; None: the source's own."""

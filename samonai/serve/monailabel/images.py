@@ -12,7 +12,8 @@ from samonai.domains.medical.volume import Volume
 from samonai.serve.annotation import DONE
 from samonai.serve.monailabel.labels import FINAL, ORIGINAL, ranks_of
 from samonai.serve.monailabel.uploads import Uploads
-from samonai.serve.workspace import NotThereError, Workspace
+from samonai.serve.open_cases import NotThereError
+from samonai.serve.workspace import Workspace
 
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID")
 _SHOWN = (*_UIDS, "Modality")

@@ -14,7 +14,8 @@ from samonai.domains.medical.volume import Volume
 from samonai.serve.monailabel import labels, masks, wire
 from samonai.serve.monailabel.images import CaseIndex
 from samonai.serve.monailabel.uploads import Uploads
-from samonai.serve.workspace import NotThereError, Workspace
+from samonai.serve.open_cases import NotThereError
+from samonai.serve.workspace import Workspace
 
 AUTO, CLICKS, SCRIBBLES = "auto", "clicks", "scribbles"
 

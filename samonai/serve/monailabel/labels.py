@@ -5,6 +5,7 @@ places as values. Label maps that are saved get the workspace's own values, by n
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import numpy.typing as npt
 from samonai.core.errors import InputError
 from samonai.domains.medical.labels.read_labels import read_label
 from samonai.domains.medical.volume import Volume
-from samonai.serve.annotation import CORRECTED, PREDICTED
-from samonai.serve.workspace import NotThereError, OpenCase, Workspace
+from samonai.serve.annotation import CORRECTED, GIVEN, PREDICTED
+from samonai.serve.open_cases import NotThereError, OpenCase
+from samonai.serve.workspace import Workspace
 
 FINAL, ORIGINAL = "final", "original"
 """Tags: the label saved last, and the one that annotation begins with or stands at."""
@@ -149,7 +151,8 @@ def save_sent_label(
         for value in np.flatnonzero(np.bincount(label.ravel(order="K"))).tolist():
             if value:
                 table[value] = _value_of(workspace, one, names[value])
-        workspace.take_label(case_id, table[label], one.annotation.revision)
+        drawn = workspace.objects_of_label(one, table[label], GIVEN)
+        workspace.keep(one, replace(one.annotation, objects=()).with_objects(*drawn))
         return workspace.save(case_id, one.annotation.revision, done=done)
 
 

@@ -27,7 +27,8 @@ from samonai.serve.monailabel.images import CaseIndex, image_file
 from samonai.serve.monailabel.inference import SCRIBBLES, Inference, answer
 from samonai.serve.monailabel.training import TRAINER, TrainingTask
 from samonai.serve.monailabel.uploads import Uploads
-from samonai.serve.workspace import NotThereError, Workspace
+from samonai.serve.open_cases import NotThereError
+from samonai.serve.workspace import Workspace
 from samonai.version import __version__
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 
 from samonai.core.errors import InputError
 from samonai.serve.learning import FAILED, MEASURING, TRAINING, Learner
-from samonai.serve.workspace import NotThereError
+from samonai.serve.open_cases import NotThereError
 
 TRAINER = "decoder"
 """Name of the only trainer: the run's or model's mask decoder."""

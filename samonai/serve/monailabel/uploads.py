@@ -25,7 +25,8 @@ from samonai.core.files import write_atomically
 from samonai.core.json_files import read_json
 from samonai.domains.base import Case
 from samonai.domains.medical.volume import Volume, same_grid
-from samonai.serve.workspace import NotThereError, Workspace
+from samonai.serve.open_cases import NotThereError
+from samonai.serve.workspace import Workspace
 
 _RECORD = "record.json"
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
