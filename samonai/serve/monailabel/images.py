@@ -103,7 +103,10 @@ def image_file(source: Volume) -> bytes:
 
 
 def _facts_of(image: Any, series: str | None) -> dict[str, str]:
-    from samonai.domains.medical.dicom.files import find_headers, quiet  # pydicom is slow to import
+    from samonai.domains.medical.dicom.headers import (
+        find_headers,
+        quiet,
+    )  # pydicom is slow to import
 
     with quiet():
         try:

@@ -150,7 +150,7 @@ def points_of(
         shape: (I, J, K) of the image.
 
     Raises:
-        InputError: They are no lists of three numbers, or one lies outside the image.
+        InputError: A point has other than three numbers, or lies outside the image.
     """
     if given is None:
         return []
