@@ -2,8 +2,10 @@
 
 import ast
 import json
+import shutil
 from pathlib import Path
 
+import monai.bundle
 import numpy as np
 import pytest
 from toy_domain import StackDomain
@@ -12,6 +14,7 @@ import samonai
 from samonai.cli import main
 from samonai.domains import DOMAINS
 from samonai.domains.capabilities import Capabilities, capabilities
+from samonai.sam.decoder_file import read_decoder_metadata
 
 REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "samonai"
@@ -97,3 +100,32 @@ def test_the_engine_asks_for_abilities_and_names_no_domain(path: Path) -> None:
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance"
     ]
     assert [name for name in checked if name.split(".")[-1] in ("domain", "_domain")] == []
+
+
+def test_a_toy_domain_goes_through_archives(toy: Path) -> None:
+    (toy / "boxes").mkdir()
+    for path in (toy / "images").glob("*.npy"):
+        shutil.copy(toy / "boxes.json", toy / "boxes" / f"{path.stem}.json")
+    arguments = ["predict", "toy", "--model", "micro", "--input", str(toy / "images"), "--archive"]
+    prompts = ["--boxes", str(toy / "boxes"), "--out", str(toy / "masks")]
+    assert main([*arguments, *prompts]) == 0
+    assert sorted(path.name for path in (toy / "masks").glob("*.npy")) == [
+        f"stack_{number}.npy" for number in range(3)
+    ]
+    assert main([*arguments, *prompts]) == 0, "the same command finds everything done"
+
+
+@pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")
+def test_a_toy_domain_goes_through_monai(toy: Path) -> None:
+    configs = toy / "bundles" / "toy" / "configs"
+    monai.bundle.run(
+        config_file=str(configs / "train.json"),
+        bundle_root=str(configs.parent),
+        images=str(toy / "images"),
+        labels=str(toy / "labels"),
+        output_dir=str(toy / "run"),
+        store=str(toy / "store"),
+        epochs=1,
+        progress=False,
+    )
+    assert read_decoder_metadata(toy / "run" / "decoder.safetensors").domain == "toy"
