@@ -33,9 +33,9 @@ from benchmarks.pages import DPI, LABELS, MadePage, write_pages
 from samonai.core.files import write_atomically
 from samonai.domains.base import Case
 from samonai.domains.documents.layout.prediction import PagePrediction, from_label
-from samonai.domains.documents.text.answer import Hit
 from samonai.domains.documents.text.ocr import read_words
-from samonai.domains.documents.text.query import answer_query
+from samonai.domains.documents.text.query import run_query
+from samonai.domains.documents.text.query_result import Hit
 from samonai.inference import ObjectFinding, SourceInferer, trained_domain
 from samonai.inference.inferer import Automatic
 
@@ -192,7 +192,7 @@ def count(
     prediction: PagePrediction, page: MadePage, asked: Asked, names: Mapping[int, str]
 ) -> dict[str, float]:
     """Ask one thing; count whether it was found, and which of its hits' regions are right."""
-    hits = answer_query(prediction, asked.text, names).hits
+    hits = run_query(prediction, asked.text, names).hits
     placed = [(hit, place) for hit in hits if (place := block_at(page, hit)) is not None]
     counts = Counter(asked=1, found=int(any(place in asked.owners for _, place in placed)))
     counts["hits"] = len(placed)

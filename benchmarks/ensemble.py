@@ -9,7 +9,7 @@ from benchmarks.timing import Contestant, Progress, interleave
 from samonai.core.frame import Frame, FrameLocation
 from samonai.domains import get_domain
 from samonai.inference import Certainty, SourceInferer
-from samonai.inference.types import FrameAnswer
+from samonai.inference.types import FrameOutput
 from samonai.prompts.types import FramePrompts
 
 MEMBERS, BOXES = 5, 3
@@ -35,7 +35,7 @@ def measure(setting: Setting, progress: Progress) -> list[Row]:
         embedding = network.encode(image, "auto")[0]
         certainty = Certainty([1.0] * MEMBERS)
         logits, iou = inferer.each_logits(networks, embedding, prompts, frame.size)
-        certainty.observe(frame, prompts, FrameAnswer(logits, logits, iou))
+        certainty.observe(frame, prompts, FrameOutput(logits, logits, iou))
 
     times = interleave(
         {"one run": Contestant(one), f"{MEMBERS} runs": Contestant(all_of_them)},

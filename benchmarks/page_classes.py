@@ -15,8 +15,8 @@ from benchmarks import markdown
 from benchmarks.page_blocks import CLASSES
 from benchmarks.pages import MadePage
 from samonai.domains.documents.layout.prediction import PagePrediction
-from samonai.domains.documents.text.answer import AnsweredRegion
-from samonai.domains.documents.text.query import answer_query
+from samonai.domains.documents.text.query import run_query
+from samonai.domains.documents.text.query_result import ResultRegion
 
 KIND = "class"
 """What rows of these counts begin with."""
@@ -38,7 +38,7 @@ def count_class(
     prediction: PagePrediction, page: MadePage, name: str, names: Mapping[int, str]
 ) -> dict[str, float]:
     """Ask for a class; count the true regions that were found, and the hits that are right."""
-    answer = answer_query(prediction, f"class:{name}", names)
+    answer = run_query(prediction, f"class:{name}", names)
     wanted = [place for place, block in enumerate(page.blocks) if block.name == name]
     if not wanted:
         return {"without": 1, "said_so": int(not answer.found)}
@@ -75,7 +75,7 @@ def class_table(rows: Sequence[Mapping[str, Mapping[str, float]]]) -> str:
     return markdown.table([*header, "pages without it say so"], lines)
 
 
-def overlaps(page: MadePage, region: AnsweredRegion) -> npt.NDArray[Any]:
+def overlaps(page: MadePage, region: ResultRegion) -> npt.NDArray[Any]:
     """Return the IoU of a region with every true one."""
     mask = region.mask
     area, found = int(mask.sum()), []

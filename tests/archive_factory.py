@@ -16,7 +16,7 @@ from samonai.domains.base import Case
 from samonai.domains.medical import MedicalDomain, Volume
 from samonai.workflows.archive.archive import MANIFEST_FILE
 from samonai.workflows.archive.manifest import Manifest
-from samonai.workflows.archive.worklist import claimed, work_through
+from samonai.workflows.archive.worklist import locked_results, work_through
 
 SHAPE = (3, 12, 10)  # slices, rows, columns
 
@@ -123,7 +123,7 @@ def work_on_archive(source: Path, out: Path) -> None:
         label = (volume.data > np.median(volume.data)).astype(np.int32)
         return domain.export(volume, label, out / case.case_id, ["nifti"])
 
-    with claimed(out):
+    with locked_results(out):
         cases, _ = domain.find_archive(source)
         manifest = Manifest(out / MANIFEST_FILE, {"of": "a test"})
         work_through(cases, manifest, domain.read, work)

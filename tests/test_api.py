@@ -70,25 +70,25 @@ def test_an_unfinished_run_says_how_to_finish_it(tmp_path: Path) -> None:
 
 def test_settings_of_a_run_may_change_until_an_epoch_is_done(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
-    with folder.claimed({"settings": {"epochs": 1}}):
+    with folder.locked({"settings": {"epochs": 1}}):
         pass
     assert not folder.path.exists()
-    with folder.claimed({"settings": {"epochs": 2}}) as unfinished:
+    with folder.locked({"settings": {"epochs": 2}}) as unfinished:
         assert unfinished
         (folder.path / "last.pt").write_bytes(b"state")
-    with folder.claimed({"settings": {"epochs": 2}}):
+    with folder.locked({"settings": {"epochs": 2}}):
         assert folder.settings()["settings"] == {"epochs": 2}
-    with pytest.raises(InputError, match="epochs"), folder.claimed({"settings": {"epochs": 3}}):
+    with pytest.raises(InputError, match="epochs"), folder.locked({"settings": {"epochs": 3}}):
         pass
-    with folder.claimed({"settings": {"epochs": 3}}, overwrite=True):
+    with folder.locked({"settings": {"epochs": 3}}, overwrite=True):
         assert not (folder.path / "last.pt").exists()
 
 
 def test_two_processes_do_not_train_into_one_folder(tmp_path: Path) -> None:
     with (
-        RunFolder(tmp_path).claimed({}),
+        RunFolder(tmp_path).locked({}),
         pytest.raises(InputError, match="another process"),
-        RunFolder(tmp_path).claimed({}),
+        RunFolder(tmp_path).locked({}),
     ):
         pass
 
@@ -96,7 +96,7 @@ def test_two_processes_do_not_train_into_one_folder(tmp_path: Path) -> None:
 def test_embeddings_survive_a_run_that_failed(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     chunk = folder.path / "store" / "0" / "c" / "0"
-    with folder.claimed({}):
+    with folder.locked({}):
         chunk.parent.mkdir(parents=True)
         chunk.write_bytes(b"embedding")
         (folder.path / "tensorboard").mkdir()

@@ -23,10 +23,15 @@ from samonai.core.pseudonyms import pseudonym
 from samonai.domains.base import Case
 from samonai.domains.medical import MedicalDomain
 from samonai.domains.medical.dicom.studies import find_studies
-from samonai.inference.provenance import CLAIMS_FILE
+from samonai.inference.output_ownership import OWNERSHIP_FILE
 from samonai.workflows.archive.archive import MANIFEST_FILE, embed_archive, predict_archive
 from samonai.workflows.archive.manifest import Manifest
-from samonai.workflows.archive.worklist import claimed, still_open, without_paths, work_through
+from samonai.workflows.archive.worklist import (
+    locked_results,
+    still_open,
+    without_paths,
+    work_through,
+)
 
 if TYPE_CHECKING:
     from samonai.sam.network import SamNetwork
@@ -68,7 +73,7 @@ def test_killed_twice_nothing_is_lost_and_nothing_done_twice(tmp_path: Path) -> 
     assert failed.keys() == broken.keys()
     assert all(reason and str(tmp_path) not in reason for reason in failed.values())
     assert CANARY not in (out / MANIFEST_FILE).read_text("utf-8")
-    written = {path.name for path in out.iterdir()} - {MANIFEST_FILE, CLAIMS_FILE}
+    written = {path.name for path in out.iterdir()} - {MANIFEST_FILE, OWNERSHIP_FILE}
     assert written == {f"{case}.nii.gz" for case in ends if case not in broken}
     # Once more: nothing is left to do.
     before = (out / MANIFEST_FILE).read_bytes()
@@ -222,12 +227,12 @@ def test_results_of_other_settings_are_not_mixed(tmp_path: Path) -> None:
 
 def test_two_processes_do_not_share_a_folder(tmp_path: Path) -> None:
     with (
-        claimed(tmp_path / "out"),
+        locked_results(tmp_path / "out"),
         pytest.raises(InputError, match="another process is working"),
-        claimed(tmp_path / "out"),
+        locked_results(tmp_path / "out"),
     ):
         pass
-    with claimed(tmp_path / "out"):
+    with locked_results(tmp_path / "out"):
         pass
 
 

@@ -30,7 +30,7 @@ class Obedient:
     def __init__(self) -> None:
         self.asked: list[Prompts] = []
 
-    def answer(self, embeddings: torch.Tensor, prompts: Prompts) -> DecodeOutput:
+    def decode_single(self, embeddings: torch.Tensor, prompts: Prompts) -> DecodeOutput:
         self.asked.append(prompts)
         grid = torch.arange(256) * 4.0 + 2
         logits = torch.full((len(prompts), 1, 256, 256), -5.0)
@@ -81,8 +81,8 @@ def test_an_object_that_is_right_keeps_its_answer_and_gets_no_click() -> None:
     label[32:40, 32:40, 0] = 3
 
     class Exact(Obedient):
-        def answer(self, embeddings, prompts):
-            output = super().answer(embeddings, prompts)
+        def decode_single(self, embeddings, prompts):
+            output = super().decode_single(embeddings, prompts)
             if len(self.asked) > 1:
                 return DecodeOutput(-output.low_res_logits, output.iou_predictions)
             output.low_res_logits[:] = -5.0

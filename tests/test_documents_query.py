@@ -24,8 +24,8 @@ from samonai.domains.documents.layout.prediction import PagePrediction, from_lab
 from samonai.domains.documents.layout.reading_order import reading_order
 from samonai.domains.documents.text import query as query_module
 from samonai.domains.documents.text import retrieval
-from samonai.domains.documents.text.answer import Answer, read_answer
-from samonai.domains.documents.text.query import answer_all, answer_query
+from samonai.domains.documents.text.query import all_regions, run_query
+from samonai.domains.documents.text.query_result import QueryResult, read_query_result
 from samonai.domains.documents.text.retrieval import by_terms, retriever
 from samonai.domains.documents.text.text_matching import exact_matches, fuzzy_matches, regex_matches
 from samonai.domains.documents.text.words import Word
@@ -74,7 +74,7 @@ def test_words_and_phrases_are_found_in_their_regions(
     asked = phrases(blocks, 50, length)
     hits = right = total = 0
     for phrase, owners in asked:
-        answer = answer_query(prediction, f"words:{phrase}", NAMES)
+        answer = run_query(prediction, f"words:{phrase}", NAMES)
         found = [block_of(blocks, hit.box) for hit in answer.hits]
         hits += all(owner in found for owner in owners)
         for hit in answer.hits:
@@ -99,7 +99,7 @@ def test_what_is_not_on_the_page_is_not_found(
         "Where is the platypus mentioned?",
         "question: how much does a platypus weigh on average",
     ):
-        answer = answer_query(prediction, query, NAMES)
+        answer = run_query(prediction, query, NAMES)
         assert not answer.found, query
         assert answer.to_json()["hits"] == []
 
@@ -108,7 +108,7 @@ def test_a_class_gives_all_its_regions_in_reading_order(
     generated: tuple[list[Block], PagePrediction],
 ) -> None:
     blocks, prediction = generated
-    answer = answer_query(prediction, "Text", NAMES)
+    answer = run_query(prediction, "Text", NAMES)
     assert answer.kind == "class"
     wanted = [block for block in blocks if block.name == "text"]
     assert [block_of(blocks, hit.box) for hit in answer.hits] == wanted
@@ -118,7 +118,7 @@ def test_a_class_gives_all_its_regions_in_reading_order(
         area = np.prod([(block.box[n + 2] - block.box[n]) * 150 / 72 for n in (0, 1)])
         assert hit.region.mask.sum() == pytest.approx(area, rel=0.05)
     with pytest.raises(InputError, match="has text, title, table, figure"):
-        answer_query(prediction, "class:chart", NAMES)
+        run_query(prediction, "class:chart", NAMES)
 
 
 TEXTS = [
@@ -182,7 +182,7 @@ def test_answers_to_questions_come_from_the_chosen_ranking(
         asked.append(question)
         return [(len(texts) - 1, 0.4)]
 
-    answer = answer_query(generated[1], "question: what is it", NAMES, last)
+    answer = run_query(generated[1], "question: what is it", NAMES, last)
     assert asked == ["what is it"]
     (hit,) = answer.hits
     assert (hit.how, hit.score) == ("retrieved", 0.4)
@@ -248,16 +248,16 @@ def test_answers_are_read_as_they_were_written(
     tmp_path: Path, generated: tuple[list[Block], PagePrediction]
 ) -> None:
     _, prediction = generated
-    answer = answer_query(prediction, f"words:{WORDS[0]}", NAMES)
+    answer = run_query(prediction, f"words:{WORDS[0]}", NAMES)
     assert answer.found
     content = json.loads(answer.write(tmp_path / "a.json").read_text())
     assert content["schema"] == "samonai.answer/1"
     assert content.keys() >= {"query", "kind", "found", "page", "size", "points", "hits"}
-    again = read_answer(tmp_path / "a.json")
+    again = read_query_result(tmp_path / "a.json")
     assert again.to_json() == answer.to_json()
     (tmp_path / "a.json").write_text(json.dumps(content | {"schema": "samonai.answer/9"}))
     with pytest.raises(InputError, match=r"expected samonai\.answer/1"):
-        read_answer(tmp_path / "a.json")
+        read_query_result(tmp_path / "a.json")
 
 
 @pytest.fixture(scope="module")
@@ -381,15 +381,15 @@ def test_a_query_leaves_only_what_answers_it(
     assert [path.name for path in paths] == ["p.png", "p.json"]
     expected = np.where(prediction.label == 3, 3, 0)
     np.testing.assert_array_equal(domain.read_back(paths[0]), expected)
-    answer = read_answer(paths[1])
-    in_memory = domain.answer(prediction.page, prediction, LabelFacts(NAMES))
-    assert isinstance(in_memory, Answer)
+    answer = read_query_result(paths[1])
+    in_memory = domain.query_result(prediction.page, prediction, LabelFacts(NAMES))
+    assert isinstance(in_memory, QueryResult)
     assert in_memory.to_json() == answer.to_json()
     assert [hit.region.class_name for hit in answer.hits if hit.region] == ["table"]
     nothing = DocumentsDomain(prompt="platypus")
     paths = nothing.export(prediction.page, prediction, tmp_path / "n", facts=LabelFacts(NAMES))
     assert not nothing.read_back(paths[0]).any()
-    assert not read_answer(paths[1]).found
+    assert not read_query_result(paths[1]).found
 
 
 @pytest.mark.slow
@@ -404,7 +404,7 @@ def test_words_of_a_scan_are_read_off_it(
     asked = [*phrases(blocks, 50, 1), *phrases(blocks, 50, 3)]
     hits = right = total = 0
     for phrase, owners in asked:
-        answer = answer_query(of_scan, phrase, NAMES)
+        answer = run_query(of_scan, phrase, NAMES)
         found = [block_of(blocks, hit.box) for hit in answer.hits]
         hits += any(owner in found for owner in owners)
         for hit in answer.hits:
@@ -420,13 +420,13 @@ def test_unsure_regions_answer_words_but_not_the_name_of_a_class(
     generated: tuple[list[Block], PagePrediction],
 ) -> None:
     blocks, prediction = generated
-    sure = answer_query(prediction, "class:text", NAMES)
+    sure = run_query(prediction, "class:text", NAMES)
     unsure = replace(prediction, scores=np.full(len(prediction.scores), 0.2))
     assert sure.hits
-    assert not answer_query(unsure, "class:text", NAMES).found
+    assert not run_query(unsure, "class:text", NAMES).found
     word = next(block for block in blocks if block.words).words[0]
-    assert all(hit.region is not None for hit in answer_query(unsure, word, NAMES).hits)
-    assert answer_query(unsure, word, NAMES).found
+    assert all(hit.region is not None for hit in run_query(unsure, word, NAMES).hits)
+    assert run_query(unsure, word, NAMES).found
 
 
 def test_without_ocr_a_scan_has_no_words(generated: tuple[list[Block], PagePrediction]) -> None:
@@ -435,6 +435,6 @@ def test_without_ocr_a_scan_has_no_words(generated: tuple[list[Block], PagePredi
     bare = PagePrediction(
         page, prediction.label, prediction.instances, prediction.classes, prediction.scores
     )
-    assert not answer_query(bare, f"words:{WORDS[0]}", NAMES).found
-    assert len(answer_all(bare, NAMES, with_text=True).hits) == len(prediction.classes)
+    assert not run_query(bare, f"words:{WORDS[0]}", NAMES).found
+    assert len(all_regions(bare, NAMES, with_text=True).hits) == len(prediction.classes)
     assert query_module.KINDS[0] == "class"

@@ -18,7 +18,7 @@ from PIL import Image
 import samonai as api
 from samonai.core.errors import InputError
 from samonai.domains.base import LabelMaps
-from samonai.domains.documents.text.answer import Answer, read_answer
+from samonai.domains.documents.text.query_result import QueryResult, read_query_result
 from samonai.engine.processes import gather_rows
 from samonai.evaluation.measures import DetectionMeasure
 from samonai.inference import suitable_finding, trained_domain
@@ -54,7 +54,7 @@ def run(pages: Path) -> Run:
 def test_a_page_answers_classes_and_boxes(run: Run, pages: Path) -> None:
     page = pages / "images" / "page_0.png"
     answer = run.predict(page, prompt="class:table", device="cpu", progress=False)
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, QueryResult)
     assert (answer.query, answer.kind, answer.size) == ("class:table", "class", (48, 36))
     for hit in answer.hits:
         assert hit.region is not None
@@ -80,8 +80,8 @@ def test_a_prediction_in_memory_holds_what_is_written(
 ) -> None:
     found = Session(run, device="cpu").predict(pages / "images" / "page_0.png", query)
     label, answer = found.write(tmp_path)
-    assert read_answer(answer) == found.answer
-    assert found.answer.hits
+    assert read_query_result(answer) == found.query_result
+    assert found.query_result.hits
     written = np.asarray(Image.open(label))
     assert np.array_equal(written, found.label)
     assert set(np.unique(written)) == ({0, 1, 2} if query is None else {0, 2})

@@ -23,7 +23,7 @@ from samonai.domains.tiling.frames import label_from_scores
 from samonai.evaluation.calibration_metrics import grown_region
 from samonai.inference import Certainty, CertaintyWriter, SourceInferer
 from samonai.inference.ensemble import member_names
-from samonai.inference.inferer import Automatic, FrameAnswer, FramePrompts
+from samonai.inference.inferer import Automatic, FrameOutput, FramePrompts
 from samonai.inference.uncertainty import binary_entropy, scaled_mean
 from samonai.metrics.calibration import LogitHistogram
 from samonai.report.plots import reliability_diagram
@@ -140,7 +140,7 @@ def test_confidence_of_a_structure() -> None:
     logits = torch.stack([first, second])
     frame = type("Frame", (), {"valid": None, "location": type("L", (), {"index": 5})})()
     prompts = FramePrompts(np.array([[0, 0, 4, 2]], np.float32), np.array([7]))
-    certainty.observe(frame, prompts, FrameAnswer(logits, logits, torch.tensor([[0.5], [0.9]])))
+    certainty.observe(frame, prompts, FrameOutput(logits, logits, torch.tensor([[0.5], [0.9]])))
     found = certainty.document({7: "liver"})["liver"]
     # Columns 0 and 1 are inside for both; column 2 has the mean of -20 and 4.
     assert found["voxels"] == 4

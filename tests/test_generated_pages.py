@@ -12,7 +12,7 @@ from benchmarks.pages import LABELS, MadePage, read_pages, write_pages
 from samonai.domains.coco_masks import encode_rle
 from samonai.domains.documents import DocumentsDomain, Page
 from samonai.domains.documents.layout.prediction import from_label
-from samonai.domains.documents.text.answer import AnsweredRegion, Hit
+from samonai.domains.documents.text.query_result import Hit, ResultRegion
 
 COUNT = 6
 
@@ -124,7 +124,7 @@ def test_a_hit_without_a_region_is_found_and_not_right(
     box = made.blocks[0].box
     mask = np.zeros(page.size, bool)
     mask[int(box[1]) : int(box[3]), int(box[0]) : int(box[2])] = True
-    region = AnsweredRegion(1, "title", 2, 1.0, box, "", encode_rle(mask))
+    region = ResultRegion(1, "title", 2, 1.0, box, "", encode_rle(mask))
     assert page_classes.overlaps(made, region)[0] == 1.0
     assert benchmark.block_at(made, Hit("", "exact", 1.0, box, (box,), None)) == 0
 

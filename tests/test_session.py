@@ -68,7 +68,7 @@ def test_a_prediction_is_what_predict_writes(
     assert found.label.shape == SHAPE
     assert found.label.any()
     assert found.instances is None
-    assert found.answer is None
+    assert found.query_result is None
     # The second prediction of the scan encodes nothing, whatever is asked of these slices.
     again = session.predict(image, np.array([BOX]))
     assert calls.encoded == 2
@@ -151,7 +151,7 @@ def test_a_click_costs_one_call_of_the_decoder(run: samonai.Run, image: Path, ca
         mask_inputs=torch.from_numpy(first.low_res_logits).clamp(-32, 32)[None],
     )
     with torch.no_grad():
-        expected = network.answer(embedding[None], prompts).low_res_logits[0].numpy()
+        expected = network.decode_single(embedding[None], prompts).low_res_logits[0].numpy()
     np.testing.assert_allclose(second.low_res_logits, expected, atol=1e-4)
 
 

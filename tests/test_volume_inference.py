@@ -9,7 +9,7 @@ from samonai.core.frame import Frame
 from samonai.domains.medical import MedicalDomain, Volume
 from samonai.evaluation.baselines import box_scores
 from samonai.inference import Certainty, VolumeInferer, cleaning, prompts_from_label
-from samonai.inference.inferer import FrameAnswer, SourceInferer
+from samonai.inference.inferer import FrameOutput, SourceInferer
 from samonai.inference.volumes import planes
 from samonai.inference.volumes.inferer import cleaned
 from samonai.inference.volumes.planes import across
@@ -40,7 +40,7 @@ class Blobs:
     def __init__(self, brighter: float = 0.0) -> None:
         self.brighter, self.asked = brighter, 0
 
-    def answer(self, embeddings: torch.Tensor, prompts: Prompts) -> DecodeOutput:
+    def decode_single(self, embeddings: torch.Tensor, prompts: Prompts) -> DecodeOutput:
         self.asked += 1
         rows, columns = torch.meshgrid(
             torch.arange(256) + 0.5, torch.arange(256) + 0.5, indexing="ij"
@@ -221,9 +221,9 @@ class Spy(Certainty):
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen: dict[int, tuple[FramePrompts, FrameAnswer]] = {}
+        self.seen: dict[int, tuple[FramePrompts, FrameOutput]] = {}
 
-    def observe(self, frame: Frame, prompts: FramePrompts, answer: FrameAnswer) -> None:
+    def observe(self, frame: Frame, prompts: FramePrompts, answer: FrameOutput) -> None:
         assert frame.location.index not in self.seen
         self.seen[frame.location.index] = prompts, answer
         super().observe(frame, prompts, answer)

@@ -108,17 +108,17 @@ class ValueMaps(Protocol):
 class Results(Protocol):
     """A domain whose predictions hold more than label maps, such as masks with scores and text."""
 
-    def answer(self, source: Any, prediction: Any, facts: LabelFacts | None = None) -> Any:
-        """Return what a prediction holds beside its label map.
+    def query_result(self, source: Any, prediction: Any, facts: LabelFacts | None = None) -> Any:
+        """Return the results of a prediction beside its label map.
 
         Args:
             source: The source.
-            prediction: What the domain's merger gave, or a label map.
+            prediction: Result of the domain's merger, or a label map.
             facts: Names of the classes.
         """
         ...
 
-    def answered_label(
+    def result_label(
         self, source: Any, prediction: Any, facts: LabelFacts | None = None
     ) -> npt.NDArray[np.integer]:
         """Return the label map that is written: where a query is set, of its answer only.
@@ -204,7 +204,7 @@ class Capabilities:
         endings: Endings of paths by which `write` chooses the format.
         value_maps: Writes maps of values such as an uncertainty.
         results: Gives what predictions hold beside label maps.
-        queries: Answers texts.
+        queries: Runs queries on predictions.
         proposals: Proposes boxes of objects on a frame.
         crop: Cuts frames around the prompts.
         default_automatic: Default way of segmentation without prompts.

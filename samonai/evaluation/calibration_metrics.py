@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 from samonai.core.frame import Frame
 from samonai.inference.ensemble import member_names, temperatures
-from samonai.inference.inferer import FrameAnswer, FramePrompts
+from samonai.inference.inferer import FrameOutput, FramePrompts
 from samonai.inference.uncertainty import scaled_mean
 from samonai.metrics.calibration import ECE_BINS, LogitHistogram
 
@@ -46,12 +46,12 @@ class CalibrationMetrics:
         self.classes = {int(value): name for value, name in classes.items()}
         self.histograms: dict[tuple[str, int], LogitHistogram] = {}
 
-    def observe(self, frame: Frame, prompts: FramePrompts, answer: FrameAnswer) -> None:
+    def observe(self, frame: Frame, prompts: FramePrompts, output: FrameOutput) -> None:
         """Count the voxels of one frame, if it has a label."""
         if frame.label is None:
             return
-        together = scaled_mean(answer.logits, self.scales)
-        said = {TOGETHER: together, **dict(zip(self.names, answer.logits, strict=True))}
+        together = scaled_mean(output.logits, self.scales)
+        said = {TOGETHER: together, **dict(zip(self.names, output.logits, strict=True))}
         for value in np.unique(prompts.classes).tolist():
             rows = np.flatnonzero(prompts.classes == value)
             region = grown_region(prompts.boxes[rows], frame.size)

@@ -28,7 +28,7 @@ from samonai.engine.processes import gather_rows, is_main_process
 from samonai.evaluation.case_metrics import CaseMetrics
 from samonai.inference.cases import CaseItem
 from samonai.inference.inferer import SourceInferer
-from samonai.inference.tta import refuse_turns
+from samonai.inference.tta import refuse_augmentation
 from samonai.metrics.summary import summarise
 from samonai.metrics.volumes import Row, case_rows
 from samonai.prompts.clicks import corrective_clicks
@@ -84,7 +84,7 @@ class ClickSimulation:
             InputError: The inferer uses test-time augmentation, which has no single prediction to
                 correct.
         """
-        refuse_turns(self.inferer.turns, "clicks that follow an answer")
+        refuse_augmentation(self.inferer.orientations, "clicks that follow an answer")
         domain: Domain[Any] = self.inferer.domain
         mergers = {count: domain.merger(source) for count in self.counts}
         for index in range(domain.frame_count(source)):
@@ -141,7 +141,7 @@ class ClickSimulation:
             prompts = prompts.add_points(points, clicks.labels)
             if number > 1:
                 prompts = prompts.feed_back(logits)
-            answer = network.answer(embedding[None], prompts).low_res_logits.float().cpu()
+            answer = network.decode_single(embedding[None], prompts).low_res_logits.float().cpu()
             clicked = (clicks.labels >= 0)[:, None, None, None]
             logits = torch.where(clicked, answer, logits) if number > 1 else answer
             scores = geometry.logits_to_frame(logits)[:, 0]

@@ -11,8 +11,8 @@ from samonai.core.frame import Frame
 from samonai.core.geometry import FrameGeometry
 from samonai.domains.base import Domain
 from samonai.embeddings.embedder import Embedder
-from samonai.inference.tta import UPRIGHT, Turn, mean_over, turns_of
-from samonai.inference.types import Answers, FrameAnswer, class_values, mean_output
+from samonai.inference.tta import UPRIGHT, Orientation, mean_over, orientations_of
+from samonai.inference.types import DecodeFrame, FrameOutput, class_values, mean_output
 from samonai.prompts.types import FramePrompts, Prompts
 from samonai.sam.network import DecodeOutput, SamNetwork
 
@@ -30,7 +30,7 @@ class FrameDecoder:
         store: Embeddings are read from here and added; None: nothing is stored.
         precision: Precision of the encoder where an embedding is not in the store.
         prompts_at_once: Prompts decoded together; bounds memory on crowded frames.
-        tta: Number of test-time augmentations, see `turns_of`; their outputs are averaged.
+        tta: Number of test-time augmentations, see `orientations_of`; their outputs are averaged.
     """
 
     def __init__(
@@ -47,10 +47,12 @@ class FrameDecoder:
         self.lock = threading.RLock()
         self.precision = precision
         self.prompts_at_once = prompts_at_once
-        self.turns = turns_of(tta)
-        self._embedders: dict[Turn, tuple[torch.nn.Module, Embedder]] = {}
+        self.orientations = orientations_of(tta)
+        self._embedders: dict[Orientation, tuple[torch.nn.Module, Embedder]] = {}
 
-    def answers(self, source: Any, networks: Sequence[SamNetwork], *, each: bool) -> Answers:
+    def frame_outputs(
+        self, source: Any, networks: Sequence[SamNetwork], *, each: bool
+    ) -> DecodeFrame:
         """Return the function that decodes the prompts of a source's frames.
 
         Args:
@@ -59,18 +61,20 @@ class FrameDecoder:
             each: Keep the output of each network, else their average alone, which is faster.
         """
 
-        def answer(frame: Frame, prompts: FramePrompts) -> FrameAnswer:
-            def say(turn: Turn, seen: Frame) -> tuple[torch.Tensor, torch.Tensor | None]:
-                embedding = self.embed(source, seen, networks[0], turn)
-                asked = turn.prompts(prompts, frame.size)
+        def decode(frame: Frame, prompts: FramePrompts) -> FrameOutput:
+            def predict(
+                orientation: Orientation, seen: Frame
+            ) -> tuple[torch.Tensor, torch.Tensor | None]:
+                embedding = self.embed(source, seen, networks[0], orientation)
+                asked = orientation.prompts(prompts, frame.size)
                 if each:
                     return self.each_logits(networks, embedding, asked, seen.size)
                 return self.logits(networks, embedding, asked, seen.size)[None], None
 
-            logits, iou = mean_over(self.turns, frame, say)
-            return FrameAnswer(logits, logits, iou)
+            logits, iou = mean_over(self.orientations, frame, predict)
+            return FrameOutput(logits, logits, iou)
 
-        return answer
+        return decode
 
     @torch.no_grad()
     def logits(
@@ -110,7 +114,9 @@ class FrameDecoder:
             prompts: N prompts on image 0.
         """
         with self.lock:
-            return mean_output([network.answer(embedding[None], prompts) for network in networks])
+            return mean_output(
+                [network.decode_single(embedding[None], prompts) for network in networks]
+            )
 
     @torch.no_grad()
     def each_low_res(
@@ -118,11 +124,11 @@ class FrameDecoder:
     ) -> DecodeOutput:
         """Return the output of each of K networks, as `low_res` with a leading axis K."""
         with self.lock:
-            said = [network.answer(embedding[None], prompts) for network in networks]
+            said = [network.decode_single(embedding[None], prompts) for network in networks]
         return DecodeOutput(*(torch.stack(parts) for parts in zip(*said, strict=True)))
 
     def embed(
-        self, source: Any, frame: Frame, network: SamNetwork, turn: Turn = UPRIGHT
+        self, source: Any, frame: Frame, network: SamNetwork, orientation: Orientation = UPRIGHT
     ) -> torch.Tensor:
         """Return float32 (C, h, w): a frame's embedding, from the store if it is there.
 
@@ -131,12 +137,12 @@ class FrameDecoder:
 
         Args:
             source: The source.
-            frame: The frame, augmented by `turn`.
+            frame: The frame, augmented by `orientation`.
             network: Its encoder is used.
-            turn: Part of the store's signature for augmented frames.
+            orientation: Part of the store's signature for augmented frames.
         """
         with self.lock:
-            return self._embedder_of(network, turn)(source, [frame])[0]
+            return self._embedder_of(network, orientation)(source, [frame])[0]
 
     def class_logits(
         self, source: Any, networks: Sequence[SamNetwork], frame: Frame
@@ -155,12 +161,12 @@ class FrameDecoder:
             InputError: A network has no semantic head.
         """
 
-        def say(turn: Turn, seen: Frame) -> tuple[torch.Tensor, None]:
-            embedding = self.embed(source, seen, networks[0], turn)
+        def predict(orientation: Orientation, seen: Frame) -> tuple[torch.Tensor, None]:
+            embedding = self.embed(source, seen, networks[0], orientation)
             said = [self.frame_classes([one], embedding, seen)[0] for one in networks]
             return torch.stack(said), None
 
-        return mean_over(self.turns, frame, say)[0]
+        return mean_over(self.orientations, frame, predict)[0]
 
     def class_maps(
         self,
@@ -181,12 +187,16 @@ class FrameDecoder:
             As `frame_classes`.
         """
 
-        def say(turn: Turn, seen: Frame) -> tuple[torch.Tensor, None]:
-            own = embedding if turn == UPRIGHT else self.embed(source, seen, networks[0], turn)
+        def predict(orientation: Orientation, seen: Frame) -> tuple[torch.Tensor, None]:
+            own = (
+                embedding
+                if orientation == UPRIGHT
+                else self.embed(source, seen, networks[0], orientation)
+            )
             classes, borders = self.frame_classes(networks, own, seen)
             return classes if borders is None else torch.cat([classes, borders[None]]), None
 
-        said, _ = mean_over(self.turns, frame, say)
+        said, _ = mean_over(self.orientations, frame, predict)
         channels = len(class_values(networks[0]))
         return said[:channels], said[channels] if len(said) > channels else None
 
@@ -232,7 +242,7 @@ class FrameDecoder:
         logits, iou = [], []
         for part in torch.arange(len(prompts)).split(self.prompts_at_once):
             with self.lock:
-                said = [network.answer(embedding[None], model[part]) for network in networks]
+                said = [network.decode_single(embedding[None], model[part]) for network in networks]
             logits.append(
                 torch.stack([geometry.logits_to_frame(s.low_res_logits)[:, 0] for s in said])
             )
@@ -255,13 +265,13 @@ class FrameDecoder:
                 said = [n.decode(embedding[None], model[part], multimask_output) for n in networks]
             yield mean_output(said)
 
-    def _embedder_of(self, network: SamNetwork, turn: Turn) -> Embedder:
+    def _embedder_of(self, network: SamNetwork, orientation: Orientation) -> Embedder:
         """Return an embedder for the network's encoder; forks of one network share it."""
-        encoder, embedder = self._embedders.get(turn, (None, None))
+        encoder, embedder = self._embedders.get(orientation, (None, None))
         if embedder is None or encoder is not network.image_encoder:
-            domain = turn.domain(self.domain)
+            domain = orientation.domain(self.domain)
             embedder = Embedder(network, domain, self.store, precision=self.precision)
-            self._embedders[turn] = network.image_encoder, embedder
+            self._embedders[orientation] = network.image_encoder, embedder
         return embedder
 
 

@@ -13,7 +13,7 @@ from samonai.core.frame import Frame
 from samonai.domains.base import Domain
 from samonai.engine.progress import EngineProgress
 from samonai.inference.cases import CaseItem
-from samonai.inference.types import FrameAnswer
+from samonai.inference.types import FrameOutput
 from samonai.inference.uncertainty import SourceCertainty, value_maps, warn_of_no_uncertainty
 from samonai.inference.writing import PredictionWriter
 from samonai.prompts.types import FramePrompts
@@ -59,7 +59,7 @@ class LabelWriter(PredictionWriter):
         Raises:
             InputError: Files of the case's name exist and are not of its source.
         """
-        self.claims.claim(engine.state.batch.case)
+        self.ownership.register(engine.state.batch.case)
 
     def __call__(self, engine: Engine) -> None:
         """Write the predicted label map."""
@@ -106,10 +106,10 @@ class CertaintyWriter:
         engine.add_event_handler(Events.ITERATION_STARTED, self.case_started)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.case_completed)
 
-    def observe(self, frame: Frame, prompts: FramePrompts, answer: FrameAnswer) -> None:
+    def observe(self, frame: Frame, prompts: FramePrompts, output: FrameOutput) -> None:
         """Collect one frame."""
         assert self._seen is not None
-        self._seen.observe(frame, prompts, answer)
+        self._seen.observe(frame, prompts, output)
 
     def case_started(self, engine: Engine) -> None:
         """Prepare for the next case."""

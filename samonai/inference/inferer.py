@@ -20,8 +20,8 @@ from samonai.inference.types import (
     CasePrompts,
     ClassLogits,
     FindObjects,
-    FrameAnswer,
     FrameObserver,
+    FrameOutput,
     Scores,
     asked_classes,
     class_values,
@@ -42,8 +42,8 @@ __all__ = [
     "Automatic",
     "CasePrompts",
     "ClassLogits",
-    "FrameAnswer",
     "FrameObserver",
+    "FrameOutput",
     "FramePrompts",
     "Scores",
     "SourceInferer",
@@ -69,7 +69,7 @@ class SourceInferer(FrameDecoder):
         prompts_at_once: Prompts decoded together; bounds memory on crowded frames.
         members: Further networks on the same encoder, such as forks with other decoders.
         observers: Get each network's outputs; None among them is left out.
-        tta: Number of test-time augmentations, 1, 2, 4 or 8, see `turns_of`. Logits are
+        tta: Number of test-time augmentations, 1, 2, 4 or 8, see `orientations_of`. Logits are
             averaged, at that many times the encoding.
     """
 
@@ -124,8 +124,8 @@ class SourceInferer(FrameDecoder):
                 return self.merge_objects(inputs, find)
             return self._merge_automatic(inputs, networks, prompts, watching)
 
-        answers = self.answers(inputs, networks, each=bool(watching))
-        return self.merge(inputs, prompts, observed(answers, watching))
+        decode = self.frame_outputs(inputs, networks, each=bool(watching))
+        return self.merge(inputs, prompts, observed(decode, watching))
 
     def _watching(
         self, observers: Sequence[FrameObserver] | None, *, alone: bool
@@ -217,7 +217,7 @@ class SourceInferer(FrameDecoder):
                 scores = said[:, rows] - said[:, ~rows].amax(1, keepdim=True)
                 odds = torch.logit(said.softmax(1)[:, rows], eps=_SMALLEST_PROBABILITY)
                 for observer in observers:
-                    observer.observe(frame, asked, FrameAnswer(scores, odds))
+                    observer.observe(frame, asked, FrameOutput(scores, odds))
             return said.mean(0)
 
         return self.merge_classes(source, logits, values, keep=prompts.classes)

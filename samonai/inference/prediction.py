@@ -42,7 +42,7 @@ class Prediction:
         """Return the label map as it is written, int32 on the source's grid, 0 is background."""
         known = capabilities(self.domain)
         if known.results is not None:
-            label = known.results.answered_label(self.source, self.result, self.facts)
+            label = known.results.result_label(self.source, self.result, self.facts)
         elif known.object_maps is not None:
             label = known.object_maps.maps(self.source, self.result).label
         else:
@@ -62,10 +62,12 @@ class Prediction:
         return shown.astype(np.int32)
 
     @property
-    def answer(self) -> Any:
+    def query_result(self) -> Any:
         """Return regions, text and scores if the domain's results have them; else None."""
         results = capabilities(self.domain).results
-        return None if results is None else results.answer(self.source, self.result, self.facts)
+        return (
+            None if results is None else results.query_result(self.source, self.result, self.facts)
+        )
 
     def write(
         self,
@@ -87,7 +89,7 @@ class Prediction:
             InputError: A format is unknown, or the name is another source's in this folder.
         """
         writer = PredictionWriter(out, self.domain, ending, formats, measure, self.facts)
-        writer.claims.claim(self.case)
+        writer.ownership.register(self.case)
         return self.write_with(writer)
 
     def write_with(self, writer: PredictionWriter) -> list[Path]:

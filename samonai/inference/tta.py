@@ -18,12 +18,12 @@ from samonai.domains.base import Domain
 from samonai.embeddings.changed_frames import changed_frames
 from samonai.prompts.types import FramePrompts
 
-Say = Callable[["Turn", Frame], tuple[torch.Tensor, torch.Tensor | None]]
+PredictOriented = Callable[["Orientation", Frame], tuple[torch.Tensor, torch.Tensor | None]]
 """Function to (..., H', W') of an augmented frame, and values without orientation, or None."""
 
 
 @dataclass(frozen=True)
-class Turn:
+class Orientation:
     """One orientation of a frame; rows and columns are swapped first.
 
     Attributes:
@@ -98,10 +98,10 @@ class Turn:
         return np.stack([x, y], -1).astype(np.float32)
 
 
-UPRIGHT = Turn()
+UPRIGHT = Orientation()
 
-_TURNS = tuple(
-    Turn(transposed, upside_down, mirrored)
+_ORIENTATIONS = tuple(
+    Orientation(transposed, upside_down, mirrored)
     for transposed in (False, True)
     for upside_down in (False, True)
     for mirrored in (False, True)
@@ -109,7 +109,7 @@ _TURNS = tuple(
 _COUNTS = (1, 2, 4, 8)
 
 
-def turns_of(count: int) -> tuple[Turn, ...]:
+def orientations_of(count: int) -> tuple[Orientation, ...]:
     """Return 1 orientation (the original), 2 (and mirrored), 4 (all mirrorings) or all 8.
 
     Raises:
@@ -120,43 +120,45 @@ def turns_of(count: int) -> tuple[Turn, ...]:
             f"tta={count!r}: use 1 (original frames), 2 (mirrored too), 4 (all mirrorings) or "
             f"8 (and all of these transposed)"
         )
-    return _TURNS[:count]
+    return _ORIENTATIONS[:count]
 
 
-def refuse_turns(turns: Sequence[Turn], what: str) -> None:
+def refuse_augmentation(orientations: Sequence[Orientation], what: str) -> None:
     """Refuse settings that cannot be averaged over orientations, rather than ignore them.
 
     Raises:
         InputError: There is more than one orientation.
     """
-    if len(turns) > 1:
+    if len(orientations) > 1:
         raise InputError(
-            f"tta={len(turns)} averages masks of boxes and points and maps of classes, "
+            f"tta={len(orientations)} averages masks of boxes and points and maps of classes, "
             f"not {what}; leave it out"
         )
 
 
 def mean_over(
-    turns: Sequence[Turn], frame: Frame, say: Say
+    orientations: Sequence[Orientation], frame: Frame, predict: PredictOriented
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return the average of a frame's outputs over orientations, on the original frame.
 
     Args:
-        turns: The orientations.
+        orientations: The orientations.
         frame: The frame.
-        say: Predicts on an augmented frame.
+        predict: Predicts on an augmented frame.
     """
-    count = len(turns)
-    values, beside = _said(turns[0], frame, say)
+    count = len(orientations)
+    values, beside = _oriented(orientations[0], frame, predict)
     if count == 1:
         return values, beside
-    for turn in turns[1:]:
-        more, others = _said(turn, frame, say)
+    for orientation in orientations[1:]:
+        more, others = _oriented(orientation, frame, predict)
         values = values + more
         beside = None if beside is None or others is None else beside + others
     return values / count, None if beside is None else beside / count
 
 
-def _said(turn: Turn, frame: Frame, say: Say) -> tuple[torch.Tensor, torch.Tensor | None]:
-    values, beside = say(turn, turn.frame(frame))
-    return turn.back(values), beside
+def _oriented(
+    orientation: Orientation, frame: Frame, predict: PredictOriented
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    values, beside = predict(orientation, orientation.frame(frame))
+    return orientation.back(values), beside

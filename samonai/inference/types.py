@@ -54,7 +54,7 @@ CasePrompts = Mapping[int, FramePrompts] | Automatic
 """Request for a source: prompts by frame index, or the semantic head."""
 
 
-class FrameAnswer(NamedTuple):
+class FrameOutput(NamedTuple):
     """Outputs of K networks for the N prompts of one frame.
 
     Attributes:
@@ -71,26 +71,26 @@ class FrameAnswer(NamedTuple):
     iou: torch.Tensor | None = None
 
 
-Answers = Callable[[Frame, FramePrompts], FrameAnswer]
+DecodeFrame = Callable[[Frame, FramePrompts], FrameOutput]
 """Function to the outputs of each network for a frame's prompts."""
 
 
 class FrameObserver(Protocol):
     """Gets the outputs of every network for a frame, before they are averaged and merged."""
 
-    def observe(self, frame: Frame, prompts: FramePrompts, answer: FrameAnswer) -> None:
+    def observe(self, frame: Frame, prompts: FramePrompts, output: FrameOutput) -> None:
         """Collect one prompted frame."""
         ...
 
 
-def observed(answers: Answers, observers: Sequence[FrameObserver]) -> Scores:
+def observed(decode: DecodeFrame, observers: Sequence[FrameObserver]) -> Scores:
     """Return the networks' average as scores, and pass each network's outputs to observers."""
 
     def scores(frame: Frame, prompts: FramePrompts) -> torch.Tensor:
-        said = answers(frame, prompts)
+        outputs = decode(frame, prompts)
         for observer in observers:
-            observer.observe(frame, prompts, said)
-        return said.scores.mean(0)
+            observer.observe(frame, prompts, outputs)
+        return outputs.scores.mean(0)
 
     return scores
 

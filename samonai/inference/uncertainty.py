@@ -28,7 +28,7 @@ from samonai.domains.base import Domain
 from samonai.domains.capabilities import MapMerger, ValueMaps, capabilities
 from samonai.domains.tiling.frames import label_from_scores
 from samonai.inference.ensemble import member_names, temperatures
-from samonai.inference.types import FrameAnswer
+from samonai.inference.types import FrameOutput
 from samonai.prompts.types import FramePrompts
 
 logger = logging.getLogger(__name__)
@@ -90,16 +90,16 @@ class Certainty:
         """Forget the source."""
         self.maps, self._structures = {}, {}
 
-    def observe(self, frame: Frame, prompts: FramePrompts, answer: FrameAnswer) -> None:
+    def observe(self, frame: Frame, prompts: FramePrompts, output: FrameOutput) -> None:
         """Collect one frame."""
-        probability = scaled_mean(answer.logits, self.scales).sigmoid()
+        probability = scaled_mean(output.logits, self.scales).sigmoid()
         entropy = binary_entropy(probability)
         uncertainty = entropy.amax(0).numpy().astype(np.float32)
-        label = label_from_scores(answer.scores.mean(0), prompts.classes)
+        label = label_from_scores(output.scores.mean(0), prompts.classes)
         if frame.valid is not None:
             uncertainty, label = (np.where(frame.valid, v, 0) for v in (uncertainty, label))
         self._keep(frame, uncertainty.astype(np.float32))
-        own = [label_from_scores(scores, prompts.classes) for scores in answer.scores]
+        own = [label_from_scores(scores, prompts.classes) for scores in output.scores]
         for value in np.unique(prompts.classes).tolist():
             rows = np.flatnonzero(prompts.classes == value)
             structure = self._structures.setdefault(value, _Structure())
@@ -107,8 +107,8 @@ class Certainty:
             structure.voxels += int(inside.sum())
             structure.probability += float(probability[rows].amax(0).numpy()[inside].sum())
             structure.uncertainty += float(uncertainty[inside].sum())
-            if answer.iou is not None:
-                structure.iou += answer.iou[:, rows].mean(0).tolist()
+            if output.iou is not None:
+                structure.iou += output.iou[:, rows].mean(0).tolist()
             _add_members(structure, [mask == value for mask in own])
 
     def _keep(self, frame: Frame, uncertainty: npt.NDArray[np.float32]) -> None:

@@ -9,7 +9,7 @@ from samonai.core.errors import InputError
 from samonai.core.files import all_or_none
 from samonai.domains.base import Domain, LabelFacts
 from samonai.domains.capabilities import capabilities
-from samonai.inference.provenance import Claims
+from samonai.inference.output_ownership import OutputOwnership
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ class PredictionWriter:
         facts: Names of the classes and the algorithm, for formats that hold them.
 
     Attributes:
-        claims: Which source each case of the folder was predicted from; claim a case before its
+        ownership: Which source each case of the folder was predicted from; claim a case before its
             prediction is computed.
 
     Raises:
@@ -45,7 +45,7 @@ class PredictionWriter:
         """Keep the folder and the formats."""
         self.folder, self.domain, self.ending = Path(folder), domain, ending
         self.formats, self.measure, self.facts = tuple(formats), measure, facts
-        self.claims = Claims(self.folder)
+        self.ownership = OutputOwnership(self.folder)
         _check_ending(domain, ending)
         _check_formats(domain, ending, self.formats, measure)
 

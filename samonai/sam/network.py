@@ -292,7 +292,7 @@ class SamNetwork(nn.Module):
             torch.cat([part.iou_predictions for part in parts])[order],
         )
 
-    def answer(self, image_embeddings: torch.Tensor, prompts: Prompts) -> DecodeOutput:
+    def decode_single(self, image_embeddings: torch.Tensor, prompts: Prompts) -> DecodeOutput:
         """Decode one mask for each prompt: for a single point by `multimask`; see `decode`."""
         if not self.multimask:
             return self.decode(image_embeddings, prompts)

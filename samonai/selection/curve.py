@@ -26,7 +26,7 @@ from samonai.metrics.volumes import case_rows
 from samonai.report.curves import data_efficiency
 from samonai.selection.job import Job
 from samonai.selection.members import SplitLike, make_job
-from samonai.selection.plan import claimed, differing_keys, read_plan, write_plan
+from samonai.selection.plan import differing_keys, locked_plan, read_plan, write_plan
 from samonai.selection.unet_baseline import UNetSettings, train_unet
 from samonai.training.data.folds import group_cases, read_groups
 from samonai.training.objectives.heads import PROMPTABLE, SEMANTIC
@@ -113,7 +113,7 @@ def curve(
     path = job.out / CURVE_FILE
     same = differing_keys(document, ("seed", "job", "train", "val", "sizes", "unet_time"))
     with (
-        claimed(path, document, same, overwrite=overwrite, others=[PICTURE_FILE]),
+        locked_plan(path, document, same, overwrite=overwrite, others=[PICTURE_FILE]),
         counting_frames() as frames,
     ):
         document = read_plan(path)

@@ -10,7 +10,7 @@ from samonai.core.files import as_path
 from samonai.core.settings import check_count
 from samonai.embeddings.counting import counting_frames
 from samonai.selection.job import Job
-from samonai.selection.plan import claimed, differing_keys, write_plan
+from samonai.selection.plan import differing_keys, locked_plan, write_plan
 from samonai.settings import flat
 from samonai.training.data.folds import SplitNames
 from samonai.workflows.inputs import model_name
@@ -165,7 +165,7 @@ def _train_members(
     plan_of = {"plan": _plans(document), **document}
     differences = differing_keys(plan_of, ("seed", "job", "plan"))
     with (
-        claimed(
+        locked_plan(
             path,
             document,
             lambda found: differences({"plan": _plans(found), **found}),

@@ -20,7 +20,7 @@ Differences = Callable[[Mapping[str, Any]], list[str]]
 
 
 @contextmanager
-def claimed(
+def locked_plan(
     path: Path,
     document: Mapping[str, Any],
     differences: Differences,

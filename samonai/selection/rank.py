@@ -26,7 +26,7 @@ from samonai.workflows.trained_run import Runs
 if TYPE_CHECKING:
     from samonai.core.frame import Frame
     from samonai.inference import Certainty
-    from samonai.inference.inferer import FrameAnswer, FramePrompts
+    from samonai.inference.inferer import FrameOutput, FramePrompts
 
 logger = logging.getLogger(__name__)
 
@@ -119,13 +119,13 @@ class _Watch:
         self.scales, self.each_frame = scales, each_frame
         self.seen: dict[int | None, Certainty] = {}
 
-    def observe(self, frame: "Frame", prompts: "FramePrompts", answer: "FrameAnswer") -> None:
+    def observe(self, frame: "Frame", prompts: "FramePrompts", output: "FrameOutput") -> None:
         """Collect one frame."""
         from samonai.inference import Certainty
 
         key = frame.location.index if self.each_frame else None
         certainty = self.seen.setdefault(key, Certainty(self.scales))
-        certainty.observe(frame, prompts, answer)
+        certainty.observe(frame, prompts, output)
         certainty.maps.clear()  # only the figures are needed
 
 
@@ -178,12 +178,14 @@ def _prompts(run: Run, boxes: Path | str | None, cases: int) -> Any:
     """Return the source of each case's prompts: a file, or the semantic head."""
     from samonai.inference import FilePrompts, trained_classes
     from samonai.inference.inferer import Automatic
-    from samonai.inference.prompting.compatibility import Familiarity
+    from samonai.inference.prompting.compatibility import PromptCompatibility
 
     if boxes is not None:
         decoder = run.folder.decoder
-        classes, familiar = trained_classes(decoder), Familiarity([decoder])
-        return FilePrompts(existing(boxes, "boxes"), classes, several=cases > 1, familiar=familiar)
+        classes, compatibility = trained_classes(decoder), PromptCompatibility([decoder])
+        return FilePrompts(
+            existing(boxes, "boxes"), classes, several=cases > 1, compatibility=compatibility
+        )
     if run.network.semantic_head is None:
         raise InputError(
             f"{run.path} has no semantic head, so it needs prompts: give a folder of boxes or of "

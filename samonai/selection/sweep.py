@@ -19,7 +19,7 @@ from samonai.core.settings import check_count
 from samonai.embeddings.counting import counting_frames
 from samonai.selection.job import Job
 from samonai.selection.members import SplitLike, make_job
-from samonai.selection.plan import claimed, differing_keys, write_plan
+from samonai.selection.plan import differing_keys, locked_plan, write_plan
 from samonai.training.data.folds import SplitNames
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def sweep(
     path = job.out / SWEEP_FILE
     same = differing_keys(document, ("seed", "job", "ranges", "split"))
     with (
-        claimed(path, document, same, overwrite=overwrite, others=[JOURNAL_FILE]),
+        locked_plan(path, document, same, overwrite=overwrite, others=[JOURNAL_FILE]),
         counting_frames() as frames,
     ):
         study = _study(job.out / JOURNAL_FILE)

@@ -106,6 +106,6 @@ def save_label(workspace: OpenCases, one: OpenCase, version: int) -> list[Path]:
     targets = [(LABELS, ())] + ([(EXPORTS, workspace.formats)] if workspace.formats else [])
     for folder, formats in targets:
         writer = PredictionWriter(workspace.out / folder, domain, formats=formats, facts=facts)
-        writer.claims.claim(case)
+        writer.ownership.register(case)
         written += writer.write(case.case_id, one.source, label)
     return written

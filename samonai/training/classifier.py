@@ -80,9 +80,9 @@ def fit_object_classifier(
         frame = domain.frame(source, index)
         embedding = torch.from_numpy(case.embeddings.read(index)).float().to(network.device)
         boxes = proposing.proposals(frame)
-        answers = _answers(network, embedding, boxes, frame)
+        masks = _masks(network, embedding, boxes, frame)
         found.append(
-            training_examples(embedding, answers, case.targets.read(index), data.train.values)
+            training_examples(embedding, masks, case.targets.read(index), data.train.values)
         )
     features, channels = (torch.cat(parts) for parts in zip(*found, strict=True))
     logger.info("the object classifier was fitted to %d examples", len(channels))
@@ -128,7 +128,7 @@ def fit_classifier(
     )
 
 
-def _answers(
+def _masks(
     network: SamNetwork, embedding: torch.Tensor, boxes: np.ndarray, frame: Frame
 ) -> torch.Tensor:
     """Return the decoder's masks for boxes of a frame, bool (N, 256, 256), without empty ones."""
@@ -147,7 +147,7 @@ def _answers(
 
 def training_examples(
     embedding: torch.Tensor,
-    answers: torch.Tensor,
+    masks: torch.Tensor,
     targets: FrameTargets,
     values: tuple[int, ...],
 ) -> Examples:
@@ -155,7 +155,7 @@ def training_examples(
 
     Args:
         embedding: float (C, h, w), the frame's.
-        answers: bool (N, 256, 256), none empty; low-res frame.
+        masks: bool (N, 256, 256), none empty; low-res frame.
         targets: The frame's objects.
         values: Label value of each channel, 0 first.
     """
@@ -163,12 +163,12 @@ def training_examples(
     numbers = torch.from_numpy(targets.components.astype(np.int64)).to(device)
     objects = numbers[None] == torch.arange(1, len(targets) + 1, device=device)[:, None, None]
     channels = torch.tensor([values.index(value) for value in targets.classes.tolist()])
-    areas = answers.flatten(1).sum(1)
-    shared = answers.flatten(1).float() @ objects.flatten(1).float().T
+    areas = masks.flatten(1).sum(1)
+    shared = masks.flatten(1).float() @ objects.flatten(1).float().T
     iou, best = (shared / (areas[:, None] + objects.flatten(1).sum(1) - shared)).max(1)
     unknown = torch.from_numpy(targets.ignored | ~targets.valid).to(device)
     one = iou >= _SAME_IOU
-    none = ~one & ((answers & unknown).flatten(1).sum(1) < _UNKNOWN * areas)
-    masks = torch.cat([objects, answers[one], answers[none]])
+    none = ~one & ((masks & unknown).flatten(1).sum(1) < _UNKNOWN * areas)
+    masks = torch.cat([objects, masks[one], masks[none]])
     named = [channels, channels[best[one].cpu()], torch.zeros(int(none.sum()), dtype=torch.int64)]
     return object_features(embedding, masks).cpu(), torch.cat(named)

@@ -135,7 +135,7 @@ class PredictionJob:
     def decode(self, case: Case, item: CaseItem) -> Prediction:
         """Predict a read case, once its name in the folder is known to be its own."""
         if self._writer is not None:
-            self._writer.claims.claim(case)
+            self._writer.ownership.register(case)
         return self.session.decode(item, self._domain, uncertainty=self.given["uncertainty"])
 
     def write(self, prediction: Prediction) -> list[Path]:

@@ -64,7 +64,7 @@ class Run(TrainedRun):
                 also those of writing, see `predict`.
 
         Returns:
-            int32, the label map on the source's grid, in its index order; of a page its `Answer`.
+            int32, the label map on the source's grid, in index order; of a page its `QueryResult`.
         """
         if prompt is not None and not isinstance(prompt, str):
             boxes, prompt = prompt, None
@@ -80,7 +80,7 @@ class Run(TrainedRun):
             prediction = job.decode(cases[0], job.read(cases[0]))
             if folder is not None:
                 job.write(prediction)
-        return prediction.label if prediction.answer is None else prediction.answer
+        return prediction.label if prediction.query_result is None else prediction.query_result
 
     def evaluate(
         self, images: Path | str, labels: Path | str | None, out: Path | str, **options: Any

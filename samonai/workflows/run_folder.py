@@ -122,7 +122,7 @@ class RunFolder:
         return {**content, "settings": current_names(content.get("settings", {}))}
 
     @contextmanager
-    def claimed(self, settings: Mapping[str, Any], *, overwrite: bool = False) -> Iterator[bool]:
+    def locked(self, settings: Mapping[str, Any], *, overwrite: bool = False) -> Iterator[bool]:
         """Lock the folder for one training process, with its settings written.
 
         A run that fails before the end of its first epoch leaves only stored embeddings.

@@ -123,7 +123,7 @@ def finetune(
     with (
         one_line_errors(),
         no_empty_folders(folder.path, record["store"]),
-        folder.claimed(record, overwrite=overwrite) as unfinished,
+        folder.locked(record, overwrite=overwrite) as unfinished,
     ):
         overrides = {
             **chosen,

@@ -19,7 +19,7 @@ from samonai.core.files import output_folder, remove_abandoned, write_atomically
 from samonai.core.journal import append_lines, whole_lines
 from samonai.core.pseudonyms import write_case_map
 from samonai.domains.base import Case
-from samonai.inference.provenance import CLAIMS_FILE, Claims
+from samonai.inference.output_ownership import OWNERSHIP_FILE, OutputOwnership
 from samonai.workflows.archive.manifest import DONE, Manifest
 
 
@@ -42,10 +42,10 @@ def test_a_short_write_of_a_line_glues_nothing(tmp_path: Path, monkeypatch) -> N
     manifest = Manifest(tmp_path / "manifest.jsonl", {"a": 1})
     for case in ("one", "two", "three"):
         manifest.finished(case, DONE)
-    Claims(tmp_path).claim(Case("one", tmp_path / "one.nii.gz"))
+    OutputOwnership(tmp_path).register(Case("one", tmp_path / "one.nii.gz"))
     monkeypatch.undo()
     assert Manifest(manifest.path, {"a": 1}).states == dict.fromkeys(("one", "two", "three"), DONE)
-    assert (tmp_path / CLAIMS_FILE).read_text().count("\n") == 1
+    assert (tmp_path / OWNERSHIP_FILE).read_text().count("\n") == 1
 
 
 def test_a_disk_that_fills_up_in_a_line_leaves_the_lines_before(tmp_path: Path) -> None:

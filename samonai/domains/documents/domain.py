@@ -20,9 +20,9 @@ from samonai.domains.documents.formats.label_png import write_label
 from samonai.domains.documents.formats.outputs import (
     DEFAULT_FORMATS,
     FORMATS,
-    answered_regions,
     label_of,
-    page_answer,
+    page_result,
+    result_regions,
     write_outputs,
 )
 from samonai.domains.documents.labels import (
@@ -38,9 +38,9 @@ from samonai.domains.documents.layout.prediction import PagePrediction, from_lab
 from samonai.domains.documents.layout.proposals import proposed_boxes
 from samonai.domains.documents.page import Page, PageLabel
 from samonai.domains.documents.prompts import PROMPT_ENDINGS, read_prompts
-from samonai.domains.documents.text.answer import Answer
 from samonai.domains.documents.text.ocr import read_words
 from samonai.domains.documents.text.query import parse_query
+from samonai.domains.documents.text.query_result import QueryResult
 from samonai.domains.documents.text.retrieval import BM25, retriever
 from samonai.domains.tiling.tiles import TileGrid
 from samonai.prompts.types import FramePrompts
@@ -290,17 +290,17 @@ class DocumentsDomain:
             retrieve=self._retrieve,
         )
 
-    def answer(
+    def query_result(
         self,
         source: Page,
         prediction: npt.NDArray[np.integer] | PagePrediction,
         facts: LabelFacts | None = None,
-    ) -> Answer:
-        """Return all regions of a predicted page, or what of it answers the query."""
+    ) -> QueryResult:
+        """Return all regions of a predicted page, or those that match the query."""
         if not isinstance(prediction, PagePrediction):
             prediction = from_label(source, prediction)
         names = dict(facts.classes) if facts else {}
-        return page_answer(
+        return page_result(
             prediction,
             names,
             self.query,
@@ -308,24 +308,24 @@ class DocumentsDomain:
             retrieve=self._retrieve,
         )
 
-    def answered_label(
+    def result_label(
         self,
         source: Page,
         prediction: npt.NDArray[np.integer] | PagePrediction,
         facts: LabelFacts | None = None,
     ) -> npt.NDArray[np.int32]:
-        """Return the label map of a predicted page, of the regions that answer the query."""
+        """Return the label map of a predicted page, of the regions that match the query."""
         if not isinstance(prediction, PagePrediction):
             prediction = from_label(source, prediction)
         if not self.query:
             return prediction.label
         names = dict(facts.classes) if facts else {}
-        found = self.answer(source, prediction, facts)
+        found = self.query_result(source, prediction, facts)
         regions = prediction.regions(names, with_text=self._with_text(source))
-        return label_of(prediction.label, answered_regions(found, regions))
+        return label_of(prediction.label, result_regions(found, regions))
 
     def with_query(self, query: str | None) -> "DocumentsDomain":
-        """Return a domain whose predictions answer another query; see `query`.
+        """Return a domain with another query of predictions; see `query`.
 
         Raises:
             InputError: The query is empty.

@@ -36,7 +36,7 @@ from samonai.inference.automatic.grid import (
 )
 from samonai.inference.automatic.masks import Instance, as_instances, suppress
 from samonai.inference.inferer import SourceInferer, class_values
-from samonai.inference.tta import refuse_turns
+from samonai.inference.tta import refuse_augmentation
 from samonai.inference.types import FindObjects, tells_borders
 from samonai.prompts.clicks import interior_pixel
 from samonai.prompts.types import FramePrompts
@@ -105,7 +105,7 @@ class ObjectFinding:
                 augmentation cannot average.
         """
         if self.automatic != CLASSES:
-            refuse_turns(inferer.turns, f"the prompts of automatic={self.automatic}")
+            refuse_augmentation(inferer.orientations, f"the prompts of automatic={self.automatic}")
         given: dict[str, Any] = {"points_per_side": self.points_per_side}
         if self.automatic == GRID:
             if self.min_score is not None:
@@ -211,12 +211,12 @@ class InstanceFinder:
         """
         values = class_values(self.networks[0])
         wanted = {v for v in values[1:] if self.classes is None or v in self.classes}
-        for one, asked in self._answers(embedding, frame, best, borders, wanted):
+        for one, asked in self._prompted_candidates(embedding, frame, best, borders, wanted):
             channel, probability = classify(self.networks, one, asked, embedding, probabilities)
             if values[channel] in wanted:
                 yield one.called(values[channel], probability)
 
-    def _answers(
+    def _prompted_candidates(
         self,
         embedding: torch.Tensor,
         frame: Frame,

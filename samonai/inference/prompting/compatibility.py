@@ -22,7 +22,7 @@ BOXES, CLICKS = "boxes", "clicks"
 _TRAIN_WITH = {BOXES: "sampler.box_probability", CLICKS: "sampler.points_probability"}
 
 
-class Familiarity:
+class PromptCompatibility:
     """Warns, once for each kind, of prompts of a kind that decoders were not trained with.
 
     Args:
@@ -36,7 +36,7 @@ class Familiarity:
         self._known = {path: kinds for path, kinds in known.items() if kinds}
         self._warned: set[str] = set()
 
-    def ask(self, kind: str) -> None:
+    def check_kind(self, kind: str) -> None:
         """Check one kind of prompts against all decoders."""
         strange = [path for path, kinds in self._known.items() if kind not in kinds]
         if not strange or kind in self._warned:
@@ -51,13 +51,13 @@ class Familiarity:
             _TRAIN_WITH[kind],
         )
 
-    def look_at(self, prompts: Mapping[int, FramePrompts]) -> None:
+    def check(self, prompts: Mapping[int, FramePrompts]) -> None:
         """Check the kinds among a source's prompts."""
         for found in prompts.values():
             if np.isfinite(found.boxes).any():
-                self.ask(BOXES)
+                self.check_kind(BOXES)
             if found.point_labels is not None and (found.point_labels >= 0).any():
-                self.ask(CLICKS)
+                self.check_kind(CLICKS)
 
 
 def trained_kinds(training: Mapping[str, Any]) -> frozenset[str]:

@@ -8,7 +8,7 @@ from samonai.core.errors import InputError
 from samonai.core.pseudonyms import stands_for
 from samonai.domains.base import Case, Domain
 from samonai.embeddings.targets import check_components
-from samonai.inference.prompting.compatibility import Familiarity
+from samonai.inference.prompting.compatibility import PromptCompatibility
 from samonai.inference.prompting.from_labels import prompts_from_label
 from samonai.prompts.types import FramePrompts
 from samonai.prompts.values import PromptValues
@@ -29,7 +29,7 @@ class FilePrompts:
         margin: Boxes around a label map's components grow by so many pixels on each side.
         specks: Components of a label map with fewer pixels get no prompt, see `prompts_from_label`.
         components: Division of a scattered label map into objects, see `embeddings.targets`.
-        familiar: Checks the kinds of prompts.
+        compatibility: Checks the kinds of prompts.
 
     Raises:
         InputError: The file or folder does not exist.
@@ -44,7 +44,7 @@ class FilePrompts:
         margin: float = 0.0,
         specks: int = 1,
         components: str = "each",
-        familiar: Familiarity | None = None,
+        compatibility: PromptCompatibility | None = None,
     ) -> None:
         """Keep the path and the options."""
         if path is None:
@@ -56,7 +56,7 @@ class FilePrompts:
         if specks < 1:
             raise InputError(f"label_min_area={specks}: expected at least 1 pixel")
         check_components(components)
-        self.several, self.familiar = several, familiar
+        self.several, self.compatibility = several, compatibility
         self.policy: dict[str, Any] = {
             "margin": margin,
             "specks": specks,
@@ -70,8 +70,8 @@ class FilePrompts:
             InputError: The file has no prompts for this case, or they do not fit the source.
         """
         prompts = self._read(domain, case, source)
-        if self.familiar is not None:
-            self.familiar.look_at(prompts)
+        if self.compatibility is not None:
+            self.compatibility.check(prompts)
         return prompts
 
     def _read(self, domain: Domain[Any], case: Case, source: Any) -> dict[int, FramePrompts]:

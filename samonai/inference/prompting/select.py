@@ -16,7 +16,7 @@ from samonai.domains.base import Case, Domain
 from samonai.domains.capabilities import capabilities
 from samonai.inference.automatic.instances import CLASSES, GRID, ObjectFinding
 from samonai.inference.inferer import Automatic
-from samonai.inference.prompting.compatibility import BOXES, CLICKS, Familiarity
+from samonai.inference.prompting.compatibility import BOXES, CLICKS, PromptCompatibility
 from samonai.inference.prompting.from_file import FilePrompts
 from samonai.inference.prompting.from_labels import CLICKED, REGIMES, LabelPrompts
 from samonai.prompts.values import PromptValues
@@ -112,7 +112,7 @@ def asked_prompts(
             margin=margin,
             specks=specks,
             components=components,
-            familiar=Familiarity(decoders),
+            compatibility=PromptCompatibility(decoders),
         )
     found = _found_without_prompts(finding, decoders)
     if prompt is None:
@@ -149,7 +149,7 @@ def evaluation_prompts(
         return NoPrompts(finding=_found_without_prompts(finding, decoders, known=bool(decoders)))
     _check_not_finding(finding)
     _check_prompted(decoders)
-    Familiarity(decoders).ask(CLICKS if regime in CLICKED else BOXES)
+    PromptCompatibility(decoders).check_kind(CLICKS if regime in CLICKED else BOXES)
     return LabelPrompts(regime, **settings)
 
 
@@ -207,9 +207,9 @@ def _found_without_prompts(
             _check_automatic(decoders)
         return finding
     _check_prompted(decoders)
-    familiar = Familiarity(decoders)
+    compatibility = PromptCompatibility(decoders)
     for kind in _ASKED_BY[finding.automatic]:
-        familiar.ask(kind)
+        compatibility.check_kind(kind)
     if finding.automatic != GRID:
         if known:
             _check_automatic(decoders)

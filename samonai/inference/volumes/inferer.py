@@ -18,8 +18,8 @@ from samonai.core.geometry import FrameGeometry
 from samonai.domains.base import Domain
 from samonai.inference.inferer import Automatic, CasePrompts, SourceInferer
 from samonai.inference.prompting.interpolate import interpolate_boxes
-from samonai.inference.tta import refuse_turns
-from samonai.inference.types import Answers, FrameAnswer, FrameObserver, Scores, observed
+from samonai.inference.tta import refuse_augmentation
+from samonai.inference.types import DecodeFrame, FrameObserver, FrameOutput, Scores, observed
 from samonai.inference.volumes.planes import fuse_planes
 from samonai.inference.volumes.propagate import FrameTracks, Propagation, Propagator, seeds_of
 from samonai.prompts.types import FramePrompts
@@ -104,13 +104,13 @@ class VolumeInferer(SourceInferer):
             self._refuse_without_prompts()
             label = super().__call__(inputs, network, prompts, alone=alone, observers=observers)
         elif self.spread == "propagate":
-            refuse_turns(self.turns, "prompts that are carried from frame to frame")
+            refuse_augmentation(self.orientations, "prompts that are carried from frame to frame")
             tracks = self.tracks(inputs, networks, prompts, each=each)
             asked = {index: found.prompts for index, found in tracks.items()}
-            label = self._merged(inputs, networks, asked, _track_answers(tracks, network), watching)
+            label = self._merged(inputs, networks, asked, _track_outputs(tracks, network), watching)
         else:
-            answers = self.answers(inputs, networks, each=each)
-            label = self._merged(inputs, networks, self._asked(prompts), answers, watching)
+            decode_frame = self.frame_outputs(inputs, networks, each=each)
+            label = self._merged(inputs, networks, self._asked(prompts), decode_frame, watching)
         return label if self.clean is None else cleaned(label, self.clean)
 
     def merge(self, source: Any, prompts: Mapping[int, FramePrompts], scores: Scores) -> Any:
@@ -131,13 +131,13 @@ class VolumeInferer(SourceInferer):
         source: Any,
         networks: list[SamNetwork],
         asked: Mapping[int, FramePrompts],
-        answers: Answers,
+        decode_frame: DecodeFrame,
         observers: Sequence[FrameObserver],
     ) -> Any:
         if self.planes == 1:
-            return SourceInferer.merge(self, source, asked, observed(answers, observers))
+            return SourceInferer.merge(self, source, asked, observed(decode_frame, observers))
         planes = self._plane_inferers()
-        return fuse_planes(source, self.domain, planes, networks, asked, answers, observers)
+        return fuse_planes(source, self.domain, planes, networks, asked, decode_frame, observers)
 
     def tracks(
         self,
@@ -179,7 +179,7 @@ class VolumeInferer(SourceInferer):
                     self.store,
                     self.precision,
                     self.prompts_at_once,
-                    tta=len(self.turns),
+                    tta=len(self.orientations),
                 )
                 for axis in range(3)
             ]
@@ -234,15 +234,15 @@ def cleaned(label: npt.NDArray[np.integer], clean: Clean) -> npt.NDArray[np.inte
     return result
 
 
-def _track_answers(tracks: Mapping[int, FrameTracks], network: SamNetwork) -> Answers:
+def _track_outputs(tracks: Mapping[int, FrameTracks], network: SamNetwork) -> DecodeFrame:
     """Return the propagated outputs, for the requested classes."""
 
-    def answer(frame: Frame, prompts: FramePrompts) -> FrameAnswer:
+    def decode(frame: Frame, prompts: FramePrompts) -> FrameOutput:
         geometry = FrameGeometry(frame.size, network.long_side)
         found = tracks[frame.location.index]
         rows = torch.from_numpy(np.isin(found.prompts.classes, prompts.classes))
         low_res = found.low_res[:, rows].float()
         logits = torch.stack([geometry.logits_to_frame(one)[:, 0] for one in low_res])
-        return FrameAnswer(logits, logits, found.iou[:, rows])
+        return FrameOutput(logits, logits, found.iou[:, rows])
 
-    return answer
+    return decode

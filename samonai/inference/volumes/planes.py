@@ -9,7 +9,7 @@ import torch
 
 from samonai.domains.base import Domain
 from samonai.inference.inferer import SourceInferer
-from samonai.inference.types import Answers, FrameAnswer, FrameObserver
+from samonai.inference.types import DecodeFrame, FrameObserver, FrameOutput
 from samonai.prompts.types import FramePrompts
 from samonai.sam.network import SamNetwork
 
@@ -31,7 +31,7 @@ def fuse_planes(
     planes: Sequence[SourceInferer],
     networks: Sequence[SamNetwork],
     asked: Mapping[int, FramePrompts],
-    answers: Answers,
+    decode: DecodeFrame,
     observers: Sequence[FrameObserver] = (),
 ) -> npt.NDArray[np.int32]:
     """Average each class's logits over planes, and take the highest.
@@ -45,7 +45,7 @@ def fuse_planes(
         planes: An inferer for each plane, that of `domain` among them.
         networks: Networks on one encoder.
         asked: Prompts by frame index.
-        answers: Decodes them, or those of some classes; the other planes are prompted with the
+        decode: Decodes them, or those of some classes; the other planes are prompted with the
             sections of their boxes.
         observers: Get each network's average over the planes, a row per class, on
             the frames with prompts or predicted voxels.
@@ -64,12 +64,12 @@ def fuse_planes(
         total = np.zeros((len(few), 1 + seen, *shape), np.float16)
         of_few = _of_classes(asked, few)
         for plane in planes:
-            prompts, answer = of_few, answers
+            prompts, decode_plane = of_few, decode
             if _axis(plane.domain) != _axis(domain):
                 corners = _corner(domain, source), _corner(plane.domain, source)
                 prompts = across(of_few, _axis(domain), _axis(plane.domain), shape, corners)
-                answer = plane.answers(source, networks, each=bool(observers))
-            _add_plane(total, few, plane.domain, source, prompts, answer)
+                decode_plane = plane.frame_outputs(source, networks, each=bool(observers))
+            _add_plane(total, few, plane.domain, source, prompts, decode_plane)
         total /= np.float16(len(planes))
         for value, mean in zip(few, total, strict=True):
             higher = mean[0] > best
@@ -138,7 +138,7 @@ def _add_plane(
     domain: Domain[Any],
     source: Any,
     prompts: Mapping[int, FramePrompts],
-    answer: Answers,
+    decode_plane: DecodeFrame,
 ) -> None:
     """Add one plane's logits to (V, 1 + K, I, J, K): of V classes, the average and each network's.
 
@@ -153,7 +153,7 @@ def _add_plane(
             continue
         frame = domain.frame(source, index)
         targets = targets[(..., *frame.part)]  # voxels outside of all frames stay at 0
-        said = answer(frame, asked).scores
+        said = decode_plane(frame, asked).scores
         each = torch.cat([said.mean(0, keepdim=True), said[: targets.shape[1] - 1]])
         each = each.clamp(-_CERTAIN, _CERTAIN)
         for target, value in zip(targets, values, strict=True):
@@ -184,7 +184,7 @@ def _show(
         logits = torch.from_numpy(np.stack(rows, 1)).float()
         boxes = np.stack([_box_around(asked.get(index), value) for value in values.tolist()])
         for observer in observers:
-            observer.observe(frame, FramePrompts(boxes, values), FrameAnswer(logits, logits))
+            observer.observe(frame, FramePrompts(boxes, values), FrameOutput(logits, logits))
 
 
 def _axis(domain: Domain[Any]) -> int:

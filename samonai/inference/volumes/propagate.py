@@ -79,7 +79,7 @@ class Propagation:
 
 
 @dataclass(frozen=True)
-class Answer:
+class TrackedMask:
     """The mask of an object on a frame.
 
     Attributes:
@@ -157,28 +157,28 @@ class Propagator:
             seeds: Prompts by frame index; every one is an object of its own.
             count: Number of frames of the source.
         """
-        found: dict[int, list[Answer]] = defaultdict(list)
-        started: dict[int, list[Answer]] = {}
+        found: dict[int, list[TrackedMask]] = defaultdict(list)
+        started: dict[int, list[TrackedMask]] = {}
         for index, prompts in sorted(seeds.items()):
             frame = self._frame(index)
             model = prompts.to_model(FrameGeometry(frame.size, self._long_side))
-            answers = self._answers(frame, model, prompts.classes, lowest_iou=-np.inf)
-            started[index] = [answer for answer in answers if answer is not None]
+            masks = self._masks(frame, model, prompts.classes, lowest_iou=-np.inf)
+            started[index] = [mask for mask in masks if mask is not None]
             found[index] += started[index]
         if started:
             first, last = min(started), max(started)
             self._pass(range(first, count), started, found)
             self._pass(range(last, -1, -1), started, found)
-        return {index: _together(answers) for index, answers in sorted(found.items()) if answers}
+        return {index: _together(masks) for index, masks in sorted(found.items()) if masks}
 
     def _pass(
         self,
         indices: Iterable[int],
-        started: Mapping[int, list[Answer]],
-        found: dict[int, list[Answer]],
+        started: Mapping[int, list[TrackedMask]],
+        found: dict[int, list[TrackedMask]],
     ) -> None:
         """Go through frames in one direction; objects join at their prompted frames."""
-        active: list[Answer] = []
+        active: list[TrackedMask] = []
         waiting = set(started)
         for index in indices:
             if active:
@@ -189,7 +189,7 @@ class Propagator:
             if not active and not waiting:
                 return
 
-    def _next(self, frame: Frame, before: list[Answer]) -> list[Answer]:
+    def _next(self, frame: Frame, before: list[TrackedMask]) -> list[TrackedMask]:
         """Return the objects that continue on a frame."""
         limit = self._rule.frames
         before = [each for each in before if limit is None or each.passed < limit]
@@ -197,14 +197,14 @@ class Propagator:
             return []
         values = np.array([each.value for each in before], np.int64)
         prompts = self._prompts(frame, before)
-        answers = self._answers(frame, prompts, values, lowest_iou=self._rule.iou)
+        masks = self._masks(frame, prompts, values, lowest_iou=self._rule.iou)
         return [
-            replace(answer, passed=old.passed + 1, first_area=old.first_area)
-            for old, answer in zip(before, answers, strict=True)
-            if answer is not None and self._goes_on(old, answer)
+            replace(mask, passed=old.passed + 1, first_area=old.first_area)
+            for old, mask in zip(before, masks, strict=True)
+            if mask is not None and self._goes_on(old, mask)
         ]
 
-    def _prompts(self, frame: Frame, before: list[Answer]) -> Prompts:
+    def _prompts(self, frame: Frame, before: list[TrackedMask]) -> Prompts:
         """Return prompts made of the masks of the frame before."""
         geometry = FrameGeometry(frame.size, self._long_side)
         boxes = np.stack([each.box for each in before])
@@ -219,19 +219,19 @@ class Propagator:
         return replace(prompts, boxes=boxes_too, mask_inputs=masks)
 
     @torch.no_grad()
-    def _answers(
+    def _masks(
         self,
         frame: Frame,
         prompts: Prompts,
         values: npt.NDArray[np.int64],
         *,
         lowest_iou: float,
-    ) -> list[Answer | None]:
+    ) -> list[TrackedMask | None]:
         """Decode prompts on a frame; None if the mask is empty or fails the rule."""
         geometry = FrameGeometry(frame.size, self._long_side)
         embedding = self._embed(frame)
         output = self._decode(embedding, prompts)
-        answers: list[Answer | None] = []
+        masks: list[TrackedMask | None] = []
         for row, value in enumerate(values.tolist()):
             said, iou = output.low_res_logits[:, row], output.iou_predictions[:, row, 0]
             low_res = said.mean(0)
@@ -239,7 +239,7 @@ class Propagator:
             if frame.valid is not None:
                 mask &= frame.valid
             if not mask.any() or float(iou.mean()) < lowest_iou:
-                answers.append(None)
+                masks.append(None)
                 continue
             rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
             box = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
@@ -247,12 +247,14 @@ class Propagator:
             area = int(np.count_nonzero(mask))
             if not self._each:
                 said, iou = low_res[None], iou.mean(0, keepdim=True)
-            answers.append(
-                Answer(said.half().cpu(), iou.cpu(), box, int(value), area, look, first_area=area)
+            masks.append(
+                TrackedMask(
+                    said.half().cpu(), iou.cpu(), box, int(value), area, look, first_area=area
+                )
             )
-        return answers
+        return masks
 
-    def _goes_on(self, old: Answer, new: Answer) -> bool:
+    def _goes_on(self, old: TrackedMask, new: TrackedMask) -> bool:
         ratio = new.area / old.area
         similar = float(cosine_similarity(old.look, new.look, dim=0))
         within = 1 / self._rule.area <= ratio <= self._rule.area
@@ -271,11 +273,11 @@ def _look(embedding: torch.Tensor, low_res: torch.Tensor) -> torch.Tensor:
     return (embedding * weights).sum((1, 2)) / weights.sum()
 
 
-def _together(answers: list[Answer]) -> FrameTracks:
-    boxes = np.stack([each.box for each in answers]).astype(np.float32)
-    values = np.array([each.value for each in answers], np.int64)
-    low_res = torch.stack([each.low_res for each in answers], 1)
-    iou = torch.stack([each.iou for each in answers], 1)
+def _together(masks: list[TrackedMask]) -> FrameTracks:
+    boxes = np.stack([each.box for each in masks]).astype(np.float32)
+    values = np.array([each.value for each in masks], np.int64)
+    low_res = torch.stack([each.low_res for each in masks], 1)
+    iou = torch.stack([each.iou for each in masks], 1)
     return FrameTracks(low_res, iou, FramePrompts(boxes, values))
 
 

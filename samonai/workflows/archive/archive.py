@@ -27,7 +27,7 @@ from samonai.inference.cases import CaseItem
 from samonai.prompts.values import PromptValues
 from samonai.settings import compared
 from samonai.workflows.archive.manifest import DONE, FAILED, SKIPPED, Manifest
-from samonai.workflows.archive.worklist import Read, Work, claimed, still_open, work_through
+from samonai.workflows.archive.worklist import Read, Work, locked_results, still_open, work_through
 from samonai.workflows.bundle_engine import one_line_errors, quiet_third_parties
 from samonai.workflows.inputs import existing, shows_progress, store_location
 from samonai.workflows.prediction_job import PredictionJob
@@ -113,7 +113,7 @@ def predict_archive(
     with (
         no_empty_folders(out, None if store is None else store_location(store)),
         nothing_left_of_a_mistake(out, results=True),
-        nullcontext() if dry_run else claimed(out),
+        nullcontext() if dry_run else locked_results(out),
         one_line_errors(),
         quiet_third_parties(),
     ):
@@ -179,7 +179,7 @@ def embed_archive(
         encode(cast("Domain[Any]", _AlreadyRead(domain, source)), [case], False)
         return ()
 
-    with claimed(out):
+    with locked_results(out):
         return _run(cases, left_out, out, settings, domain.read, work, how)
 
 

@@ -27,7 +27,7 @@ Work = Callable[[Case, Any], Sequence[Path]]
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[None]:
+def locked_results(folder: Path) -> Iterator[None]:
     """Lock a folder for one process, and remove half-written files of killed ones.
 
     Raises:

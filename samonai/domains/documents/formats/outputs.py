@@ -15,8 +15,8 @@ from samonai.domains.documents.formats.overlay import write_overlay
 from samonai.domains.documents.formats.page_xml_out import write_page_xml
 from samonai.domains.documents.formats.pdf_out import write_pdf
 from samonai.domains.documents.layout.prediction import PagePrediction, Region
-from samonai.domains.documents.text.answer import Answer
-from samonai.domains.documents.text.query import answer_all, answer_query
+from samonai.domains.documents.text.query import all_regions, run_query
+from samonai.domains.documents.text.query_result import QueryResult
 from samonai.domains.documents.text.retrieval import Retrieve, by_terms
 
 FORMATS = ("png", "json", "coco", "page", "alto", "docling", "overlay", "pdf")
@@ -61,15 +61,15 @@ def write_outputs(
         The files, in the order of `FORMATS`.
     """
     page = prediction.page
-    answer = page_answer(prediction, names, query, with_text=with_text, retrieve=retrieve)
+    result = page_result(prediction, names, query, with_text=with_text, retrieve=retrieve)
     regions = prediction.regions(names, with_text=with_text)
     label = prediction.label
     if query:
-        regions = answered_regions(answer, regions)
+        regions = result_regions(result, regions)
         label = label_of(label, regions)
     writers = {
         "png": lambda path: write_label(page, label, path),
-        "json": answer.write,
+        "json": result.write,
         "coco": lambda path: write_coco(page, regions, names, path),
         "page": lambda path: write_page_xml(page, regions, path),
         "alto": lambda path: write_alto(page, regions, path),
@@ -81,18 +81,18 @@ def write_outputs(
     return [writers[name](stem.with_name(stem.name + _ENDINGS[name])) for name in chosen_formats]
 
 
-def page_answer(
+def page_result(
     prediction: PagePrediction,
     names: Mapping[int, str],
     query: str | None,
     *,
     with_text: bool,
     retrieve: Retrieve = by_terms,
-) -> Answer:
-    """Return the regions of a page, or those that answer a query; see `write_outputs`."""
+) -> QueryResult:
+    """Return the regions of a page, or those that match a query; see `write_outputs`."""
     if query:
-        return answer_query(prediction, query, names, retrieve)
-    return answer_all(prediction, names, with_text)
+        return run_query(prediction, query, names, retrieve)
+    return all_regions(prediction, names, with_text)
 
 
 def label_of(label: npt.NDArray[np.int32], regions: Sequence[Region]) -> npt.NDArray[np.int32]:
@@ -101,8 +101,8 @@ def label_of(label: npt.NDArray[np.int32], regions: Sequence[Region]) -> npt.NDA
     return np.where(chosen, label, 0)
 
 
-def answered_regions(answer: Answer, regions: Sequence[Region]) -> list[Region]:
+def result_regions(result: QueryResult, regions: Sequence[Region]) -> list[Region]:
     """Return the regions of a query result in reading order, renumbered."""
-    numbers = {hit.region.number for hit in answer.hits if hit.region is not None}
+    numbers = {hit.region.number for hit in result.hits if hit.region is not None}
     kept = [region for region in regions if region.number in numbers]
     return [replace(region, number=place) for place, region in enumerate(kept, 1)]

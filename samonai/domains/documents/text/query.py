@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from samonai.core.errors import InputError
 from samonai.domains.documents.layout.prediction import PagePrediction, Region
-from samonai.domains.documents.text.answer import Answer, AnsweredRegion, Hit, answer
+from samonai.domains.documents.text.query_result import Hit, QueryResult, ResultRegion, result_of
 from samonai.domains.documents.text.retrieval import Retrieve, by_terms
 from samonai.domains.documents.text.text_matching import (
     Match,
@@ -46,12 +46,12 @@ def parse_query(query: str) -> tuple[str | None, str]:
     return kind, asked
 
 
-def answer_query(
+def run_query(
     prediction: PagePrediction,
     query: str,
     names: Mapping[int, str],
     retrieve: Retrieve = by_terms,
-) -> Answer:
+) -> QueryResult:
     """Run a query on a page.
 
     Args:
@@ -71,7 +71,7 @@ def answer_query(
         regions = prediction.regions(names, with_text=bool(prediction.page.words))
         value = known[asked.casefold()]
         wanted = [r for r in regions if r.value == value and r.score >= _SURE]
-        return answer(prediction.page, query, "class", [_whole(r, "class") for r in wanted])
+        return result_of(prediction.page, query, "class", [_whole(r, "class") for r in wanted])
     regions = prediction.regions(names, with_text=True)
     words = prediction.page.text
     for tried in [kind] if kind else _order(asked):
@@ -80,15 +80,17 @@ def answer_query(
         else:
             hits = _words_hits(_FINDERS[tried](words, asked), regions)
         if hits:
-            return answer(prediction.page, query, tried, hits)
-    return answer(prediction.page, query, kind or "words", [])
+            return result_of(prediction.page, query, tried, hits)
+    return result_of(prediction.page, query, kind or "words", [])
 
 
-def answer_all(prediction: PagePrediction, names: Mapping[int, str], with_text: bool) -> Answer:
+def all_regions(
+    prediction: PagePrediction, names: Mapping[int, str], with_text: bool
+) -> QueryResult:
     """Return all regions of a page in reading order, with the number of their prompt if any."""
     regions = prediction.regions(names, with_text=with_text)
     kind, how = ("prompts", "prompted") if prediction.asked else ("regions", "region")
-    return answer(prediction.page, None, kind, [_whole(r, how) for r in regions])
+    return result_of(prediction.page, None, kind, [_whole(r, how) for r in regions])
 
 
 def region_of(words: Sequence[Word], regions: Sequence[Region]) -> Region | None:
@@ -115,7 +117,7 @@ def _words_hits(matches: Sequence[Match], regions: Sequence[Region]) -> list[Hit
     found = []
     for match in matches:
         region = region_of(match.words, regions)
-        answered = None if region is None else AnsweredRegion.of(region)
+        answered = None if region is None else ResultRegion.of(region)
         found.append(
             Hit(match.text, match.how, match.score, match.box, tuple(match.boxes), answered)
         )
@@ -137,7 +139,7 @@ _FINDERS: dict[str, Callable[[Sequence[Word], str], list[Match]]] = {
 def _whole(region: Region, how: str, score: float | None = None) -> Hit:
     """Return a whole region as a hit."""
     rated = region.score if score is None else score
-    answered = AnsweredRegion.of(region)
+    answered = ResultRegion.of(region)
     return Hit(region.text, how, rated, region.box, (region.box,), answered, region.asked)
 
 

@@ -14,7 +14,7 @@ from samonai.domains.medical.dicom.concatenation import check_concatenation, con
 from samonai.domains.medical.dicom.headers import Header, find_headers, quiet
 from samonai.domains.medical.dicom.pet import suv_factor
 from samonai.domains.medical.dicom.pixels import Values, check_pixels, decode, slice_values
-from samonai.domains.medical.dicom.slice_grid import Grid, Plane, claimed_thickness, series_grid
+from samonai.domains.medical.dicom.slice_grid import Grid, Plane, series_grid, stated_thickness
 from samonai.domains.medical.dicom.slices import Slice, groups_by_position, sort_slices
 from samonai.domains.medical.dicom.stacks import Stack, check_positions, choose_stack
 from samonai.domains.medical.volume import (
@@ -86,7 +86,7 @@ def _read(path: Path, options: ReadOptions) -> RawVolume:
 
 def _uncalibrated(slices: list[Slice], stack: Stack) -> str:
     """Return why the grid's spacing is not in mm; empty if it is."""
-    if len(slices) == 1 and stack.placed and claimed_thickness(slices[0]) is None:
+    if len(slices) == 1 and stack.placed and stated_thickness(slices[0]) is None:
         return "nothing says how thick its only slice is"
     return slices[0].uncalibrated
 

@@ -186,10 +186,10 @@ def _refuse_uneven(places: Floats, step: float, whole: bool, where: str) -> None
 
 def _slice_step(only: Slice) -> float:
     """Return the thickness that a single slice claims, 1 mm when it claims none."""
-    return claimed_thickness(only) or 1.0
+    return stated_thickness(only) or 1.0
 
 
-def claimed_thickness(only: Slice) -> float | None:
+def stated_thickness(only: Slice) -> float | None:
     """Return the thickness in mm that a slice or frame claims; None when it claims none."""
     for keyword in ("SpacingBetweenSlices", "SliceThickness"):
         try:

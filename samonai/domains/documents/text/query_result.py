@@ -44,7 +44,7 @@ SCHEMA = "samonai.answer/1"
 
 
 @dataclass(frozen=True)
-class AnsweredRegion:
+class ResultRegion:
     """A region of a query result; see the module's table."""
 
     number: int
@@ -56,7 +56,7 @@ class AnsweredRegion:
     rle: dict[str, Any]
 
     @classmethod
-    def of(cls, region: Region) -> "AnsweredRegion":
+    def of(cls, region: Region) -> "ResultRegion":
         """Return a predicted region as part of a query result."""
         return cls(
             number=region.number,
@@ -90,7 +90,7 @@ class Hit:
     score: float
     box: Box
     boxes: tuple[Box, ...]
-    region: AnsweredRegion | None
+    region: ResultRegion | None
     prompt: int | None = None
 
     def rounded(self) -> "Hit":
@@ -116,7 +116,7 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class Answer:
+class QueryResult:
     """Query result of one page; see the module's table."""
 
     query: str | None
@@ -160,9 +160,9 @@ class Answer:
         return path
 
 
-def answer(page: Page, query: str | None, kind: str, hits: Sequence[Hit]) -> Answer:
+def result_of(page: Page, query: str | None, kind: str, hits: Sequence[Hit]) -> QueryResult:
     """Return the query result of a page."""
-    return Answer(
+    return QueryResult(
         query=query,
         kind=kind,
         case=page.source_id,
@@ -181,7 +181,7 @@ def _rounded(box: Box) -> Box:
     return x0, y0, x1, y1
 
 
-def read_answer(path: Path) -> Answer:
+def read_query_result(path: Path) -> QueryResult:
     """Read a query result from its JSON file.
 
     Raises:
@@ -198,13 +198,13 @@ def read_answer(path: Path) -> Answer:
         raise InputError(f"{path}: not a query result of a page: {error!r}") from error
 
 
-def _from_json(content: dict[str, Any]) -> Answer:
+def _from_json(content: dict[str, Any]) -> QueryResult:
     kept = {key: content[key] for key in ("query", "kind", "case", "document", "page")}
     pairs: dict[str, Any] = {
         key: None if content[key] is None else tuple(content[key])
         for key in ("size", "dpi", "points")
     }
-    return Answer(
+    return QueryResult(
         **kept,
         **pairs,
         hits=tuple(_hit(hit) for hit in content["hits"]),
@@ -216,7 +216,7 @@ def _hit(content: dict[str, Any]) -> Hit:
     region = content["region"]
     if region is not None:
         kept = {key: region[key] for key in ("number", "label", "score", "text")}
-        region = AnsweredRegion(
+        region = ResultRegion(
             **kept, class_name=region["class"], box=tuple(region["box"]), rle=region["mask"]
         )
     return Hit(

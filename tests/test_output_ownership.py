@@ -11,7 +11,7 @@ from tiny_scans import affine, ball, save
 from samonai.core.errors import InputError
 from samonai.core.pseudonyms import pseudonym
 from samonai.domains.base import Case
-from samonai.inference.provenance import CLAIMS_FILE, Claims
+from samonai.inference.output_ownership import OWNERSHIP_FILE, OutputOwnership
 from samonai.workflows.run import predict
 
 
@@ -43,10 +43,10 @@ def test_two_patients_scans_of_one_name(tmp_path: Path, form: str) -> None:
             predict("micro", inputs[1], asked, out, formats=formats)
         assert "\n" not in str(caught.value)
     assert written.read_bytes() == before
-    assert {path.name for path in out.iterdir()} == {written.name, CLAIMS_FILE}
+    assert {path.name for path in out.iterdir()} == {written.name, OWNERSHIP_FILE}
     # The same source again, with other prompts say, takes its own place.
     assert predict("micro", inputs[0], asked, out) == [written]
-    assert CANARY not in (out / CLAIMS_FILE).read_text()
+    assert CANARY not in (out / OWNERSHIP_FILE).read_text()
 
 
 def test_a_file_that_no_prediction_wrote_stays(tmp_path: Path) -> None:
@@ -61,12 +61,12 @@ def test_a_file_that_no_prediction_wrote_stays(tmp_path: Path) -> None:
 
 def test_names_that_begin_alike_and_lines_half_written(tmp_path: Path) -> None:
     long, short = Case("a.b", tmp_path / "x"), Case("a", tmp_path / "y")
-    Claims(tmp_path).claim(long)
+    OutputOwnership(tmp_path).register(long)
     (tmp_path / "a.b.nii.gz").touch()
-    with (tmp_path / CLAIMS_FILE).open("a") as file:
+    with (tmp_path / OWNERSHIP_FILE).open("a") as file:
         file.write('{"case": "a", "sou')  # killed here
-    Claims(tmp_path).claim(short)
+    OutputOwnership(tmp_path).register(short)
     (tmp_path / "a.nii.gz").touch()
-    Claims(tmp_path).claim(Case("a", tmp_path / "y"))
+    OutputOwnership(tmp_path).register(Case("a", tmp_path / "y"))
     with pytest.raises(InputError, match="choose another folder"):
-        Claims(tmp_path).claim(Case("a", tmp_path / "y", series="1.2"))
+        OutputOwnership(tmp_path).register(Case("a", tmp_path / "y", series="1.2"))

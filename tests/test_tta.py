@@ -16,11 +16,11 @@ from samonai.embeddings import EmbeddingStore
 from samonai.evaluation import ClickSimulation
 from samonai.inference import ObjectFinding, SourceInferer, VolumeInferer
 from samonai.inference.inferer import Automatic
-from samonai.inference.tta import Turn, turns_of
+from samonai.inference.tta import Orientation, orientations_of
 from samonai.prompts.types import FramePrompts
 
 SIZE = (7, 11)
-ALL = turns_of(8)
+ALL = orientations_of(8)
 
 
 @pytest.fixture
@@ -46,33 +46,33 @@ def prompts() -> FramePrompts:
 
 
 def test_the_turns_are_all_there_are_and_the_first_is_none() -> None:
-    seen = {turn: turn.back(torch.arange(6).reshape(2, 3)).tolist() for turn in ALL}
+    seen = {way: way.back(torch.arange(6).reshape(2, 3)).tolist() for way in ALL}
     assert len({str(values) for values in seen.values()}) == 8
-    assert seen[Turn()] == [[0, 1, 2], [3, 4, 5]]
-    assert [turns_of(count) for count in (1, 2, 4)] == [ALL[:1], ALL[:2], ALL[:4]]
-    assert not any(turn.transposed for turn in turns_of(4))
+    assert seen[Orientation()] == [[0, 1, 2], [3, 4, 5]]
+    assert [orientations_of(count) for count in (1, 2, 4)] == [ALL[:1], ALL[:2], ALL[:4]]
+    assert not any(way.transposed for way in orientations_of(4))
 
 
 @pytest.mark.parametrize("count", [0, 3, 9, -1, "2", True, None])
 def test_other_numbers_are_one_line(count: Any) -> None:
     with pytest.raises(InputError, match="use 1"):
-        turns_of(count)
+        orientations_of(count)
 
 
-@pytest.mark.parametrize("turn", ALL)
-def test_all_of_a_frame_turns_and_comes_back(turn: Turn, frame: Frame) -> None:
-    seen = turn.frame(frame)
-    assert seen.size == (SIZE[::-1] if turn.transposed else SIZE)
+@pytest.mark.parametrize("way", ALL)
+def test_all_of_a_frame_turns_and_comes_back(way: Orientation, frame: Frame) -> None:
+    seen = way.frame(frame)
+    assert seen.size == (SIZE[::-1] if way.transposed else SIZE)
     assert np.array_equal(seen.image[..., 0], seen.label)
     assert np.array_equal(seen.image[..., 0], seen.instances)
     assert np.array_equal(seen.image[..., 0] > 3, seen.valid)
-    assert np.array_equal(turn.back(torch.from_numpy(seen.label)), frame.label)
+    assert np.array_equal(way.back(torch.from_numpy(seen.label)), frame.label)
 
 
-@pytest.mark.parametrize("turn", ALL)
-def test_prompts_ask_for_the_same_pixels(turn: Turn, frame: Frame) -> None:
+@pytest.mark.parametrize("way", ALL)
+def test_prompts_ask_for_the_same_pixels(way: Orientation, frame: Frame) -> None:
     """The values of the pixels tell which ones a box holds and a point lies on."""
-    asked, seen = turn.prompts(prompts(), SIZE), turn.frame(frame)
+    asked, seen = way.prompts(prompts(), SIZE), way.frame(frame)
     x0, y0, x1, y1 = asked.boxes[0].astype(int).tolist()
     assert set(seen.label[y0:y1, x0:x1].flat) == set(frame.label[1:4, 2:6].flat)
     assert np.isnan(asked.boxes[1]).all()
@@ -98,25 +98,28 @@ def scan(tmp_path: Path) -> Any:
 ASKED = FramePrompts(np.array([[4, 5, 15, 17]], np.float32), np.array([1]))
 
 
-def said(turns: int, scan: Any, network: Any, turn: Turn = Turn()) -> torch.Tensor:  # noqa: B008
-    """Return what is answered about the middle slice, seen as a turn says, turned back."""
+def said(number: int, scan: Any, network: Any, way: Orientation = ALL[0]) -> torch.Tensor:
+    """Return what is answered about the middle slice, seen in one orientation, turned back."""
     domain = MedicalDomain()
     frame = domain.frame(scan, 1)
-    answers = SourceInferer(domain, tta=turns).answers(scan, [network], each=True)
-    found = answers(turn.frame(frame), turn.prompts(ASKED, frame.size))
+    answers = SourceInferer(domain, tta=number).frame_outputs(scan, [network], each=True)
+    found = answers(way.frame(frame), way.prompts(ASKED, frame.size))
     assert found.iou.shape == (1, 1)
-    return turn.back(found.logits)[0, 0]
+    return way.back(found.logits)[0, 0]
 
 
-@pytest.mark.parametrize(("count", "turn"), [(2, ALL[1]), (4, ALL[3]), (8, ALL[4])])
+@pytest.mark.parametrize(("count", "way"), [(2, ALL[1]), (4, ALL[3]), (8, ALL[4])])
 def test_with_all_turns_it_no_longer_matters_how_a_frame_lies(
-    count: int, turn: Turn, scan: Any, tiny_network: Any
+    count: int, way: Orientation, scan: Any, tiny_network: Any
 ) -> None:
-    """A property that no average over other turns, and no turn brought back wrongly, has."""
+    """A property that no average over other number, and no way brought back wrongly, has."""
     torch.testing.assert_close(
-        said(count, scan, tiny_network, turn), said(count, scan, tiny_network), atol=2e-3, rtol=0
+        said(count, scan, tiny_network, way),
+        said(count, scan, tiny_network),
+        atol=2e-3,
+        rtol=0,
     )
-    alone = said(1, scan, tiny_network, turn) - said(1, scan, tiny_network)
+    alone = said(1, scan, tiny_network, way) - said(1, scan, tiny_network)
     assert alone.abs().max() > 0.02
 
 
@@ -144,9 +147,9 @@ def test_maps_of_classes_are_averaged_too(scan: Any, tiny_network: Any) -> None:
     domain = MedicalDomain()
     frame = domain.frame(scan, 1)
 
-    def classes(turns: int, turn: Turn = Turn()) -> torch.Tensor:  # noqa: B008
-        inferer = SourceInferer(domain, tta=turns)
-        return turn.back(inferer.class_logits(scan, [tiny_network], turn.frame(frame)))
+    def classes(number: int, way: Orientation = Orientation()) -> torch.Tensor:  # noqa: B008
+        inferer = SourceInferer(domain, tta=number)
+        return way.back(inferer.class_logits(scan, [tiny_network], way.frame(frame)))
 
     torch.testing.assert_close(classes(2, ALL[1]), classes(2), atol=2e-3, rtol=0)
     assert not torch.allclose(classes(1, ALL[1]), classes(1), atol=2e-3)
@@ -158,27 +161,27 @@ def test_borders_are_averaged_with_the_classes(scan: Any, tiny_network: Any) -> 
         torch.nn.init.normal_(parameter, std=0.3)
     frame, mirror = MedicalDomain().frame(scan, 1), ALL[1]
 
-    def maps(turns: int, turn: Turn) -> list[torch.Tensor]:
-        inferer, seen = SourceInferer(MedicalDomain(), tta=turns), turn.frame(frame)
+    def maps(number: int, way: Orientation) -> list[torch.Tensor]:
+        inferer, seen = SourceInferer(MedicalDomain(), tta=number), way.frame(frame)
         embedding = inferer.embed(scan, seen, tiny_network)
-        return [turn.back(m) for m in inferer.class_maps(scan, [tiny_network], seen, embedding)]
+        return [way.back(m) for m in inferer.class_maps(scan, [tiny_network], seen, embedding)]
 
-    for one, other in zip(maps(2, mirror), maps(2, Turn()), strict=True):
+    for one, other in zip(maps(2, mirror), maps(2, Orientation()), strict=True):
         torch.testing.assert_close(one, other, atol=2e-3, rtol=0)
-    classes, borders = maps(2, Turn())
+    classes, borders = maps(2, Orientation())
     assert classes.shape == (3, *frame.size)
     assert borders.shape == frame.size
-    assert not torch.allclose(maps(1, mirror)[1], maps(1, Turn())[1], atol=2e-3)
+    assert not torch.allclose(maps(1, mirror)[1], maps(1, Orientation())[1], atol=2e-3)
 
 
 def test_objects_that_borders_part_are_found_on_the_mean(scan: Any, tiny_network: Any) -> None:
     tiny_network.add_semantic_head([1], borders=True)
-    turned: list[Turn] = []
+    turned: list[Orientation] = []
 
     class Seen(SourceInferer):
-        def embed(self, source: Any, frame: Frame, network: Any, turn: Turn = ALL[0]) -> Any:
-            turned.append(turn)
-            return super().embed(source, frame, network, turn)
+        def embed(self, source: Any, frame: Frame, network: Any, way: Orientation = ALL[0]) -> Any:
+            turned.append(way)
+            return super().embed(source, frame, network, way)
 
     inferer = Seen(MedicalDomain(), tta=4)
     find = ObjectFinding(automatic="classes")(inferer, [tiny_network])
@@ -191,8 +194,8 @@ def test_a_store_keeps_each_turn_apart(scan: Any, tiny_network: Any, tmp_path: P
     encode = tiny_network.encode
     tiny_network.encode = lambda *given, **named: encoded.append(1) or encode(*given, **named)
 
-    def predict(turns: int) -> np.ndarray:
-        inferer = VolumeInferer(MedicalDomain(), EmbeddingStore(tmp_path / "store"), tta=turns)
+    def predict(number: int) -> np.ndarray:
+        inferer = VolumeInferer(MedicalDomain(), EmbeddingStore(tmp_path / "store"), tta=number)
         return inferer(scan, tiny_network, {1: ASKED})
 
     first = predict(4)

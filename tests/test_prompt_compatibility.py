@@ -13,7 +13,7 @@ from samonai.domains.base import Case
 from samonai.domains.medical import MedicalDomain
 from samonai.inference import ObjectFinding, asked_prompts, evaluation_prompts
 from samonai.inference.automatic.instances import AUTOMATIC
-from samonai.inference.prompting.compatibility import Familiarity, trained_kinds
+from samonai.inference.prompting.compatibility import PromptCompatibility, trained_kinds
 from samonai.sam.decoder_file import DecoderMetadata, save_decoder
 from samonai.settings import current_training
 
@@ -129,7 +129,7 @@ def test_a_prediction_says_it_once_for_all_cases(decoder, caplog, tmp_path: Path
 
 
 def test_each_kind_is_said_once(decoder, caplog) -> None:
-    familiar = Familiarity([decoder(BOXES_ONLY), decoder(BOXES_ONLY, "other")])
-    familiar.ask("clicks")
-    familiar.ask("clicks")
+    compatibility = PromptCompatibility([decoder(BOXES_ONLY), decoder(BOXES_ONLY, "other")])
+    compatibility.ask("clicks")
+    compatibility.ask("clicks")
     assert len(warnings(caplog)) == 1

@@ -15,11 +15,11 @@ from samonai.core.journal import append_lines
 from samonai.core.pseudonyms import PREFIX, pseudonym
 from samonai.domains.base import Case
 
-CLAIMS_FILE = ".sources.jsonl"
+OWNERSHIP_FILE = ".sources.jsonl"
 _DIGITS = 16
 
 
-class Claims:
+class OutputOwnership:
     """Register of the source of each case in a folder of predictions.
 
     Args:
@@ -29,23 +29,23 @@ class Claims:
     def __init__(self, folder: Path) -> None:
         """Read the register of the folder."""
         self.folder = folder
-        self._claimed: dict[str, str] = {}
+        self._registered: dict[str, str] = {}
         content = self._content()
         self._torn = not content.endswith("\n") and bool(content)
         for line in content.splitlines():
             try:
                 record = json.loads(line)
-                self._claimed[record["case"]] = record["source"]
+                self._registered[record["case"]] = record["source"]
             except (ValueError, KeyError, TypeError, RecursionError):  # killed while writing
                 continue
 
-    def claim(self, case: Case) -> None:
+    def register(self, case: Case) -> None:
         """Register the source of a case's predictions, before any is written.
 
         Raises:
             InputError: Files of the case's name exist and are not known to be of this source.
         """
-        source, known = _mark(case), self._claimed.get(case.case_id)
+        source, known = _mark(case), self._registered.get(case.case_id)
         if source == known:
             return
         if there := self._files_of(case.case_id):
@@ -60,18 +60,18 @@ class Claims:
         if self._torn:
             record = "\n" + record
         self.folder.mkdir(parents=True, exist_ok=True)
-        append_lines(self.folder / CLAIMS_FILE, record)
-        self._claimed[case.case_id], self._torn = source, False
+        append_lines(self.folder / OWNERSHIP_FILE, record)
+        self._registered[case.case_id], self._torn = source, False
 
     def _content(self) -> str:
         try:
-            return (self.folder / CLAIMS_FILE).read_text("utf-8", "surrogateescape")
+            return (self.folder / OWNERSHIP_FILE).read_text("utf-8", "surrogateescape")
         except OSError:
             return ""
 
     def _files_of(self, case_id: str) -> list[Path]:
         """Return files of a case's name; those of `a.b` are not those of `a`."""
-        longer = [f"{known}." for known in self._claimed if known.startswith(f"{case_id}.")]
+        longer = [f"{known}." for known in self._registered if known.startswith(f"{case_id}.")]
         return sorted(
             path
             for path in self.folder.glob("*")
