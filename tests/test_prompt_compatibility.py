@@ -130,6 +130,6 @@ def test_a_prediction_says_it_once_for_all_cases(decoder, caplog, tmp_path: Path
 
 def test_each_kind_is_said_once(decoder, caplog) -> None:
     compatibility = PromptCompatibility([decoder(BOXES_ONLY), decoder(BOXES_ONLY, "other")])
-    compatibility.ask("clicks")
-    compatibility.ask("clicks")
+    compatibility.check_kind("clicks")
+    compatibility.check_kind("clicks")
     assert len(warnings(caplog)) == 1
