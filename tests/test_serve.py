@@ -19,6 +19,7 @@ from samonai.serve.encoding import outward
 from samonai.serve.guard import Guard, Limits
 from samonai.serve.learning import Learner, latest_run
 from samonai.serve.routes import annotation_app
+from samonai.serve.server import ranked
 from samonai.serve.workspace import Workspace
 from samonai.workflows.session import Session
 
@@ -259,3 +260,15 @@ def test_training_on_finished_cases_takes_over_where_it_is_better(
         assert workspace.session is session
         assert latest_run(tmp_path / "out") is None
     workspace.close()
+
+
+def test_cases_come_in_the_order_of_a_ranking(
+    session: Session, images: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "ranking.csv"
+    path.write_text("rank,case,score\n1,second,0.9\n")
+    cases = ranked(session.cases(images), path)
+    assert [case.case_id for case in cases] == ["second", "first"]
+    path.write_text("rank,case\n1,nobody\n")
+    with pytest.raises(InputError, match="ranks none of the cases"):
+        ranked(session.cases(images), path)

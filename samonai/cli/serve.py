@@ -54,6 +54,10 @@ def serve(
         str | None, typer.Option(help="Who annotates, for the audit log; by default the login.")
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of each training.")] = 20,
+    ranking: Annotated[
+        Path | None,
+        typer.Option(help="The CSV file of `samonai rank`: the order in which cases come next."),
+    ] = None,
     browser: Annotated[bool, typer.Option("--browser", help="Open the page.")] = False,
     demo: Annotated[
         bool, typer.Option("--demo", help="Annotate phantom patients; opens the page.")
@@ -96,7 +100,7 @@ def serve(
             domain, images, out, labels, run, model, checkpoint, store,
             [part.strip() for part in (classes or "").split(",") if part.strip()],
             format_ or (), host, port, name or (), _login() if user is None else user,
-            device, epochs, parse_settings(set_ or [], config), ohif, dicomweb,
+            device, epochs, ranking, parse_settings(set_ or [], config), ohif, dicomweb,
         ),
         browser=browser,
         ready=lambda address: typer.echo(f"{address}  (Ctrl-C ends the server)"),

@@ -1,8 +1,7 @@
 """Settings: their typed descriptions, and the validation of values.
 
 A component's settings are the fields of a frozen dataclass, made by `setting`. Each states its
-help,
-unit, range or choices, default and what it affects. `describe` reads them, `validate` checks.
+help, unit, range or choices, default and what it affects. `describe` reads them, `validate` checks.
 """
 
 import difflib

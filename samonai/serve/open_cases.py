@@ -183,6 +183,8 @@ class OpenCases:
     def next_case(self, after: str | None = None) -> str | None:
         """Return the case to annotate next: the first that is not done, after another if given.
 
+        Cases are in the order of active learning where the server was given a ranking.
+
         None: all are done.
         """
         names = list(self.cases)

@@ -1,5 +1,6 @@
 """The annotation server: opens the session and the workspace, and serves them on one address."""
 
+import csv
 import logging
 import webbrowser
 from collections.abc import Callable, Sequence
@@ -42,6 +43,8 @@ class ServeOptions:
         user: Who annotates, for the audit log.
         device: Where to compute.
         epochs: Epochs of each training.
+        ranking: The CSV file of `samonai rank` (active learning), which orders the cases; None: by
+            name.
         settings: Settings of the domain and of prediction.
         ohif: A build of OHIF to serve; None: none.
         dicomweb: Address of the DICOMweb server that OHIF shows.
@@ -63,6 +66,7 @@ class ServeOptions:
     user: str = ""
     device: str | None = None
     epochs: int = 20
+    ranking: Path | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     ohif: Path | None = None
     dicomweb: str | None = None
@@ -93,7 +97,7 @@ def open_workspace(options: ServeOptions) -> tuple[Workspace, Learner]:
     labels = _labelled(session, options)
     workspace = Workspace(
         session,
-        session.cases(options.images),
+        ranked(session.cases(options.images), options.ranking),
         options.out,
         labels,
         options.user,
@@ -105,6 +109,25 @@ def open_workspace(options: ServeOptions) -> tuple[Workspace, Learner]:
         model += ["--checkpoint", str(options.checkpoint)]
     learner = Learner(workspace, opened, model, store, epochs=options.epochs)
     return workspace, learner
+
+
+def ranked(cases: Sequence[Case], ranking: Path | None) -> list[Case]:
+    """Return cases in the order of `samonai rank`, the others behind them.
+
+    Raises:
+        InputError: The file cannot be read, is no ranking, or ranks none of the cases.
+    """
+    if ranking is None:
+        return list(cases)
+    try:
+        with ranking.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{ranking}: the ranking cannot be read ({error})") from error
+    place = {row["case"]: number for number, row in enumerate(rows) if row.get("case")}
+    if not any(case.case_id in place for case in cases):
+        raise InputError(f"{ranking} ranks none of the cases; give the CSV of `samonai rank`")
+    return sorted(cases, key=lambda case: place.get(case.case_id, len(place)))
 
 
 def _labelled(session: Session, options: ServeOptions) -> dict[str, Case]:

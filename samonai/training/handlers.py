@@ -108,6 +108,9 @@ class StopOnNan:
 class EarlyStop(EarlyStopHandler):
     """Early stopping: ends the training when the validation Dice no longer rises.
 
+    ignite's `EarlyStopping`, inside of MONAI's handler, counts and decides; this class makes it
+    count validated epochs only, and keeps its count in checkpoints.
+
     Args:
         validator: The evaluator whose key metric is watched.
         patience: Number of validations without a rise before training ends.

@@ -1,9 +1,9 @@
 """Object separation by learned borders: watershed on the distance to the nearest border.
 
 A learned border is a chain of likely pixels with gaps. So the depth of a pixel in its object
-counts: its distance from the nearest border. Each object has a summit of depth, and
-the summits of two touching objects are separated by a pass, which is lower where the border has
-fewer gaps. Summits that are high enough above every pass are seeds (h-maxima), and a watershed
+counts: its distance from the nearest border. Each object has a peak of depth, and
+the peaks of two touching objects are separated by a saddle, which is lower where the border has
+fewer gaps. Peaks that are high enough above every saddle are seeds (h-maxima), and a watershed
 grows them back until they meet, so no pixel of the class is lost.
 """
 
@@ -16,7 +16,7 @@ _EVERY_NEIGHBOUR = np.ones((3, 3), bool)
 _BORDER = 0.3
 """Probability above which a pixel is near a border: a single wrong one separates nothing."""
 _HEIGHT = 1.3
-"""Height of a seed above the passes around it, in mean depths, for objects of any size.
+"""Height of a seed above the saddles around it, in mean depths, for objects of any size.
 Chosen on the training chips of a run on roofs, of 0.7, 1 and 1.3."""
 
 
