@@ -678,3 +678,60 @@ def test_slices_without_rows(tmp_path: Path) -> None:
             one.Rows = 0
         save(one, tmp_path / f"{number}.dcm")
     assert "without a size" in refusal(tmp_path)
+
+
+def multiframe(path: Path, order: list[int], **frames: list[Any] | None) -> Volume:
+    """Write an enhanced CT of 6 slices (10 times the slice's number), frames as ordered; read it.
+
+    Args:
+        path: The file.
+        order: The slice that each frame holds.
+        frames: `stacks`: StackID of each frame; `slopes`: RescaleSlope of each frame.
+    """
+    stored = np.stack([np.full((3, 4), 10 * k, np.int16) for k in range(6)])
+    dataset = make_enhanced(stored, order)
+    (shared,) = dataset.SharedFunctionalGroupsSequence
+    shared.PixelMeasuresSequence[0].SpacingBetweenSlices = 2.5
+    for n, frame in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        if stacks := frames.get("stacks"):
+            content = Dataset()
+            content.StackID, content.InStackPositionNumber = str(stacks[n]), 1
+            frame.FrameContentSequence = [content]
+        if slopes := frames.get("slopes"):
+            value = Dataset()
+            value.RescaleSlope, value.RescaleIntercept, value.RescaleType = slopes[n], -5, "HU"
+            frame.PixelValueTransformationSequence = [value]
+    if frames.get("slopes"):
+        del shared.PixelValueTransformationSequence
+    save(dataset, path)
+    return read_volume(path)
+
+
+@pytest.mark.conformance(
+    domain="medical",
+    condition="Enhanced multi-frame: frames in any order, or in several stacks of one volume",
+    source="github.com/horosproject/horos/issues/543; github.com/rordenlab/dcm2niix/issues/839",
+    right="one volume in the order of positions, where the slice spacing is that of all stacks",
+    reader="the generator's own values (SimpleITK 2.5.7 leaves the frames as stored)",
+    severity=1,
+)
+def test_frames_in_any_order(tmp_path: Path) -> None:
+    for order, stacks in (([3, 0, 5, 1, 4, 2], None), ([0, 3, 1, 4, 2, 5], [1, 1, 2, 2, 3, 3])):
+        volume = multiframe(tmp_path / "a.dcm", order, stacks=stacks)
+        assert volume.data[0, 0].tolist() == [10 * k - 1024 for k in range(6)]
+        np.testing.assert_allclose(volume.spacing, (0.7, 0.8, 2.5))
+        assert volume.affine[:3, 3].tolist() == [10, -20, -30]
+
+
+@pytest.mark.conformance(
+    domain="medical",
+    condition="Enhanced multi-frame: slope and intercept of each frame",
+    source="github.com/pydicom/pydicom/issues/2353",
+    right="each frame by its own; pydicom's apply_rescale leaves them as stored",
+    reader="the generator's own values",
+    severity=1,
+)
+def test_slopes_of_frames(tmp_path: Path) -> None:
+    order = [2, 0, 1, 3, 5, 4]
+    volume = multiframe(tmp_path / "a.dcm", order, slopes=[k + 1 for k in order])
+    assert volume.data[0, 0].tolist() == [10 * k * (k + 1) - 5 for k in range(6)]

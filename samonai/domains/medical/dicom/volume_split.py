@@ -220,6 +220,8 @@ def _unwoven(found: _Slices, told: str) -> list[Part]:
     """Split slices at positions of their own into two alternating passes."""
     for word in found.varying((*_PASSES, *_CLOCKS)):
         parts = found.partition([word], close=word in _MEASURED)
+        if word == "StackID" and _spacing_is_of_all(found):
+            continue  # packages of slices: several stacks of one volume
         if _alternate(found, parts) and (word in _PASSES or _spacing_says_so(found, parts)):
             named = found.named([word], parts)
             return [v for part, own in named for v in _unwoven(part, _joined(told, own))]
@@ -240,19 +242,31 @@ def _alternate(found: _Slices, parts: dict[tuple[str, ...], list[int]]) -> bool:
 
 def _spacing_says_so(found: _Slices, parts: dict[tuple[str, ...], list[int]]) -> bool:
     """Return whether the header's slice spacing is that of each part and not of all together."""
+    wanted = _declared_spacing(found)
+    if not wanted:
+        return False
+    together = _step(found, list(range(len(found.slices))))
+    apart = [_step(found, part) for part in parts.values() if len(part) > 1]
+    return together < _DENSER * wanted and all(
+        abs(step - wanted) <= _AGREES * wanted for step in apart
+    )
+
+
+def _spacing_is_of_all(found: _Slices) -> bool:
+    """Return whether the header's slice spacing is that of all slices together."""
+    wanted = _declared_spacing(found)
+    together = _step(found, list(range(len(found.slices))))
+    return bool(wanted) and abs(together - wanted) <= _AGREES * wanted
+
+
+def _declared_spacing(found: _Slices) -> float:
+    """Return the distance of neighbouring slices by the header in mm; 0 where it has none."""
     first = found.slices[0]
     claimed = first.fact("SpacingBetweenSlices")
     if not claimed and first.header.text("Modality") == "MR":
         claimed = first.fact("SliceThickness")
     known, declared, _ = by_number(claimed)
-    if known or not declared:
-        return False
-    together = _step(found, list(range(len(found.slices))))
-    apart = [_step(found, part) for part in parts.values() if len(part) > 1]
-    wanted = abs(float(declared))
-    return together < _DENSER * wanted and all(
-        abs(step - wanted) <= _AGREES * wanted for step in apart
-    )
+    return 0.0 if known or not declared else abs(float(declared))
 
 
 def _step(found: _Slices, part: Sequence[int]) -> float:
