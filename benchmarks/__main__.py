@@ -10,6 +10,7 @@ from rich.status import Status
 
 from benchmarks import (
     attention,
+    crowd,
     decoder,
     embedding,
     encoder,
@@ -32,6 +33,7 @@ SUBJECTS: dict[str, Callable[[Setting, Progress], list[Row]]] = {
     "encoder": encoder.measure,
     "attention": attention.measure,
     "decoder": decoder.measure,
+    "crowd": crowd.measure,
     "ensemble": ensemble.measure,
     "freed": freed.measure,
     "store": store.measure,

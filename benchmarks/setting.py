@@ -26,6 +26,7 @@ class Setting:
         rounds: Turns for contestants of more than a second.
         short_rounds: Turns for the others.
         objects: Box prompts on one frame.
+        crowd: Box prompts on a crowded one.
         frames: Frames in the store.
         scaling_frames: Sizes of the epochs whose growth is measured.
         scaling_rounds: Turns for these.
@@ -41,6 +42,7 @@ class Setting:
     rounds: int = 3
     short_rounds: int = 15
     objects: int = 50
+    crowd: int = 100
     frames: int = 64
     scaling_frames: tuple[int, ...] = (100, 1000, 10_000)
     scaling_rounds: int = 1
@@ -56,6 +58,7 @@ QUICK = Setting(
     rounds=1,
     short_rounds=2,
     objects=4,
+    crowd=8,
     frames=4,
     scaling_frames=(2, 4),
     scaling_prompts=(1, 2),

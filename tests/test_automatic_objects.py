@@ -57,8 +57,15 @@ class ByColour:
         inside = self._low_res(embedding[0] > 10)
         return HeadsOutput(None, torch.stack([-inside, inside])[None])
 
+    def share(self, embedding: torch.Tensor, prompts: int) -> None:
+        pass
+
     def decode(
-        self, embedding: torch.Tensor, prompts: Prompts, multimask_output: bool = False
+        self,
+        embedding: torch.Tensor,
+        prompts: Prompts,
+        multimask_output: bool = False,
+        shared: None = None,
     ) -> DecodeOutput:
         image = embedding[0]
         scale = self.long_side / max(image.shape)

@@ -56,8 +56,15 @@ class Oracle:
         maps[0] = ~(maps[1] | maps[2])
         return HeadsOutput(None, torch.stack([self.low_res(one) for one in maps])[None])
 
+    def share(self, embedding: torch.Tensor, prompts: int) -> None:
+        pass
+
     def decode(
-        self, embedding: torch.Tensor, prompts: Prompts, multimask_output: bool = False
+        self,
+        embedding: torch.Tensor,
+        prompts: Prompts,
+        multimask_output: bool = False,
+        shared: None = None,
     ) -> DecodeOutput:
         masks, ious = [], []
         for row in range(len(prompts)):

@@ -7,7 +7,7 @@ from segment_anything.modeling import Sam
 
 from samonai.core.errors import InputError
 from samonai.prompts.types import NO_POINT, Prompts, concatenate_prompts
-from samonai.sam import network as network_module
+from samonai.sam import prompted as prompted_module
 from samonai.sam.decoder import prompts_at_once
 from samonai.sam.network import SamNetwork
 from samonai.sam.prompt_embedding import embed_prompts
@@ -63,7 +63,7 @@ def test_prompts_that_are_decoded_a_few_at_a_time_come_in_order(monkeypatch, tin
     embeddings = torch.randn(3, *tiny_network.embedding_shape)
     prompts = concatenate_prompts([ragged_batch()[0]] * 3)
     trained = tiny_network.decode(embeddings, prompts)  # with gradients, all of a kind at once
-    monkeypatch.setattr(network_module, "prompts_at_once", lambda shape: at_once)
+    monkeypatch.setattr(prompted_module, "prompts_at_once", lambda shape: at_once)
     with torch.no_grad():
         found = tiny_network.decode(embeddings, prompts)
     torch.testing.assert_close(found.low_res_logits, trained.low_res_logits.detach())

@@ -1,6 +1,7 @@
 """Progress bars of the engines: they show, they move, and they never hide an error."""
 
 from io import StringIO
+from types import SimpleNamespace
 
 import pytest
 from ignite.engine import Engine, Events
@@ -27,6 +28,22 @@ def test_cases_are_counted() -> None:
     engine.run([1, 2, 3])
     assert "evaluating" in console.file.getvalue()
     assert "3/3" in console.file.getvalue()
+
+
+def test_the_bar_moves_within_a_case() -> None:
+    seen: list[float] = []
+    inferer = SimpleNamespace(progress=None)
+
+    def predict(engine: Engine, batch: int) -> None:
+        inferer.progress(0.25)
+        seen.append(bar.progress.tasks[0].completed)
+
+    bar, engine = CaseProgress("predicting", 2, terminal()), Engine(predict)
+    engine.inferer = inferer
+    bar.attach(engine)
+    engine.run([1, 2])
+    assert seen == [0.25, 1.25]
+    assert bar.progress.tasks[0].completed == 2
 
 
 def test_training_shows_epoch_loss_and_dice() -> None:

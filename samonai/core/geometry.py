@@ -13,6 +13,7 @@ Conventions of the whole package:
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -146,6 +147,33 @@ class FrameGeometry:
             return one(low_res_logits)
         return torch.cat([one(rows) for rows in low_res_logits.split(_ROWS_AT_ONCE)])
 
+    def window_to_frame(
+        self, low_res_logits: torch.Tensor, top: int, left: int
+    ) -> tuple[slice, slice, torch.Tensor]:
+        """Bring a window of one mask's logits back to the frame, as `logits_to_frame` does.
+
+        Args:
+            low_res_logits: float32 (h, w), low-res frame.
+            top: Row of the window's first pixel in the low-res frame.
+            left: Its column.
+
+        Returns:
+            Rows and columns of the frame whose values depend on the window alone, and their
+            values, float32.
+        """
+        found, mappings = [], []
+        for axis, start in enumerate((top, left)):
+            mapping, first, last = _resizing(
+                self.long_side, self.input_size[axis], self.original_size[axis]
+            )
+            end = start + low_res_logits.shape[axis]
+            inside = np.flatnonzero((first >= start) & (last < end))
+            lines = slice(int(inside[0]), int(inside[-1]) + 1) if len(inside) else slice(0)
+            found.append(lines)
+            mappings.append(mapping[lines, start:end])
+        rows, columns = mappings
+        return found[0], found[1], rows @ low_res_logits @ columns.T
+
     def _low_res_sources(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
         """Return the frame's row and column under the centre of each low-res pixel."""
         sources = []
@@ -153,6 +181,29 @@ class FrameGeometry:
             centres = (np.arange(self.low_res_side) + 0.5) * LOW_RES_STRIDE / scale
             sources.append(np.floor(centres[centres < side]).astype(np.intp))
         return sources[0], sources[1]
+
+
+@lru_cache(maxsize=16)
+def _resizing(
+    long_side: int, input_side: int, side: int
+) -> tuple[torch.Tensor, npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Return one axis of `FrameGeometry.logits_to_frame` as a matrix.
+
+    Args:
+        long_side: See `FrameGeometry`.
+        input_side: Of the frame inside the model image.
+        side: Of the frame.
+
+    Returns:
+        float32 (side, low-res side); and the first and last low-res pixel that each of the frame's
+        pixels depends on.
+    """
+    count = long_side // LOW_RES_STRIDE
+    model = interpolate(torch.eye(count)[None], long_side, mode="linear", align_corners=False)
+    frame = interpolate(model[..., :input_side], side, mode="linear", align_corners=False)
+    mapping = frame[0].T.contiguous()
+    used = mapping.numpy() != 0
+    return mapping, used.argmax(1), count - 1 - used[:, ::-1].argmax(1)
 
 
 # A float32 model image is 4 MiB per mask: eight rows of three masks stay below 100 MiB.

@@ -15,6 +15,7 @@ from samonai.inference.tta import UPRIGHT, Orientation, mean_over, orientations_
 from samonai.inference.types import DecodeFrame, FrameOutput, class_values, mean_output
 from samonai.prompts.types import FramePrompts, Prompts
 from samonai.sam.network import DecodeOutput, SamNetwork
+from samonai.sam.shared_image import SharedImage
 
 if TYPE_CHECKING:
     from samonai.embeddings.embedder import AnyStore
@@ -95,11 +96,8 @@ class FrameDecoder:
         """
         several = [networks] if isinstance(networks, SamNetwork) else networks
         geometry = FrameGeometry(size, several[0].long_side)
-        model = prompts.to_model(geometry)
-        parts = [
-            geometry.logits_to_frame(self.low_res(several, embedding, model[part]).low_res_logits)
-            for part in torch.arange(len(prompts)).split(self.prompts_at_once)
-        ]
+        answers = self._in_parts(several, embedding, prompts.to_model(geometry))
+        parts = [geometry.logits_to_frame(mean_output(said).low_res_logits) for said in answers]
         return torch.cat(parts)[:, 0].float().cpu()
 
     @torch.no_grad()
@@ -238,11 +236,8 @@ class FrameDecoder:
         See `logits` for the arguments.
         """
         geometry = FrameGeometry(size, networks[0].long_side)
-        model = prompts.to_model(geometry)
         logits, iou = [], []
-        for part in torch.arange(len(prompts)).split(self.prompts_at_once):
-            with self.lock:
-                said = [network.decode_single(embedding[None], model[part]) for network in networks]
+        for said in self._in_parts(networks, embedding, prompts.to_model(geometry)):
             logits.append(
                 torch.stack([geometry.logits_to_frame(s.low_res_logits)[:, 0] for s in said])
             )
@@ -260,10 +255,67 @@ class FrameDecoder:
     ) -> Iterator[DecodeOutput]:
         """Yield low-res masks of a few prompts at a time, for selection before resizing."""
         model = prompts.to_model(FrameGeometry(size, networks[0].long_side))
-        for part in torch.arange(len(prompts)).split(self.prompts_at_once):
+        shared = self._share(networks, embedding, model)
+        for part in self._parts(len(prompts)):
             with self.lock:
-                said = [n.decode(embedding[None], model[part], multimask_output) for n in networks]
+                said = [
+                    n.decode(embedding[None], model[part], multimask_output, shared=common)
+                    for n, common in zip(networks, shared, strict=True)
+                ]
             yield mean_output(said)
+
+    @torch.no_grad()
+    def positive_scores(
+        self, source: Any, network: SamNetwork, frame: Frame, prompts: FramePrompts
+    ) -> Iterator[tuple[FramePrompts, torch.Tensor]]:
+        """Yield some of a frame's prompts and their scores, until all have been answered.
+
+        Args:
+            source: The source.
+            network: Decodes.
+            frame: The frame.
+            prompts: N prompts.
+
+        Yields:
+            n prompts, and float32 (n, H, W): what `logits` gives where that is above 0, elsewhere
+            numbers that are not.
+        """
+        embedding = self.embed(source, frame, network)
+        geometry = FrameGeometry(frame.size, network.long_side)
+        model = prompts.to_model(geometry)
+        (shared,) = self._share([network], embedding, model)
+        for part in self._parts(len(prompts)):
+            some = prompts[part.numpy()]
+            if shared is None:
+                scores = self.logits(network, embedding, some, frame.size)
+            else:
+                with self.lock:
+                    scores = network.positive(shared, model[part], geometry)
+            yield some, scores
+
+    def _in_parts(
+        self, networks: Sequence[SamNetwork], embedding: torch.Tensor, prompts: Prompts
+    ) -> Iterator[list[DecodeOutput]]:
+        """Yield what each network answers, a few prompts at a time."""
+        shared = self._share(networks, embedding, prompts)
+        for part in self._parts(len(prompts)):
+            with self.lock:
+                said = [
+                    network.decode_single(embedding[None], prompts[part], common)
+                    for network, common in zip(networks, shared, strict=True)
+                ]
+            yield said
+
+    def _share(
+        self, networks: Sequence[SamNetwork], embedding: torch.Tensor, prompts: Prompts
+    ) -> list[SharedImage | None]:
+        """Compute once what prompts on a frame share, for each network."""
+        with self.lock:
+            return [network.share(embedding[None], len(prompts)) for network in networks]
+
+    def _parts(self, prompts: int) -> Sequence[torch.Tensor]:
+        """Split the rows of prompts into those that are decoded together."""
+        return torch.arange(prompts).split(self.prompts_at_once)
 
     def _embedder_of(self, network: SamNetwork, orientation: Orientation) -> Embedder:
         """Return an embedder for the network's encoder; forks of one network share it."""

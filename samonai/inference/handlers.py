@@ -127,7 +127,7 @@ class CertaintyWriter:
 
 
 class CaseProgress(EngineProgress):
-    """Progress bar over cases.
+    """Progress bar over cases, which moves within a case as its prompts are answered.
 
     Args:
         title: Title of the bar.
@@ -138,13 +138,17 @@ class CaseProgress(EngineProgress):
     def __init__(self, title: str, total: int, console: Console | None = None) -> None:
         """Keep the title and the console."""
         super().__init__(console)
-        self.title, self.total = title, total
+        self.title, self.total, self.cases = title, total, 0
 
     def started(self, engine: Engine) -> None:
         """Show the bar."""
+        inferer: Any = getattr(engine, "inferer", None)
+        if hasattr(inferer, "progress"):
+            inferer.progress = lambda share: self.update(completed=self.cases + share)
         title = TextColumn(self.title)
         self.show(title, BarColumn(), MofNCompleteColumn(), TextColumn("cases"), total=self.total)
 
     def iteration_completed(self, engine: Engine) -> None:
         """Move the bar."""
-        self.update(advance=1)
+        self.cases += 1
+        self.update(completed=self.cases)

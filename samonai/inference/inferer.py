@@ -1,7 +1,7 @@
 """SourceInferer: from prompts on frames to one label map on the source's own grid."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,6 +71,9 @@ class SourceInferer(FrameDecoder):
         observers: Get each network's outputs; None among them is left out.
         tta: Number of test-time augmentations, 1, 2, 4 or 8, see `orientations_of`. Logits are
             averaged, at that many times the encoding.
+
+    Attributes:
+        progress: Called with the share of a source's prompts that has been answered, 0..1.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class SourceInferer(FrameDecoder):
         super().__init__(domain, store, precision, prompts_at_once, tta)
         self.members = list(members or ())
         self.observers = [observer for observer in observers if observer is not None]
+        self.progress: Callable[[float], object] = _unseen
 
     def __call__(
         self,
@@ -124,8 +128,7 @@ class SourceInferer(FrameDecoder):
                 return self.merge_objects(inputs, find)
             return self._merge_automatic(inputs, networks, prompts, watching)
 
-        decode = self.frame_outputs(inputs, networks, each=bool(watching))
-        return self.merge(inputs, prompts, observed(decode, watching))
+        return self.merge_outputs(inputs, networks, prompts, watching)
 
     def _watching(
         self, observers: Sequence[FrameObserver] | None, *, alone: bool
@@ -239,8 +242,47 @@ class SourceInferer(FrameDecoder):
             merger.add(frame, scores(frame, asked).numpy(), asked)
         return merger.finish()
 
+    def merge_outputs(
+        self,
+        source: Any,
+        networks: Sequence[SamNetwork],
+        prompts: Mapping[int, FramePrompts],
+        observers: Sequence[FrameObserver],
+    ) -> Any:
+        """Let networks answer the prompted frames in order, and the domain merge what they say.
+
+        Where one network answers and nobody else wants to know, memory stays flat in the number
+        of a frame's prompts, if the merger takes them in parts.
+
+        Args:
+            source: The source.
+            networks: One, or several on one encoder.
+            prompts: Prompts by frame index.
+            observers: See what each network said.
+
+        Returns:
+            What the domain's merger makes of it; for volumes the label map.
+        """
+        merger = self.domain.merger(source)
+        alone = not observers and len(networks) == len(self.orientations) == 1
+        if not (alone and getattr(merger, "positive_scores_in_parts", False)):
+            decode = self.frame_outputs(source, networks, each=bool(observers))
+            return SourceInferer.merge(self, source, prompts, observed(decode, observers))
+        done, total = 0, sum(map(len, prompts.values()))
+        for frame in self._frames(source, [i for i in sorted(prompts) if len(prompts[i])]):
+            asked = prompts[frame.location.index]
+            for some, scores in self.positive_scores(source, networks[0], frame, asked):
+                merger.add(frame, scores.numpy(), some)
+                done += len(some)
+                self.progress(done / total)
+        return merger.finish()
+
     def _frames(self, source: Any, indices: Iterable[int]) -> Iterator[Frame]:
         """Yield frames, while the next ones are cut in a thread."""
         cut = (self.domain.frame(source, index) for index in indices)
         with closing(prefetch(cut, _FRAMES_AHEAD)) as frames:
             yield from frames
+
+
+def _unseen(share: float) -> None:
+    """Let progress go unseen."""

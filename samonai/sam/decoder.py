@@ -13,7 +13,6 @@ there the tokens exist once, and the products with all prompts are one large pro
 
 import math
 from collections.abc import Sequence
-from typing import Any, cast
 
 import torch
 from segment_anything.modeling import MaskDecoder
@@ -23,11 +22,10 @@ from segment_anything.modeling.transformer import (
     TwoWayTransformer,
 )
 from torch import nn
-from torch.nn.functional import layer_norm
 
 from samonai.sam.lora import effective_weight
+from samonai.sam.upscaling import BLOCK, upscaled_masks
 
-_UPSCALE = 2
 _BYTES_AT_ONCE = 1 << 25
 
 
@@ -60,7 +58,7 @@ def decode_tokens(
     weights = torch.stack(
         [decoder.output_hypernetworks_mlps[slot](queries[:, 1 + slot]) for slot in slots], dim=1
     )
-    logits = _masks(decoder.output_upscaling, keys, weights, (height, width))
+    logits = upscaled_masks(decoder.output_upscaling, keys, weights, (height, width))
     return logits, decoder.iou_prediction_head(queries[:, 0])
 
 
@@ -75,7 +73,7 @@ def prompts_at_once(embedding_shape: tuple[int, int, int]) -> int:
     """
     channels, height, width = embedding_shape
     # The largest tensor of a prompt: an eighth of the channels, float32, upscaled twice.
-    largest = 4 * (channels // 8) * height * width * _UPSCALE**4
+    largest = 4 * (channels // 8) * height * width * BLOCK**2
     return max(1, _BYTES_AT_ONCE // largest)
 
 
@@ -102,7 +100,7 @@ def decode_class_tokens(
     height, width = image.shape[1:3]
     queries, keys = _two_way(decoder.transformer, image.flatten(1, 2), position, tokens)
     weights = torch.stack([mlp(queries[:, k]) for k, mlp in enumerate(hypernetworks)], dim=1)
-    return _masks(decoder.output_upscaling, keys, weights, (height, width))
+    return upscaled_masks(decoder.output_upscaling, keys, weights, (height, width))
 
 
 def _two_way(
@@ -134,12 +132,7 @@ def _block(
     position: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Run one block: tokens to tokens, tokens to image, MLP, image to tokens."""
-    if layer.skip_first_layer_pe:
-        queries = layer.self_attn(q=queries, k=queries, v=queries)
-    else:
-        placed = queries + tokens
-        queries = queries + layer.self_attn(q=placed, k=placed, v=queries)
-    queries = layer.norm1(queries)
+    queries = attend_to_tokens(layer, queries, tokens)
     placed_keys = keys + position
     attended = _tokens_to_image(
         layer.cross_attn_token_to_image, queries + tokens, placed_keys, keys
@@ -152,6 +145,19 @@ def _block(
     return queries, layer.norm4(keys)
 
 
+def attend_to_tokens(
+    layer: TwoWayAttentionBlock, queries: torch.Tensor, tokens: torch.Tensor
+) -> torch.Tensor:
+    """Let prompt tokens (N, T, C) attend to each other: the first part of a block."""
+    if layer.skip_first_layer_pe:
+        queries = layer.self_attn(q=queries, k=queries, v=queries)
+    else:
+        placed = queries + tokens
+        queries = queries + layer.self_attn(q=placed, k=placed, v=queries)
+    normalised: torch.Tensor = layer.norm1(queries)
+    return normalised
+
+
 def _tokens_to_image(
     attention: Attention, queries: torch.Tensor, placed_keys: torch.Tensor, keys: torch.Tensor
 ) -> torch.Tensor:
@@ -162,7 +168,7 @@ def _tokens_to_image(
     weights sum to one, so that its bias is added once.
     """
     heads, count = attention.num_heads, queries.shape[1]
-    projected = _by_head(attention.q_proj(queries), heads)  # (N, H, T, d)
+    projected = by_head(attention.q_proj(queries), heads)  # (N, H, T, d)
     projected = projected / math.sqrt(projected.shape[-1])
     onto_channels = projected @ _weights_by_head(attention.k_proj, heads)  # (N, H, T, C)
     scores = onto_channels.flatten(1, 2) @ placed_keys.mT  # (N, H*T, hw)
@@ -190,14 +196,14 @@ def _image_to_tokens(
     the output projection moves onto the values.
     """
     heads, count = attention.num_heads, tokens.shape[1]
-    projected = _by_head(attention.k_proj(tokens), heads)
+    projected = by_head(attention.k_proj(tokens), heads)
     projected = projected / math.sqrt(projected.shape[-1])  # (N, H, T, d)
     onto_channels = projected @ _weights_by_head(attention.q_proj, heads)  # (N, H, T, C)
     bias = projected @ attention.q_proj.bias.unflatten(0, (heads, -1))[..., None]  # (N, H, T, 1)
     scores = _scores(placed_keys, onto_channels.flatten(1, 2), bias.flatten(1))
     weights = scores.unflatten(2, (heads, count)).softmax(-1).flatten(2)  # (N, hw, H*T)
     out_weights = effective_weight(attention.out_proj).T.unflatten(0, (heads, -1))  # (H, d, C)
-    contributions = _by_head(attention.v_proj(values), heads) @ out_weights  # (N, H, T, C)
+    contributions = by_head(attention.v_proj(values), heads) @ out_weights  # (N, H, T, C)
     # The weights of each head sum to one: a share of the bias per head adds it up to once.
     contributions = contributions + attention.out_proj.bias / heads
     return torch.baddbmm(keys, weights, contributions.flatten(1, 2))
@@ -220,46 +226,7 @@ def _scores(image: torch.Tensor, columns: torch.Tensor, bias: torch.Tensor) -> t
     return torch.baddbmm(bias[:, None], image, columns.mT)
 
 
-def _masks(
-    upscaling: nn.Sequential, keys: torch.Tensor, weights: torch.Tensor, size: tuple[int, int]
-) -> torch.Tensor:
-    """Upscale the image tokens four times and weigh their channels: (N, M, 4h, 4w).
-
-    Args:
-        upscaling: Transposed convolution, layer norm, activation, transposed convolution,
-            activation.
-        keys: float (N, h*w, C).
-        weights: float (N, M, C/8).
-        size: (h, w).
-    """
-    # Typed as sequences of plain modules; `_spread` checks what it takes.
-    first, norm, activation, second, last_activation = cast(Sequence[Any], upscaling)
-    pixels = _spread(first, keys)  # (N, hw, 4, C/4)
-    pixels = layer_norm(pixels, pixels.shape[-1:], norm.weight, norm.bias, norm.eps)
-    pixels = last_activation(_spread(second, activation(pixels)))  # (N, hw, 4, 4, C/8)
-    logits = pixels.flatten(1, 3) @ weights.transpose(1, 2)  # (N, hw*16, M)
-    height, width = size
-    grid = logits.unflatten(1, (height, width, _UPSCALE, _UPSCALE, _UPSCALE, _UPSCALE))
-    # Rows are made of (h, first row, second row), columns of (w, first column, second column).
-    grid = grid.permute(0, 7, 1, 3, 5, 2, 4, 6)
-    return grid.reshape(len(keys), -1, height * _UPSCALE**2, width * _UPSCALE**2)
-
-
-def _spread(convolution: nn.ConvTranspose2d, pixels: torch.Tensor) -> torch.Tensor:
-    """Apply a transposed convolution of stride = kernel = 2 to channels-last pixels.
-
-    Returns:
-        float (..., 4, out channels): the 2 x 2 pixels that each pixel becomes, row by row.
-    """
-    assert convolution.kernel_size == convolution.stride == (_UPSCALE, _UPSCALE)
-    inputs, outputs = convolution.weight.shape[:2]
-    matrix = convolution.weight.permute(0, 2, 3, 1).reshape(inputs, -1)  # (C, 4*out)
-    assert convolution.bias is not None
-    spread = pixels @ matrix
-    return spread.unflatten(-1, (_UPSCALE**2, outputs)) + convolution.bias
-
-
-def _by_head(tokens: torch.Tensor, heads: int) -> torch.Tensor:
+def by_head(tokens: torch.Tensor, heads: int) -> torch.Tensor:
     """Split the channels of (N, T, H*d) into heads: (N, H, T, d)."""
     return tokens.unflatten(2, (heads, -1)).transpose(1, 2)
 

@@ -12,16 +12,18 @@ from torch import nn
 from torch.nn.functional import pad
 
 from samonai.core.errors import InputError
-from samonai.core.geometry import LOW_RES_STRIDE, FrameGeometry
+from samonai.core.geometry import FrameGeometry
 from samonai.prompts.types import Prompts
-from samonai.sam.decoder import decode_class_tokens, decode_tokens, prompts_at_once
+from samonai.sam.decoder import decode_class_tokens
 from samonai.sam.encoder import encode_images
 from samonai.sam.encoder_state import ENCODER_IDENTITY, register_hooks
 from samonai.sam.normalisation import Normalisation
 from samonai.sam.object_classifier import ObjectClassifier
 from samonai.sam.outputs import DecodeOutput, HeadsOutput, choose_masks
-from samonai.sam.prompt_embedding import embed_prompts
+from samonai.sam.positive import positive_logits
+from samonai.sam.prompted import decode_prompts, share_image
 from samonai.sam.semantic import SemanticHead
+from samonai.sam.shared_image import SharedImage
 from samonai.sam.tuning import TrainParts, changed_encoder, open_decoder, open_encoder, tuned_sha256
 
 __all__ = ["DecodeOutput", "HeadsOutput", "SamNetwork"]
@@ -45,7 +47,7 @@ class SamNetwork(nn.Module):
         checkpointing: Compute the encoder's activations again where their gradient is needed.
         semantic_head: The head for prediction without prompts, if one was added or loaded.
         object_classifier: Linear classifier of found objects; None unless training fitted it.
-        multimask: Whether `answer` returns the best of a single point's three masks, as
+        multimask: Whether `decode_single` returns the best of a single point's three masks, as
             segment-anything's authors advise; False for decoders that were trained otherwise.
     """
 
@@ -251,6 +253,7 @@ class SamNetwork(nn.Module):
         multimask_output: bool = False,
         *,
         every_slot: bool = False,
+        shared: SharedImage | None = None,
     ) -> DecodeOutput:
         """Decode ragged prompts on a batch of embeddings; equal to upstream's loop over images.
 
@@ -259,6 +262,7 @@ class SamNetwork(nn.Module):
             prompts: N prompts, each with the index of its image.
             multimask_output: Return the three masks for an ambiguous prompt, not the single one.
             every_slot: Return all of them, the single mask first.
+            shared: From `share`, of the same embedding.
 
         Returns:
             Logits (N, M, 4h, 4w) and IoU predictions (N, M), in the order of the prompts.
@@ -275,29 +279,56 @@ class SamNetwork(nn.Module):
             )
         image_embeddings = image_embeddings.to(self.device, torch.float32)
         prompts = prompts.to(self.device)
-        groups = prompts.kinds()
-        if self.device.type == "cpu" and not torch.is_grad_enabled():
-            size = prompts_at_once(self.embedding_shape)
-            groups = [part for rows in groups for part in rows.split(size)]
+        if shared is None:
+            shared = self.share(image_embeddings, int((~prompts.row_has_mask()).sum()))
         count = self.mask_decoder.num_mask_tokens
         slots = range(count) if every_slot else range(1, count) if multimask_output else range(1)
-        parts = [self._decode_kind(image_embeddings, prompts[rows], slots) for rows in groups]
-        if len(parts) == 1:
-            return parts[0]
-        if not parts:
-            return self._empty_output(len(slots))
-        order = torch.argsort(torch.cat(groups))
-        return DecodeOutput(
-            torch.cat([part.low_res_logits for part in parts])[order],
-            torch.cat([part.iou_predictions for part in parts])[order],
-        )
+        modules = self.prompt_encoder, self.mask_decoder
+        return decode_prompts(*modules, image_embeddings, prompts, slots, shared)
 
-    def decode_single(self, image_embeddings: torch.Tensor, prompts: Prompts) -> DecodeOutput:
+    def decode_single(
+        self,
+        image_embeddings: torch.Tensor,
+        prompts: Prompts,
+        shared: SharedImage | None = None,
+    ) -> DecodeOutput:
         """Decode one mask for each prompt: for a single point by `multimask`; see `decode`."""
-        if not self.multimask:
-            return self.decode(image_embeddings, prompts)
-        output = self.decode(image_embeddings, prompts, every_slot=True)
-        return choose_masks(output, prompts.row_is_ambiguous())
+        ambiguous = prompts.row_is_ambiguous()
+        if not (self.multimask and bool(ambiguous.any())):
+            return self.decode(image_embeddings, prompts, shared=shared)
+        output = self.decode(image_embeddings, prompts, every_slot=True, shared=shared)
+        return choose_masks(output, ambiguous)
+
+    def share(self, image_embeddings: torch.Tensor, prompts: int) -> SharedImage | None:
+        """Compute once what many prompts on one image share, for calls that decode a few each.
+
+        Args:
+            image_embeddings: float (1, C, h, w).
+            prompts: How many there will be in all.
+
+        Returns:
+            What `decode` and `decode_single` take as `shared` until the decoder's weights change; None
+            where it would not pay, see `share_image`.
+        """
+        images = image_embeddings.to(self.device, torch.float32)
+        return share_image(self.prompt_encoder, self.mask_decoder, images, prompts)
+
+    def positive(
+        self, shared: SharedImage, prompts: Prompts, geometry: FrameGeometry
+    ) -> torch.Tensor:
+        """Decode one mask for each prompt, as `decode_single` does, and only where it is.
+
+        Args:
+            shared: From `share`.
+            prompts: N prompts on image 0, none with a mask.
+            geometry: The frame's.
+
+        Returns:
+            float (N, H, W), frame space: `decode_single`'s logits where they are above 0, elsewhere
+            numbers that are not.
+        """
+        multimask = self.multimask
+        return positive_logits(self.prompt_encoder, shared, prompts, geometry, multimask=multimask)
 
     def decode_frames(self, image_embeddings: torch.Tensor) -> HeadsOutput:
         """Run the semantic head on whole frames, without a prompt.
@@ -376,25 +407,3 @@ class SamNetwork(nn.Module):
                 f"image_embeddings of {self.name}: expected (B, {self.embedding_shape}), "
                 f"got {tuple(image_embeddings.shape)}"
             )
-
-    def _decode_kind(
-        self, image_embeddings: torch.Tensor, prompts: Prompts, slots: range
-    ) -> DecodeOutput:
-        """Decode prompts that all have the same parts."""
-        # bfloat16 cannot represent a coordinate of a 1024 frame, so positions are outside autocast.
-        with torch.autocast(self.device.type, enabled=False):
-            sparse, dense = embed_prompts(self.prompt_encoder, prompts)
-            position = self.prompt_encoder.get_dense_pe().flatten(2).transpose(1, 2)
-        # Channels last: (B, h, w, C) and (N, h, w, C).
-        image = image_embeddings.permute(0, 2, 3, 1).contiguous()
-        if len(image) == 1 and not bool(prompts.row_has_mask()[0]):
-            image = image + dense[:1].permute(0, 2, 3, 1)  # the same for all
-        else:
-            image = image[prompts.image_index] + dense.permute(0, 2, 3, 1)
-        logits, iou_predictions = decode_tokens(self.mask_decoder, image, position, sparse, slots)
-        return DecodeOutput(logits, iou_predictions[:, slots.start : slots.stop])
-
-    def _empty_output(self, masks: int) -> DecodeOutput:
-        side = self.long_side // LOW_RES_STRIDE
-        empty = torch.zeros(0, masks, side, side, device=self.device)
-        return DecodeOutput(empty, empty.new_zeros(0, masks))

@@ -19,6 +19,9 @@ class FrameMerger:
         source: The source that the frames are cut from.
     """
 
+    positive_scores_in_parts = True
+    """Scores need be right only where they are above 0, and may come a few prompts at a time."""
+
     def __init__(self, domain: Domain[Any], source: Any) -> None:
         """Start without frames."""
         self._domain, self._source = domain, source

@@ -108,6 +108,8 @@ class VolumeInferer(SourceInferer):
             tracks = self.tracks(inputs, networks, prompts, each=each)
             asked = {index: found.prompts for index, found in tracks.items()}
             label = self._merged(inputs, networks, asked, _track_outputs(tracks, network), watching)
+        elif self.planes == 1:
+            label = self.merge_outputs(inputs, networks, self._asked(prompts), watching)
         else:
             decode_frame = self.frame_outputs(inputs, networks, each=each)
             label = self._merged(inputs, networks, self._asked(prompts), decode_frame, watching)

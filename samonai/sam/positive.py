@@ -1,0 +1,119 @@
+"""Masks of many prompts on one image, computed where they can be.
+
+A mask covers few of an image's tokens, and those are upscaled. One pixel of each token tells where
+that is; from there the tokens to upscale grow until no mask reaches their border.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch.nn.functional import max_pool2d
+
+from samonai.core.geometry import LOW_RES_STRIDE, FrameGeometry
+from samonai.prompts.types import Prompts
+from samonai.sam.prompt_embedding import embed_prompts
+from samonai.sam.prompted import hypernetwork, prompt_tokens
+from samonai.sam.shared_image import SharedImage
+from samonai.sam.upscaling import BLOCK, UPSCALE
+
+OUTSIDE = -1.0
+"""The logit of pixels that are not computed, as they are outside the mask."""
+
+_NEAR = 0.05  # of the largest sample: a token this close to the threshold is upscaled, too
+
+
+class _Asked(NamedTuple):
+    """One prompt's image tokens, and its hypernetwork's answer (1, C/8)."""
+
+    scale: torch.Tensor
+    weights: torch.Tensor
+    rows: torch.Tensor
+    wanted: torch.Tensor
+
+
+def positive_logits(
+    prompt_encoder: Any,
+    shared: SharedImage,
+    prompts: Prompts,
+    geometry: FrameGeometry,
+    *,
+    multimask: bool,
+) -> torch.Tensor:
+    """Decode N prompts, and bring their logits to the frame where they are above 0.
+
+    Args:
+        prompt_encoder: The stock module.
+        shared: The image.
+        prompts: N prompts on it, none with a mask.
+        geometry: The frame's.
+        multimask: Take the best of three readings of a single point.
+
+    Returns:
+        float32 (N, H, W), frame space: the logits within float32 rounding where they are above 0,
+        elsewhere numbers that are not.
+    """
+    found = torch.full((len(prompts), *geometry.original_size), OUTSIDE)
+    for rows in prompts.kinds():
+        few = prompts[rows]
+        sparse, _ = embed_prompts(prompt_encoder, few)
+        tokens = prompt_tokens(shared.decoder, sparse)
+        several = multimask and bool(few.row_is_ambiguous()[0])
+        for some in torch.arange(len(rows)).split(shared.prompts_at_once(tokens.shape[1])):
+            for row, asked in zip(rows[some], _asked(shared, tokens[some], several), strict=True):
+                box = None if prompts.boxes is None else prompts.boxes[row]
+                lines, columns, logits = geometry.window_to_frame(*_window(shared, asked, box))
+                found[row, lines, columns] = logits
+    return found
+
+
+def _asked(shared: SharedImage, tokens: torch.Tensor, several: bool) -> Iterator[_Asked]:
+    """Attend to the image; yield what each prompt's mask is upscaled from."""
+    decoder = shared.decoder
+    queries, image = shared.attend(tokens, 1 + (decoder.num_mask_tokens if several else 1))
+    slots = [0] * len(tokens)
+    if several:
+        slots = (1 + decoder.iou_prediction_head(queries[:, 0])[:, 1:].argmax(1)).tolist()
+    for n, slot in enumerate(slots):
+        wanted = hypernetwork(decoder, queries[n : n + 1], slot)
+        yield _Asked(image.scale[n], image.weights[n], image.rows[n], wanted)
+
+
+def _window(
+    shared: SharedImage, asked: _Asked, box: torch.Tensor | None
+) -> tuple[torch.Tensor, int, int]:
+    """Return the low-res logits around a mask, and where their top left pixel lies."""
+    side = int(len(asked.scale) ** 0.5)
+    samples = shared.upscaling.samples(*asked[:3], asked.wanted[0])
+    blocks = samples[:, None].expand(-1, BLOCK**2).clone()
+    done = torch.zeros(side, side, dtype=torch.bool)
+    near = (samples > -_NEAR * samples.abs().max()).view(side, side)
+    if box is not None and not bool(box.isnan().any()):
+        left, top, right, bottom = (int(edge) for edge in box / (BLOCK * LOW_RES_STRIDE))
+        near[max(top, 0) : bottom + 1, max(left, 0) : right + 1] = True
+    tokens = _spread_out(near).flatten().nonzero().flatten()
+    while len(tokens):
+        done.view(-1)[tokens] = True
+        pixels = shared.upscaling.pixels_at(tokens, *asked)[..., 0]
+        blocks[tokens] = pixels
+        inside = torch.zeros(side, side, dtype=torch.bool)
+        inside.view(-1)[tokens] = (pixels > 0).any(1)
+        tokens = (_spread_out(inside) & ~done).flatten().nonzero().flatten()
+    return _crop(blocks, done)
+
+
+def _spread_out(tokens: torch.Tensor) -> torch.Tensor:
+    """Return bool (h, w): the tokens and their eight neighbours."""
+    return max_pool2d(tokens[None].float(), 3, stride=1, padding=1)[0] > 0
+
+
+def _crop(blocks: torch.Tensor, done: torch.Tensor) -> tuple[torch.Tensor, int, int]:
+    """Put blocks (hw, 16) of pixels in place, cropped to the tokens that are done."""
+    rows, columns = done.any(1).nonzero().flatten(), done.any(0).nonzero().flatten()
+    if not len(rows):
+        return blocks.new_empty(0, 0), 0, 0
+    top, bottom, left, right = (int(n) for n in (rows[0], rows[-1], columns[0], columns[-1]))
+    window = blocks.view(*done.shape, UPSCALE, UPSCALE, UPSCALE, UPSCALE)
+    window = window[top : bottom + 1, left : right + 1].permute(0, 2, 4, 1, 3, 5)
+    height, width = (bottom + 1 - top) * BLOCK, (right + 1 - left) * BLOCK
+    return window.reshape(height, width), top * BLOCK, left * BLOCK
