@@ -65,7 +65,7 @@ def test_positive_logits_are_those_of_the_whole_frame(tiny_network, size, multim
     embedding, prompts, geometry = embedding_of(network), ragged(), FrameGeometry(size)
     shared = network.share(embedding, len(prompts))
     found = network.positive(shared, prompts, geometry)
-    answered = network.answer(embedding, prompts, shared)
+    answered = network.decode_single(embedding, prompts, shared)
     expected = geometry.logits_to_frame(answered.low_res_logits)[:, 0]
     inside = expected > 1e-6
     assert inside.any(dim=(1, 2)).all()

@@ -300,15 +300,10 @@ class SamNetwork(nn.Module):
         return choose_masks(output, ambiguous)
 
     def share(self, image_embeddings: torch.Tensor, prompts: int) -> SharedImage | None:
-        """Compute once what many prompts on one image share, for calls that decode a few each.
+        """Compute once what so many prompts on one image share; None where it would not pay.
 
-        Args:
-            image_embeddings: float (1, C, h, w).
-            prompts: How many there will be in all.
-
-        Returns:
-            What `decode` and `decode_single` take as `shared` until the decoder's weights change; None
-            where it would not pay, see `share_image`.
+        `decode` and `decode_single` take it as `shared`, with the same embedding (1, C, h, w), until the
+        decoder's weights change; see `share_image`.
         """
         images = image_embeddings.to(self.device, torch.float32)
         return share_image(self.prompt_encoder, self.mask_decoder, images, prompts)
@@ -316,16 +311,9 @@ class SamNetwork(nn.Module):
     def positive(
         self, shared: SharedImage, prompts: Prompts, geometry: FrameGeometry
     ) -> torch.Tensor:
-        """Decode one mask for each prompt, as `decode_single` does, and only where it is.
+        """Return float (N, H, W): `decode_single`'s logits in the frame where they are above 0.
 
-        Args:
-            shared: From `share`.
-            prompts: N prompts on image 0, none with a mask.
-            geometry: The frame's.
-
-        Returns:
-            float (N, H, W), frame space: `decode_single`'s logits where they are above 0, elsewhere
-            numbers that are not.
+        Elsewhere are numbers that are not. The prompts are on image 0, none with a mask.
         """
         multimask = self.multimask
         return positive_logits(self.prompt_encoder, shared, prompts, geometry, multimask=multimask)

@@ -48,7 +48,7 @@ class ImageTokens:
 
 @dataclass(frozen=True)
 class _Projection:
-    """A linear map by head of the base, and of what is added to it.
+    """A linear map by head of the base, and of the terms added to it.
 
     Attributes:
         weight: float (H, d, C).
