@@ -302,8 +302,8 @@ class SamNetwork(nn.Module):
     def share(self, image_embeddings: torch.Tensor, prompts: int) -> SharedImage | None:
         """Compute once what so many prompts on one image share; None where it would not pay.
 
-        `decode` and `decode_single` take it as `shared`, with the same embedding (1, C, h, w), until the
-        decoder's weights change; see `share_image`.
+        `decode` and `decode_single` take it as `shared`, with the same embedding (1, C, h, w),
+        until the decoder's weights change; see `share_image`.
         """
         images = image_embeddings.to(self.device, torch.float32)
         return share_image(self.prompt_encoder, self.mask_decoder, images, prompts)
