@@ -9,7 +9,7 @@ from benchmarks.timing import Contestant, Progress, interleave
 from samonai.core.frame import Frame, FrameLocation
 from samonai.domains import get_domain
 from samonai.inference import Certainty, SourceInferer
-from samonai.inference.types import FrameOutput
+from samonai.inference.frame_outputs import FrameOutput
 from samonai.prompts.types import FramePrompts
 
 MEMBERS, BOXES = 5, 3

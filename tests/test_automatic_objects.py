@@ -15,7 +15,7 @@ import samonai as api
 from samonai.core.errors import InputError
 from samonai.domains import get_domain
 from samonai.domains.base import Case
-from samonai.inference import ObjectFinding, SourceInferer, asked_prompts, evaluation_prompts
+from samonai.inference import ObjectFinding, SourceInferer, evaluation_prompts, prediction_prompts
 from samonai.inference.automatic.instances import AUTOMATIC
 from samonai.inference.inferer import Automatic
 from samonai.prompts.types import NO_POINT, Prompts
@@ -210,13 +210,13 @@ def test_what_does_not_go_together_is_told(tmp_path: Path) -> None:
     boxes.write_text("{}")
     grid = ObjectFinding("grid")
     with pytest.raises(InputError, match="automatic=grid finds objects where no prompts"):
-        asked_prompts(boxes, None, None, finding=grid)
+        prediction_prompts(boxes, None, None, finding=grid)
     with pytest.raises(InputError, match="automatic=grid finds objects where no prompts"):
         evaluation_prompts("slices", finding=grid)
     with pytest.raises(InputError, match="a grid of points has no classes"):
-        asked_prompts(None, "roof", None, finding=grid)
+        prediction_prompts(None, "roof", None, finding=grid)
     with pytest.raises(InputError, match="a stock model needs some"):
-        asked_prompts(None, None, None, finding=ObjectFinding("points"))
+        prediction_prompts(None, None, None, finding=ObjectFinding("points"))
     with pytest.raises(InputError, match="min_score=2: expected 0 to 1"):
         ObjectFinding("grid", min_score=2.0)
     assert evaluation_prompts("none", finding=grid).settings()["automatic"] == "grid"

@@ -13,9 +13,9 @@ from hypothesis.extra.numpy import arrays
 from samonai.core.errors import InputError
 from samonai.core.frame import Frame, FrameLocation
 from samonai.domains import get_domain
-from samonai.inference.automatic.grid import GridMasks
 from samonai.inference.automatic.instances import InstanceFinder
 from samonai.inference.automatic.masks import Instance, make_instance, paint, suppress
+from samonai.inference.automatic.point_grid import GridMasks
 from samonai.inference.inferer import SourceInferer
 from samonai.prompts.types import NO_POINT, Prompts
 from samonai.sam.outputs import DecodeOutput, HeadsOutput

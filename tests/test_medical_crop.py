@@ -30,7 +30,7 @@ from samonai.domains.medical.volume import FormatFacts
 from samonai.embeddings import EmbeddingStore, encode_cases
 from samonai.embeddings.encode import embedding_signature
 from samonai.inference import CaseDataset, FilePrompts, VolumeInferer, prompts_from_label
-from samonai.inference.cases import CaseItem
+from samonai.inference.case_dataset import CaseItem
 from samonai.inference.inferer import SourceInferer
 from samonai.inference.prompting.select import NoPrompts
 from samonai.prompts.types import FramePrompts

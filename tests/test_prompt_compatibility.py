@@ -11,7 +11,7 @@ from bundle_factory import AFFINE
 
 from samonai.domains.base import Case
 from samonai.domains.medical import MedicalDomain
-from samonai.inference import ObjectFinding, asked_prompts, evaluation_prompts
+from samonai.inference import ObjectFinding, evaluation_prompts, prediction_prompts
 from samonai.inference.automatic.instances import AUTOMATIC
 from samonai.inference.prompting.compatibility import PromptCompatibility, trained_kinds
 from samonai.sam.decoder_file import DecoderMetadata, save_decoder
@@ -103,9 +103,9 @@ def test_what_prompts_itself_is_asked_the_same_way(decoder, caplog) -> None:
     strange[points] = set(AUTOMATIC) - {"classes", "points", "grid"}
     for path, kinds in strange.items():
         for automatic in AUTOMATIC:
-            asked_prompts(None, None, path, finding=ObjectFinding(automatic))
+            prediction_prompts(None, None, path, finding=ObjectFinding(automatic))
             assert len(warnings(caplog)) == (automatic in kinds), automatic
-    asked_prompts(None, None, None, finding=ObjectFinding("grid"))
+    prediction_prompts(None, None, None, finding=ObjectFinding("grid"))
     assert warnings(caplog) == []
 
 
@@ -122,7 +122,7 @@ def test_a_prediction_says_it_once_for_all_cases(decoder, caplog, tmp_path: Path
     for training, expected in ((BOXES_ONLY, {click: 1, box: 0}), (POINTS_ONLY, {click: 0, box: 1})):
         written = decoder(training)
         for file, count in expected.items():
-            prompts = asked_prompts(file, None, written)
+            prompts = prediction_prompts(file, None, written)
             for _ in range(2):
                 assert prompts(domain, case, source)
             assert len(warnings(caplog)) == count, (training, file)

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
         EncodeReport,
         encode_cases,
     )
+    from samonai.embeddings.encoding_plan import (
+        EncodedCase,
+    )
     from samonai.embeddings.memory_store import (
         MemoryStore,
-    )
-    from samonai.embeddings.plan import (
-        EncodedCase,
     )
     from samonai.embeddings.store import (
         EmbeddingStore,
@@ -69,7 +69,7 @@ _HOMES = {
     "Embedder": "embedder",
     "EmbeddingStore": "store",
     "EncodeReport": "encode",
-    "EncodedCase": "plan",
+    "EncodedCase": "encoding_plan",
     "FrameTargets": "targets",
     "MemoryStore": "memory_store",
     "MissingEmbeddingError": "store",

@@ -11,7 +11,7 @@ from samonai.core.errors import InputError
 from samonai.core.memory import keep_freed_memory
 from samonai.domains.base import Case, Domain
 from samonai.embeddings.embedder import as_stored, embedding_signature
-from samonai.embeddings.plan import (
+from samonai.embeddings.encoding_plan import (
     EncodedCase,
     FailedCase,
     FrameChoice,
@@ -19,8 +19,8 @@ from samonai.embeddings.plan import (
     Planner,
     ReadyFrame,
 )
+from samonai.embeddings.encoding_progress import EncodeProgress
 from samonai.embeddings.prefetch import prefetch
-from samonai.embeddings.progress import EncodeProgress
 from samonai.embeddings.store import EmbeddingStore, SourceEmbeddings, StoreSection
 from samonai.embeddings.targets import DEFAULT_MIN_AREA, check_components
 from samonai.sam.network import SamNetwork

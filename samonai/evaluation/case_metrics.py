@@ -15,7 +15,7 @@ from samonai.engine.processes import gather_rows, is_main_process
 from samonai.evaluation.baselines import box_scores
 from samonai.evaluation.calibration_metrics import CalibrationMetrics
 from samonai.evaluation.measures import Measure, VolumeMeasure
-from samonai.inference.cases import CaseItem
+from samonai.inference.case_dataset import CaseItem
 from samonai.inference.inferer import Automatic, SourceInferer
 from samonai.metrics.summary import summarise_members, write_metrics
 from samonai.metrics.volumes import Row

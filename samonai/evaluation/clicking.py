@@ -26,7 +26,7 @@ from samonai.domains.base import Domain, metric_spacing
 from samonai.embeddings.targets import object_map
 from samonai.engine.processes import gather_rows, is_main_process
 from samonai.evaluation.case_metrics import CaseMetrics
-from samonai.inference.cases import CaseItem
+from samonai.inference.case_dataset import CaseItem
 from samonai.inference.inferer import SourceInferer
 from samonai.inference.tta import refuse_augmentation
 from samonai.metrics.summary import summarise

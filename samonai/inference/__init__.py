@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from samonai.inference.automatic.instances import (
         ObjectFinding,
     )
-    from samonai.inference.cases import (
+    from samonai.inference.case_dataset import (
         CaseDataset,
         case_loader,
         prepare_case,
@@ -56,9 +56,9 @@ if TYPE_CHECKING:
     )
     from samonai.inference.prompting.select import (
         NoPrompts,
-        asked_prompts,
         class_by_name,
         evaluation_prompts,
+        prediction_prompts,
         suitable_finding,
     )
     from samonai.inference.uncertainty import (
@@ -96,7 +96,6 @@ __all__ = [
     "Propagator",
     "SourceInferer",
     "VolumeInferer",
-    "asked_prompts",
     "case_loader",
     "check_members",
     "class_by_name",
@@ -109,6 +108,7 @@ __all__ = [
     "interpolate_boxes",
     "label_facts",
     "load_members",
+    "prediction_prompts",
     "prepare_case",
     "prompt_source",
     "prompts_from_label",
@@ -123,7 +123,7 @@ __all__ = [
 # MONAI and ignite take seconds to import: only when a name is used.
 _HOMES = {
     "SPREADS": "volumes.inferer",
-    "CaseDataset": "cases",
+    "CaseDataset": "case_dataset",
     "CaseProgress": "handlers",
     "Certainty": "uncertainty",
     "CertaintyWriter": "handlers",
@@ -140,8 +140,8 @@ _HOMES = {
     "Propagator": "volumes.propagate",
     "SourceInferer": "inferer",
     "VolumeInferer": "volumes.inferer",
-    "asked_prompts": "prompting.select",
-    "case_loader": "cases",
+    "prediction_prompts": "prompting.select",
+    "case_loader": "case_dataset",
     "check_members": "ensemble",
     "class_by_name": "prompting.select",
     "cleaning": "volumes.inferer",
@@ -153,7 +153,7 @@ _HOMES = {
     "interpolate_boxes": "prompting.interpolate",
     "label_facts": "checkpoint_context",
     "load_members": "ensemble",
-    "prepare_case": "cases",
+    "prepare_case": "case_dataset",
     "prompt_source": "assembly",
     "prompts_from_label": "prompting.from_labels",
     "source_inferer": "assembly",

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from samonai.domains.base import Domain
 from samonai.inference.automatic.instances import ObjectFinding
 from samonai.inference.checkpoint_context import trained_propagation
+from samonai.inference.frame_outputs import FrameObserver
 from samonai.inference.prompting.from_file import FilePrompts
-from samonai.inference.prompting.select import NoPrompts, asked_prompts, suitable_finding
-from samonai.inference.types import FrameObserver
+from samonai.inference.prompting.select import NoPrompts, prediction_prompts, suitable_finding
 from samonai.inference.volumes.inferer import SPREADS, VolumeInferer, cleaning
 from samonai.prompts.values import PromptValues
 from samonai.sam.network import SamNetwork
@@ -106,14 +106,14 @@ def prompt_source(
 
     Args:
         domain: May have a default way of finding objects without prompts.
-        boxes: See `asked_prompts`, like the prompt.
+        boxes: See `prediction_prompts`, like the prompt.
         prompt: As there.
         decoders: The decoders' files; none: the model before fine-tuning.
         settings: Key to value, those of `inference.json`.
         several: Whether there are several cases.
 
     Raises:
-        InputError: See `asked_prompts`.
+        InputError: See `prediction_prompts`.
     """
     decoder, members = (decoders[0], decoders[1:]) if decoders else (None, [])
     automatic = suitable_finding(settings.get("automatic"), domain, boxes, decoder, members)
@@ -129,6 +129,6 @@ def prompt_source(
     finding = ObjectFinding(
         automatic, **{k: settings[k] for k in ("points_per_side", "min_score") if k in settings}
     )
-    return asked_prompts(
+    return prediction_prompts(
         boxes, prompt, decoder, members=members, several=several, finding=finding, **own
     )

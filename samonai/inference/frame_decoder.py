@@ -11,8 +11,8 @@ from samonai.core.frame import Frame
 from samonai.core.geometry import FrameGeometry
 from samonai.domains.base import Domain
 from samonai.embeddings.embedder import Embedder
+from samonai.inference.frame_outputs import DecodeFrame, FrameOutput, class_values, mean_output
 from samonai.inference.tta import UPRIGHT, Orientation, mean_over, orientations_of
-from samonai.inference.types import DecodeFrame, FrameOutput, class_values, mean_output
 from samonai.prompts.types import FramePrompts, Prompts
 from samonai.sam.network import DecodeOutput, SamNetwork
 from samonai.sam.shared_image import SharedImage

@@ -12,8 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from samonai.core.frame import Frame
 from samonai.domains.base import Domain
 from samonai.engine.progress import EngineProgress
-from samonai.inference.cases import CaseItem
-from samonai.inference.types import FrameOutput
+from samonai.inference.case_dataset import CaseItem
+from samonai.inference.frame_outputs import FrameOutput
 from samonai.inference.uncertainty import SourceCertainty, value_maps, warn_of_no_uncertainty
 from samonai.inference.writing import PredictionWriter
 from samonai.prompts.types import FramePrompts

@@ -15,7 +15,7 @@ from samonai.domains.tiling.frames import label_from_scores
 from samonai.embeddings.prefetch import prefetch
 from samonai.inference.automatic.masks import asked_of
 from samonai.inference.frame_decoder import FrameDecoder
-from samonai.inference.types import (
+from samonai.inference.frame_outputs import (
     Automatic,
     CasePrompts,
     ClassLogits,

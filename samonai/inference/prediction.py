@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from samonai.domains.base import Case, Domain, LabelFacts
 from samonai.domains.capabilities import capabilities
-from samonai.inference.types import CasePrompts
+from samonai.inference.frame_outputs import CasePrompts
 from samonai.inference.uncertainty import SourceUncertainty
 from samonai.inference.writing import PredictionWriter
 

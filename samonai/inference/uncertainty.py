@@ -28,7 +28,7 @@ from samonai.domains.base import Domain
 from samonai.domains.capabilities import MapMerger, ValueMaps, capabilities
 from samonai.domains.tiling.frames import label_from_scores
 from samonai.inference.ensemble import member_names, temperatures
-from samonai.inference.types import FrameOutput
+from samonai.inference.frame_outputs import FrameOutput
 from samonai.prompts.types import FramePrompts
 
 logger = logging.getLogger(__name__)

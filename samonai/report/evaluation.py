@@ -11,7 +11,7 @@ from ignite.engine import Engine, Events
 from samonai.domains.base import Domain
 from samonai.engine.processes import is_main_process
 from samonai.evaluation.case_metrics import CaseMetrics
-from samonai.inference.cases import CaseItem
+from samonai.inference.case_dataset import CaseItem
 from samonai.report.html import write_report
 from samonai.report.overlays import informative_indices, overlay_png
 from samonai.report.palette import METHOD_LABELS

@@ -26,7 +26,7 @@ from samonai.metrics.volumes import case_rows
 from samonai.report.curves import data_efficiency
 from samonai.selection.job import Job
 from samonai.selection.members import SplitLike, make_job
-from samonai.selection.plan import differing_keys, locked_plan, read_plan, write_plan
+from samonai.selection.run_plan import differing_keys, locked_plan, read_plan, write_plan
 from samonai.selection.unet_baseline import UNetSettings, train_unet
 from samonai.training.data.folds import group_cases, read_groups
 from samonai.training.objectives.heads import PROMPTABLE, SEMANTIC

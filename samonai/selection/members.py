@@ -10,7 +10,7 @@ from samonai.core.files import as_path
 from samonai.core.settings import check_count
 from samonai.embeddings.counting import counting_frames
 from samonai.selection.job import Job
-from samonai.selection.plan import differing_keys, locked_plan, write_plan
+from samonai.selection.run_plan import differing_keys, locked_plan, write_plan
 from samonai.settings import flat
 from samonai.training.data.folds import SplitNames
 from samonai.workflows.inputs import model_name

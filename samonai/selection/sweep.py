@@ -19,7 +19,7 @@ from samonai.core.settings import check_count
 from samonai.embeddings.counting import counting_frames
 from samonai.selection.job import Job
 from samonai.selection.members import SplitLike, make_job
-from samonai.selection.plan import differing_keys, locked_plan, write_plan
+from samonai.selection.run_plan import differing_keys, locked_plan, write_plan
 from samonai.training.data.folds import SplitNames
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from samonai.core.errors import InputError
 from samonai.domains import DEFAULT_DOMAIN, get_domain
 from samonai.domains.base import Case
 from samonai.domains.capabilities import capabilities
-from samonai.inference.cases import CaseItem, prompted
+from samonai.inference.case_dataset import CaseItem, prompted
 from samonai.inference.prediction import Prediction
 from samonai.inference.writing import PredictionWriter
 from samonai.workflows.bundle_files import INFERENCE, config_files, read_config

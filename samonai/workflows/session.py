@@ -16,7 +16,7 @@ from samonai.domains.base import Case, LabelFacts
 from samonai.domains.capabilities import capabilities
 from samonai.embeddings.memory_store import DEFAULT_BYTES, MemoryStore
 from samonai.inference.assembly import prompt_source, source_inferer
-from samonai.inference.cases import CaseItem, PromptSource, prompted
+from samonai.inference.case_dataset import CaseItem, PromptSource, prompted
 from samonai.inference.checkpoint_context import (
     input_cases,
     label_facts,

@@ -20,7 +20,7 @@ from samonai.domains import get_domain
 from samonai.embeddings import EmbeddingStore
 from samonai.embeddings.target_store import load_targets
 from samonai.selection.job import _whole_metrics
-from samonai.selection.plan import read_plan
+from samonai.selection.run_plan import read_plan
 from samonai.workflows.archive.manifest import DONE, FAILED, Manifest
 from samonai.workflows.run_data import DATA_FILE, check_data, write_data
 from samonai.workflows.run_folder import RunFolder, member_folders

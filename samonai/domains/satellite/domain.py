@@ -16,7 +16,7 @@ from samonai.core.frame import Frame, FrameLocation
 from samonai.domains.base import Case, LabelFacts, LabelMaps, Merger
 from samonai.domains.satellite import dataset, features, labels
 from samonai.domains.satellite.access import VECTOR_ENDINGS, open_raster
-from samonai.domains.satellite.coco import read_coco
+from samonai.domains.satellite.coco_features import read_coco
 from samonai.domains.satellite.lengths import blocks
 from samonai.domains.satellite.merger import TileMaps, TileMerger
 from samonai.domains.satellite.placing import GRID, OBJECTS, place

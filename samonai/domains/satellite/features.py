@@ -25,7 +25,7 @@ from samonai.domains.satellite.class_column import (
     class_values,
     column_of,
 )
-from samonai.domains.satellite.coco import coco_features, read_coco
+from samonai.domains.satellite.coco_features import coco_features, read_coco
 from samonai.domains.satellite.earth import Points, format_crs, surface, transformer
 from samonai.domains.satellite.meridian import beside
 from samonai.domains.satellite.raster import Raster

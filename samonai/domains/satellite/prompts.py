@@ -10,7 +10,7 @@ import shapely
 
 from samonai.core.errors import InputError
 from samonai.domains.satellite.class_column import class_texts
-from samonai.domains.satellite.coco import read_coco
+from samonai.domains.satellite.coco_features import read_coco
 from samonai.domains.satellite.features import (
     FeatureOptions,
     Features,

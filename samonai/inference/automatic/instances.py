@@ -7,7 +7,7 @@ scored by the decoder's IoU estimate times the mean probability of the class und
 overlap, the one with the best score is kept (non-maximum suppression). Region proposals of the
 domain (`RegionProposals`) prompt the promptable head too. If the run has a linear classifier
 of objects, it classifies every mask, or drops it as background (`inference.automatic.classify`). A
-model without semantic head is prompted at a grid of points (`inference.automatic.grid`).
+model without semantic head is prompted at a grid of points (`inference.automatic.point_grid`).
 
 `ObjectFinding` holds the settings; the domain's merger joins an object's parts in several frames.
 """
@@ -26,7 +26,8 @@ from samonai.core.geometry import LOW_RES_STRIDE
 from samonai.domains.capabilities import capabilities
 from samonai.inference.automatic.borders import components
 from samonai.inference.automatic.classify import classifiers_of, classify
-from samonai.inference.automatic.grid import (
+from samonai.inference.automatic.masks import Instance, as_instances, suppress
+from samonai.inference.automatic.point_grid import (
     AT_ONCE,
     GridMasks,
     check_numbers,
@@ -34,10 +35,9 @@ from samonai.inference.automatic.grid import (
     grid_points,
     point_prompts,
 )
-from samonai.inference.automatic.masks import Instance, as_instances, suppress
+from samonai.inference.frame_outputs import FindObjects, tells_borders
 from samonai.inference.inferer import SourceInferer, class_values
 from samonai.inference.tta import refuse_augmentation
-from samonai.inference.types import FindObjects, tells_borders
 from samonai.prompts.clicks import interior_pixel
 from samonai.prompts.types import FramePrompts
 from samonai.sam.network import SamNetwork

@@ -65,7 +65,7 @@ class NoPrompts:
         return {"regime": NO_PROMPTS, **finding.settings(), "baselines": _NO_BASELINES}
 
 
-def asked_prompts(
+def prediction_prompts(
     boxes: Path | PromptValues | str | None,
     prompt: str | None,
     decoder: Path | str | None,

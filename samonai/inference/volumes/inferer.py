@@ -16,10 +16,16 @@ from samonai.core.errors import InputError
 from samonai.core.frame import Frame
 from samonai.core.geometry import FrameGeometry
 from samonai.domains.base import Domain
+from samonai.inference.frame_outputs import (
+    DecodeFrame,
+    FrameObserver,
+    FrameOutput,
+    Scores,
+    observed,
+)
 from samonai.inference.inferer import Automatic, CasePrompts, SourceInferer
 from samonai.inference.prompting.interpolate import interpolate_boxes
 from samonai.inference.tta import refuse_augmentation
-from samonai.inference.types import DecodeFrame, FrameObserver, FrameOutput, Scores, observed
 from samonai.inference.volumes.planes import fuse_planes
 from samonai.inference.volumes.propagate import FrameTracks, Propagation, Propagator, seeds_of
 from samonai.prompts.types import FramePrompts

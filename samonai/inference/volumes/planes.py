@@ -8,8 +8,8 @@ import numpy.typing as npt
 import torch
 
 from samonai.domains.base import Domain
+from samonai.inference.frame_outputs import DecodeFrame, FrameObserver, FrameOutput
 from samonai.inference.inferer import SourceInferer
-from samonai.inference.types import DecodeFrame, FrameObserver, FrameOutput
 from samonai.prompts.types import FramePrompts
 from samonai.sam.network import SamNetwork
 

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from samonai.core.geometry import FrameGeometry
 from samonai.core.sealed import canonical_json, digest
-from samonai.embeddings.plan import frames_to_use
+from samonai.embeddings.encoding_plan import frames_to_use
 from samonai.embeddings.target_store import SourceTargets
 from samonai.embeddings.targets import FrameTargets
 from samonai.prompts.sampling import PromptSampler

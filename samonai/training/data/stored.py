@@ -10,7 +10,7 @@ import numpy as np
 from samonai.core.errors import InputError
 from samonai.domains.base import Case, Domain
 from samonai.embeddings.encode import EncodeReport
-from samonai.embeddings.plan import EncodedCase
+from samonai.embeddings.encoding_plan import EncodedCase
 from samonai.embeddings.store import EmbeddingStore, SourceEmbeddings
 from samonai.embeddings.target_store import SourceTargets, load_targets
 from samonai.embeddings.views import Augmentation, encode_views, summed

@@ -23,7 +23,7 @@ from samonai.core.files import (
 )
 from samonai.domains.base import Case, Domain
 from samonai.domains.capabilities import capabilities
-from samonai.inference.cases import CaseItem
+from samonai.inference.case_dataset import CaseItem
 from samonai.prompts.values import PromptValues
 from samonai.settings import compared
 from samonai.workflows.archive.manifest import DONE, FAILED, SKIPPED, Manifest

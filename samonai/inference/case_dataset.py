@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from samonai.domains.base import Case, Domain
 from samonai.domains.capabilities import capabilities
-from samonai.inference.types import Automatic, CasePrompts
+from samonai.inference.frame_outputs import Automatic, CasePrompts
 
 PromptSource = Callable[[Domain[Any], Case, Any], CasePrompts]
 
