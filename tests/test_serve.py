@@ -19,7 +19,7 @@ from samonai.serve.encoding import outward
 from samonai.serve.guard import Guard, Limits
 from samonai.serve.learning import Learner, latest_run
 from samonai.serve.routes import annotation_app
-from samonai.serve.server import ranked
+from samonai.serve.server import ServeOptions, open_workspace, ranked
 from samonai.serve.workspace import Workspace
 from samonai.workflows.session import Session
 
@@ -272,3 +272,8 @@ def test_cases_come_in_the_order_of_a_ranking(
     path.write_text("rank,case\n1,nobody\n")
     with pytest.raises(InputError, match="ranks none of the cases"):
         ranked(session.cases(images), path)
+
+
+def test_images_that_are_a_device_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a device or a pipe"):
+        open_workspace(ServeOptions("medical", Path("/dev/null"), tmp_path / "out"))

@@ -15,6 +15,7 @@ from samonai.core.locks import locked_folder
 from samonai.domains.base import Case
 from samonai.serve.learning import Learner, latest_run
 from samonai.serve.workspace import Workspace
+from samonai.workflows.inputs import data_paths
 from samonai.workflows.session import Session
 
 logger = logging.getLogger(__name__)
@@ -78,6 +79,7 @@ def open_workspace(options: ServeOptions) -> tuple[Workspace, Learner]:
     Raises:
         InputError: Something that was given cannot be used.
     """
+    data_paths(options.images, options.labels)
     store = options.store or str(options.out / "store")
 
     def opened(run: Path | None) -> Session:
