@@ -3,6 +3,7 @@
 import json
 import math
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -31,6 +32,7 @@ from samonai.training import (
     prepare_batch,
     prepare_training,
 )
+from samonai.training.data import prepare as prepare_module
 from samonai.training.data.frame_dataset import EpochBatchSampler, FrameSample, collate_frames
 from samonai.training.objectives.losses import RECIPES, binary_iou
 
@@ -302,3 +304,34 @@ def test_a_split_file_leaves_out_what_has_no_label(tiny_network, tmp_path):
     assert [case.case_id for case in (*found.train, *found.val)] == ["case_a", "case_c"]
     with pytest.raises(InputError, match=r"1 of 3 cases .* no label, such as 'case_b'"):
         prepare(None)
+
+
+def test_validation_measures_a_sample_of_a_crowded_frame_and_says_so(
+    tiny_network, tmp_path, monkeypatch
+):
+    folder = tmp_path / "data"
+    for name, kind in (("images", np.int16), ("labels", np.uint8)):
+        (folder / name).mkdir(parents=True)
+        for case in ("case_a", "case_b"):
+            values = np.zeros((64, 64, 1), kind)
+            values[4:60:8, 4:60:8] = values[5:60:8, 4:60:8] = 1  # 49 objects of two pixels
+            nib.save(nib.Nifti1Image(values, np.eye(4)), folder / name / f"{case}.nii.gz")
+
+    def prepare(limit):
+        monkeypatch.setattr(prepare_module, "VALIDATION_OBJECTS", limit)
+        return prepare_training(
+            tiny_network, get_domain("medical"), folder / "images", folder / "labels",
+            tmp_path / "store", sampler=PromptSampler(), val_fraction=0.5, min_area=1, seed=5,
+        )  # fmt: skip
+
+    data = prepare(10)
+    assert len(data.val[0].prompts) == 10
+    assert data.provenance()["validation_sample"] == {
+        "objects": 10, "of": 49, "per_frame": 10, "seed": 5,
+    }  # fmt: skip
+    data.val.set_epoch(3)
+    again = prepare(10).val
+    assert torch.equal(again[0].prompts.boxes, data.val[0].prompts.boxes)
+    everything = prepare(64)
+    assert len(everything.val[0].prompts) == 49
+    assert "validation_sample" not in everything.provenance()

@@ -325,7 +325,7 @@ def test_nothing_asked_for_is_nothing_done(volume: Volume, network) -> None:
 
 
 def test_memory_of_tracks_is_small(volume: Volume, network) -> None:
-    tracks = VolumeInferer(DOMAIN, spread="propagate")._tracks(
+    tracks = VolumeInferer(DOMAIN, spread="propagate").tracks(
         volume, [network], prompts_from_label(DOMAIN, volume, regime="middle")
     )
     assert all(found.low_res.dtype == torch.float16 for found in tracks.values())

@@ -15,6 +15,7 @@ from samonai.inference.frame_outputs import DecodeFrame, FrameOutput, class_valu
 from samonai.inference.tta import UPRIGHT, Orientation, mean_over, orientations_of
 from samonai.prompts.types import FramePrompts, Prompts
 from samonai.sam.network import DecodeOutput, SamNetwork
+from samonai.sam.prompted import FEWEST_SHARING
 from samonai.sam.shared_image import SharedImage
 
 if TYPE_CHECKING:
@@ -259,7 +260,7 @@ class FrameDecoder:
         for part in self._parts(len(prompts)):
             with self.lock:
                 said = [
-                    n.decode(embedding[None], model[part], multimask_output, shared=common)
+                    n.decode(embedding[None], model[part], multimask_output, **common)
                     for n, common in zip(networks, shared, strict=True)
                 ]
             yield mean_output(said)
@@ -283,11 +284,12 @@ class FrameDecoder:
         embedding = self.embed(source, frame, network)
         geometry = FrameGeometry(frame.size, network.long_side)
         model = prompts.to_model(geometry)
-        (shared,) = self._share([network], embedding, model)
+        (common,) = self._share([network], embedding, model)
+        shared = common.get("shared")
         for part in self._parts(len(prompts)):
             some = prompts[part.numpy()]
             if shared is None:
-                scores = self.logits(network, embedding, some, frame.size)
+                scores = self.logits([network], embedding, some, frame.size)
             else:
                 with self.lock:
                     scores = network.positive(shared, model[part], geometry)
@@ -301,17 +303,20 @@ class FrameDecoder:
         for part in self._parts(len(prompts)):
             with self.lock:
                 said = [
-                    network.decode_single(embedding[None], prompts[part], common)
+                    network.decode_single(embedding[None], prompts[part], **common)
                     for network, common in zip(networks, shared, strict=True)
                 ]
             yield said
 
     def _share(
         self, networks: Sequence[SamNetwork], embedding: torch.Tensor, prompts: Prompts
-    ) -> list[SharedImage | None]:
-        """Compute once what prompts on a frame share, for each network."""
+    ) -> list[dict[str, SharedImage]]:
+        """Compute once what prompts on a frame share: what else each network's decoding takes."""
+        if len(prompts) < FEWEST_SHARING:
+            return [{} for _ in networks]
         with self.lock:
-            return [network.share(embedding[None], len(prompts)) for network in networks]
+            found = [network.share(embedding[None], len(prompts)) for network in networks]
+        return [{} if shared is None else {"shared": shared} for shared in found]
 
     def _parts(self, prompts: int) -> Sequence[torch.Tensor]:
         """Split the rows of prompts into those that are decoded together."""

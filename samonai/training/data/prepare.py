@@ -23,6 +23,9 @@ from samonai.training.objectives.heads import PROMPTABLE, check_heads
 
 logger = logging.getLogger(__name__)
 
+VALIDATION_OBJECTS = 64
+"""Most objects of a held-out frame that validation measures: a sample drawn by the seed."""
+
 
 @dataclass(frozen=True)
 class TrainingData:
@@ -56,10 +59,19 @@ class TrainingData:
             "held_out_by": self.split.rule,
             "classes": {str(value): name for value, name in self.classes.items()},
             "dropped_objects": self.encoded.dropped_objects,
+            **self._validation_sample(),
             "heads": self.heads,
             "borders": self.borders,
             **self.frames,
         }
+
+    def _validation_sample(self) -> dict[str, Any]:
+        """Return the sample of held-out objects that validation measures; empty for all."""
+        drawn, objects = self.val.object_counts()
+        if drawn == objects:
+            return {}
+        sample = {"objects": drawn, "of": objects, "per_frame": self.val.objects_per_frame}
+        return {"validation_sample": {**sample, "seed": self.val.seed}}
 
 
 def prepare_training(
@@ -226,7 +238,17 @@ def _datasets(
         balance=balance,
         **alike,
     )
-    val = FrameDataset(stored.val, val_sampler, varies=False, **alike)
+    val = FrameDataset(
+        stored.val, val_sampler, objects_per_frame=VALIDATION_OBJECTS, varies=False, **alike
+    )
+    drawn, objects = val.object_counts()
+    if drawn < objects:
+        logger.info(
+            "validation: %d of %d held-out objects, at most %d of a frame, drawn by the seed",
+            drawn,
+            objects,
+            VALIDATION_OBJECTS,
+        )
     for dataset, part in ((train, "training"), (val, "held-out")):
         if not dataset.has_objects:
             raise InputError(
