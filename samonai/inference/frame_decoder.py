@@ -16,7 +16,6 @@ from samonai.inference.tta import UPRIGHT, Orientation, mean_over, orientations_
 from samonai.prompts.types import FramePrompts, Prompts
 from samonai.sam.network import DecodeOutput, SamNetwork
 from samonai.sam.prompted import FEWEST_SHARING
-from samonai.sam.shared_image import SharedImage
 
 if TYPE_CHECKING:
     from samonai.embeddings.embedder import AnyStore
@@ -310,7 +309,7 @@ class FrameDecoder:
 
     def _share(
         self, networks: Sequence[SamNetwork], embedding: torch.Tensor, prompts: Prompts
-    ) -> list[dict[str, SharedImage]]:
+    ) -> list[dict[str, Any]]:
         """Compute once what prompts on a frame share: what else each network's decoding takes."""
         if len(prompts) < FEWEST_SHARING:
             return [{} for _ in networks]

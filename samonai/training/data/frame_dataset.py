@@ -254,15 +254,6 @@ class EpochBatchSampler(Sampler[list[int]]):
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
 
-    def object_counts(self) -> tuple[int, int]:
-        """Return how many objects an epoch without carried prompts draws, and of how many."""
-        if self.heads == SEMANTIC:
-            return 0, 0
-        frames = [case.targets.frames for case in {c.case_id: c for c, _ in self.frames}.values()]
-        counts = np.concatenate([np.zeros(0, np.int64), *(table[:, 4] for table in frames)])
-        limit = counts.max(initial=0) if self.objects_per_frame is None else self.objects_per_frame
-        return int(counts.clip(max=limit).sum()), int(counts.sum())
-
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of the next order."""
         self.epoch = epoch
