@@ -173,7 +173,7 @@ def _prompted(
     """Return what a row says of boxes and clicks; `evaluate` takes a folder and settings."""
     boxes = evaluate(folder / "slices", prompts="slices")
     counts = _CLICKS if regime.clicks else "1"
-    clicks = evaluate(folder / "clicks", prompts="clicks", eval_clicks=counts)["clicks"]
+    clicks = evaluate(folder / "clicks", prompts="clicks", evaluation={"clicks": counts})["clicks"]
 
     def first(method: str) -> dict[str, Any]:
         return {"box": _dice(boxes, method), "point": _dice(clicks[0], method)}

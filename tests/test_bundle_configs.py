@@ -17,6 +17,8 @@ from monai.bundle import ConfigParser, ConfigWorkflow, verify_metadata
 from packaging.requirements import Requirement
 
 import samonai
+from samonai.core.settings import describe
+from samonai.settings import DOMAINS, settings_of
 
 BUNDLES = sorted(path.parent.parent for path in REPOSITORY.glob("bundles/*/configs/train.json"))
 CONFIGS = [
@@ -98,6 +100,61 @@ def test_references_lead_somewhere(config: Path) -> None:
 @each_config
 def test_configurations_stay_short(config: Path) -> None:
     assert len(config.read_text().splitlines()) <= 150
+
+
+VOLUMES = ("cleaning", "planes", "propagation", "spread")
+PAGES = ("suitable", "finding.automatic", "prompts.prompt")
+NOT_COMMON = {
+    "train.json": ("domain", "images", "labels", "sampler.carried_probability"),
+    "multi_gpu_train.json": (),
+    "evaluate.json": (
+        "domain", *VOLUMES, *PAGES, *(f"validate.inferer.{name}" for name in (*VOLUMES, "prompts")),
+        "validate.handlers.ClickMetrics", "evaluation.clicks", "evaluation.surface_tolerance_mm",
+        "evaluation.boundary_tolerance", "case_metrics.surface_tolerance_mm",
+        "case_metrics.measure",
+    ),
+    "inference.json": (
+        "domain", *VOLUMES, *PAGES, *(f"inferer.{name}" for name in VOLUMES), "input", "boxes",
+        "series", "chosen_cases.series",
+    ),
+}  # fmt: skip
+"""Entries of one domain, beside its own settings; all others are the same in every bundle."""
+
+
+@pytest.mark.parametrize("file", NOT_COMMON)
+def test_the_common_part_of_the_bundles_is_common(file: str) -> None:
+    first, *others = [common_part(bundle, file) for bundle in BUNDLES]
+    assert len(first) >= 20
+    for other in others:
+        assert other == first
+
+
+def common_part(bundle: Path, file: str) -> dict[str, Any]:
+    """Return the entries of a configuration that all bundles share, by their paths."""
+    own = {name for group in DOMAINS.values() for name in describe(group)}
+    described = settings_of(bundle.name)
+    found = {}
+    for name, value in entries(json.loads((bundle / "configs" / file).read_text())):
+        if name in own or any(f"{name}.".startswith(f"{other}.") for other in NOT_COMMON[file]):
+            continue
+        if name in described and described[name].defaults:
+            assert value == described[name].default_of(bundle.name)
+        else:
+            found[name] = value
+    return found
+
+
+def entries(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (path, plain value) of a configuration; components of lists are named by target."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from entries(inner, f"{path}.{name}" if path else name)
+    elif isinstance(value, list):
+        for inner in value:
+            target = inner["_target_"] if isinstance(inner, dict) else str(inner)
+            yield from entries(inner, f"{path}.{target.rpartition('.')[2]}")
+    else:
+        yield path, value
 
 
 @each_bundle

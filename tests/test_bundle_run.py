@@ -47,6 +47,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     run.monai(
         "train.json",
         dataset_dir=run.data,
+        **{"sampler#box_jitter": 0.04},
         window="percentile",
         val_fraction=0.34,
         epochs=1,
@@ -61,6 +62,7 @@ def test_training_leaves_a_decoder_that_knows_its_origin(trained: Run) -> None:
     assert metadata.model == "micro"
     assert metadata.domain_settings["window"] == "percentile"
     assert len(metadata.training["train_cases"]) == 2
+    assert metadata.training["prompts"]["box_jitter"] == 0.04
     assert len(metadata.training["val_cases"]) == 1
     saved = torch.load(models / "model.pt", weights_only=True)
     assert not any(name.startswith("image_encoder.") for name in saved)
@@ -142,9 +144,9 @@ def test_inference_before_fine_tuning_takes_a_coarse_label(trained: Run) -> None
         input=trained.data / "imagesTr",
         boxes=trained.data / "labelsTr",
         decoder="$None",
-        label_margin=1,
+        **{"coarse_label#margin": 1.0},
         output_dir=trained.elsewhere / "before",
-        output_ending=".mha",
+        ending=".mha",
     )
     written = sorted(path.name for path in (trained.elsewhere / "before").glob("[!.]*"))
     assert written == ["scan_0.mha", "scan_1.mha", "scan_2.mha"]

@@ -180,5 +180,5 @@ def test_a_decoder_is_asked_as_it_was_trained(
     given = trained.trained_propagation(decoder, "mask", margin=0.1, iou=0.25, frames=2)
     assert given == Propagation("mask", margin=0.1, iou=0.25, frames=2)
     assert trained.trained_propagation(None) == Propagation()
-    with pytest.raises(InputError, match="propagate_prompt='boxes'"):
+    with pytest.raises(InputError, match="prompt='boxes': use one of"):
         trained.trained_propagation(decoder, "boxes")

@@ -170,7 +170,9 @@ def test_dicom_options_used_wrongly(
     assert "--planes is for volumes" in refused(capsys, *of_pages, "--planes", 3)
     assert "planes=2: use one of 1, 3" in refused(capsys, *argv, "--planes", 2)
     # No study is at fault.
-    assert "propagate_iou" in refused(capsys, *argv, "--propagate", "--set", "propagate_iou=2")
+    assert "propagation.iou=2: expected 0 or more and at most 1" in refused(
+        capsys, *argv, "--propagate", "--set", "propagation.iou=2"
+    )
     assert "give it as --planes" in refused(capsys, *argv, "--set", "planes=3")
     (tmp_path / "thesis.csv").write_text("no, map\n1, 2\n")
     assert "not a map of cases" in refused(capsys, *argv, "--case-map", tmp_path / "thesis.csv")

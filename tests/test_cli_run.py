@@ -228,4 +228,4 @@ def test_a_hash_beside_a_run_is_refused(
     given = ("--input", job.images / "case_a.nii.gz", "--boxes", job.labels, "--sha256", "abc")
     argv = ("predict", "medical", "--run", job.run, *given, "--out", tmp_path / "masks")
     assert main([str(part) for part in argv]) == 2
-    assert "a run knows by itself" in capsys.readouterr().err
+    assert "which a run has itself" in capsys.readouterr().err

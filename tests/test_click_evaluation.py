@@ -156,7 +156,7 @@ def test_a_run_that_was_trained_with_clicks_is_measured_with_clicks(tmp_path: Pa
     assert metadata.training["interactive"]["click_rounds"] == 2
     assert metadata.training["interactive"]["multimask"] is True
     assert metadata.training["components"] == "largest"
-    clicks = ["--prompts", "clicks", "--set", "eval_clicks=1,2"]
+    clicks = ["--prompts", "clicks", "--set", "evaluation.clicks=1,2"]
     evaluate = ["evaluate", "medical", "--run", str(run), *data, "--out", str(out), *clicks]
     assert main(evaluate) == 0
     assert "Dice by clicks" in capsys.readouterr().out

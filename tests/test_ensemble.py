@@ -155,13 +155,15 @@ def test_where_nothing_was_observed_no_map_says_that_all_is_certain(
     two_runs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     decoder = two_runs / "runs" / "seed0" / "decoder.safetensors"
-    writer = CertaintyWriter(tmp_path, get_domain("medical"), [decoder], {1: "ball"})
+    writer = CertaintyWriter(
+        tmp_path, get_domain("medical"), [decoder], {1: "ball"}, uncertainty=True
+    )
     item = SimpleNamespace(case=Case("case_c", tmp_path), source=None)
     writer.case_completed(SimpleNamespace(state=SimpleNamespace(batch=item)))
     assert "no uncertainty is known" in caplog.text
     assert not any(tmp_path.iterdir())
     with pytest.raises(InputError, match="no uncertainty maps of other data"):
-        CertaintyWriter(tmp_path, SimpleNamespace(name="other"), [decoder], {})
+        CertaintyWriter(tmp_path, SimpleNamespace(name="other"), [decoder], {}, uncertainty=True)
 
 
 def test_predicting_with_several_runs(

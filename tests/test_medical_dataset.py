@@ -187,7 +187,7 @@ def test_monai_datalists(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("{", "not valid JSON"),
+        ("{", "is not JSON"),
         ("{}", "lists no cases"),
         ('[{"image": "gone.nii.gz"}]', "does not exist"),
         ('[{"img": "a.nii.gz"}]', "expected image and label"),

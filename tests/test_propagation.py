@@ -240,7 +240,7 @@ def test_nothing_to_carry() -> None:
     ],
 )
 def test_unusable_rules_are_refused(setting: str, value: object) -> None:
-    with pytest.raises(InputError, match="propagat"):
+    with pytest.raises(InputError, match=f"^{setting}="):
         Propagation(**{setting: value})
 
 

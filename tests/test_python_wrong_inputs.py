@@ -119,7 +119,7 @@ def test_boxes_as_values(run: samonai.Run, two_runs: Path, boxes: Any, said: str
         ({"source": np.zeros((2, 2, 2))}, "the input: expected a path, got ndarray"),
         ({"out": 3}, "the output folder: expected a path, got int"),
         ({"measure": "yes"}, "measure='yes': expected true or false"),
-        ({"ending": None}, "output_ending: expected a value"),
+        ({"ending": None}, "ending: expected a value"),
         ({"formats": 3}, "formats: expected a list of names, got '3'"),
         ({"formats": "niftii"}, "format 'niftii' is not known"),
         ({"store": 3}, "the store: expected a path, got int"),

@@ -3,14 +3,20 @@
 import dataclasses
 import inspect
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 from pydoc import locate
 from typing import Any
 
 import pytest
 from bundle_factory import REPOSITORY
 
+import samonai.embeddings
+import samonai.evaluation
+import samonai.inference
+import samonai.prompts.sampling
 from samonai.cli import main
 from samonai.core.errors import InputError
 from samonai.core.settings import Affects, describe, validate
@@ -29,7 +35,8 @@ from samonai.settings import (
     settings_of,
 )
 from samonai.settings.table import VERBS
-from samonai.workflows.bundle_files import find_bundle, plain_configs
+from samonai.workflows.bundle_engine import opened_bundle
+from samonai.workflows.bundle_files import find_bundle, plain_configs, read_config
 from samonai.workflows.settings import check_settings, parse_settings, plain_settings
 
 CONFIGS = {domain: plain_configs(find_bundle(domain)) for domain in DOMAINS}
@@ -47,7 +54,7 @@ def test_every_entry_is_described_with_its_default(domain: str, file: str) -> No
         if isinstance(value, dict | list) and name not in described:
             continue  # a component
         if str(value).startswith(("$", "@")) and name not in described:
-            assert name in ("trainable", "network"), f"{name} is not described"
+            assert "." in name or name in ("trainable", "network"), f"{name} is not described"
             continue
         what = described[name]
         if what.is_path or isinstance(value, list) or str(value).startswith("$"):
@@ -81,7 +88,7 @@ def test_a_component_has_the_same_default(domain: str, file: str) -> None:
                     assert default in allowed, f"{target}({key}={default!r})"
 
 
-@pytest.mark.parametrize(("domain", "file"), [(d, f) for d, f in EACH if f == "train.json"])
+@each_config
 def test_no_reference_renames_a_setting(domain: str, file: str) -> None:
     described = settings_of(domain)
     renamed = [
@@ -199,7 +206,62 @@ def test_numbers_are_converted() -> None:
     assert validate(table["checkpoint"], None) is None
 
 
-def test_an_old_name_gives_the_new_one() -> None:
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("train.json", "box_jitter", "sampler.box_jitter"),
+        ("train.json", "view_flip", "augmentation.flip"),
+        ("inference.json", "label_margin", "coarse_label.margin"),
+        ("inference.json", "output_ending", "ending"),
+        ("evaluate.json", "eval_prompts", "evaluation.prompts"),
+        ("evaluate.json", "zero_shot", "evaluation.zero_shot"),
+    ],
+)
+def test_an_old_name_that_is_typed_gives_the_new_one(file: str, old: str, new: str) -> None:
+    config = CONFIGS["medical"][file]
+    message = f"unknown setting '{old}'; its name is '{new}'"
+    with pytest.raises(InputError, match=re.escape(message)):
+        parse_settings([f"{old}=1"], config)
+    with pytest.raises(InputError, match=re.escape(message)):
+        check_settings({old: 1}, config)
+    with pytest.raises(InputError, match=re.escape(message)):
+        opened_bundle([find_bundle("medical") / "configs" / file], {old: 1}).__enter__()
+
+
+def test_a_bundle_of_before_is_told_the_new_names(tmp_path: Path) -> None:
+    old = tmp_path / "inference.json"
+    old.write_text(json.dumps({**CONFIGS["medical"]["inference.json"], "label_margin": 0}))
+    with pytest.raises(InputError, match=r"inference\.json: the entry 'label_margin' is now"):
+        read_config([old])
+
+
+def test_an_old_parameter_gives_the_new_one() -> None:
+    for component, old, new in (
+        (samonai.prompts.sampling.PromptSampler, "shifted", "shifted_probability"),
+        (samonai.embeddings.Augmentation, "view_flip", "flip"),
+        (samonai.inference.prediction_prompts, "specks", "coarse_label.min_area"),
+        (samonai.inference.evaluation_cases, "names", "cases"),
+        (samonai.evaluation.CaseMetrics, "folder", "evaluation_dir"),
+    ):
+        with pytest.raises(InputError, match=re.escape(f"({old}=…): there is no such parameter")):
+            component(**{old: 1})
+        assert new.rpartition(".")[2] not in (old, "")
+        assert new.split(".")[0] in inspect.signature(component).parameters
+
+
+def test_blocks_are_given_as_mappings_too() -> None:
+    config = CONFIGS["medical"]["train.json"]
+    given = {"sampler": {"box_jitter": 0}, "mixup.alpha": 1}
+    assert check_settings(given, config) == {"sampler.box_jitter": 0.0, "mixup.alpha": 1.0}
+    with pytest.raises(InputError, match="sampler=3: expected settings by name"):
+        check_settings({"sampler": 3}, config)
+    with pytest.raises(InputError, match=r"'sampler\.jitter'; did you mean 'sampler\.box_jitter'"):
+        check_settings({"sampler": {"jitter": 0}}, config)
+    with pytest.raises(InputError, match=r"'flip'; did you mean 'augmentation\.flip'"):
+        check_settings({"flip": 0}, config)
+
+
+def test_older_versions_settings_have_the_names_of_today() -> None:
     config = CONFIGS["medical"]["inference.json"]
     with pytest.raises(InputError, match="unknown setting 'turns'; its name is 'tta'"):
         parse_settings(["turns=8"], config)

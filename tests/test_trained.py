@@ -15,6 +15,7 @@ from samonai.domains.base import Case
 from samonai.domains.medical import MedicalDomain, Volume, read_volume, write_label
 from samonai.domains.medical.outputs import write_outputs
 from samonai.inference import (
+    CoarseLabel,
     FilePrompts,
     evaluation_cases,
     evaluation_facts,
@@ -166,7 +167,7 @@ def test_boxes_become_prompts_on_frames(scans: Path, tmp_path: Path, place: str)
 
 
 def test_a_coarse_label_becomes_boxes_with_a_margin(scans: Path) -> None:
-    prompts = prompts_of(scans, scans / "labelsTr" / "scan_0.nii.gz", margin=2)
+    prompts = prompts_of(scans, scans / "labelsTr" / "scan_0.nii.gz", coarse_label=CoarseLabel(2.0))
     assert list(prompts) == [0, 1]
     assert prompts[0].classes.tolist() == [1, 2]
     assert np.allclose(prompts[0].boxes, [[1, 2, 12, 14], [12, 6, 22, 17]], atol=1e-3)
@@ -182,7 +183,7 @@ def test_specks_of_a_coarse_label_are_not_asked_about(
     label[10:12, 3, 0] = 2  # all there is of its class on the slice
     label[5, 5, 1] = label[9, 9:11, 1] = 1
     path = write_label(volume, label, scans / "coarse.nii.gz")
-    prompts = prompts_of(scans, path, specks=10)
+    prompts = prompts_of(scans, path, coarse_label=CoarseLabel(min_area=10))
     assert prompts[0].classes.tolist() == [1, 1, 2]
     assert sorted(map(tuple, prompts[0].boxes.tolist())) == [
         (2, 2, 8, 8), (10, 3, 12, 4), (20, 12, 23, 18),
@@ -190,16 +191,18 @@ def test_specks_of_a_coarse_label_are_not_asked_about(
     assert prompts[1].boxes.tolist() == [[9, 9, 10, 11]]
     dropped = len(range(10, 20, 2)) + 1
     assert f"scan_0: {dropped} specks of fewer than 10 pixels" in caplog.text
-    whole = prompts_of(scans, path, components="whole")
+    whole = prompts_of(scans, path, coarse_label=CoarseLabel(components="whole"))
     assert [len(found) for found in whole.values()] == [2, 1]
-    with pytest.raises(InputError, match="label_min_area=0"):
-        FilePrompts(path, specks=0)
-    with pytest.raises(InputError, match="components 'all'"):
-        FilePrompts(path, components="all")
+    with pytest.raises(InputError, match="min_area=0: expected 1 or more"):
+        FilePrompts(path, coarse_label=CoarseLabel(min_area=0))
+    with pytest.raises(InputError, match="components='all': use one of each"):
+        FilePrompts(path, coarse_label=CoarseLabel(components="all"))
 
 
 def test_a_margin_ends_at_the_frame(scans: Path) -> None:
-    prompts = prompts_of(scans, scans / "labelsTr" / "scan_0.nii.gz", margin=50)
+    prompts = prompts_of(
+        scans, scans / "labelsTr" / "scan_0.nii.gz", coarse_label=CoarseLabel(50.0)
+    )
     assert np.allclose(prompts[0].boxes, [[0, 0, 24, 20]] * 2)
 
 

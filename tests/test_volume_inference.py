@@ -337,5 +337,6 @@ def test_the_bundles_know_the_settings() -> None:
 
     for names in ((INFERENCE,), (TRAIN, EVALUATE)):
         plain = plain_settings(read_config(config_files("medical", *names)))
-        assert {"spread", "planes", "keep_largest", "min_size", "fill_holes"} <= set(plain)
+        cleaning = {"cleaning.keep_largest", "cleaning.min_size", "cleaning.fill_holes"}
+        assert {"spread", "planes", *cleaning} <= set(plain)
         assert plain["planes"] == 1

@@ -43,7 +43,7 @@ def evaluate(
             help="`slices`: a box per slice and object; `volume`: one 3D box per class; `middle`: "
             "one box per class on its middle slice, propagated; `middle_click`: one click there; "
             "`keyframes`: boxes on the first, middle and last slice, interpolated; "
-            "`clicks`: 1, 3, 5 and 9 clicks per slice and object (`--set eval_clicks=...`); "
+            "`clicks`: 1, 3, 5 and 9 clicks per slice and object (`--set evaluation.clicks=...`); "
             "`none`: the semantic head, which has no baselines."
         ),
     ] = "slices",

@@ -81,7 +81,7 @@ def predict(
         typer.Option(
             "--propagate",
             help="Carry each box, drawn on one slice, to the slices on both sides "
-            "(`--set propagate_...` sets where to stop).",
+            "(`--set propagation.NAME=VALUE` sets where to stop).",
         ),
     ] = False,
     planes: options.Planes = 1,

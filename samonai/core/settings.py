@@ -228,8 +228,9 @@ def renamed_parameters(**new: str) -> Callable[[_Component], _Component]:
     """
 
     def decorate(component: _Component) -> _Component:
+        target: Any = component
         is_class = isinstance(component, type)
-        called: Callable[..., Any] = vars(component)["__init__"] if is_class else component
+        called: Callable[..., Any] = target.__init__ if is_class else target
 
         @wraps(called)
         def checked(*args: Any, **kwargs: Any) -> Any:
@@ -242,7 +243,7 @@ def renamed_parameters(**new: str) -> Callable[[_Component], _Component]:
 
         if not is_class:
             return cast(_Component, checked)
-        type.__setattr__(cast(type, component), "__init__", checked)
+        target.__init__ = checked
         return component
 
     return decorate

@@ -20,7 +20,7 @@ from monai import transforms
 
 from samonai.core.errors import InputError
 from samonai.core.frame import Frame
-from samonai.core.settings import validate_fields
+from samonai.core.settings import describe, renamed_parameters, validate_fields
 from samonai.domains.base import Case, Domain, Source
 from samonai.embeddings.changed_frames import changed_frames
 from samonai.embeddings.encode import EncodeReport, encode_cases
@@ -32,6 +32,7 @@ _FORMAT_VERSION = 1
 _IMAGE, _MAPS = "image", "maps"
 
 
+@renamed_parameters(**{f"view_{name}": name for name in describe(ViewSettings)})
 @dataclass(frozen=True)
 class Augmentation(ViewSettings):
     """Strength of the augmentation; every quantity is drawn anew for each view.

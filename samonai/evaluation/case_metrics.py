@@ -11,6 +11,7 @@ from ignite.engine import Engine, Events
 from monai.utils import CommonKeys
 
 from samonai.core.errors import InputError
+from samonai.core.settings import renamed_parameters
 from samonai.engine.processes import gather_rows, is_main_process
 from samonai.evaluation.baselines import box_scores
 from samonai.evaluation.calibration_metrics import CalibrationMetrics
@@ -24,6 +25,7 @@ from samonai.sam.network import SamNetwork
 logger = logging.getLogger(__name__)
 
 
+@renamed_parameters(folder="evaluation_dir")
 class CaseMetrics:
     """Handler that measures every case beside the baselines; writes `metrics.json`, `metrics.csv`.
 
@@ -31,7 +33,7 @@ class CaseMetrics:
     there are boxes.
 
     Args:
-        folder: Folder of the files.
+        evaluation_dir: Folder of the files.
         inferer: The evaluator's inferer, for the baselines.
         classes: Label value to name; values of the labels that it lacks get a name by number.
         zero_shot: The network before fine-tuning; None leaves that baseline out.
@@ -48,7 +50,7 @@ class CaseMetrics:
 
     def __init__(
         self,
-        folder: Path | str,
+        evaluation_dir: Path | str,
         inferer: SourceInferer,
         classes: Mapping[int, str],
         zero_shot: SamNetwork | None = None,
@@ -59,7 +61,7 @@ class CaseMetrics:
         measure: Measure | None = None,
     ) -> None:
         """Start without cases."""
-        self.folder = Path(folder)
+        self.folder = Path(evaluation_dir)
         self.inferer = inferer
         self.classes = {int(value): name for value, name in classes.items()}
         self.zero_shot = zero_shot

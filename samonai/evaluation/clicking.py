@@ -22,6 +22,7 @@ from samonai.core.errors import InputError
 from samonai.core.files import write_atomically
 from samonai.core.frame import Frame
 from samonai.core.geometry import FrameGeometry
+from samonai.core.settings import renamed_parameters
 from samonai.domains.base import Domain, metric_spacing
 from samonai.embeddings.targets import object_map
 from samonai.engine.processes import gather_rows, is_main_process
@@ -48,16 +49,17 @@ def parse_counts(counts: str) -> tuple[int, ...]:
     """
     parts = [part.strip() for part in counts.split(",")]
     if not all(part.isdecimal() and 0 < int(part) < 1000 for part in parts):
-        raise InputError(f"eval_clicks={counts!r}: expected numbers of clicks such as 1,3,5,9")
+        raise InputError(f"clicks={counts!r}: expected numbers of clicks such as 1,3,5,9")
     return tuple(sorted({int(part) for part in parts}))
 
 
+@renamed_parameters(counts="clicks")
 class ClickSimulation:
     """Simulated clicks on every object of a labelled source, with the label map after some counts.
 
     Args:
         inferer: Embeds and decodes.
-        counts: Numbers of clicks after which a label map is returned, ascending.
+        clicks: Numbers of clicks after which a label map is returned, ascending; or as text.
         min_area: Objects of fewer pixels are not clicked on.
         components: Division of a scattered label into objects, see `embeddings.targets`.
     """
@@ -65,12 +67,13 @@ class ClickSimulation:
     def __init__(
         self,
         inferer: SourceInferer,
-        counts: tuple[int, ...],
+        clicks: tuple[int, ...] | str,
         min_area: int = 1,
         components: str = "each",
     ) -> None:
         """Keep the regime."""
-        self.inferer, self.counts = inferer, counts
+        self.inferer = inferer
+        self.counts = parse_counts(clicks) if isinstance(clicks, str) else clicks
         self.min_area, self.components = min_area, components
 
     def __call__(self, source: Any, network: SamNetwork) -> dict[int, Any]:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from samonai.core.errors import InputError
+from samonai.core.folders import check_free, whole_folder
 from samonai.export.card import model_card
-from samonai.export.folder import check_free, whole_folder
 from samonai.export.probe import BOX, POINT, Probe, check_equal, check_masks, make_probe
 from samonai.sam.full_state import full_state
 from samonai.sam.hf_names import SHARED_POSITIONS, to_hf_name

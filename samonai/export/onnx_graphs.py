@@ -20,9 +20,9 @@ from segment_anything.utils.onnx import SamOnnxModel
 from torch.nn.functional import interpolate
 
 from samonai.core.errors import InputError
+from samonai.core.folders import check_free, whole_folder
 from samonai.core.geometry import FrameGeometry
 from samonai.export.card import model_card
-from samonai.export.folder import check_free, whole_folder
 from samonai.export.probe import BOX, POINT, SIZE, Probe, check_equal, check_masks, make_probe
 from samonai.sam.full_state import full_state
 from samonai.sam.loading import architecture_builder

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         Prediction,
     )
     from samonai.inference.prompting.from_file import (
+        CoarseLabel,
         FilePrompts,
     )
     from samonai.inference.prompting.from_labels import (
@@ -83,6 +84,7 @@ __all__ = [
     "CaseProgress",
     "Certainty",
     "CertaintyWriter",
+    "CoarseLabel",
     "DecoderCheckpointLoader",
     "FilePrompts",
     "FramePrompts",
@@ -127,6 +129,7 @@ _HOMES = {
     "CaseProgress": "handlers",
     "Certainty": "uncertainty",
     "CertaintyWriter": "handlers",
+    "CoarseLabel": "prompting.from_file",
     "DecoderCheckpointLoader": "handlers",
     "FilePrompts": "prompting.from_file",
     "FramePrompts": "inferer",

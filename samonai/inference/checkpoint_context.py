@@ -12,6 +12,7 @@ from typing import Any
 from samonai.core.errors import InputError
 from samonai.core.files import sha256_file
 from samonai.core.pseudonyms import known_as, pseudonym
+from samonai.core.settings import renamed_parameters
 from samonai.domains import DEFAULT_DOMAIN, get_domain, setting_names
 from samonai.domains.base import Case, Domain, LabelFacts
 from samonai.inference.ensemble import ensemble_decoders, member_names
@@ -117,8 +118,11 @@ def trained_propagation(
     decoder: Path | str | None,
     prompt: str = "auto",
     margin: float | None = None,
+    area: float = 3.0,
+    growth: float = 1.5,
     iou: float | None = None,
-    **rule: Any,
+    similarity: float = 0.8,
+    frames: int | None = None,
 ) -> Propagation:
     """Return the rule of propagation for a decoder, which depends on its training.
 
@@ -130,9 +134,12 @@ def trained_propagation(
         decoder: The decoder's file. None, or a file that does not exist yet: the stock model.
         prompt: See `Propagation`; "auto" for the decoder's own.
         margin: See `Propagation`; None for its default.
+        area: See `Propagation`, as for the next.
+        growth: As there.
         iou: See `Propagation`; None for 0.6 with a decoder trained with carried prompts, else its
             default.
-        **rule: See `Propagation`.
+        similarity: See `Propagation`, as for the next.
+        frames: As there.
 
     Raises:
         InputError: A value is out of range.
@@ -145,10 +152,10 @@ def trained_propagation(
         prompt = "box+mask" if carried else "box"
     if iou is None and carried:
         iou = _CARRIED_IOU
-    for name, value in (("margin", margin), ("iou", iou)):
-        if value is not None:
-            rule[name] = value
-    return Propagation(prompt, **rule)
+    own = {k: v for k, v in (("margin", margin), ("iou", iou)) if v is not None}
+    return Propagation(
+        prompt, area=area, growth=growth, similarity=similarity, frames=frames, **own
+    )
 
 
 def trained_classes(decoder: Path | str | None) -> dict[int, str]:
@@ -179,12 +186,13 @@ def label_facts(
     return LabelFacts(trained_classes(decoder), algorithm)
 
 
+@renamed_parameters(names="cases")
 def evaluation_cases(
     domain: Domain[Any],
     images: Path | str,
     labels: Path | str | None,
     decoder: Path | str | None,
-    names: Sequence[str] | str | None = None,
+    cases: Sequence[str] | str | None = None,
     members: Sequence[Path | str] | None = None,
 ) -> list[Case]:
     """Choose the cases to evaluate a decoder on.
@@ -194,7 +202,7 @@ def evaluation_cases(
         images: As for `Domain.find_cases`.
         labels: Likewise.
         decoder: The decoder's file, which records its training cases.
-        names: Case names; "all" for all cases; None for the held-out cases of the decoder's run,
+        cases: Case names; "all" for all cases; None for the held-out cases of the decoder's run,
             or all if none of these is here. With members: cases that no run trained on.
         members: The further decoders of an ensemble.
 
@@ -204,7 +212,7 @@ def evaluation_cases(
     """
     found = {case.case_id: case for case in domain.find_cases(images, labels)}
     trained, held_out = _training_cases(ensemble_decoders(decoder, members))
-    if names is None:
+    if cases is None:
         chosen = [name for name in found if name in held_out]
         if members and not chosen:
             chosen = [name for name in found if name not in trained]
@@ -215,9 +223,9 @@ def evaluation_cases(
             )
         chosen = chosen or list(found)
     else:
-        if not names or not isinstance(names, Sequence):
-            raise InputError(f"cases: expected names of cases, or 'all', got {names!r:.80}")
-        chosen = list(found) if names == "all" else [names] if isinstance(names, str) else [*names]
+        if not cases or not isinstance(cases, Sequence):
+            raise InputError(f"cases: expected names of cases, or 'all', got {cases!r:.80}")
+        chosen = list(found) if cases == "all" else [cases] if isinstance(cases, str) else [*cases]
         chosen = [known_as(name, found) for name in chosen]
     if unknown := [name for name in chosen if name not in found]:
         raise InputError(
@@ -262,18 +270,23 @@ def evaluation_facts(
     return facts
 
 
-def input_cases(domain: Domain[Any], path: Path | str, series: str | None = None) -> list[Case]:
+@renamed_parameters(path="input")
+def input_cases(
+    domain: Domain[Any],
+    input: Path | str,  # noqa: A002 (the name of the setting)
+    series: str | None = None,
+) -> list[Case]:
     """List the cases to predict.
 
     Args:
         domain: Finds them.
-        path: One source, or a folder of them.
-        series: The DICOM series if `path` holds several; makes `path` one case.
+        input: One source, or a folder of them.
+        series: The DICOM series if `input` holds several; makes `input` one case.
 
     Raises:
         InputError: A series is given, but the path is not a folder.
     """
-    path = Path(path)
+    path = Path(input)
     if series is not None:
         if not path.is_dir():
             raise InputError(f"series {series} is chosen in a folder of DICOM, and {path} is none")

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
 from samonai.core.frame import Frame
+from samonai.core.settings import renamed_parameters
 from samonai.domains.base import Domain
 from samonai.engine.progress import EngineProgress
 from samonai.inference.case_dataset import CaseItem
@@ -21,6 +22,7 @@ from samonai.sam.decoder_file import load_decoder
 from samonai.sam.network import SamNetwork
 
 
+@renamed_parameters(path="decoder")
 class DecoderCheckpointLoader:
     """Handler that loads a fine-tuned decoder before the first case.
 
@@ -29,12 +31,12 @@ class DecoderCheckpointLoader:
 
     Args:
         network: The decoder is loaded into it; it must have the encoder of its training.
-        path: The decoder file.
+        decoder: The decoder file.
     """
 
-    def __init__(self, network: SamNetwork, path: Path | str) -> None:
+    def __init__(self, network: SamNetwork, decoder: Path | str) -> None:
         """Keep the network and the path."""
-        self.network, self.path = network, path
+        self.network, self.path = network, decoder
 
     def attach(self, engine: Engine) -> None:
         """Attach to the evaluator."""
@@ -45,6 +47,7 @@ class DecoderCheckpointLoader:
         load_decoder(getattr(self.network, "module", self.network), self.path)
 
 
+@renamed_parameters(folder="output_dir")
 class LabelWriter(PredictionWriter):
     """Handler that writes each label map on its source's own grid; see `PredictionWriter`."""
 
@@ -67,16 +70,17 @@ class LabelWriter(PredictionWriter):
         self.write(item.case.case_id, item.source, engine.state.output[CommonKeys.PRED])
 
 
+@renamed_parameters(folder="output_dir", enabled="uncertainty")
 class CertaintyWriter:
     """Handler that writes each case's uncertainty map and confidences beside its label map.
 
     Args:
-        folder: Folder of the files, named after their cases.
+        output_dir: Folder of the files, named after their cases.
         domain: Writes the map.
         decoders: The decoders' files, for their names and temperatures.
         classes: Label value to name.
         ending: File ending of the map; empty: the input's own.
-        enabled: Otherwise no file is written.
+        uncertainty: Whether files are written.
 
     Raises:
         InputError: The domain cannot write maps.
@@ -84,18 +88,18 @@ class CertaintyWriter:
 
     def __init__(
         self,
-        folder: Path | str,
+        output_dir: Path | str,
         domain: Domain[Any],
         decoders: Sequence[Path | str],
         classes: Mapping[int, str],
         ending: str = "",
-        enabled: bool = True,
+        uncertainty: bool = False,
     ) -> None:
         """Keep the folder and the domain."""
-        if enabled:
+        if uncertainty:
             value_maps(domain)
-        self.folder, self.domain, self.ending = Path(folder), domain, ending
-        self.decoders, self.enabled = list(decoders), enabled
+        self.folder, self.domain, self.ending = Path(output_dir), domain, ending
+        self.decoders, self.enabled = list(decoders), uncertainty
         self.classes = {int(value): name for value, name in classes.items()}
         self._seen: SourceCertainty | None = None
 

@@ -18,7 +18,7 @@ class PredictionWriter:
     """Writer of predicted label maps on their sources' own grids.
 
     Args:
-        folder: Folder of the files, named after their cases.
+        output_dir: Folder of the files, named after their cases.
         domain: Writes them.
         ending: File ending such as ".nii.gz" or ".mha"; empty: the input's own.
         formats: Formats by name instead, several if need be, of those that the domain writes.
@@ -35,7 +35,7 @@ class PredictionWriter:
 
     def __init__(
         self,
-        folder: Path | str,
+        output_dir: Path | str,
         domain: Domain[Any],
         ending: str = "",
         formats: Sequence[str] = (),
@@ -43,7 +43,7 @@ class PredictionWriter:
         facts: LabelFacts | None = None,
     ) -> None:
         """Keep the folder and the formats."""
-        self.folder, self.domain, self.ending = Path(folder), domain, ending
+        self.folder, self.domain, self.ending = Path(output_dir), domain, ending
         self.formats, self.measure, self.facts = tuple(formats), measure, facts
         self.ownership = OutputOwnership(self.folder)
         _check_ending(domain, ending)

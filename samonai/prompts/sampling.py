@@ -9,7 +9,7 @@ import torch
 
 from samonai.core.errors import InputError
 from samonai.core.geometry import LOW_RES_STRIDE
-from samonai.core.settings import validate_fields
+from samonai.core.settings import renamed_parameters, validate_fields
 from samonai.prompts.coarse_masks import coarse_logits
 from samonai.prompts.types import NO_POINT, Prompts
 from samonai.settings.prompts import SamplerSettings
@@ -20,6 +20,15 @@ _MIN_BOX_SIDE = 4.0
 """Shortest side in model pixels that a box may get: one pixel of the low-res frame."""
 
 
+@renamed_parameters(
+    kinds="box_probability, points_probability, box_and_points_probability and mask_probability",
+    shifted="shifted_probability",
+    loose="loose_probability",
+    positive="positive_points",
+    negative="negative_points",
+    with_mask="with_mask_probability",
+    carried="carried_probability",
+)
 @dataclass(frozen=True)
 class PromptSampler(SamplerSettings):
     """Sampler of one prompt per object from its box and its low-res mask.

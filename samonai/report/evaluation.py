@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from ignite.engine import Engine, Events
 
+from samonai.core.settings import renamed_parameters
 from samonai.domains.base import Domain
 from samonai.engine.processes import is_main_process
 from samonai.evaluation.case_metrics import CaseMetrics
@@ -21,13 +22,14 @@ from samonai.report.tables import ensemble_lines
 PICTURES = "pictures"
 
 
+@renamed_parameters(folder="evaluation_dir")
 class EvaluationReport:
     """Handler that draws the first cases when measured, and finally the diagram and the page.
 
     Attach it after the `CaseMetrics` whose predictions and metrics it shows.
 
     Args:
-        folder: Folder of `index.html`, `dice.png` and the pictures.
+        evaluation_dir: Folder of `index.html`, `dice.png` and the pictures.
         domain: Cuts the frames to draw.
         metrics: The handler that measures.
         title: The page's heading.
@@ -37,7 +39,7 @@ class EvaluationReport:
 
     def __init__(
         self,
-        folder: Path | str,
+        evaluation_dir: Path | str,
         domain: Domain[Any],
         metrics: CaseMetrics,
         title: str = "Evaluation",
@@ -45,7 +47,8 @@ class EvaluationReport:
         frames: int = 6,
     ) -> None:
         """Start without pictures."""
-        self.folder, self.domain, self.metrics, self.title = Path(folder), domain, metrics, title
+        self.folder, self.title = Path(evaluation_dir), title
+        self.domain, self.metrics = domain, metrics
         self.cases, self.frames = cases, frames
         self.pictures: list[tuple[str, Path]] = []
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from samonai.core.errors import InputError
 from samonai.core.files import as_path
+from samonai.core.settings import renamed_parameters
 from samonai.sam.checkpoints import Checkpoint, check_sha256, find_checkpoint, verify_file
 from samonai.sam.download import fetch
 from samonai.sam.hf_folder import HF_WEIGHTS, hf_folder, hf_normalisation
@@ -24,6 +25,7 @@ from samonai.sam.tiny_vit import build_vit_t
 _log = logging.getLogger(__name__)
 
 
+@renamed_parameters(name="model")
 def load_sam(
     model: str = "micro",
     checkpoint: str | Path | None = None,

@@ -15,6 +15,7 @@ from samonai.settings.documents import DocumentsSettings
 from samonai.settings.encoding import FileSettings, ModelSettings, ViewCountSettings, ViewSettings
 from samonai.settings.inference import (
     CleaningSettings,
+    CoarseLabelSettings,
     DecodingSettings,
     EvaluationSettings,
     FindingSettings,
@@ -36,8 +37,8 @@ DOMAINS: Mapping[str, type] = {
 COMMON: tuple[type, ...] = (
     ModelSettings, DataSettings, OptimisationSettings, HeadSettings, SamplerSettings,
     InteractiveSettings, ViewCountSettings, ViewSettings, MixupSettings, PromptFileSettings,
-    FindingSettings, DecodingSettings, CleaningSettings, PropagationSettings, OutputSettings,
-    EvaluationSettings, FileSettings,
+    CoarseLabelSettings, FindingSettings, DecodingSettings, CleaningSettings, PropagationSettings,
+    OutputSettings, EvaluationSettings, FileSettings,
 )  # fmt: skip
 
 BLOCKS: Mapping[type, str] = {
@@ -45,8 +46,14 @@ BLOCKS: Mapping[type, str] = {
     InteractiveSettings: "interactive",
     ViewSettings: "augmentation",
     MixupSettings: "mixup",
+    CoarseLabelSettings: "coarse_label",
+    CleaningSettings: "cleaning",
+    PropagationSettings: "propagation",
+    EvaluationSettings: "evaluation",
 }
 """Groups that are a block of the configuration; the others stand at its top."""
+
+_EVAL = {"prompts", "box_jitter", "min_area", "clicks"}
 
 RENAMED: Mapping[str, str] = {
     "turns": "tta",
@@ -57,6 +64,13 @@ RENAMED: Mapping[str, str] = {
     **{f"view_{name}": f"augmentation.{name}" for name in describe(ViewSettings)},
     **{name: f"sampler.{name}" for name in describe(SamplerSettings)},
     **{name: f"interactive.{name}" for name in describe(InteractiveSettings)},
+    **{f"label_{name}": f"coarse_label.{name}" for name in describe(CoarseLabelSettings)},
+    **{name: f"cleaning.{name}" for name in describe(CleaningSettings)},
+    **{f"propagate_{name}": f"propagation.{name}" for name in describe(PropagationSettings)},
+    **{f"eval_{name}": f"evaluation.{name}" for name in _EVAL},
+    **{name: f"evaluation.{name}" for name in describe(EvaluationSettings).keys() - _EVAL},
+    "output_ending": "ending",
+    "output_formats": "formats",
 }
 """Old name of a setting to its name: for messages, and to read what older versions wrote."""
 
@@ -129,6 +143,11 @@ def domain_of_config(config: Mapping[str, Any]) -> str | None:
     if target.endswith(".trained_domain"):
         return str(about.get("name", "medical"))
     return next((name for name in DOMAINS if f".domains.{name}." in target), None)
+
+
+def renamed(name: str) -> str:
+    """Return "; its name is 'x'" for an old name, or nothing."""
+    return f"; its name is {RENAMED[name]!r}" if name in RENAMED else ""
 
 
 def compared(name: str) -> bool:

@@ -25,15 +25,21 @@ class PromptFileSettings:
         None, "SeriesInstanceUID, where the input holds several series.", _RESULTS,
         option="--series",
     )  # fmt: skip
-    label_margin: float = setting(
-        0, "Boxes around a coarse label grow by so much on each side.", _RESULTS, unit="pixels",
+
+
+@dataclass(frozen=True)
+class CoarseLabelSettings:
+    """Prompts from a coarse label."""
+
+    margin: float = setting(
+        0.0, "Boxes around a coarse label grow by so much on each side.", _RESULTS, unit="pixels",
         low=0,
     )  # fmt: skip
-    label_min_area: int = setting(
+    min_area: int = setting(
         1, "Components of a coarse label of fewer pixels are dropped.", _RESULTS, unit="pixels",
         low=1, defaults={"medical": 10},
     )  # fmt: skip
-    label_components: str = setting(
+    components: str = setting(
         "each", "Component policy of a coarse label, see components.", _RESULTS, choices=COMPONENTS
     )
 
@@ -88,28 +94,28 @@ class CleaningSettings:
 class PropagationSettings:
     """Propagation of masks to neighbouring frames."""
 
-    propagate_prompt: str = setting(
+    prompt: str = setting(
         "auto", "What the mask of a frame gives the next; auto: as the decoder was trained.",
         _RESULTS, choices=("auto", *PROPAGATE_PROMPTS),
     )  # fmt: skip
-    propagate_margin: float | None = setting(
+    margin: float | None = setting(
         None, "The box grows by this share on each side; null: as the decoder was trained.",
         _RESULTS, unit="of the box", low=-0.5, above=True,
     )  # fmt: skip
-    propagate_area: float = setting(
+    area: float = setting(
         3.0, "Largest change of area from one frame to the next.", _RESULTS, unit="times", low=1
     )
-    propagate_growth: float = setting(
+    growth: float = setting(
         1.5, "Largest area, of that on the prompted frame.", _RESULTS, unit="times", low=1
     )
-    propagate_iou: float | None = setting(
+    iou: float | None = setting(
         None, "Least estimate of the mask's IoU; null: as the decoder was trained.", _RESULTS,
         low=0, high=1,
     )  # fmt: skip
-    propagate_similarity: float = setting(
+    similarity: float = setting(
         0.8, "Least cosine between an object's embeddings on two frames.", _RESULTS, low=-1, high=1
     )
-    propagate_frames: int | None = setting(
+    frames: int | None = setting(
         None, "Most frames on each side; null: all.", _RESULTS, unit="frames", low=0
     )
 
@@ -121,10 +127,10 @@ class OutputSettings:
     uncertainty: bool = setting(
         False, "Write a map of uncertainty beside each label map.", _RESULTS, option="--uncertainty"
     )
-    output_ending: str = setting(
+    ending: str = setting(
         "", "File ending of label maps; empty: the input's format.", _RESULTS, option="--ending"
     )
-    output_formats: Sequence[str] = setting(
+    formats: Sequence[str] = setting(
         (), "Formats by name, instead of an ending.", _RESULTS, option="--format"
     )
     measure: bool = setting(
@@ -140,25 +146,24 @@ class EvaluationSettings:
         None, "Names of cases, or all; null: those that the run held out.", _RESULTS,
         option="--cases",
     )  # fmt: skip
-    eval_prompts: str = setting(
+    prompts: str = setting(
         "slices", "Simulated prompts of the evaluation.", _RESULTS, choices=(*REGIMES, "none"),
         option="--prompts",
     )  # fmt: skip
-    eval_box_jitter: float = setting(
+    box_jitter: float = setting(
         0.05, "Each side of a box moves by up to this share of the box.", _RESULTS,
         unit="of the box", low=0, high=0.5, below=True, option="--box-jitter",
     )  # fmt: skip
-    eval_min_area: int = setting(
+    min_area: int = setting(
         1, "Objects of fewer pixels get no prompt.", _RESULTS, unit="pixels", low=1
     )
-    eval_clicks: str = setting(
-        "1,3,5,9", "Numbers of clicks after which masks are measured.", _RESULTS
-    )
+    clicks: str = setting("1,3,5,9", "Numbers of clicks after which masks are measured.", _RESULTS)
     surface_tolerance_mm: float = setting(
         1.0, "Tolerance of the surface Dice.", _RESULTS, unit="mm", low=0
     )
     boundary_tolerance: float = setting(
-        1.0, "Tolerance of the boundary F-score.", _RESULTS, unit="pixels", low=0,
+        1.0, "Tolerance of the boundary F-score: metres, and pixels of pages and of rasters "
+        "without a CRS.", _RESULTS, low=0,
         defaults={"documents": 3.0},
     )  # fmt: skip
     zero_shot: bool = setting(True, "Measure the model before fine-tuning too.", _RESULTS)

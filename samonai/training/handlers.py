@@ -21,6 +21,7 @@ from torch import nn
 from samonai.core.errors import InputError
 from samonai.core.files import write_atomically
 from samonai.core.sealed import check_archive, seal_archive
+from samonai.core.settings import renamed_parameters
 from samonai.engine.processes import is_main_process
 from samonai.engine.progress import EngineProgress
 
@@ -64,6 +65,7 @@ class EpochSeed:
             listener.set_epoch(engine.state.epoch)
 
 
+@renamed_parameters(max_norm="gradient_clip")
 class GradientClip:
     """Gradient clipping: limits the norm of the gradient before every step.
 
@@ -147,6 +149,7 @@ class EarlyStop(EarlyStopHandler):
         return cast("EarlyStopping", self._handler)
 
 
+@renamed_parameters(folder="output_dir")
 class RunCheckpoint:
     """Checkpoint handler: writes `last.pt` (all state), `model.pt` (the best) and the history.
 

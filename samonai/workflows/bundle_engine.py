@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from samonai.core.errors import InputError
-from samonai.settings import flat
+from samonai.settings import flat, renamed
 from samonai.workflows.bundle_files import EVALUATED, read_config, suggest
 
 _SYSTEM_ERRORS = {
@@ -64,9 +64,10 @@ def opened_bundle(
     """
     config = read_config(files)
     if unknown := [key for key in overrides if not _has(config, key)]:
-        raise InputError(
-            f"{files[-1].name} has no entry {unknown[0]!r}{suggest(unknown[0], config)}"
-        )
+        key = unknown[0]
+        if old := renamed(key):
+            raise InputError(f"unknown setting {key!r}{old}")
+        raise InputError(f"{files[-1].name} has no entry {key!r}{suggest(key, config)}")
     literal = {key.replace(".", "::"): _literal(value) for key, value in overrides.items()}
     with one_line_errors(), quiet_third_parties(), _kept_search_path():
         from monai.bundle import ConfigWorkflow

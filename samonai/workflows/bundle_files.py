@@ -2,15 +2,15 @@
 
 import difflib
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from samonai.core.errors import InputError
 from samonai.core.files import as_path, output_folder
+from samonai.core.folders import check_free, whole_folder
+from samonai.settings import RENAMED
 
 TRAIN, EVALUATE, INFERENCE = "train.json", "evaluate.json", "inference.json"
 
@@ -65,13 +65,10 @@ def lay_out(name: str, folder: Path | str) -> Path:
         InputError: The bundle does not exist, or the folder is not empty or cannot be written to.
     """
     source, folder = find_bundle(name), output_folder(folder)
-    if folder.exists() and any(folder.iterdir()):
-        raise InputError(f"{folder} exists already and is not an empty folder; choose another")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder.parent) as temporary:
-        copy = Path(temporary) / "bundle"
-        shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__", ".*"))
-        os.replace(copy, folder)
+    check_free(folder)
+    with whole_folder(folder) as copy:
+        ignored = shutil.ignore_patterns("__pycache__", ".*")
+        shutil.copytree(source, copy, ignore=ignored, dirs_exist_ok=True)
     return folder
 
 
@@ -111,7 +108,7 @@ def read_config(files: Sequence[Path]) -> dict[str, Any]:
     """Return the merged content of configuration files, without evaluating expressions.
 
     Raises:
-        InputError: A file is not JSON or YAML.
+        InputError: A file is not JSON or YAML, or has entries under old names.
     """
     if len(files) == 1 and files[0].suffix == ".json":
         # MONAI is slow to import.
@@ -130,6 +127,12 @@ def _checked_content(file: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
         raise InputError(f"cannot read {file.name}: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise InputError(f"cannot read {file.name}: expected entries with names, as in epochs: 3")
+    for key in content:
+        if key in RENAMED:
+            raise InputError(
+                f"{file.name}: the entry {key!r} is now {RENAMED[key]!r}; rename it, or copy the "
+                f"bundle again with `samonai bundle init`"
+            )
     return content
 
 

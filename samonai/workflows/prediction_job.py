@@ -78,7 +78,7 @@ class PredictionJob:
         self.given = check_settings(
             {
                 **settings,
-                "output_ending": ending,
+                "ending": ending,
                 "measure": measure,
                 "uncertainty": uncertainty,
             },
@@ -122,7 +122,7 @@ class PredictionJob:
             self._writer = PredictionWriter(
                 self.out,
                 self._domain,
-                given["output_ending"],
+                given["ending"],
                 self.formats,
                 given["measure"],
                 session.facts,

@@ -17,6 +17,7 @@ from samonai.core.files import (
     written_meanwhile,
 )
 from samonai.domains import DEFAULT_DOMAIN
+from samonai.settings import flat
 from samonai.workflows.bundle_engine import one_line_errors, quiet_third_parties, run_bundle
 from samonai.workflows.bundle_files import EVALUATE, TRAIN, config_files, read_config
 from samonai.workflows.inputs import Boxes, data_paths, shows_progress, store_location
@@ -128,7 +129,7 @@ def evaluate(
             "middle" for one box per class on its middle slice, propagated to the others,
             "middle_click" for one click there, "keyframes" for boxes on the first, middle and last
             slice, interpolated between,
-            "clicks" for clicks on each object of each slice, as many as in `eval_clicks`,
+            "clicks" for clicks on each object of each slice, see `evaluation.clicks`,
             "none" for the semantic head, which has no baselines.
         box_jitter: Each side of a box moves by up to this share of the box, 0.05 by default; 0
             gives exact boxes.
@@ -148,18 +149,19 @@ def evaluate(
     (images, labels), out = data_paths(images, labels), output_folder(out)
     files = config_files(run.domain, TRAIN, EVALUATE)
     trained = kept_settings(run.settings["settings"], files)
-    asked = {**trained, **settings, "eval_prompts": prompts, "seed": seed, "zero_shot": zero_shot}
+    own = {"prompts": prompts, "zero_shot": zero_shot, "report": report}
     if box_jitter is not None:
-        asked["eval_box_jitter"] = box_jitter
+        own["box_jitter"] = box_jitter
+    asked = {**trained, **flat(settings), **flat({"evaluation": own}), "seed": seed}
     overrides = {
-        **check_settings({**asked, "report": report}, read_config(files)),
+        **check_settings(asked, read_config(files)),
         "network_def": run.pretrained.fork().eval(),
         "device": run.pretrained.device,
         "decoder": run.folder.decoder,
         "members": [member.folder.decoder for member in members] or None,
         "images": images,
         "labels": labels,
-        "cases": cases,
+        "evaluation.cases": cases,
         "evaluation_dir": out,
         "store": run.folder.store(),
         "progress": shows_progress(progress),

@@ -22,15 +22,18 @@ from samonai.inference.checkpoint_context import (
     label_facts,
     trained_classes,
     trained_domain,
+    trained_propagation,
 )
 from samonai.inference.ensemble import load_members
 from samonai.inference.prediction import Prediction
 from samonai.inference.refining import Refined, click_prompts, refine_frame
 from samonai.inference.uncertainty import SourceCertainty, value_maps, warn_of_no_uncertainty
+from samonai.inference.volumes.inferer import cleaning
 from samonai.prompts.types import FramePrompts
 from samonai.prompts.values import PromptValues, prompt_values
 from samonai.sam.checkpoints import CHECKPOINTS
-from samonai.settings.inference import CleaningSettings, DecodingSettings, PropagationSettings
+from samonai.settings import block
+from samonai.settings.inference import DecodingSettings
 from samonai.workflows.bundle_files import INFERENCE, config_files, read_config
 from samonai.workflows.inputs import load_network, store_location
 from samonai.workflows.settings import check_settings, plain_settings
@@ -41,12 +44,7 @@ if TYPE_CHECKING:
     from samonai.embeddings.embedder import AnyStore
     from samonai.sam.network import SamNetwork
 
-_OF_INFERER = (
-    "precision",
-    *describe(DecodingSettings),
-    *describe(CleaningSettings),
-    *describe(PropagationSettings),
-)
+_OF_INFERER = ("precision", *describe(DecodingSettings))
 
 
 class Session:
@@ -119,7 +117,8 @@ class Session:
         chosen = {key: self.settings[key] for key in _OF_INFERER if key in self.settings}
         self.inferer = source_inferer(
             self.domain,
-            first,
+            propagation=trained_propagation(first, **block(self.settings, "propagation")),
+            cleaning=cleaning(**block(self.settings, "cleaning")),
             members=self.networks[1:],
             store=MemoryStore(memory) if store is None and memory else store,
             **chosen,

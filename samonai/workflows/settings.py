@@ -11,7 +11,7 @@ from typing import Any
 
 from samonai.core.errors import InputError
 from samonai.core.settings import Setting, plain_number, validate
-from samonai.settings import BLOCKS, RENAMED, domain_of_config, flat, recorded, settings_of
+from samonai.settings import BLOCKS, domain_of_config, flat, recorded, renamed, settings_of
 from samonai.workflows.bundle_files import is_evaluated, read_config, suggest
 
 
@@ -109,12 +109,9 @@ def check_settings(settings: Mapping[str, Any], config: Mapping[str, Any]) -> di
     known, described = plain_settings(config), described_settings(config)
     settings = flat(settings)
     for key in settings:
-        if key in RENAMED and key not in known:
-            raise InputError(f"unknown setting {key!r}; its name is {RENAMED[key]!r}")
         if key not in known:
-            raise InputError(
-                f"unknown setting {key!r}{_suggest(key, known)}; `samonai bundle show` lists all"
-            )
+            listed = f"{_suggest(key, known)}; `samonai bundle show` lists all"
+            raise InputError(f"unknown setting {key!r}{renamed(key) or listed}")
     return {
         key: _checked(key, value, known[key], described.get(key)) for key, value in settings.items()
     }

@@ -311,7 +311,10 @@ def test_a_run_knows_no_class_called_ignore(
     line = "held out: 2 of 4 cases, fold 1 of 2 in splits_final.json: case_002, case_003"
     assert line in capsys.readouterr().out
     test = ["evaluate", "medical", *data, "--run", str(run), "--out", str(tmp_path / "test")]
-    assert main([*test, "--prompts", "none", "--set", "zero_shot=false", "--no-report"]) == 0
+    assert (
+        main([*test, "--prompts", "none", "--set", "evaluation.zero_shot=false", "--no-report"])
+        == 0
+    )
     document = json.loads((tmp_path / "test" / "metrics.json").read_text())
     assert {row["case"] for row in document["cases"]} == {"case_002", "case_003"}
     assert {row["class"] for row in document["cases"]} == {"ball"}

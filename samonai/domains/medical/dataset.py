@@ -10,8 +10,9 @@ from typing import Any
 
 from samonai.core.errors import InputError
 from samonai.core.files import files_below
+from samonai.core.json_files import read_json
 from samonai.domains.base import Case
-from samonai.domains.medical.dataset_file import ignored_values, load_json
+from samonai.domains.medical.dataset_file import ignored_values
 from samonai.domains.medical.formats.read_volume import ENDINGS, source_name, strip_ending
 from samonai.domains.medical.labels.label_matching import (
     holds_labels_only,
@@ -239,7 +240,7 @@ def _match_channels(
 
 
 def _listed_cases(file: Path, labels: Path | None, channel: int | None) -> list[Case]:
-    content = load_json(file)
+    content = read_json(file)
     sections = content if isinstance(content, dict) else {"training": content}
     found = [
         replace(_listed_case(entry, file, labels, channel), held_out=key == "validation")

@@ -1,11 +1,10 @@
 """Metadata of a dataset.json: names of classes, and the label value to ignore."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from samonai.core.errors import InputError
+from samonai.core.json_files import read_json
 
 _IGNORE = "ignore"  # nnU-Net's name for unannotated voxels
 
@@ -48,7 +47,7 @@ def _named_labels(images: Path | str, labels: Path | str | None) -> Iterator[dic
         candidates += [path / "dataset.json", path.parent / "dataset.json"]
         for candidate in candidates:
             if candidate.is_file():
-                content = load_json(candidate)
+                content = read_json(candidate)
                 named = content.get("labels") if isinstance(content, dict) else None
                 if isinstance(named, dict):
                     yield named
@@ -66,15 +65,3 @@ def _names(named: dict[str, Any]) -> dict[int, str]:
         if number > 0:
             names[number] = name
     return dict(sorted(names.items()))
-
-
-def load_json(file: Path) -> Any:
-    """Return the content of a JSON file.
-
-    Raises:
-        InputError: The file is not JSON.
-    """
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file}: not valid JSON ({error})") from error

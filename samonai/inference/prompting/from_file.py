@@ -1,19 +1,42 @@
 """Prompts from a user's file: boxes, or a coarse label map to refine."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from samonai.core.errors import InputError
 from samonai.core.pseudonyms import stands_for
+from samonai.core.settings import renamed_parameters, validate_fields
 from samonai.domains.base import Case, Domain
-from samonai.embeddings.targets import check_components
 from samonai.inference.prompting.compatibility import PromptCompatibility
 from samonai.inference.prompting.from_labels import prompts_from_label
 from samonai.prompts.types import FramePrompts
 from samonai.prompts.values import PromptValues
+from samonai.settings.inference import CoarseLabelSettings
 
 
+@dataclass(frozen=True)
+class CoarseLabel(CoarseLabelSettings):
+    """Prompts from a coarse label: boxes around its components.
+
+    The settings are those of `CoarseLabelSettings`; see `prompts_from_label` for components that
+    are too small, and `samonai.embeddings.targets` for the policies.
+
+    Raises:
+        InputError: A value cannot be used.
+    """
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        validate_fields(self)
+
+
+@renamed_parameters(
+    margin="coarse_label.margin",
+    specks="coarse_label.min_area",
+    components="coarse_label.components",
+)
 class FilePrompts:
     """Reads each case's prompts from a file, or from the file in a folder named like the case.
 
@@ -26,9 +49,7 @@ class FilePrompts:
         path: The file or folder, or the content of a file of boxes.
         class_names: Label value to name, for files that name classes.
         several: Whether there are several cases, so that a file must state the case of its boxes.
-        margin: Boxes around a label map's components grow by so many pixels on each side.
-        specks: Components of a label map with fewer pixels get no prompt, see `prompts_from_label`.
-        components: Division of a scattered label map into objects, see `embeddings.targets`.
+        coarse_label: Settings of boxes from a label map; None: the defaults.
         compatibility: Checks the kinds of prompts.
 
     Raises:
@@ -41,9 +62,7 @@ class FilePrompts:
         class_names: Mapping[int, str] | None = None,
         *,
         several: bool = False,
-        margin: float = 0.0,
-        specks: int = 1,
-        components: str = "each",
+        coarse_label: CoarseLabel | None = None,
         compatibility: PromptCompatibility | None = None,
     ) -> None:
         """Keep the path and the options."""
@@ -53,15 +72,8 @@ class FilePrompts:
         if isinstance(self.path, Path) and not self.path.exists():
             raise InputError(f"{self.path}: no such file of boxes")
         self.class_names = dict(class_names or {})
-        if specks < 1:
-            raise InputError(f"label_min_area={specks}: expected at least 1 pixel")
-        check_components(components)
         self.several, self.compatibility = several, compatibility
-        self.policy: dict[str, Any] = {
-            "margin": margin,
-            "specks": specks,
-            "components": components,
-        }
+        self.coarse_label = coarse_label or CoarseLabel()
 
     def __call__(self, domain: Domain[Any], case: Case, source: Any) -> dict[int, FramePrompts]:
         """Return a case's prompts by frame index.
@@ -89,7 +101,13 @@ class FilePrompts:
         if shared:
             raise InputError(f"{path}: one label map for several cases; give a folder of them")
         labelled = domain.with_label(source, path)
-        prompts = prompts_from_label(domain, labelled, **self.policy)
+        prompts = prompts_from_label(
+            domain,
+            labelled,
+            margin=self.coarse_label.margin,
+            specks=self.coarse_label.min_area,
+            components=self.coarse_label.components,
+        )
         if not prompts:
             raise InputError(f"{path}: the label map is empty, so there is nothing to refine")
         return prompts

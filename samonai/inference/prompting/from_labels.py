@@ -12,11 +12,13 @@ import numpy.typing as npt
 from samonai.core.errors import InputError
 from samonai.core.frame import Frame
 from samonai.core.geometry import FrameGeometry
+from samonai.core.settings import check_given
 from samonai.domains.base import Case, Domain
 from samonai.embeddings.targets import FrameTargets, build_targets, object_map
 from samonai.prompts.clicks import interior_pixel
 from samonai.prompts.sampling import jitter_boxes
 from samonai.prompts.types import FramePrompts
+from samonai.settings.inference import EvaluationSettings
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +100,7 @@ class LabelPrompts:
         components: As there.
 
     Raises:
-        InputError: The jitter is not a share from 0 to below 0.5.
+        InputError: The jitter or the area is out of range, see `EvaluationSettings`.
     """
 
     regime: str = "slices"
@@ -108,11 +110,8 @@ class LabelPrompts:
     components: str = "each"
 
     def __post_init__(self) -> None:
-        """Check the jitter: sides that move by half a box or more cross each other."""
-        if not 0 <= self.box_jitter < 0.5:
-            raise InputError(
-                f"box_jitter={self.box_jitter:g}: expected 0 or more and below 0.5 of the box"
-            )
+        """Check the jitter and the area as the settings of evaluation are."""
+        check_given(EvaluationSettings, {"box_jitter": self.box_jitter, "min_area": self.min_area})
 
     def __call__(self, domain: Domain[Any], case: Case, source: Any) -> dict[int, FramePrompts]:
         """Return a case's prompts by frame index."""

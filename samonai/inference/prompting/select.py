@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from samonai.core.errors import InputError
+from samonai.core.settings import renamed_parameters
 from samonai.domains.base import Case, Domain
 from samonai.domains.capabilities import capabilities
 from samonai.inference.automatic.instances import CLASSES, GRID, ObjectFinding
 from samonai.inference.inferer import Automatic
 from samonai.inference.prompting.compatibility import BOXES, CLICKS, PromptCompatibility
-from samonai.inference.prompting.from_file import FilePrompts
+from samonai.inference.prompting.from_file import CoarseLabel, FilePrompts
 from samonai.inference.prompting.from_labels import CLICKED, REGIMES, LabelPrompts
 from samonai.prompts.values import PromptValues
 from samonai.sam.decoder_file import read_decoder_metadata
@@ -65,6 +66,11 @@ class NoPrompts:
         return {"regime": NO_PROMPTS, **finding.settings(), "baselines": _NO_BASELINES}
 
 
+@renamed_parameters(
+    margin="coarse_label.margin",
+    specks="coarse_label.min_area",
+    components="coarse_label.components",
+)
 def prediction_prompts(
     boxes: Path | PromptValues | str | None,
     prompt: str | None,
@@ -72,9 +78,7 @@ def prediction_prompts(
     *,
     members: Sequence[Path | str] | None = None,
     several: bool = False,
-    margin: float = 0.0,
-    specks: int = 1,
-    components: str = "each",
+    coarse_label: CoarseLabel | None = None,
     finding: ObjectFinding | None = None,
 ) -> FilePrompts | NoPrompts:
     """Return the source of each case's prompts in prediction.
@@ -86,9 +90,7 @@ def prediction_prompts(
         decoder: The decoder's file; None: the stock model.
         members: The further decoders of an ensemble.
         several: Whether there are several cases.
-        margin: See `FilePrompts`.
-        specks: See `FilePrompts`.
-        components: See `FilePrompts`.
+        coarse_label: See `FilePrompts`.
         finding: Way of finding objects without prompts; None: the class map only.
 
     Raises:
@@ -109,9 +111,7 @@ def prediction_prompts(
             boxes,
             classes,
             several=several,
-            margin=margin,
-            specks=specks,
-            components=components,
+            coarse_label=coarse_label,
             compatibility=PromptCompatibility(decoders),
         )
     found = _found_without_prompts(finding, decoders)
@@ -122,8 +122,9 @@ def prediction_prompts(
     return NoPrompts((class_by_name(prompt, classes),), found)
 
 
+@renamed_parameters(regime="prompts")
 def evaluation_prompts(
-    regime: str,
+    prompts: str,
     decoder: Path | str | None = None,
     members: Sequence[Path | str] | None = None,
     finding: ObjectFinding | None = None,
@@ -132,7 +133,7 @@ def evaluation_prompts(
     """Return the source of each labelled case's prompts in evaluation.
 
     Args:
-        regime: One of those of `prompts_from_label`, or "none".
+        prompts: A regime of `prompts_from_label`, or "none".
         decoder: The decoder's file; None if it does not exist yet.
         members: The further decoders of an ensemble.
         finding: Way of finding objects without prompts; None: the class map only.
@@ -141,16 +142,16 @@ def evaluation_prompts(
     Raises:
         InputError: The regime is unknown, or the decoder was not trained for it.
     """
-    if regime not in (*REGIMES, NO_PROMPTS):
+    if prompts not in (*REGIMES, NO_PROMPTS):
         known = ", ".join((*REGIMES, NO_PROMPTS))
-        raise InputError(f"prompts {regime!r} are not known; use one of {known}")
+        raise InputError(f"prompts {prompts!r} are not known; use one of {known}")
     decoders = [] if decoder is None else [decoder, *(members or ())]
-    if regime == NO_PROMPTS:
+    if prompts == NO_PROMPTS:
         return NoPrompts(finding=_found_without_prompts(finding, decoders, known=bool(decoders)))
     _check_not_finding(finding)
     _check_prompted(decoders)
-    PromptCompatibility(decoders).check_kind(CLICKS if regime in CLICKED else BOXES)
-    return LabelPrompts(regime, **settings)
+    PromptCompatibility(decoders).check_kind(CLICKS if prompts in CLICKED else BOXES)
+    return LabelPrompts(prompts, **settings)
 
 
 def suitable_finding(

@@ -12,8 +12,10 @@ from torch.nn.functional import adaptive_avg_pool2d, cosine_similarity
 from samonai.core.errors import InputError
 from samonai.core.frame import Frame
 from samonai.core.geometry import FrameGeometry
+from samonai.core.settings import describe, validate
 from samonai.prompts.types import FramePrompts, Prompts, joined_frame_prompts
 from samonai.sam.network import DecodeOutput
+from samonai.settings.inference import PropagationSettings
 
 PROMPTS = ("box", "mask", "box+mask")
 """Prompts made of a frame's mask for the next frame: the box around it, its logits, or both."""
@@ -57,25 +59,12 @@ class Propagation:
         Raises:
             InputError: A value is out of range.
         """
-        if self.prompt not in PROMPTS:
-            raise InputError(f"propagate_prompt={self.prompt!r}: use one of {', '.join(PROMPTS)}")
-        for name in ("area", "growth"):
-            if getattr(self, name) < 1:
-                raise InputError(
-                    f"propagate_{name}={getattr(self, name):g}: expected a factor of 1 or more"
-                )
-        for name in ("margin", "iou"):  # settings whose default is not a number
-            if not isinstance(getattr(self, name), int | float):
-                raise InputError(f"propagate_{name}={getattr(self, name)!r}: expected a number")
-        if self.margin <= -0.5:
-            raise InputError(f"propagate_margin={self.margin:g}: expected more than -0.5")
-        for name, lowest in (("iou", 0), ("similarity", -1)):
-            if not lowest <= getattr(self, name) <= 1:
-                raise InputError(
-                    f"propagate_{name}={getattr(self, name):g}: expected {lowest} to 1"
-                )
-        if self.frames is not None and self.frames < 0:
-            raise InputError(f"propagate_frames={self.frames}: expected 0 or more")
+        described = describe(PropagationSettings)
+        for name in ("prompt", "margin", "iou"):  # the settings' null and auto need a decoder
+            if getattr(self, name) in (None, "auto"):
+                raise InputError(f"{name}={getattr(self, name)!r}: give a value without a decoder")
+        for name, about in described.items():
+            object.__setattr__(self, name, validate(about, getattr(self, name)))
 
 
 @dataclass(frozen=True)

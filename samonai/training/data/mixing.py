@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from samonai.core.settings import validate_fields
+from samonai.core.settings import renamed_parameters, validate_fields
 from samonai.settings.prompts import MixupSettings
 
 
+@renamed_parameters(mixup_probability="probability", mixup_alpha="alpha")
 @dataclass(frozen=True)
 class EmbeddingMix(MixupSettings):
     """Probability and strength of mixup between the embeddings of a batch.

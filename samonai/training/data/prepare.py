@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from samonai.core.errors import InputError
+from samonai.core.settings import renamed_parameters
 from samonai.domains.base import Case, Domain
 from samonai.embeddings.encode import EncodeReport
 from samonai.embeddings.store import EmbeddingStore
@@ -74,6 +75,7 @@ class TrainingData:
         return {"validation_sample": {**sample, "seed": self.val.seed}}
 
 
+@renamed_parameters(split_file="split", parts="train_parts", mix="mixup")
 def prepare_training(
     network: SamNetwork,
     domain: Domain[Any],

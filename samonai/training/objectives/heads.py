@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from samonai.core.errors import InputError
+from samonai.core.settings import renamed_parameters
 from samonai.sam.network import DecodeOutput, HeadsOutput, SamNetwork
 from samonai.training.objectives.losses import MaskLoss, MaskTargets
 from samonai.training.objectives.semantic_loss import ClassTargets, SemanticLoss
@@ -60,6 +61,7 @@ class HeadsLoss(nn.Module):
         return loss
 
 
+@renamed_parameters(recipe="loss_recipe")
 def heads_loss(
     heads: str = PROMPTABLE,
     loss_recipe: str = "dice_bce",

@@ -1,4 +1,4 @@
-"""Folder of an export: written beside its place, and moved there whole or not at all."""
+"""Folders that are written beside their place, and moved there whole or not at all."""
 
 import shutil
 import tempfile
@@ -24,7 +24,7 @@ def whole_folder(out: Path) -> Iterator[Path]:
     """Yield an empty folder that replaces `out` when the block ends without an error."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".writing-", dir=out.parent) as scratch:
-        folder = Path(scratch) / "export"
+        folder = Path(scratch) / "new"
         folder.mkdir()
         yield folder
         if out.exists():
