@@ -209,9 +209,9 @@ def test_what_does_not_go_together_is_told(tmp_path: Path) -> None:
     boxes = tmp_path / "boxes.geojson"
     boxes.write_text("{}")
     grid = ObjectFinding("grid")
-    with pytest.raises(InputError, match="automatic=grid finds objects where no prompts"):
+    with pytest.raises(InputError, match="automatic=grid finds objects without prompts"):
         prediction_prompts(boxes, None, None, finding=grid)
-    with pytest.raises(InputError, match="automatic=grid finds objects where no prompts"):
+    with pytest.raises(InputError, match="automatic=grid finds objects without prompts"):
         evaluation_prompts("slices", finding=grid)
     with pytest.raises(InputError, match="a grid of points has no classes"):
         prediction_prompts(None, "roof", None, finding=grid)

@@ -30,7 +30,12 @@ class Obedient:
     def __init__(self) -> None:
         self.asked: list[Prompts] = []
 
-    def decode_single(self, embeddings: torch.Tensor, prompts: Prompts) -> DecodeOutput:
+    def share(self, embeddings: torch.Tensor, prompts: int) -> None:
+        pass
+
+    def decode_single(
+        self, embeddings: torch.Tensor, prompts: Prompts, shared: None = None
+    ) -> DecodeOutput:
         self.asked.append(prompts)
         grid = torch.arange(256) * 4.0 + 2
         logits = torch.full((len(prompts), 1, 256, 256), -5.0)
@@ -81,7 +86,7 @@ def test_an_object_that_is_right_keeps_its_answer_and_gets_no_click() -> None:
     label[32:40, 32:40, 0] = 3
 
     class Exact(Obedient):
-        def decode_single(self, embeddings, prompts):
+        def decode_single(self, embeddings, prompts, shared=None):
             output = super().decode_single(embeddings, prompts)
             if len(self.asked) > 1:
                 return DecodeOutput(-output.low_res_logits, output.iou_predictions)

@@ -40,7 +40,12 @@ class Blobs:
     def __init__(self, brighter: float = 0.0) -> None:
         self.brighter, self.asked = brighter, 0
 
-    def decode_single(self, embeddings: torch.Tensor, prompts: Prompts) -> DecodeOutput:
+    def share(self, embeddings: torch.Tensor, prompts: int) -> None:
+        pass
+
+    def decode_single(
+        self, embeddings: torch.Tensor, prompts: Prompts, shared: None = None
+    ) -> DecodeOutput:
         self.asked += 1
         rows, columns = torch.meshgrid(
             torch.arange(256) + 0.5, torch.arange(256) + 0.5, indexing="ij"

@@ -94,7 +94,7 @@ class FrameDecoder:
             prompts: N prompts.
             size: (H, W) of the frame.
         """
-        several = [networks] if isinstance(networks, SamNetwork) else networks
+        several = networks if isinstance(networks, Sequence) else [networks]
         geometry = FrameGeometry(size, several[0].long_side)
         answers = self._in_parts(several, embedding, prompts.to_model(geometry))
         parts = [geometry.logits_to_frame(mean_output(said).low_res_logits) for said in answers]
