@@ -18,7 +18,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 import torch
-from segment_anything.utils.transforms import ResizeLongestSide
+from PIL import Image
 from torch.nn.functional import interpolate
 
 LONG_SIDE = 1024
@@ -57,10 +57,8 @@ class FrameGeometry:
     def input_size(self) -> tuple[int, int]:
         """Return the (H, W) of the frame inside the model image, before padding."""
         height, width = self.original_size
-        size: tuple[int, int] = ResizeLongestSide.get_preprocess_shape(
-            height, width, self.long_side
-        )
-        return max(size[0], 1), max(size[1], 1)
+        scale = self.long_side / max(height, width)
+        return max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1)
 
     @property
     def low_res_side(self) -> int:
@@ -82,8 +80,9 @@ class FrameGeometry:
         Returns:
             uint8 (h, w, 3) of size `input_size`, not padded.
         """
-        resized: npt.NDArray[np.uint8] = ResizeLongestSide(self.long_side).apply_image(image)
-        return resized
+        height, width = self.input_size
+        resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+        return np.array(resized)
 
     def points_to_model(self, points: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """Map points (..., 2), (x, y) in frame space, to model space as float32."""

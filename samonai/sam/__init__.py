@@ -3,6 +3,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from samonai.core.lazy_package import import_lazily
+
 if TYPE_CHECKING:
     from samonai.sam.full_state import save_sam
     from samonai.sam.loading import load_sam
@@ -19,6 +21,9 @@ __all__ = [
     "load_sam",
     "save_sam",
 ]
+
+# The model's modules need neither segment-anything's predictor nor torchvision.
+import_lazily("segment_anything")
 
 # torch and segment-anything take seconds to import: only when a name is used.
 _HOMES = {

@@ -3,10 +3,11 @@
 import hashlib
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import torch
-from segment_anything import sam_model_registry
 from segment_anything.modeling import Sam
 from torch import nn
 
@@ -53,8 +54,7 @@ def load_sam(
     target = choose_device(device)
     folder = hf_folder(checkpoint)
     path = _locate(entry, folder / HF_WEIGHTS if folder else checkpoint, sha256)
-    # Built without memory: no random weights are drawn only to be overwritten.
-    with torch.device("meta"):
+    with _without_weights(entry.architecture):
         sam = architecture_builder(entry.architecture)()
     state, metadata = read_state(path, sam.state_dict())
     check_state(state, sam, path)
@@ -74,12 +74,25 @@ def load_sam(
     return network.to(target).eval()
 
 
+def _without_weights(architecture: str) -> AbstractContextManager[Any]:
+    """Return the context in which a model is built whose random weights are overwritten.
+
+    On the meta device none are drawn, but torch imports its compiler for it, which takes longer
+    than drawing those of the micro model.
+    """
+    if architecture == "micro":
+        return torch.random.fork_rng(devices=[])
+    return torch.device("meta")
+
+
 def architecture_builder(architecture: str) -> Callable[[], Sam]:
     """Return the builder of "micro", "vit_b", "vit_l", "vit_h" or "vit_t" with random weights."""
     if architecture == "micro":
         return build_micro
     if architecture == "vit_t":
         return build_vit_t
+    from segment_anything.build_sam import sam_model_registry
+
     builder: Callable[[], Sam] = sam_model_registry[architecture]
     return builder
 

@@ -3,7 +3,6 @@
 import numpy as np
 import numpy.typing as npt
 import torch
-from segment_anything.utils.transforms import ResizeLongestSide
 
 from samonai.core.errors import InputError
 from samonai.core.geometry import FrameGeometry
@@ -45,6 +44,8 @@ class Predictor:
         Raises:
             InputError: The precision is not one of `encoder.PRECISIONS`.
         """
+        from segment_anything.utils.transforms import ResizeLongestSide  # brings torchvision
+
         if not isinstance(sam, SamNetwork):
             raise InputError(f"a Predictor takes what load_sam returns, got {type(sam).__name__}")
         resolve_precision(precision, sam.device)
