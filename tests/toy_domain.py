@@ -58,7 +58,12 @@ class StackDomain:
             for path in paths
         ]
 
-    def class_names(self, images: Path | str, labels: Path | str | None = None) -> None:
+    def class_names(
+        self,
+        images: Path | str,
+        labels: Path | str | None = None,
+        cases: Sequence[Case] | None = None,
+    ) -> None:
         return None
 
     def fit(self, cases: Sequence[Case]) -> None:

@@ -173,9 +173,18 @@ class Reads(Protocol[SourceT]):
         ...
 
     def class_names(
-        self, images: Path | str, labels: Path | str | None = None
+        self,
+        images: Path | str,
+        labels: Path | str | None = None,
+        cases: Sequence[Case] | None = None,
     ) -> dict[int, str] | None:
-        """Return the class names of the data set by label value, or None."""
+        """Return the class names of the data set by label value, or None.
+
+        Args:
+            images: See `find_cases`, like the labels.
+            labels: As there.
+            cases: What `find_cases` returned for them; None: it is called.
+        """
         ...
 
     def fit(self, cases: Sequence[Case]) -> None:

@@ -187,6 +187,19 @@ class RemoteSources(Protocol):
 
 
 @runtime_checkable
+class NamedStructures(Protocol):
+    """A domain whose labels are named structures, which its settings give label values."""
+
+    def renumbered(self, cases: Sequence[Case]) -> list[Case]:
+        """Return cases with the label values that this domain gives their structures.
+
+        Args:
+            cases: Listed by a domain with other `structures`.
+        """
+        ...
+
+
+@runtime_checkable
 class WholeSlices(Protocol):
     """A domain whose frames are whole slices or pictures, as a 2D U-Net needs them."""
 
@@ -207,6 +220,7 @@ class Capabilities:
         queries: Runs queries on predictions.
         proposals: Proposes boxes of objects on a frame.
         crop: Cuts frames around the prompts.
+        structures: Gives structures label values.
         default_automatic: Default way of segmentation without prompts.
         remote_sources: Whether inputs need not be local files.
         frames_are_whole: Whether frames are whole slices or pictures.
@@ -221,6 +235,7 @@ class Capabilities:
     queries: TextQueries | None = None
     proposals: RegionProposals | None = None
     crop: PromptCrop | None = None
+    structures: NamedStructures | None = None
     default_automatic: str = CLASSES
     remote_sources: bool = False
     frames_are_whole: bool = False
@@ -238,6 +253,7 @@ def capabilities(domain: object) -> Capabilities:
         queries=domain if isinstance(domain, TextQueries) else None,
         proposals=domain if isinstance(domain, RegionProposals) else None,
         crop=domain if isinstance(domain, PromptCrop) else None,
+        structures=domain if isinstance(domain, NamedStructures) else None,
         default_automatic=(
             domain.default_automatic if isinstance(domain, DefaultAutomatic) else CLASSES
         ),

@@ -16,7 +16,6 @@ from samonai.core.errors import InputError
 from samonai.core.sealed import canonical_json, digest
 from samonai.embeddings import compact
 from samonai.embeddings.chunks import FrameChunks, find_array, get_node, open_chunks, require_group
-from samonai.embeddings.counting import announce
 
 FORMAT_VERSION = 1
 DTYPE, COMPACT_DTYPE = "float16", "int8"
@@ -68,7 +67,6 @@ class EmbeddingStore:
         self.read_only = read_only
         self.encoded = 0
         self.reused = 0
-        announce(self)
         self.root = _open_root(self.url, read_only, dtype or DTYPE)
         version = self.root.attrs.get("samonai_store", FORMAT_VERSION)
         if version != FORMAT_VERSION:

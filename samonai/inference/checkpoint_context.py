@@ -15,6 +15,7 @@ from samonai.core.pseudonyms import known_as, pseudonym
 from samonai.core.settings import renamed_parameters
 from samonai.domains import DEFAULT_DOMAIN, get_domain, setting_names
 from samonai.domains.base import Case, Domain, LabelFacts
+from samonai.domains.capabilities import capabilities
 from samonai.inference.ensemble import ensemble_decoders, member_names
 from samonai.inference.volumes.propagate import Propagation
 from samonai.sam.decoder_file import DecoderMetadata, read_decoder_metadata
@@ -194,6 +195,7 @@ def evaluation_cases(
     decoder: Path | str | None,
     cases: Sequence[str] | str | None = None,
     members: Sequence[Path | str] | None = None,
+    found: Sequence[Case] | None = None,
 ) -> list[Case]:
     """Choose the cases to evaluate a decoder on.
 
@@ -205,37 +207,45 @@ def evaluation_cases(
         cases: Case names; "all" for all cases; None for the held-out cases of the decoder's run,
             or all if none of these is here. With members: cases that no run trained on.
         members: The further decoders of an ensemble.
+        found: The cases of `images` and `labels`, listed already; None: they are listed.
 
     Raises:
         InputError: A named case is not here, a case has no label, or every case was used in
             training by one of several runs.
     """
-    found = {case.case_id: case for case in domain.find_cases(images, labels)}
+    structures = capabilities(domain).structures
+    if found is None:
+        listed = domain.find_cases(images, labels)
+    else:
+        listed = list(found) if structures is None else structures.renumbered(found)
+    by_name = {case.case_id: case for case in listed}
     trained, held_out = _training_cases(ensemble_decoders(decoder, members))
     if cases is None:
-        chosen = [name for name in found if name in held_out]
+        chosen = [name for name in by_name if name in held_out]
         if members and not chosen:
-            chosen = [name for name in found if name not in trained]
+            chosen = [name for name in by_name if name not in trained]
         if members and not chosen:
             raise InputError(
-                f"each of the {len(found)} cases in {images} was trained on by one of the runs; "
+                f"each of the {len(by_name)} cases in {images} was trained on by one of the runs; "
                 f"name the cases to measure"
             )
-        chosen = chosen or list(found)
+        chosen = chosen or list(by_name)
     else:
         if not cases or not isinstance(cases, Sequence):
             raise InputError(f"cases: expected names of cases, or 'all', got {cases!r:.80}")
-        chosen = list(found) if cases == "all" else [cases] if isinstance(cases, str) else [*cases]
-        chosen = [known_as(name, found) for name in chosen]
-    if unknown := [name for name in chosen if name not in found]:
-        raise InputError(
-            f"case {unknown[0]!r} is not in {images}, which has {', '.join(list(found)[:3])}, …"
+        chosen = (
+            list(by_name) if cases == "all" else [cases] if isinstance(cases, str) else [*cases]
         )
-    if unlabelled := [name for name in chosen if found[name].label is None]:
+        chosen = [known_as(name, by_name) for name in chosen]
+    if unknown := [name for name in chosen if name not in by_name]:
+        raise InputError(
+            f"case {unknown[0]!r} is not in {images}, which has {', '.join(list(by_name)[:3])}, …"
+        )
+    if unlabelled := [name for name in chosen if by_name[name].label is None]:
         raise InputError(f"case {unlabelled[0]} in {images} has no label to measure against")
     if seen := sorted(set(chosen) & trained):
         logger.warning("%d of the %d cases were trained on, such as %s", *_count(seen, chosen))
-    return [found[name] for name in chosen]
+    return [by_name[name] for name in chosen]
 
 
 def evaluation_facts(

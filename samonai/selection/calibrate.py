@@ -21,8 +21,9 @@ from samonai.workflows.inputs import data_paths, shows_progress
 from samonai.workflows.run import Run
 
 if TYPE_CHECKING:
-    from samonai.domains.base import Case, Domain
+    from samonai.domains.base import Case
     from samonai.inference import LabelPrompts
+    from samonai.workflows.session import Session
 
 
 @dataclass(frozen=True)
@@ -85,13 +86,14 @@ def calibrate(
     Raises:
         InputError: The cases cannot be used, or none of their voxels is near a prompt.
     """
-    from samonai.inference import LabelPrompts, evaluation_cases, trained_domain
+    from samonai.inference import LabelPrompts, evaluation_cases
+    from samonai.workflows.session import Session
 
     decoder = run.folder.decoder
-    domain = trained_domain(decoder, run.domain)
-    chosen = evaluation_cases(domain, *data_paths(images, labels), decoder, cases)
+    session = Session(run, store=run.folder.store())
+    chosen = evaluation_cases(session.domain, *data_paths(images, labels), decoder, cases)
     asked = LabelPrompts(prompts, box_jitter, seed=seed)
-    total = _histogram(run, domain, chosen, asked, shown=shows_progress(progress))
+    total = _histogram(session, chosen, asked, shown=shows_progress(progress))
     nll, ece = total.nll(), total.ece()
     if nll is None or ece is None:
         raise InputError(f"the {len(chosen)} cases have no structure to calibrate {run.path} on")
@@ -108,31 +110,22 @@ def calibrate(
 
 
 def _histogram(
-    run: Run,
-    domain: "Domain[Any]",
-    cases: "Sequence[Case]",
-    prompts: "LabelPrompts",
-    *,
-    shown: bool,
+    session: "Session", cases: "Sequence[Case]", prompts: "LabelPrompts", *, shown: bool
 ) -> LogitHistogram:
     """Predict the cases, and count the logits of all classes together.
 
     Args:
-        run: The run.
-        domain: Reads the cases.
+        session: Reads and predicts the cases.
         cases: The cases to predict.
         prompts: Function to the prompts of each case.
         shown: Show a bar on standard error.
     """
     from samonai.evaluation import CalibrationMetrics
-    from samonai.inference import CaseDataset, SourceInferer, trained_classes
+    from samonai.inference.cases import prompted
 
-    decoder = run.folder.decoder
-    counts = CalibrationMetrics([decoder], trained_classes(decoder))
-    inferer = SourceInferer(domain, run.folder.store(), observers=[counts])
-    data = CaseDataset(domain, cases, prompts)
-    console = Console(stderr=True)
-    for number in track(range(len(data)), "calibrating", console=console, disable=not shown):
-        item = data[number]
-        inferer(item.source, run.network, item.prompts)
+    counts = CalibrationMetrics(session.decoders, session.classes)
+    console, domain = Console(stderr=True), session.domain
+    for case in track(cases, "calibrating", console=console, disable=not shown):
+        item = prompted(domain, case, domain.read(case), prompts)
+        session.decode(item, uncertainty=False, observers=[counts])
     return reduce(add, counts.of(counts.names[0]).values(), LogitHistogram())

@@ -20,7 +20,6 @@ from samonai.domains import get_domain
 from samonai.domains.base import metric_spacing
 from samonai.domains.capabilities import capabilities
 from samonai.embeddings import EmbeddingStore, encode_cases
-from samonai.embeddings.counting import counting_frames
 from samonai.metrics.summary import write_metrics
 from samonai.metrics.volumes import case_rows
 from samonai.report.curves import data_efficiency
@@ -112,15 +111,12 @@ def curve(
     }
     path = job.out / CURVE_FILE
     same = differing_keys(document, ("seed", "job", "train", "val", "sizes", "unet_time"))
-    with (
-        locked_plan(path, document, same, overwrite=overwrite, others=[PICTURE_FILE]),
-        counting_frames() as frames,
-    ):
+    with locked_plan(path, document, same, overwrite=overwrite, others=[PICTURE_FILE]):
         document = read_plan(path)
         for number, cases in enumerate(chosen, start=1):
             job.say(f"{len(cases)} cases (point {number} of {len(chosen)})")
             _point(job, document, path, cases)
-            document["frames"] = frames.to_json()
+            document["frames"] = job.frames.to_json()
             write_plan(path, document)
             data_efficiency(document, job.out / PICTURE_FILE)
     return Curve(job.out, document)
@@ -180,7 +176,7 @@ def _encode(job: Job, name: str) -> float:
     """Encode a case's labelled frames that the store lacks; return the seconds."""
     start = time.monotonic()
     settings = job.all_settings
-    encode_cases(
+    report = encode_cases(
         job.network,
         job.reader,
         [case for case in job.cases if case.case_id == name],
@@ -189,6 +185,7 @@ def _encode(job: Job, name: str) -> float:
         min_area=settings["min_area"],
         progress=False,
     )
+    job.frames.add(report)
     return time.monotonic() - start
 
 

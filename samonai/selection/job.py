@@ -14,6 +14,7 @@ from samonai.core.files import as_path, output_folder
 from samonai.core.json_files import read_json
 from samonai.core.sealed import is_whole
 from samonai.domains import DEFAULT_DOMAIN
+from samonai.embeddings.counting import FrameCounts
 from samonai.training.data.folds import SplitNames, fold_splits, grouped_split, read_groups
 from samonai.training.objectives.heads import PROMPTABLE
 from samonai.workflows.bundle_files import TRAIN, config_files, read_config
@@ -110,6 +111,11 @@ class Job:
 
         return load_sam(self.sam, self.checkpoint, self.device, self.sha256)
 
+    @cached_property
+    def frames(self) -> FrameCounts:
+        """Return the sums of frames that this job's runs encoded and found so far."""
+        return FrameCounts()
+
     @property
     def store_path(self) -> str:
         """Return the location of the store of all runs."""
@@ -135,7 +141,7 @@ class Job:
         **changes: Any,
     ) -> Run:
         """Train one run into the folder `name`, resume it, or return a complete one."""
-        return finetune(
+        run = finetune(
             self.network,
             self.images,
             self.labels,
@@ -148,8 +154,11 @@ class Job:
             device=self.device,
             overwrite=overwrite,
             progress=self.progress,
+            found_cases=self.cases,
             **{**(self.settings or {}), **changes},
         )
+        self.frames.add(run.frames)
+        return run
 
     def evaluate(
         self, run: Run, cases: Sequence[str], name: str = EVALUATION, **options: Any
@@ -179,6 +188,8 @@ class Job:
             self.labels,
             folder,
             cases=list(cases),
+            found_cases=self.cases,
+            counts=self.frames,
             **{
                 "prompts": "slices" if PROMPTABLE in run.metadata.heads else "none",
                 "zero_shot": False,

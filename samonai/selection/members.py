@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from samonai.core.files import as_path
 from samonai.core.settings import check_count
-from samonai.embeddings.counting import counting_frames
 from samonai.selection.job import Job
 from samonai.selection.run_plan import differing_keys, locked_plan, write_plan
 from samonai.settings import flat
@@ -164,20 +163,17 @@ def _train_members(
     runs: list[Run] = []
     plan_of = {"plan": _plans(document), **document}
     differences = differing_keys(plan_of, ("seed", "job", "plan"))
-    with (
-        locked_plan(
-            path,
-            document,
-            lambda found: differences({"plan": _plans(found), **found}),
-            overwrite=overwrite,
-        ),
-        counting_frames() as frames,
+    with locked_plan(
+        path,
+        document,
+        lambda found: differences({"plan": _plans(found), **found}),
+        overwrite=overwrite,
     ):
         for number, (name, (names, own)) in enumerate(plan.items(), start=1):
             job.say(f"{name} ({number} of {len(plan)})")
             run = job.train(name, names, seed=own)
             document["members"][name] |= _result(run, job.evaluate(run, names["val"]))
-            document["frames"] = frames.to_json()
+            document["frames"] = job.frames.to_json()
             document |= _summary(document["members"].values())
             write_plan(path, document)
             runs.append(run)

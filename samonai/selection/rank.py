@@ -7,7 +7,7 @@
 
 import csv
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -19,14 +19,18 @@ from rich.progress import track
 from samonai.core.csv_cells import csv_row
 from samonai.core.errors import InputError
 from samonai.core.files import write_atomically
-from samonai.workflows.inputs import existing, shows_progress, store_location
+from samonai.inference.cases import prompted
+from samonai.inference.types import Automatic
+from samonai.workflows.inputs import existing, shows_progress
 from samonai.workflows.run import Run, open_runs
 from samonai.workflows.trained_run import Runs
 
 if TYPE_CHECKING:
     from samonai.core.frame import Frame
     from samonai.inference import Certainty
+    from samonai.inference.cases import PromptSource
     from samonai.inference.inferer import FrameOutput, FramePrompts
+    from samonai.workflows.session import Session
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +82,7 @@ def rank(
     score: str | None = None,
     store: Path | str | None = None,
     progress: bool | None = None,
+    **settings: Any,
 ) -> list[Ranked]:
     """Active learning: rank cases by the uncertainty of runs that were not trained on them.
 
@@ -91,6 +96,7 @@ def rank(
             prompts, else the uncertainty.
         store: Embedding store; None: the first run's.
         progress: Show a bar; by default if standard error is a terminal.
+        **settings: Settings of prediction, see `Session`: ranked is the result of `predict`.
 
     Raises:
         InputError: An argument cannot be used, or no case is left.
@@ -101,7 +107,7 @@ def rank(
         raise InputError(f"ranking is by {' or '.join(UNITS)}, got {by!r}")
     found: list[Ranked] = []
     for case_id, index, structures in _observed(
-        opened, images, boxes, by, store, shows_progress(progress)
+        opened, images, boxes, by, store, shows_progress(progress), settings
     ):
         found.append(_ranked(case_id, index, structures, chosen))
     found.sort(key=lambda one: (-one.score, one.case, one.slice or 0))
@@ -136,61 +142,43 @@ def _observed(
     by: str,
     store: Path | str | None,
     shown: bool,
+    settings: Mapping[str, Any],
 ) -> Iterator[tuple[str, int | None, dict[str, Any]]]:
     """Yield case, frame and the figures of its structures, for cases new to the runs."""
-    from samonai.inference import (
-        CaseDataset,
-        SourceInferer,
-        load_members,
-        trained_classes,
-        trained_domain,
-    )
     from samonai.inference.ensemble import temperatures
+    from samonai.workflows.session import Session
 
-    first, decoders = runs[0], [run.folder.decoder for run in runs]
-    domain = trained_domain(decoders[0], first.domain)
-    cases = domain.find_cases(existing(images, "images"))
+    session = Session(
+        list(runs), store=runs[0].folder.store() if store is None else store, **settings
+    )
+    cases = session.cases(existing(images, "images"))
     known = {name for run in runs for name in _known_cases(run)}
     new = [case for case in cases if case.case_id not in known]
     if not new:
         raise InputError(f"all {len(cases)} cases in {images} are part of the runs' own data")
     if len(new) < len(cases):
         logger.warning("%d cases of the runs' own data are left out", len(cases) - len(new))
-    watch = _Watch(temperatures(decoders), each_frame=by == "slice")
-    inferer = SourceInferer(
-        domain,
-        store_location(store) if store is not None else first.folder.store(),
-        members=load_members(first.network, decoders[0], decoders[1:]),
-        observers=[watch],
-    )
-    classes = trained_classes(decoders[0])
-    data = CaseDataset(domain, new, _prompts(first, boxes, len(new)))
+    watch = _Watch(temperatures(session.decoders), each_frame=by == "slice")
+    prompts = _prompts(session, runs[0], boxes, len(new))
     console = Console(stderr=True)
-    for number in track(range(len(data)), "ranking", console=console, disable=not shown):
-        item = data[number]
+    for case in track(new, "ranking", console=console, disable=not shown):
         watch.seen = {}
-        inferer(item.source, first.network, item.prompts)
+        item = prompted(session.domain, case, session.domain.read(case), prompts)
+        session.decode(item, uncertainty=False, observers=[watch])
         for index, seen in watch.seen.items():
-            yield item.case.case_id, index, seen.document(classes)
+            yield case.case_id, index, seen.document(session.classes)
 
 
-def _prompts(run: Run, boxes: Path | str | None, cases: int) -> Any:
+def _prompts(session: "Session", run: Run, boxes: Path | str | None, cases: int) -> "PromptSource":
     """Return the source of each case's prompts: a file, or the semantic head."""
-    from samonai.inference import FilePrompts, trained_classes
-    from samonai.inference.inferer import Automatic
-    from samonai.inference.prompting.compatibility import PromptCompatibility
-
     if boxes is not None:
-        decoder = run.folder.decoder
-        classes, compatibility = trained_classes(decoder), PromptCompatibility([decoder])
-        return FilePrompts(
-            existing(boxes, "boxes"), classes, several=cases > 1, compatibility=compatibility
-        )
+        return session.prompts(existing(boxes, "boxes"), several=cases > 1)[0]
     if run.network.semantic_head is None:
         raise InputError(
             f"{run.path} has no semantic head, so it needs prompts: give a folder of boxes or of "
             f"coarse label maps with --boxes"
         )
+    # Not objects one by one: only the map of classes has an uncertainty.
     return lambda domain, case, source: Automatic()
 
 

@@ -16,7 +16,6 @@ import numpy as np
 
 from samonai.core.errors import InputError
 from samonai.core.settings import check_count
-from samonai.embeddings.counting import counting_frames
 from samonai.selection.job import Job
 from samonai.selection.members import SplitLike, make_job
 from samonai.selection.run_plan import differing_keys, locked_plan, write_plan
@@ -108,17 +107,14 @@ def sweep(
     }
     path = job.out / SWEEP_FILE
     same = differing_keys(document, ("seed", "job", "ranges", "split"))
-    with (
-        locked_plan(path, document, same, overwrite=overwrite, others=[JOURNAL_FILE]),
-        counting_frames() as frames,
-    ):
+    with locked_plan(path, document, same, overwrite=overwrite, others=[JOURNAL_FILE]):
         study = _study(job.out / JOURNAL_FILE)
         document |= _outcome(study)
         while number := _next(study, ranges, trials, seed):
             trial = study.get_trials(deepcopy=False)[number - 1]
             job.say(f"trial {number} of {trials}: {_text(trial.params)}")
             _run(job, study, trial, names, seed)
-            document |= {**_outcome(study), "frames": frames.to_json()}
+            document |= {**_outcome(study), "frames": job.frames.to_json()}
             write_plan(path, document)
     return Sweep(job.out, document)
 

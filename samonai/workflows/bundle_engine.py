@@ -25,8 +25,12 @@ _SYSTEM_ERRORS = {
 
 
 def run_bundle(
-    files: Sequence[Path], overrides: Mapping[str, Any], *, workflow_type: str = "train"
-) -> None:
+    files: Sequence[Path],
+    overrides: Mapping[str, Any],
+    *,
+    workflow_type: str = "train",
+    part: str | None = None,
+) -> Any:
     """Run a bundle's workflow in this process.
 
     Args:
@@ -36,6 +40,10 @@ def run_bundle(
             in "sampler.box_jitter".
         workflow_type: "train" (also for an evaluation laid over the training configuration) or
             "infer".
+        part: Name of a component, such as "data".
+
+    Returns:
+        That component after the run; None without a name.
 
     Raises:
         InputError: The configuration lacks an entry, or the run meets a user's mistake.
@@ -43,6 +51,7 @@ def run_bundle(
     with opened_bundle(files, overrides, workflow_type=workflow_type) as workflow:
         workflow.run()
         workflow.finalize()
+        return None if part is None else workflow.parser.get_parsed_content(part)
 
 
 @contextmanager

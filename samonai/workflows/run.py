@@ -17,6 +17,8 @@ from samonai.core.files import (
     written_meanwhile,
 )
 from samonai.domains import DEFAULT_DOMAIN
+from samonai.domains.base import Case
+from samonai.embeddings.counting import FrameCounts
 from samonai.settings import flat
 from samonai.workflows.bundle_engine import one_line_errors, quiet_third_parties, run_bundle
 from samonai.workflows.bundle_files import EVALUATE, TRAIN, config_files, read_config
@@ -114,6 +116,8 @@ def evaluate(
     zero_shot: bool = True,
     report: bool = True,
     progress: bool | None = None,
+    found_cases: Sequence[Case] | None = None,
+    counts: FrameCounts | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
     """Measure a run beside the model before fine-tuning and the filled box, all on the same boxes.
@@ -137,6 +141,8 @@ def evaluate(
         zero_shot: Measure the model before fine-tuning too.
         report: Write `index.html`, overlays and the learning curve.
         progress: Show a bar; by default if standard error is a terminal.
+        found_cases: The cases of `images` and `labels`, if they were listed already.
+        counts: The frames that were encoded and found are added to it.
         **settings: The bundle's other settings.
 
     Returns:
@@ -153,8 +159,10 @@ def evaluate(
     if box_jitter is not None:
         own["box_jitter"] = box_jitter
     asked = {**trained, **flat(settings), **flat({"evaluation": own}), "seed": seed}
+    config = read_config(files)
+    listed = None if "found_cases" not in config else found_cases
     overrides = {
-        **check_settings(asked, read_config(files)),
+        **check_settings(asked, config),
         "network_def": run.pretrained.fork().eval(),
         "device": run.pretrained.device,
         "decoder": run.folder.decoder,
@@ -165,9 +173,12 @@ def evaluate(
         "evaluation_dir": out,
         "store": run.folder.store(),
         "progress": shows_progress(progress),
+        **({} if listed is None else {"found_cases": list(listed)}),
     }
     with no_empty_folders(out), nothing_left_of_a_mistake(out):
-        run_bundle(files, overrides)
+        inferer = run_bundle(files, overrides, part="validate::inferer")
+    if counts is not None:
+        counts.add(inferer.store)
     metrics: dict[str, Any] = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     return metrics
 

@@ -27,6 +27,7 @@ from samonai.inference.checkpoint_context import (
 from samonai.inference.ensemble import load_members
 from samonai.inference.prediction import Prediction
 from samonai.inference.refining import Refined, click_prompts, refine_frame
+from samonai.inference.types import FrameObserver
 from samonai.inference.uncertainty import SourceCertainty, value_maps, warn_of_no_uncertainty
 from samonai.inference.volumes.inferer import cleaning
 from samonai.prompts.types import FramePrompts
@@ -194,6 +195,7 @@ class Session:
         domain: "Domain[Any] | None" = None,
         *,
         uncertainty: bool | None = None,
+        observers: Sequence[FrameObserver] = (),
     ) -> Prediction:
         """Predict a read case.
 
@@ -201,13 +203,14 @@ class Session:
             item: The case, its source and its prompts.
             domain: Writes the prediction; None: the session's.
             uncertainty: See `predict`.
+            observers: Get each frame's prompts and the logits of every network.
         """
         if uncertainty is None:
             known = capabilities(self.domain).value_maps is not None
             uncertainty = len(self.networks) > 1 and known
         seen = SourceCertainty(self.domain, item.source, self.decoders) if uncertainty else None
-        observers = [] if seen is None else [seen]
-        result = self.inferer(item.source, self.networks[0], item.prompts, observers=observers)
+        watching = [*observers, *([] if seen is None else [seen])]
+        result = self.inferer(item.source, self.networks[0], item.prompts, observers=watching)
         sure = None if seen is None else seen.finish(self.classes)
         if seen is not None and sure is None:
             warn_of_no_uncertainty(item.case.case_id)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from samonai.core.files import as_path, no_empty_folders, write_atomically
 from samonai.domains import DEFAULT_DOMAIN, get_domain
 from samonai.domains.base import Case, Domain
+from samonai.embeddings.counting import FrameCounts
 from samonai.settings import block
 from samonai.version import __version__
 from samonai.workflows.bundle_engine import one_line_errors, quiet_third_parties, run_bundle
@@ -62,6 +63,7 @@ def finetune(
     device: Any = None,
     overwrite: bool = False,
     progress: bool | None = None,
+    found_cases: Sequence[Case] | None = None,
     **settings: Any,
 ) -> "Run":
     """Train the mask decoder on a folder of images and labels.
@@ -89,6 +91,7 @@ def finetune(
         device: Device of computation; by default a GPU if there is one.
         overwrite: Start over if `out` holds a run already.
         progress: Show a bar; by default if standard error is a terminal.
+        found_cases: The cases of `images` and `labels`, if they were listed already.
         **settings: The bundle's other settings; `samonai bundle show` lists them.
 
     Returns:
@@ -110,7 +113,7 @@ def finetune(
     }
     chosen = check_settings(plain, config)
     # Before a model is loaded, or even downloaded.
-    found = domain_of(domain, config, chosen).find_cases(images, labels)
+    found = found_cases or domain_of(domain, config, chosen).find_cases(images, labels)
     split, rule = _checked_split(split, found)
     folder = RunFolder(out)
     record = {
@@ -130,20 +133,25 @@ def finetune(
             **network_overrides(sam, checkpoint, sha256, device),
             "images": images,
             "labels": labels,
+            # A bundle of the user's own may list them itself.
+            **({"found_cases": list(found)} if "found_cases" in config else {}),
             "split": _split_file(split, rule, folder.path),
             "output_dir": folder.path,
             "store": folder.path / STORE_FOLDER if store is None else store_location(store),
             "progress": shows_progress(progress),
         }
+        counts = FrameCounts()
         if unfinished:
             write_data(folder.path, found)
-            run_bundle(files, overrides)
+            counts.add(run_bundle(files, overrides, part="data").encoded)
         else:
             check_data(folder.path, found)
             logger.info("%s is complete; nothing is left to train", folder.path)
         if unfinished or not (folder.path / CURVE_FILE).exists():
             _draw_history(folder.path)
-    return Run(folder.path, sam=None if isinstance(sam, str) else sam, device=device)
+    run = Run(folder.path, sam=None if isinstance(sam, str) else sam, device=device)
+    run.frames = counts
+    return run
 
 
 def embed(

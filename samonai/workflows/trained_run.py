@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from samonai.core.errors import InputError
+from samonai.embeddings.counting import FrameCounts
 from samonai.workflows.run_folder import RunFolder, member_folders
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ class TrainedRun:
         sam: The network that it was fine-tuned from, if available; else it is loaded.
         checkpoint: Path of its weights, if they were moved.
         device: Device of computation; by default a GPU if there is one.
+
+    Attributes:
+        frames: Frames that `finetune` encoded and found for the run; none for an opened run.
 
     Raises:
         InputError: The folder is not a run's.
@@ -44,6 +48,7 @@ class TrainedRun:
             )
         self.checkpoint = checkpoint or self.settings.get("checkpoint")
         self.device = device
+        self.frames = FrameCounts()
         self._sam = sam
 
     def __repr__(self) -> str:

@@ -133,10 +133,15 @@ class DocumentsDomain:
         return dataset.find_cases(images, labels, self.choice, skip_missing=skip)
 
     def class_names(
-        self, images: Path | str, labels: Path | str | None = None
+        self,
+        images: Path | str,
+        labels: Path | str | None = None,
+        cases: Sequence[Case] | None = None,
     ) -> dict[int, str] | None:
         """Return the names of the classes from the settings or the labels."""
-        names = self.classes or self._names(self.find_cases(images, labels))
+        if self.classes:
+            return dict(enumerate(self.classes, 1))
+        names = self._names(self.find_cases(images, labels) if cases is None else cases)
         return dict(enumerate(names, 1)) or None
 
     def fit(self, cases: Sequence[Case]) -> None:

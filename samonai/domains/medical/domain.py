@@ -31,7 +31,7 @@ from samonai.domains.medical.formats.write_label import (
     write_values,
 )
 from samonai.domains.medical.intensity import Intensity, picture, plane
-from samonai.domains.medical.labels.label_matching import with_structures
+from samonai.domains.medical.labels.label_matching import structure_values, with_structures
 from samonai.domains.medical.labels.read_labels import (
     check_structures,
     read_known_label,
@@ -141,6 +141,16 @@ class MedicalDomain:
         cases = find_cases(images, labels, channel=self.channel)
         return self.pseudonymous(with_structures(cases, self.structures))
 
+    def renumbered(self, cases: Sequence[Case]) -> list[Case]:
+        """Return cases with the label values that this domain gives their structures."""
+        named = [case for case in cases if case.classes]
+        known = set(self.structures.items())
+        if not known or all(known.issuperset(case.classes) for case in named):
+            return list(cases)
+        names = sorted({name for case in named for name, _ in case.classes})
+        values = structure_values(names, self.structures)
+        return [replace(case, classes=values) if case.classes else case for case in cases]
+
     def pseudonymous(self, cases: Sequence[Case]) -> list[Case]:
         """Return cases with pseudonyms instead of DICOM folder names; see `pseudonyms`.
 
@@ -178,10 +188,14 @@ class MedicalDomain:
         )
 
     def class_names(
-        self, images: Path | str, labels: Path | str | None = None
+        self,
+        images: Path | str,
+        labels: Path | str | None = None,
+        cases: Sequence[Case] | None = None,
     ) -> dict[int, str] | None:
         """Return the class names from structures or a dataset.json, or None."""
-        classes = next((case.classes for case in self.find_cases(images, labels)), ())
+        found = self.find_cases(images, labels) if cases is None else cases
+        classes = next((case.classes for case in found), ())
         return class_names_of(dict(classes)) or read_class_names(images, labels)
 
     def fit(self, cases: Sequence[Case]) -> None:

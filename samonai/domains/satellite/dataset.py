@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -71,11 +71,8 @@ def is_vector(path: Path) -> bool:
     return path.suffix.lower() in VECTOR_ENDINGS
 
 
-def label_files(
-    images: Path | str, labels: Path | str | None, any_driver: bool = False
-) -> list[Path]:
+def label_files(cases: Sequence[Case]) -> list[Path]:
     """Return the vector files of a data set without repetition."""
-    cases = find_cases(images, labels, any_driver)
     found = {case.label for case in cases if case.label is not None}
     return sorted(path for path in found if is_vector(path))
 

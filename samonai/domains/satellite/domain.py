@@ -79,13 +79,17 @@ class SatelliteDomain(RasterSettings):
         ]
 
     def class_names(
-        self, images: Path | str, labels: Path | str | None = None
+        self,
+        images: Path | str,
+        labels: Path | str | None = None,
+        cases: Sequence[Case] | None = None,
     ) -> dict[int, str] | None:
         """Return the names of the classes from the settings or the labels."""
         if self.options.classes is not None:
             return dict(enumerate(self.options.classes, 1))
         names: dict[int, str] = {}
-        for path in dataset.label_files(images, labels, self.any_driver):
+        found = dataset.find_cases(images, labels, self.any_driver) if cases is None else cases
+        for path in dataset.label_files(found):
             content = read_coco(path)
             if content is not None:
                 names |= content.names

@@ -101,6 +101,7 @@ def prepare_training(
     empty_rate: float = 0.2,
     class_balance: float = 1.0,
     train_parts: str = "decoder",
+    cases: Sequence[Case] | None = None,
 ) -> TrainingData:
     """Find the cases, split them, encode those missing from the store, and make the datasets.
 
@@ -132,6 +133,7 @@ def prepare_training(
         class_balance: From 0 to 1, see `BalancedDraw`.
         train_parts: Trainable parts, see `samonai.sam.tuning`. With a part of the encoder the store
             holds targets only, and frames are encoded in every step.
+        cases: What the domain found in `images` and `labels`; None: they are listed.
 
     Raises:
         InputError: The data cannot be used as they are.
@@ -142,7 +144,7 @@ def prepare_training(
         raise InputError(
             f"views={views} are stored embeddings, which {train_parts} cannot use; set 1"
         )
-    cases = domain.find_cases(images, labels)
+    cases = list(domain.find_cases(images, labels) if cases is None else cases)
     chosen = split_cases(cases, val_fraction=val_fraction, split_file=split, seed=seed)
     logger.info("%s", chosen.sentence())
     _refuse_unlabelled([*chosen.train, *chosen.val], images)
@@ -163,7 +165,8 @@ def prepare_training(
     )
     if tunes_encoder:
         _warn_of_encoding(train_parts, stored)
-    classes = _class_names(domain, images, labels, [*stored.train, *stored.val])
+    names = domain.class_names(images, labels, cases) or {}
+    classes = _class_names(names, [*stored.train, *stored.val])
     train, val = _datasets(
         stored,
         sampler,
@@ -260,10 +263,7 @@ def _datasets(
     return train, val
 
 
-def _class_names(
-    domain: Domain[Any], images: Path | str, labels: Path | str | None, stored: Sequence[StoredCase]
-) -> dict[int, str]:
+def _class_names(names: Mapping[int, str], stored: Sequence[StoredCase]) -> dict[int, str]:
     """Return label value to name, for all values that occur."""
     values = sorted({value for case in stored for value in case.targets.objects[:, 0].astype(int)})
-    names = domain.class_names(images, labels) or {}
     return {int(value): names.get(int(value), f"class_{value}") for value in values}

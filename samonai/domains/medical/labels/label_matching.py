@@ -106,11 +106,18 @@ def with_structures(cases: Sequence[Case], wanted: Mapping[str, int]) -> list[Ca
             names |= {name for name, _ in structures}
     if not named:
         return list(cases)
-    values = tuple(sorted(number_structures(sorted(names), wanted).items(), key=lambda v: v[1]))
+    values = structure_values(sorted(names), wanted)
     return [
         replace(case, classes=values) if number in set(named) else case
         for number, case in enumerate(cases)
     ]
+
+
+def structure_values(
+    names: Sequence[str], wanted: Mapping[str, int]
+) -> tuple[tuple[str, int], ...]:
+    """Return name and label value of each structure, by value; see `number_structures`."""
+    return tuple(sorted(number_structures(names, wanted).items(), key=lambda item: item[1]))
 
 
 def _series_of(path: Path) -> set[str]:
