@@ -20,7 +20,7 @@ from samonai.core.csv_cells import csv_row
 from samonai.core.errors import InputError
 from samonai.core.files import write_atomically
 from samonai.inference.cases import prompted
-from samonai.inference.types import Automatic
+from samonai.inference.frame_outputs import Automatic
 from samonai.workflows.inputs import existing, shows_progress
 from samonai.workflows.run import Run, open_runs
 from samonai.workflows.trained_run import Runs

@@ -25,9 +25,9 @@ from samonai.inference.checkpoint_context import (
     trained_propagation,
 )
 from samonai.inference.ensemble import load_members
+from samonai.inference.frame_outputs import FrameObserver
 from samonai.inference.prediction import Prediction
 from samonai.inference.refining import Refined, click_prompts, refine_frame
-from samonai.inference.types import FrameObserver
 from samonai.inference.uncertainty import SourceCertainty, value_maps, warn_of_no_uncertainty
 from samonai.inference.volumes.inferer import cleaning
 from samonai.prompts.types import FramePrompts
