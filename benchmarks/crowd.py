@@ -43,6 +43,8 @@ def measure(setting: Setting, progress: Progress) -> list[Row]:
     for name, negative in (("noise", False), ("masks end within their boxes", True)):
         network = network_of(random_sam(setting.model), setting.model)
         if negative:
+            # Upscaled channels above 0, all weighed negatively: no logit is above 0.
+            network.mask_decoder.output_upscaling[3].bias.add_(5)
             network.mask_decoder.output_hypernetworks_mlps[0].layers[-1].bias.sub_(10)
         title = f"{setting.model}, random weights, {name}"
         bar = _RATIO_BAR if negative else None
