@@ -54,7 +54,9 @@ def test_every_entry_is_described_with_its_default(domain: str, file: str) -> No
         if isinstance(value, dict | list) and name not in described:
             continue  # a component
         if str(value).startswith(("$", "@")) and name not in described:
-            assert "." in name or name in ("trainable", "network", "found_cases"), f"{name} is not described"
+            assert "." in name or name in ("trainable", "network", "found_cases"), (
+                f"{name} is not described"
+            )
             continue
         what = described[name]
         if what.is_path or isinstance(value, list) or str(value).startswith("$"):

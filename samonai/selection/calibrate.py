@@ -121,7 +121,7 @@ def _histogram(
         shown: Show a bar on standard error.
     """
     from samonai.evaluation import CalibrationMetrics
-    from samonai.inference.cases import prompted
+    from samonai.inference.case_dataset import prompted
 
     counts = CalibrationMetrics(session.decoders, session.classes)
     console, domain = Console(stderr=True), session.domain

@@ -19,7 +19,7 @@ from rich.progress import track
 from samonai.core.csv_cells import csv_row
 from samonai.core.errors import InputError
 from samonai.core.files import write_atomically
-from samonai.inference.cases import prompted
+from samonai.inference.case_dataset import prompted
 from samonai.inference.frame_outputs import Automatic
 from samonai.workflows.inputs import existing, shows_progress
 from samonai.workflows.run import Run, open_runs
@@ -28,7 +28,7 @@ from samonai.workflows.trained_run import Runs
 if TYPE_CHECKING:
     from samonai.core.frame import Frame
     from samonai.inference import Certainty
-    from samonai.inference.cases import PromptSource
+    from samonai.inference.case_dataset import PromptSource
     from samonai.inference.inferer import FrameOutput, FramePrompts
     from samonai.workflows.session import Session
 
