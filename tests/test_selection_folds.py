@@ -229,7 +229,7 @@ def test_folds_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     ("given", "message"),
     [
         (["--folds", "2", "--seeds", "2"], "--folds or --seeds"),
-        (["--folds", "2", "--val-fraction", "0.5"], "--val-fraction has no place"),
+        (["--folds", "2", "--val-fraction", "0.5"], "leave out --val-fraction"),
         (["--groups", "groups.json"], "--groups goes with --folds"),
     ],
 )
