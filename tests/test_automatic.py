@@ -263,7 +263,12 @@ SPLIT = {"train": ["case_a", "case_b"], "val": ["case_c"]}
 def test_a_run_of_both_heads_end_to_end(tiny_network: "SamNetwork", tmp_path: Path) -> None:
     images, labels = write_scans(tmp_path)
     # A click round as well: the semantic head is one more round of the same step.
-    options = {"heads": "both", "split": SPLIT, "click_rounds": 1, "learning_rate": 1e-3}
+    options = {
+        "heads": "both",
+        "split": SPLIT,
+        "interactive.click_rounds": 1,
+        "learning_rate": 1e-3,
+    }
     run = samonai.finetune(tiny_network, images, labels, out=tmp_path / "run", epochs=2, **options)
     assert run.metadata.heads == ["promptable", "semantic"]
     assert run.metadata.classes == {"1": "class_1", "4": "class_4"}

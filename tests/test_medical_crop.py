@@ -416,7 +416,7 @@ def test_a_run_predicts_with_its_crop(tmp_path: Path, capsys: pytest.CaptureFixt
     capsys.readouterr()
     for setting, said in (("crop=none", "crop=none"), ("crop_margin=4", "crop_margin=4.0")):
         assert main([*predict, "--run", str(run), "--set", setting]) != 0
-        assert f"but {said} is asked for" in " ".join(capsys.readouterr().err.split())
+        assert f"but {said} is given" in " ".join(capsys.readouterr().err.split())
     train = [*argv[:6], "--out", tmp_path / "other", "--set", "crop=prompt"]
     assert main([str(part) for part in train]) != 0
     assert "use crop=body or crop=none" in " ".join(capsys.readouterr().err.split())

@@ -51,7 +51,7 @@ def monailabel_routes(workspace: Workspace, learner: Learner | None = None) -> l
     Returns:
         The routes; none where the workspace holds no volumes.
     """
-    if workspace.session.domain.name != "medical":
+    if not hasattr(workspace.session.domain, "along"):  # no planes, so no volumes
         return []
     return Protocol(workspace, learner).routes()
 
