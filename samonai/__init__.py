@@ -14,9 +14,9 @@ The public names are loaded when they are first used, so that ``import samonai``
 * `evaluate`: measure a `Run` beside the model before fine-tuning and the prompt itself.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from samonai.core.lazy_names import lazy_names
 from samonai.version import __version__
 
 if TYPE_CHECKING:
@@ -43,27 +43,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Predictor": "samonai.sam.predictor",
-    "Prompts": "samonai.prompts.types",
-    "Run": "samonai.workflows.run",
-    "Session": "samonai.workflows.session",
-    "cross_validate": "samonai.selection",
-    "embed": "samonai.workflows.train",
-    "evaluate": "samonai.workflows.run",
-    "finetune": "samonai.workflows.train",
-    "load_sam": "samonai.sam",
-    "predict": "samonai.workflows.run",
+    "Predictor": "sam.predictor",
+    "Prompts": "prompts.types",
+    "Run": "workflows.run",
+    "Session": "workflows.session",
+    "cross_validate": "selection",
+    "embed": "workflows.train",
+    "evaluate": "workflows.run",
+    "finetune": "workflows.train",
+    "load_sam": "sam",
+    "predict": "workflows.run",
 }
 
-
-def __getattr__(name: str) -> object:
-    """Load a public name from the module that holds it, once."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'samonai' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -1,7 +1,8 @@
 """Embeddings: frames encoded once, stored under a signature, with the targets of training."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from samonai.core.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from samonai.embeddings.embedder import (
@@ -85,14 +86,4 @@ _HOMES = {
     "view_of": "views",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name on first use."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    """List the public names."""
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -1,7 +1,8 @@
 """Inference: from embeddings and prompts to label maps on the source's grid."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from samonai.core.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from samonai.inference.assembly import (
@@ -167,14 +168,4 @@ _HOMES = {
     "trained_propagation": "checkpoint_context",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name on first use."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    """List the public names."""
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -1,8 +1,8 @@
 """Segment Anything: named checkpoints, a lean encoder, a batched decoder, a predictor."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from samonai.core.lazy_names import lazy_names
 from samonai.core.lazy_package import import_lazily
 
 if TYPE_CHECKING:
@@ -36,14 +36,4 @@ _HOMES = {
     "save_sam": "full_state",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name on first use."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    """List the public names."""
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)
