@@ -60,7 +60,7 @@ def workspace(session: Session, images: Path, tmp_path: Path) -> Iterator[Worksp
 
 def client_of(workspace: Workspace, learner: Any = None) -> TestClient:
     routes = monailabel_routes(workspace, learner)
-    app = Guard(annotation_app(workspace, monailabel=routes), Limits(frozenset({"localhost"})))
+    app = Guard(annotation_app(workspace, clients=routes), Limits(frozenset({"localhost"})))
     return TestClient(app, base_url="http://localhost")
 
 

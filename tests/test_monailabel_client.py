@@ -103,7 +103,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
 
 @pytest.fixture(scope="module")
 def address(workspace: Workspace) -> Iterator[str]:
-    app = annotation_app(workspace, monailabel=monailabel_routes(workspace))
+    app = annotation_app(workspace, clients=monailabel_routes(workspace))
     guarded = Guard(app, Limits(frozenset({"127.0.0.1"}), TOKEN))
     server = uvicorn.Server(uvicorn.Config(guarded, log_level="error"))
     bound = socket.create_server(("127.0.0.1", 0))

@@ -196,7 +196,7 @@ def server(tmp_path: Path, orthanc: str) -> Iterator[str]:
     cases = session.cases(tmp_path / "scans")
     workspace = Workspace(session, cases, tmp_path / "out", classes={1: "ball", 2: "wall"})
     routes = monailabel_routes(workspace) + ohif_routes(OhifOptions(tmp_path / inside, orthanc))
-    app = Guard(annotation_app(workspace, monailabel=routes), limits_of("127.0.0.1"))
+    app = Guard(annotation_app(workspace, clients=routes), limits_of("127.0.0.1"))
     found = uvicorn.Server(uvicorn.Config(app, log_level="error"))
     bound = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=found.run, kwargs={"sockets": [bound]}, daemon=True)

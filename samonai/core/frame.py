@@ -9,6 +9,14 @@ BLANK_LEVELS = 2
 """Largest difference between the pixels of a blank frame, of 255."""
 
 
+def mask_box(mask: npt.NDArray[np.bool_]) -> tuple[int, int, int, int] | None:
+    """Return the tight box around a mask (H, W), xyxy, upper ends exclusive; None if empty."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return None
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
 @dataclass(frozen=True)
 class FrameLocation:
     """The location of a frame in its source.

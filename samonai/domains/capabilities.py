@@ -141,6 +141,20 @@ class TextQueries(Protocol):
 
 
 @runtime_checkable
+class Planes(Protocol):
+    """A domain whose sources are volumes: neighbouring frames are neighbouring slices."""
+
+    @property
+    def axis(self) -> int:
+        """Return the array axis that frames are cut across."""
+        ...
+
+    def along(self, axis: int) -> Any:
+        """Return the domain with frames cut across another array axis."""
+        ...
+
+
+@runtime_checkable
 class RegionProposals(Protocol):
     """A domain with region proposals: boxes of objects on a frame, of any class."""
 
@@ -219,6 +233,7 @@ class Capabilities:
         results: Gives what predictions hold beside label maps.
         queries: Runs queries on predictions.
         proposals: Proposes boxes of objects on a frame.
+        planes: Cuts volumes across any of their axes.
         crop: Cuts frames around the prompts.
         structures: Gives structures label values.
         default_automatic: Default way of segmentation without prompts.
@@ -234,6 +249,7 @@ class Capabilities:
     results: Results | None = None
     queries: TextQueries | None = None
     proposals: RegionProposals | None = None
+    planes: Planes | None = None
     crop: PromptCrop | None = None
     structures: NamedStructures | None = None
     default_automatic: str = CLASSES
@@ -252,6 +268,7 @@ def capabilities(domain: object) -> Capabilities:
         results=domain if isinstance(domain, Results) else None,
         queries=domain if isinstance(domain, TextQueries) else None,
         proposals=domain if isinstance(domain, RegionProposals) else None,
+        planes=domain if isinstance(domain, Planes) else None,
         crop=domain if isinstance(domain, PromptCrop) else None,
         structures=domain if isinstance(domain, NamedStructures) else None,
         default_automatic=(

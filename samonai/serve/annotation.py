@@ -22,6 +22,7 @@ from samonai.core.errors import InputError
 from samonai.core.files import write_atomically
 from samonai.core.json_files import read_json
 from samonai.core.sealed import is_whole, sealed
+from samonai.domains.label_map import coordinates
 
 UNLABELLED, PREDICTED, CORRECTED, DONE = "unlabelled", "predicted", "corrected", "done"
 STATES = (UNLABELLED, PREDICTED, CORRECTED, DONE)
@@ -90,13 +91,15 @@ class Annotation:
         """Return the objects of one frame, in drawing order."""
         return [one for one in self.objects if one.frame == frame]
 
+    def changed(self, **fields: Any) -> "Annotation":
+        """Return the next revision, with other fields."""
+        return replace(self, revision=self.revision + 1, **fields)
+
     def with_objects(self, *changed: FrameObject, state: str = CORRECTED) -> "Annotation":
         """Return the annotation with objects added, or replaced in their place."""
         new = {one.key: one for one in changed}
         kept = [new.pop(one.key, one) for one in self.objects]
-        return replace(
-            self, revision=self.revision + 1, state=state, objects=(*kept, *new.values())
-        )
+        return self.changed(state=state, objects=(*kept, *new.values()))
 
     def without(self, object_id: str, frame: int | None = None) -> "Annotation":
         """Return the annotation without an object, on one frame or on all of them."""
@@ -105,7 +108,7 @@ class Annotation:
             for one in self.objects
             if one.object_id != object_id or frame not in (None, one.frame)
         )
-        return replace(self, revision=self.revision + 1, state=CORRECTED, objects=left)
+        return self.changed(state=CORRECTED, objects=left)
 
     def document(self) -> dict[str, Any]:
         """Return the annotation as JSON values."""
@@ -236,15 +239,16 @@ def checked_clicks(given: Any, size: tuple[int, int]) -> tuple[tuple[float, floa
         raise InputError(f"clicks: expected a list of at most {_MOST_CLICKS} [x, y, sign]")
     clicks = []
     for one in given:
-        if not (isinstance(one, list) and len(one) == 3 and all(map(_is_number, one))):
+        numbers = coordinates(one, 3)
+        if numbers is None:
             raise InputError("clicks: expected [x, y, sign] each")
-        x, y, sign = one
+        x, y, sign = numbers.tolist()
         if not (0 <= x <= size[1] and 0 <= y <= size[0]) or sign not in (0, 1):
             raise InputError(
-                f"click ({x:g}, {y:g}, {sign}): expected a place on {size[1]} x {size[0]} pixels, "
-                "and a sign of 1 (inside) or 0 (outside)"
+                f"click ({x:g}, {y:g}, {sign:g}): expected a place on {size[1]} x {size[0]} "
+                "pixels, and a sign of 1 (inside) or 0 (outside)"
             )
-        clicks.append((float(x), float(y), int(sign)))
+        clicks.append((x, y, int(sign)))
     return tuple(clicks)
 
 
@@ -260,10 +264,11 @@ def checked_box(given: Any, size: tuple[int, int]) -> tuple[float, ...] | None:
     """
     if given is None:
         return None
-    if not (isinstance(given, list) and len(given) == 4 and all(map(_is_number, given))):
+    box = coordinates(given, 4)
+    if box is None:
         raise InputError("box: expected [x0, y0, x1, y1]")
-    xs = sorted(min(max(float(x), 0.0), float(size[1])) for x in given[::2])
-    ys = sorted(min(max(float(y), 0.0), float(size[0])) for y in given[1::2])
+    xs = sorted(box[::2].clip(0, size[1]).tolist())
+    ys = sorted(box[1::2].clip(0, size[0]).tolist())
     if xs[0] == xs[1] or ys[0] == ys[1]:
         raise InputError("box: it has no area on the frame")
     return xs[0], ys[0], xs[1], ys[1]
@@ -305,10 +310,6 @@ def mask_of(data: bytes, size: tuple[int, int] | None = None) -> npt.NDArray[np.
             return np.asarray(picture.convert("L")) > 127
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         raise InputError("mask: expected a PNG picture") from error
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
 
 
 def _object_of(found: Mapping[str, Any]) -> FrameObject:

@@ -12,8 +12,6 @@ from samonai.core.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-_WAIT_SECONDS = 0.5
-
 
 class EncodingQueue:
     """Encodes frames of the case that is looked at, the visible one first.
@@ -66,6 +64,7 @@ class EncodingQueue:
         """Forget which frames are encoded, as after a change of the encoder."""
         with self._changed:
             self._ready.clear()
+            self._changed.notify()
 
     def stop(self) -> None:
         """End the thread after the frame in hand."""
@@ -78,7 +77,7 @@ class EncodingQueue:
         while True:
             with self._changed:
                 while not self._stopped and (following := self._next()) is None:
-                    self._changed.wait(_WAIT_SECONDS)
+                    self._changed.wait()
                 if self._stopped:
                     return
             assert following is not None

@@ -23,7 +23,6 @@ from samonai.core.errors import InputError
 from samonai.core.files import write_atomically
 from samonai.core.json_files import read_json
 from samonai.sam.decoder_file import read_decoder_metadata
-from samonai.serve.annotation import DONE
 from samonai.serve.saving import saved_label
 from samonai.serve.workspace import Workspace
 from samonai.workflows.session import Session
@@ -70,7 +69,7 @@ class Learner:
         self._model, self._store, self._epochs = list(model), store, epochs
         self._settings = dict(settings or {})
         self.folder = workspace.out / "learning"
-        self._execute = execute or self._in_process
+        self._execute = execute or self._in_own_process
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -91,7 +90,7 @@ class Learner:
         with self._lock:
             if self._thread is not None and self._thread.is_alive():
                 raise InputError("training is under way already; wait, or stop it")
-            cases = [name for name, state in self.workspace.states().items() if state == DONE]
+            cases = self.workspace.done()
             if len(cases) < FEWEST_CASES:
                 raise InputError(
                     f"{len(cases)} cases are finished; training needs {FEWEST_CASES} at least, one "
@@ -133,15 +132,15 @@ class Learner:
 
     def status(self) -> dict[str, Any]:
         """Return how training stands: state, curve, rounds, and the round in use; 0: the first."""
-        done = sum(state == DONE for state in self.workspace.states().values())
+        current = _in_use(self._rounds)
         return {
             "state": self._state,
             "reason": self._reason,
             "curve": _curve(self._run),
             "epochs": self._epochs,
             "rounds": self._rounds,
-            "in_use": _in_use(self._rounds),
-            "done": done,
+            "in_use": 0 if current is None else current["number"],
+            "done": len(self.workspace.done()),
             "needed": FEWEST_CASES,
         }
 
@@ -152,11 +151,11 @@ class Learner:
             InputError: The one in use is the first.
         """
         with self._lock:
-            current = next((r for r in reversed(self._rounds) if r["in_use"]), None)
+            current = _in_use(self._rounds)
             if current is None:
                 raise InputError("the decoder in use is the first one")
             current["in_use"] = False
-            before = next((r for r in reversed(self._rounds) if r["in_use"]), None)
+            before = _in_use(self._rounds)
             self.workspace.use(self._open_session(Path(before["run"]) if before else None))
             self._write()
 
@@ -253,12 +252,8 @@ class Learner:
             return found
 
         new = dice(run, folder / "evaluation")
-        current = next((r for r in reversed(self._rounds) if r["in_use"]), None)
-        first = self.workspace.session.decoders
-        if current is not None:
-            before = dice(Path(current["run"]), folder / "evaluation-before")["finetuned"]
-        elif first:
-            before = dice(first[0].parent, folder / "evaluation-before")["finetuned"]
+        if decoders := self.workspace.session.decoders:  # of the run in use
+            before = dice(decoders[0].parent, folder / "evaluation-before")["finetuned"]
         else:
             before = new["zero_shot"]
         return {"before": float(before), "after": float(new["finetuned"])}
@@ -276,7 +271,7 @@ class Learner:
             last = lines[-1][:_LAST_LINES] if lines else "no message"
             raise InputError(f"samonai {arguments[0]} failed: {last}")
 
-    def _in_process(self, arguments: list[str], log: Path) -> int:
+    def _in_own_process(self, arguments: list[str], log: Path) -> int:
         with log.open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "samonai", *arguments],
@@ -298,8 +293,7 @@ class _StoppedError(Exception):
 
 def latest_run(out: Path) -> Path | None:
     """Return the run of a workspace that was in use when its server ended; None: the first."""
-    rounds = _rounds_of(out / "learning")
-    current = next((r for r in reversed(rounds) if r["in_use"]), None)
+    current = _in_use(_rounds_of(out / "learning"))
     return None if current is None else Path(current["run"])
 
 
@@ -314,8 +308,9 @@ def _rounds_of(folder: Path) -> list[dict[str, Any]]:
     return [one for one in rounds if Path(one["run"]).is_dir()]
 
 
-def _in_use(rounds: Sequence[Mapping[str, Any]]) -> int:
-    return next((int(r["number"]) for r in reversed(rounds) if r["in_use"]), 0)
+def _in_use(rounds: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the round whose decoder is in use; None: that of the start."""
+    return next((one for one in reversed(rounds) if one["in_use"]), None)
 
 
 def _curve(run: Path | None) -> list[Any]:

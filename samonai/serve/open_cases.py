@@ -180,6 +180,10 @@ class OpenCases:
                     self._states[case_id] = UNLABELLED
         return {case_id: self._states[case_id] for case_id in cases}
 
+    def done(self) -> list[str]:
+        """Return the finished cases."""
+        return [case_id for case_id, state in self.states().items() if state == DONE]
+
     def next_case(self, after: str | None = None) -> str | None:
         """Return the case to annotate next: the first that is not done, after another if given.
 
@@ -226,10 +230,6 @@ class OpenCases:
         count = self.session.domain.frame_count(one.source)
         if not 0 <= index < count:
             raise NotThereError(f"frame {index}: {one.case.case_id} has frames 0 to {count - 1}")
-
-    def is_volume(self, one: OpenCase) -> bool:
-        """Return whether frames are neighbouring slices, so that objects can be carried."""
-        return len(one.source.spacing) == 3
 
     def audit(self, action: str, case_id: str, **facts: Any) -> None:
         """Add a line to the audit log: who did what to which case, by pseudonym, and when."""

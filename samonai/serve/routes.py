@@ -6,6 +6,7 @@ that it was made to; where another tab was faster, the answer is 409.
 
 import base64
 import logging
+from collections.abc import Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from importlib.resources import files
@@ -20,10 +21,11 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from samonai.core.errors import InputError
-from samonai.core.json_files import parse_json
 from samonai.domains.base import metric_spacing
+from samonai.domains.capabilities import capabilities
 from samonai.serve.annotation import FrameObject, png_of
 from samonai.serve.display import FLAT, display_of
+from samonai.serve.json_body import json_of
 from samonai.serve.open_cases import NotThereError, RevisionError
 from samonai.serve.workspace import Workspace
 from samonai.version import __version__
@@ -39,14 +41,14 @@ PAGE = "page"
 
 
 def annotation_app(
-    workspace: Workspace, learner: "Learner | None" = None, **more: Any
+    workspace: Workspace, learner: "Learner | None" = None, clients: Sequence[Route] = ()
 ) -> Starlette:
     """Return the application of a workspace.
 
     Args:
         workspace: Cases and annotations.
         learner: Trains on finished cases; None: nothing is trained.
-        **more: Further routes by name, put before the page's; see `samonai.serve.monailabel`.
+        clients: Routes of other clients, before the page's; see `samonai.serve.monailabel`.
     """
     api = Api(workspace, learner)
     page = str(files("samonai.serve") / PAGE)
@@ -61,7 +63,7 @@ def annotation_app(
     return Starlette(
         routes=[
             Mount("/api", routes=api.routes()),
-            *(route for routes in more.values() for route in routes),
+            *clients,
             Mount("/", StaticFiles(directory=page, html=True)),
         ],
         exception_handlers={InputError: _input_error, HTTPException: _http_error},  # type: ignore[dict-item]
@@ -143,19 +145,16 @@ class Api:
         one = self.workspace.opened(name)
         domain = self.workspace.session.domain
         count = domain.frame_count(one.source)
-        spacing = metric_spacing(one.source) if self.workspace.is_volume(one) else None
+        planes = capabilities(domain).planes
+        spacing = None if planes is None else metric_spacing(one.source)
         height, width = domain.frame(one.source, 0).size
         return {
             "case": name,
             "frames": count,
             "size": [height, width],
             "spacing_mm": None if spacing is None else list(map(float, spacing)),
-            "volume": self.workspace.is_volume(one),
-            "display": (
-                display_of(one.source.affine, getattr(domain, "axis", 2))
-                if self.workspace.is_volume(one)
-                else FLAT
-            ),
+            "volume": planes is not None,
+            "display": (FLAT if planes is None else display_of(one.source.affine, planes.axis)),
             "labelled": getattr(one.source, "label", None) is not None,
             "ready": self.workspace.queue.ready(name),
             "failure": self.workspace.queue.failure(name),
@@ -164,7 +163,7 @@ class Api:
 
     async def view(self, request: Request) -> Response:
         """Encode the visible frame first; answer with the frames that are encoded."""
-        given = await _json(request)
+        given = await json_of(request)
         frame, name = given.get("frame"), _name(request)
         if not isinstance(frame, int):
             raise InputError("frame: expected a number")
@@ -193,7 +192,7 @@ class Api:
 
     async def prompt(self, request: Request) -> Response:
         """Segment an object from a box and clicks."""
-        given = await _json(request)
+        given = await json_of(request)
         name, index = _name(request), int(request.path_params["frame"])
         drawn = await run_in_threadpool(
             self.workspace.prompt, name, _object(request), index, given, _revision(given)
@@ -202,7 +201,7 @@ class Api:
 
     async def paint(self, request: Request) -> Response:
         """Take a painted mask."""
-        given = await _json(request)
+        given = await json_of(request)
         name, index = _name(request), int(request.path_params["frame"])
         try:
             png = base64.b64decode(str(given.get("png")), validate=True)
@@ -216,13 +215,13 @@ class Api:
 
     async def restore(self, request: Request) -> Response:
         """Put an object back as it was."""
-        given, name = await _json(request), _name(request)
+        given, name = await json_of(request), _name(request)
         drawn = await run_in_threadpool(self.workspace.restore, name, given, _revision(given))
         return await self._drawn(name, [drawn])
 
     async def remove(self, request: Request) -> Response:
         """Remove an object from a frame."""
-        given, name = await _json(request), _name(request)
+        given, name = await json_of(request), _name(request)
         index = int(request.path_params["frame"])
         await run_in_threadpool(
             self.workspace.remove, name, _object(request), index, _revision(given)
@@ -231,7 +230,7 @@ class Api:
 
     async def remove_everywhere(self, request: Request) -> Response:
         """Remove an object from all frames."""
-        given, name = await _json(request), _name(request)
+        given, name = await json_of(request), _name(request)
         await run_in_threadpool(
             self.workspace.remove, name, _object(request), None, _revision(given)
         )
@@ -239,7 +238,7 @@ class Api:
 
     async def carry(self, request: Request) -> Response:
         """Carry an object to the frames beside it."""
-        given, name = await _json(request), _name(request)
+        given, name = await json_of(request), _name(request)
         drawn = await run_in_threadpool(
             self.workspace.carry,
             name, _object(request), int(request.path_params["frame"]), given.get("reach"),
@@ -249,19 +248,19 @@ class Api:
 
     async def propose(self, request: Request) -> Response:
         """Segment everything that the model knows."""
-        given, name = await _json(request), _name(request)
+        given, name = await json_of(request), _name(request)
         drawn = await run_in_threadpool(self.workspace.propose, name, _revision(given))
         return await self._drawn(name, drawn)
 
     async def begin(self, request: Request) -> Response:
         """Begin with the given label."""
-        given, name = await _json(request), _name(request)
+        given, name = await json_of(request), _name(request)
         drawn = await run_in_threadpool(self.workspace.begin_with_label, name, _revision(given))
         return await self._drawn(name, drawn)
 
     async def structure(self, request: Request) -> Response:
         """Name a structure."""
-        given, name = await _json(request), _name(request)
+        given, name = await json_of(request), _name(request)
         await run_in_threadpool(
             self.workspace.name_structure,
             name, given.get("value"), given.get("name"), _revision(given),
@@ -270,7 +269,7 @@ class Api:
 
     async def save(self, request: Request) -> Response:
         """Write the label map."""
-        given, name = await _json(request), _name(request)
+        given, name = await json_of(request), _name(request)
         return JSONResponse(
             await run_in_threadpool(
                 self.workspace.save, name, _revision(given), done=bool(given.get("done", True))
@@ -339,13 +338,6 @@ def _revision(given: dict[str, Any]) -> int:
     if not isinstance(revision, int) or isinstance(revision, bool):
         raise InputError("revision: expected the number of the annotation that is changed")
     return revision
-
-
-async def _json(request: Request) -> dict[str, Any]:
-    found = parse_json(await request.body() or b"{}", "the request")
-    if not isinstance(found, dict):
-        raise InputError("the request: expected a JSON object")
-    return found
 
 
 async def _input_error(_: Request, error: InputError) -> Response:

@@ -183,7 +183,7 @@ def serve(
         clients = monailabel_routes(workspace, learner)
         if options.ohif is not None:
             clients += ohif_routes(OhifOptions(options.ohif, options.dicomweb or ""))
-        app = Guard(annotation_app(workspace, learner, monailabel=clients), limits)
+        app = Guard(annotation_app(workspace, learner, clients), limits)
         config = uvicorn.Config(
             app, host=options.host, port=options.port, log_level="warning", access_log=False,
             server_header=False, ws="none", timeout_graceful_shutdown=5,

@@ -9,14 +9,17 @@ import numpy as np
 import numpy.typing as npt
 
 from samonai.core.errors import InputError
-from samonai.core.frame import Frame
+from samonai.core.frame import Frame, mask_box
 from samonai.domains.base import metric_spacing
+from samonai.domains.capabilities import capabilities
+from samonai.metrics.objects import pixel_metrics
 from samonai.prompts.types import FramePrompts
 from samonai.serve.annotation import (
     CARRIED,
     CORRECTED,
     DONE,
     GIVEN,
+    ORIGINS,
     PAINTED,
     PREDICTED,
     PROMPTED,
@@ -126,7 +129,7 @@ class Workspace(OpenCases):
                 checked_box(given.get("box"), frame.size),
                 checked_clicks(given.get("clicks", []), frame.size),
                 float(iou) if isinstance(iou, int | float) else None,
-                origin if origin in (PROPOSED, CARRIED, PAINTED, GIVEN) else PROMPTED,
+                origin if origin in ORIGINS else PROMPTED,
             )  # fmt: skip
             self.keep(one, one.annotation.with_objects(drawn))
             return drawn
@@ -167,7 +170,7 @@ class Workspace(OpenCases):
         one = self.opened(case_id)
         with one.lock:
             self._changing(one, index, revision)
-            if not self.is_volume(one):
+            if capabilities(self.session.domain).planes is None:
                 raise InputError("objects are carried between slices of volumes only")
             seed = next((o for o in one.annotation.objects if o.key == (object_id, index)), None)
             if seed is None:
@@ -242,10 +245,7 @@ class Workspace(OpenCases):
         with one.lock:
             self._check_revision(one, revision)
             names = {**one.annotation.structures, value: name.strip()}
-            changed = replace(
-                one.annotation, structures=names, revision=one.annotation.revision + 1
-            )
-            return self.keep(one, changed)
+            return self.keep(one, one.annotation.changed(structures=names))
 
     def save(self, case_id: str, revision: int, *, done: bool = True) -> dict[str, Any]:
         """Write the label map on the source's own grid, and keep earlier versions.
@@ -266,15 +266,8 @@ class Workspace(OpenCases):
             self._check_revision(one, revision)
             version = one.annotation.saved + 1
             written = save_label(self, one, version)
-            kept = self.keep(
-                one,
-                replace(
-                    one.annotation,
-                    saved=version,
-                    revision=one.annotation.revision + 1,
-                    state=DONE if done else one.annotation.state,
-                ),
-            )
+            state = DONE if done else one.annotation.state
+            kept = self.keep(one, one.annotation.changed(saved=version, state=state))
             self.folder(case_id).masks.remove_all_but({o.mask for o in kept.objects})
             self.audit("save", case_id, version=version)
             return {
@@ -301,9 +294,9 @@ class Workspace(OpenCases):
             if spacing is not None and len(spacing) == 3:
                 figures["ml"] = float(mask.sum() * np.prod(spacing) / 1000)
             if truth is not None and merged is not None:
-                other = np.asarray(truth) == value
-                if total := int(mask.sum()) + int(other.sum()):
-                    figures["dice"] = float(2 * np.count_nonzero(mask & other) / total)
+                dice = pixel_metrics(mask, np.asarray(truth) == value)["dice"]
+                if dice is not None:
+                    figures["dice"] = dice
             found[name] = figures
         return found
 
@@ -377,8 +370,8 @@ def _prompts_of(seed: FrameObject, mask: npt.NDArray[np.bool_]) -> FramePrompts:
     if seed.box is not None:
         box = np.asarray(seed.box, np.float32)
     else:
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        if not len(rows):
+        around = mask_box(mask)
+        if around is None:
             raise InputError("the object's mask is empty; there is nothing to carry")
-        box = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
+        box = np.array(around, np.float32)
     return FramePrompts(box[None], np.array([seed.value], np.int64))

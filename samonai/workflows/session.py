@@ -291,9 +291,7 @@ class Session:
         tracks = self.inferer.tracks(read, self.networks, {frame: prompts}, reach=reach)
         found = {}
         for index, track in tracks.items():
-            geometry = FrameGeometry(
-                self.domain.frame(read, index).size, self.networks[0].long_side
-            )
+            geometry = FrameGeometry(track.size, self.networks[0].long_side)
             low_res = track.low_res.float().mean(0)
             logits = geometry.logits_to_frame(low_res)[0, 0].cpu().numpy()
             iou = float(track.iou.float().mean())

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from samonai.core.frame import mask_box
 from samonai.domains.tiling.tiles import Tiles, Window
 from samonai.prompts.types import UNKNOWN_ID, FramePrompts
 
@@ -219,15 +220,10 @@ def _piece(
 ) -> _Piece:
     """Keep a tile's logits around the mask and its box."""
     inside = scores > 0
-    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
     kept: Window | None = None
-    if len(rows):
-        kept = Window(
-            int(rows[0]),
-            int(columns[0]),
-            int(rows[-1] - rows[0]) + 1,
-            int(columns[-1] - columns[0]) + 1,
-        )
+    if (around := mask_box(inside)) is not None:
+        left, top, right, bottom = around
+        kept = Window(top, left, bottom - top, right - left)
     if np.isfinite(box).all():
         x0, y0 = np.floor(box[:2]).astype(int).tolist()
         x1, y1 = np.ceil(box[2:]).astype(int).tolist()

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from scipy import ndimage
 
+from samonai.core.frame import mask_box
 from samonai.core.geometry import LOW_RES_STRIDE, FrameGeometry
 from samonai.prompts.types import UNKNOWN_ID, FramePrompts
 
@@ -101,13 +102,12 @@ def make_instance(
     low_res: torch.Tensor | None = None,
 ) -> Instance | None:
     """Return the instance of a mask (H, W) in frame space; None if it is empty."""
-    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-    if not len(rows):
+    box = mask_box(mask)
+    if box is None:
         return None
-    y0, y1, x0, x1 = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+    x0, y0, x1, y1 = box
     iou = min(max(iou, 0.0), 1.0)
     crop = mask[y0:y1, x0:x1].copy()
-    box = x0, y0, x1, y1
     return Instance(crop, box, value, iou * probability, iou, probability, low_res)
 
 

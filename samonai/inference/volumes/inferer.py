@@ -16,6 +16,7 @@ from samonai.core.errors import InputError
 from samonai.core.frame import Frame
 from samonai.core.geometry import FrameGeometry
 from samonai.domains.base import Domain
+from samonai.domains.capabilities import capabilities
 from samonai.inference.frame_outputs import (
     DecodeFrame,
     FrameObserver,
@@ -178,12 +179,12 @@ class VolumeInferer(SourceInferer):
 
     def _plane_inferers(self) -> list[SourceInferer]:
         if self._others is None:
-            along = getattr(self.domain, "along", None)
-            if along is None:
+            planes = capabilities(self.domain).planes
+            if planes is None:
                 raise InputError(f"planes=3 is for volumes, and {self.domain.name} has none")
             self._others = [
                 SourceInferer(
-                    along(axis),
+                    planes.along(axis),
                     self.store,
                     self.precision,
                     self.prompts_at_once,

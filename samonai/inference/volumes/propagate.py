@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import adaptive_avg_pool2d, cosine_similarity
 
 from samonai.core.errors import InputError
-from samonai.core.frame import Frame
+from samonai.core.frame import Frame, mask_box
 from samonai.core.geometry import FrameGeometry
 from samonai.core.settings import describe, validate
 from samonai.prompts.types import FramePrompts, Prompts, joined_frame_prompts
@@ -79,6 +79,7 @@ class TrackedMask:
         value: Label value of the object.
         area: Pixels of the frame.
         look: float32 (C,), mean embedding over the mask.
+        size: (H, W) of the frame.
         passed: Distance from the prompted frame.
         first_area: Pixels of the mask on that frame.
     """
@@ -89,6 +90,7 @@ class TrackedMask:
     value: int
     area: int
     look: torch.Tensor
+    size: tuple[int, int]
     passed: int = 0
     first_area: int = 0
 
@@ -102,11 +104,13 @@ class FrameTracks:
             their average alone.
         iou: float32 (K, N), each network's own estimate of its masks' IoU.
         prompts: The box around each mask, and its class.
+        size: (H, W) of the frame.
     """
 
     low_res: torch.Tensor
     iou: torch.Tensor
     prompts: FramePrompts
+    size: tuple[int, int]
 
 
 class Propagator:
@@ -227,18 +231,25 @@ class Propagator:
             mask = (geometry.logits_to_frame(low_res[None])[0, 0] > 0).cpu().numpy()
             if frame.valid is not None:
                 mask &= frame.valid
-            if not mask.any() or float(iou.mean()) < lowest_iou:
+            around = mask_box(mask)
+            if around is None or float(iou.mean()) < lowest_iou:
                 masks.append(None)
                 continue
-            rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-            box = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
+            box = np.array(around, np.float32)
             look = _look(embedding, low_res).cpu()
             area = int(np.count_nonzero(mask))
             if not self._each:
                 said, iou = low_res[None], iou.mean(0, keepdim=True)
             masks.append(
                 TrackedMask(
-                    said.half().cpu(), iou.cpu(), box, int(value), area, look, first_area=area
+                    said.half().cpu(),
+                    iou.cpu(),
+                    box,
+                    int(value),
+                    area,
+                    look,
+                    frame.size,
+                    first_area=area,
                 )
             )
         return masks
@@ -267,7 +278,7 @@ def _together(masks: list[TrackedMask]) -> FrameTracks:
     values = np.array([each.value for each in masks], np.int64)
     low_res = torch.stack([each.low_res for each in masks], 1)
     iou = torch.stack([each.iou for each in masks], 1)
-    return FrameTracks(low_res, iou, FramePrompts(boxes, values))
+    return FrameTracks(low_res, iou, FramePrompts(boxes, values), masks[0].size)
 
 
 def seeds_of(prompts: Mapping[int, FramePrompts]) -> dict[int, FramePrompts]:

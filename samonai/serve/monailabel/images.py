@@ -9,7 +9,6 @@ from samonai.core.errors import InputError
 from samonai.domains.medical.dataset import is_dicom
 from samonai.domains.medical.formats.nrrd import nrrd_bytes
 from samonai.domains.medical.volume import Volume
-from samonai.serve.annotation import DONE
 from samonai.serve.monailabel.labels import FINAL, ORIGINAL, ranks_of
 from samonai.serve.monailabel.uploads import Uploads
 from samonai.serve.open_cases import NotThereError
@@ -65,14 +64,14 @@ class CaseIndex:
 
     def datastore(self, output: str | None) -> dict[str, Any]:
         """Return the number of cases, or with "all" each case and its labels."""
-        states = self.workspace.states()
+        cases = self.workspace.cases
         if output != "all":
-            done = sum(state == DONE for state in states.values())
-            return {"total": len(states), "completed": done, "label_tags": {FINAL: done}}
+            done = len(self.workspace.done())
+            return {"total": len(cases), "completed": done, "label_tags": {FINAL: done}}
         return {
             "name": "samonai",
             "description": "",
-            "objects": {case_id: self._object(case_id) for case_id in states},
+            "objects": {case_id: self._object(case_id) for case_id in cases},
         }
 
     def _object(self, case_id: str) -> dict[str, Any]:

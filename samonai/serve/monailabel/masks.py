@@ -10,6 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from samonai.core.errors import InputError
+from samonai.core.frame import mask_box
+from samonai.domains.capabilities import capabilities
+from samonai.domains.label_map import coordinates
 from samonai.domains.medical.intensity import plane
 from samonai.domains.medical.volume import Volume, format_shape
 from samonai.prompts.types import FramePrompts
@@ -101,7 +104,7 @@ def scribbled_mask(
         on, off, old = (_shown(part, source, axis, index) for part in (inside, outside, before))
         if not (on.any() or (off.any() and old.any())):
             continue
-        box = _box_around(on | old) if old.any() else None
+        box = mask_box(on | old) if old.any() else None
         rows = [(x, y, 1) for x, y in _spread(on)] + [(x, y, 0) for x, y in _spread(off)]
         masks[index] = (_decoded(session, source, index, rows, box) | on) & ~off
     beside = {
@@ -128,10 +131,10 @@ def carried(session: Session, source: Volume, masks: Masks, reach: int) -> Masks
     found: Masks = {}
     nearest: dict[int, int] = {}
     for index, mask in sorted(masks.items()) if reach else ():
-        if not mask.any():
+        box = mask_box(mask)
+        if box is None:
             continue
-        box = np.asarray(_box_around(mask), np.float32)[None]
-        prompts = FramePrompts(box, np.ones(1, np.int64))
+        prompts = FramePrompts(np.array([box], np.float32), np.ones(1, np.int64))
         for other, answer in session.carry(source, index, prompts, reach).items():
             distance = abs(other - index)
             if other not in masks and distance < nearest.get(other, distance + 1):
@@ -158,9 +161,10 @@ def points_of(
         raise InputError(f"{name}: expected a list of at most {_MOST_POINTS} points [i, j, k]")
     points = []
     for row in given:
-        numbers = _numbers(row, 3)
-        if numbers is None:
+        point = coordinates(row, 3)
+        if point is None:
             raise InputError(f"{name}: expected [i, j, k] in voxel indices, got {str(row)[:60]}")
+        numbers = point.tolist()
         if any(not -0.5 <= n < size - 0.5 for n, size in zip(numbers, shape, strict=True)):
             raise InputError(
                 f"{name}: point {[round(n, 1) for n in numbers]} lies outside the image of "
@@ -183,10 +187,10 @@ def box_of(roi: Any, shape: tuple[int, int, int]) -> Box | None:
     """
     if roi is None or roi == []:
         return None
-    numbers = _numbers(roi, 6)
-    if numbers is None:
+    given = coordinates(roi, 6)
+    if given is None:
         raise InputError("roi: expected [i0, i1, j0, j1, k0, k1] in voxel indices")
-    sides: list[int] = []
+    numbers, sides = given.tolist(), list[int]()
     for first, second, size in zip(numbers[::2], numbers[1::2], shape, strict=True):
         low, high = sorted((first, second))
         start, stop = max(round(low), 0), min(round(high) + 1, size)
@@ -197,17 +201,10 @@ def box_of(roi: Any, shape: tuple[int, int, int]) -> Box | None:
     return i0, i1, j0, j1, k0, k1
 
 
-def _numbers(row: Any, count: int) -> list[float] | None:
-    """Return finite numbers, or None where a row has others, or another count of them."""
-    if not isinstance(row, list) or len(row) != count:
-        return None
-    if not all(isinstance(n, int | float) and not isinstance(n, bool) for n in row):
-        return None
-    return [float(n) for n in row] if np.isfinite(row).all() else None
-
-
 def _axis(session: Session) -> int:
-    return int(getattr(session.domain, "axis", 2))
+    planes = capabilities(session.domain).planes
+    assert planes is not None  # else there are no routes
+    return planes.axis
 
 
 def _clicks_by_slice(
@@ -278,12 +275,6 @@ def _shown(
     """Return a slice of a mask, as far as the frame shows it."""
     columns, rows = (side for n, side in enumerate(source.part) if n != axis)
     return np.asarray(plane(mask, axis, index)[rows, columns])
-
-
-def _box_around(mask: npt.NDArray[np.bool_]) -> list[float]:
-    """Return the box xyxy around a mask (H, W) that is not empty."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return [float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)]
 
 
 def _spread(mask: npt.NDArray[np.bool_]) -> list[tuple[float, float]]:

@@ -18,9 +18,10 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from samonai.core.errors import InputError
+from samonai.domains.capabilities import capabilities
 from samonai.domains.medical.formats.nrrd import nrrd_bytes
 from samonai.domains.medical.volume import Volume
-from samonai.serve.annotation import DONE
+from samonai.serve.json_body import json_of
 from samonai.serve.learning import Learner
 from samonai.serve.monailabel import labels, wire
 from samonai.serve.monailabel.images import CaseIndex, image_file
@@ -51,7 +52,7 @@ def monailabel_routes(workspace: Workspace, learner: Learner | None = None) -> l
     Returns:
         The routes; none where the workspace holds no volumes.
     """
-    if not hasattr(workspace.session.domain, "along"):  # no planes, so no volumes
+    if capabilities(workspace.session.domain).planes is None:
         return []
     return Protocol(workspace, learner).routes()
 
@@ -135,7 +136,6 @@ class Protocol:
         return JSONResponse(await run_in_threadpool(self._info))
 
     def _info(self) -> dict[str, Any]:
-        states = self.workspace.states()
         return {
             "name": "samonai",
             "description": "Segment Anything with a decoder that learns from corrections",
@@ -147,8 +147,8 @@ class Protocol:
             "scoring": {},
             "train_stats": self.training.stats(),
             "datastore": {
-                "total": len(states),
-                "completed": sum(state == DONE for state in states.values()),
+                "total": len(self.workspace.cases),
+                "completed": len(self.workspace.done()),
             },
         }
 
@@ -263,7 +263,7 @@ class Protocol:
         """Answer with the case to annotate next; an empty object: all are finished."""
         if request.path_params["strategy"] != STRATEGY:
             raise NotThereError("there is no such strategy")
-        client = str((await wire.json_of(request)).get("client_id", ""))[:80]
+        client = str((await json_of(request)).get("client_id", ""))[:80]
         return JSONResponse(await run_in_threadpool(self._next_sample, client))
 
     def _next_sample(self, client: str) -> dict[str, Any]:
@@ -293,14 +293,14 @@ class Protocol:
 
     async def train_start(self, request: Request) -> Response:
         """Start training."""
-        model, params = str(request.path_params["model"]), await wire.json_of(request)
+        model, params = str(request.path_params["model"]), await json_of(request)
         task = await run_in_threadpool(self.training.start, model, params)
         self._note("training started")
         return JSONResponse(task)
 
     async def train_all(self, request: Request) -> Response:
         """Start the only trainer, as OHIF does it."""
-        given = (await wire.json_of(request)).get(TRAINER)
+        given = (await json_of(request)).get(TRAINER)
         params = given if isinstance(given, dict) else {}
         task = await run_in_threadpool(self.training.start, TRAINER, params)
         self._note("training started")

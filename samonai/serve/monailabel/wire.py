@@ -58,18 +58,6 @@ def params_of(form: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-async def json_of(request: Request) -> dict[str, Any]:
-    """Return the body as a JSON object; an empty one for an empty body.
-
-    Raises:
-        InputError: The body is no JSON object.
-    """
-    found = parse_json(await request.body() or b"{}", "the request")
-    if not isinstance(found, dict):
-        raise InputError("the request: expected a JSON object")
-    return found
-
-
 def file_of(form: FormData, name: str) -> UploadFile:
     """Return the only file of a name.
 

@@ -3,6 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
+from samonai.core.frame import mask_box
+
 Boxes = npt.NDArray[np.float32]
 """(N, 4), xyxy, upper ends exclusive."""
 
@@ -27,7 +29,5 @@ def box_around(mask: npt.NDArray[np.bool_], x: int, y: int) -> tuple[int, int, i
 
     Without ink it is empty, at that corner.
     """
-    down, across = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(down):
-        return x, y, x, y
-    return x + int(across[0]), y + int(down[0]), x + int(across[-1]) + 1, y + int(down[-1]) + 1
+    x0, y0, x1, y1 = mask_box(mask) or (0, 0, 0, 0)
+    return x + x0, y + y0, x + x1, y + y1
