@@ -24,6 +24,7 @@ from samonai.domains.medical.formats.nrrd import nrrd_bytes
 from samonai.serve.guard import Guard, Limits
 from samonai.serve.monailabel import labels, masks, monailabel_routes, wire
 from samonai.serve.monailabel.images import image_file
+from samonai.serve.monailabel.sent_labels import names_of, read_sent_label
 from samonai.serve.routes import annotation_app
 from samonai.serve.workspace import Workspace
 from samonai.workflows.session import Session
@@ -110,6 +111,15 @@ def affines() -> list[np.ndarray]:
     return found
 
 
+def with_segments(image: sitk.Image, names: dict[int, str], layers: str = "") -> sitk.Image:
+    """Return an image with the header fields of 3D Slicer's segmentations."""
+    for number, (value, name) in enumerate(names.items()):
+        image.SetMetaData(f"Segment{number}_Name", name)
+        image.SetMetaData(f"Segment{number}_LabelValue", str(value))
+        image.SetMetaData(f"Segment{number}_Layer", layers[number] if layers else "0")
+    return image
+
+
 @pytest.mark.parametrize("compress", [False, True])
 def test_nrrd_files_keep_order_and_place_of_voxels_in_all_orientations(compress: bool) -> None:
     array = np.arange(4 * 3 * 2, dtype=np.int16).reshape(4, 3, 2)
@@ -132,7 +142,17 @@ def test_a_label_drawn_on_the_sent_image_comes_back_voxel_by_voxel(tmp_path: Pat
         label = sitk.GetImageFromArray(np.ascontiguousarray(expected.T))
         label.CopyInformation(image)
         sitk.WriteImage(label, str(drawn))
-        np.testing.assert_array_equal(labels.read_sent_label(drawn, source), expected)
+        info = [{"name": "a", "idx": 1}, {"name": "b", "idx": 2}]
+        np.testing.assert_array_equal(read_sent_label(drawn, source, info).label, expected)
+        # 3D Slicer's own segmentation files are cropped to their segments, and named inside.
+        segmentation = tmp_path / "label.seg.nrrd"
+        part = sitk.RegionOfInterest(label, (2, 3, 1), (1, 0, 1))
+        sitk.WriteImage(with_segments(part, {1: "a", 2: "b"}), str(segmentation))
+        only = np.zeros_like(expected)
+        only[1:3, :, 1] = expected[1:3, :, 1]
+        found = read_sent_label(segmentation, source, None)
+        np.testing.assert_array_equal(found.label, only)
+        assert found.names == {1: "a", 2: "b"}
 
 
 def test_info_has_what_clients_index_without_default(client: TestClient) -> None:
@@ -304,14 +324,44 @@ def test_a_label_on_another_grid_or_of_unclear_names_is_refused(
     assert workspace.states()["first"] == "unlabelled"
 
 
+def test_a_segmentation_of_3d_slicer_is_saved_by_the_names_in_its_header(
+    client: TestClient, workspace: Workspace, tmp_path: Path
+) -> None:
+    def sent(image: sitk.Image) -> Any:
+        path = tmp_path / "sent.seg.nrrd"
+        sitk.WriteImage(image, str(path))
+        files = {
+            "params": (None, json.dumps({"label_info": [{"name": "wall", "idx": 9}]})),
+            "label": ("x.seg.nrrd", path.read_bytes()),
+        }
+        return client.put("/datastore/label?image=first", files=files)
+
+    array = np.zeros(SHAPE, np.uint8)
+    array[3, 2, 1], array[4, 2, 1] = 7, 2
+    whole = read_nrrd(nrrd_bytes(array, AFFINE))
+    part = sitk.RegionOfInterest(whole, (6, 4, 2), (2, 1, 1))
+    names = {7: "wall", 2: masks.FOREGROUND}
+    overlapping = sent(with_segments(sitk.Image(part), names, "01")).json()
+    assert "segments overlap" in overlapping["detail"]
+    unnamed = sent(with_segments(sitk.Image(part), {7: "wall"})).json()
+    assert "[2] have no segment" in unnamed["detail"]
+    moved = sitk.Image(part)
+    moved.SetOrigin([place + 0.5 for place in part.GetOrigin()])
+    assert "another grid" in sent(with_segments(moved, names)).json()["detail"]
+    assert sent(with_segments(part, names)).status_code == 200
+    (place,) = np.argwhere(saved_label(workspace, "first"))
+    assert place.tolist() == [3, 2, 1]
+    assert saved_label(workspace, "first")[3, 2, 1] == 4, "the workspace's value of wall"
+
+
 def test_values_are_named_by_number_or_by_place() -> None:
     one = np.array([[[0, 1, 1]]])
     background_first = [{"name": "liver", "idx": 2}]
-    assert labels.names_of(one, background_first) == {1: "liver"}
-    assert labels.names_of(one * 2, background_first) == {2: "liver"}
+    assert names_of(one, background_first) == {1: "liver"}
+    assert names_of(one * 2, background_first) == {2: "liver"}
     for info in (None, [{"name": "a", "idx": 1}] * 2, [{"name": "", "idx": 1}], [{"name": "a"}]):
         with pytest.raises(InputError, match="label_info"):
-            labels.names_of(one, info)
+            names_of(one, info)
     with pytest.raises(InputError, match="has no name"):
         labels.ranked(np.array([[[0, 3]]]), {1: "liver"})
 
@@ -411,13 +461,21 @@ def test_an_upload_never_replaces_another_image(client: TestClient, images: Path
 
 
 def test_the_next_sample_is_named_by_content_and_comes_with_a_checksum(
-    client: TestClient, workspace: Workspace
+    client: TestClient, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    made: list[int] = []
+
+    def counted(*arguments: Any) -> bytes:
+        made.append(1)
+        return nrrd_bytes(*arguments)
+
+    monkeypatch.setattr("samonai.serve.monailabel.images.nrrd_bytes", counted)
     first = client.post("/activelearning/next", json={"client_id": "a"}).json()
     assert first["id"] == "first"
     assert "path" not in first
     image = client.get(f"/datastore/image?image={first['id']}").content
     assert first["checksum"] == "SHA256:" + hashlib.sha256(image).hexdigest()
+    assert len(made) == 1, "a large volume takes seconds"
     assert re.fullmatch(r"first-[0-9a-f]{12}\.nrrd", first["name"])
     np.testing.assert_array_equal(voxels(read_nrrd(image))[12, 18, 4], 200)
     assert client.post("/activelearning/next", json={"client_id": "a"}).json()["id"] == "second"

@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 
 from samonai.cli import main
 from samonai.core.errors import InputError
+from samonai.prompts.types import FramePrompts
 from samonai.serve.encoding import outward
 from samonai.serve.guard import Guard, Limits
 from samonai.serve.learning import Learner, latest_run
@@ -161,6 +162,22 @@ def test_an_object_is_carried_to_the_slices_beside_it(client: TestClient) -> Non
     assert carried["objects"], "every slice of this volume is the same"
     kept = client.get("/api/cases/first").json()["objects"]
     assert [one["origin"] for one in kept if one["frame"] == 2] == ["prompt"]
+
+
+def test_masks_of_clicks_and_carried_ones_leave_out_what_is_not_valid(
+    session: Session, tmp_path: Path
+) -> None:
+    data = np.where(np.indices(SHAPE)[0] < 20, 200, 20).astype(np.float32)
+    data[8:11] = np.nan
+    nib.save(nib.Nifti1Image(data, AFFINE), tmp_path / "holes.nii.gz")
+    (case,) = session.cases(tmp_path / "holes.nii.gz")
+    clicked = session.refine(case, [], frame=2, box=(0, 0, 20, 32))
+    prompts = FramePrompts(np.array([[0, 0, 20, 32]], np.float32), np.ones(1, np.int64))
+    carried = session.carry(case, 2, prompts, 1)
+    assert set(carried) == {1, 2, 3}
+    for mask in (clicked.mask, *(one.mask for one in carried.values())):
+        assert not mask[:, 8:11].any()
+        assert mask[:, 2:7].mean() > 0.5
 
 
 def test_a_painted_mask_is_kept_as_it_is(client: TestClient) -> None:

@@ -19,7 +19,7 @@ class Refined(NamedTuple):
     """An object on a frame after a click.
 
     Attributes:
-        mask: bool (H, W), frame space.
+        mask: bool (H, W), frame space, False where the frame is not valid.
         low_res_logits: float32 (1, 256, 256), low-res frame: `previous` of the next click.
         iou: The networks' own estimate of the mask's IoU, 0..1.
         frame: The frame's number.
@@ -59,11 +59,16 @@ def refine_frame(
         said = decoder.low_res(networks, embedding, asked)
     logits = geometry.logits_to_frame(said.low_res_logits)[0, 0].float().cpu().numpy()
     return Refined(
-        logits > 0,
+        on_valid(logits > 0, frame),
         said.low_res_logits[0].float().cpu().numpy(),
         float(said.iou_predictions[0, 0]),
         frame.location.index,
     )
+
+
+def on_valid(mask: npt.NDArray[np.bool_], frame: Frame) -> npt.NDArray[np.bool_]:
+    """Return a mask (H, W) without the pixels that a frame predicts nothing on."""
+    return mask if frame.valid is None else mask & frame.valid
 
 
 def click_prompts(clicks: Any, box: Sequence[float] | None) -> FramePrompts:

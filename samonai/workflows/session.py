@@ -27,7 +27,7 @@ from samonai.inference.checkpoint_context import (
 from samonai.inference.ensemble import load_members
 from samonai.inference.frame_outputs import FrameObserver
 from samonai.inference.prediction import Prediction
-from samonai.inference.refining import Refined, click_prompts, refine_frame
+from samonai.inference.refining import Refined, click_prompts, on_valid, refine_frame
 from samonai.inference.uncertainty import SourceCertainty, value_maps, warn_of_no_uncertainty
 from samonai.inference.volumes.inferer import cleaning
 from samonai.prompts.types import FramePrompts
@@ -295,7 +295,8 @@ class Session:
             low_res = track.low_res.float().mean(0)
             logits = geometry.logits_to_frame(low_res)[0, 0].cpu().numpy()
             iou = float(track.iou.float().mean())
-            found[index] = Refined(logits > 0, low_res[0].cpu().numpy(), iou, index)
+            mask = on_valid(logits > 0, self.domain.frame(read, index))
+            found[index] = Refined(mask, low_res[0].cpu().numpy(), iou, index)
         return found
 
     def _clicks(

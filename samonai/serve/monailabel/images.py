@@ -1,5 +1,6 @@
 """Images by the ids that clients use, and as the files that they load."""
 
+import hashlib
 import threading
 from typing import Any
 
@@ -86,6 +87,33 @@ class CaseIndex:
             "image": {"ext": ".nrrd", "info": {"name": f"{case_id}.nrrd"}},
             "labels": {tag: {"ext": ".nrrd", "info": dict(info)} for tag in tags},
         }
+
+
+class ImageFiles:
+    """Images as files, made once for a client that gets the checksum first and the file next.
+
+    Args:
+        workspace: The cases.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        """Keep the workspace; one file at most is in memory."""
+        self._workspace = workspace
+        self._next: tuple[str, bytes] | None = None
+
+    def prepare(self, case_id: str) -> str:
+        """Make a case's file, keep it until it is taken, and return its sha256."""
+        data = image_file(self._workspace.opened(case_id).source)
+        self._next = case_id, data
+        return hashlib.sha256(data).hexdigest()
+
+    def take(self, case_id: str) -> bytes:
+        """Return a case's file: the prepared one, which is forgotten, or a new one."""
+        kept = self._next
+        if kept is not None and kept[0] == case_id:
+            self._next = None
+            return kept[1]
+        return image_file(self._workspace.opened(case_id).source)
 
 
 def image_file(source: Volume) -> bytes:

@@ -13,6 +13,7 @@ from samonai.domains.medical.formats.nrrd import nrrd_bytes
 from samonai.domains.medical.volume import Volume
 from samonai.serve.monailabel import labels, masks, wire
 from samonai.serve.monailabel.images import CaseIndex
+from samonai.serve.monailabel.sent_labels import SentLabel
 from samonai.serve.monailabel.uploads import Uploads
 from samonai.serve.open_cases import NotThereError
 from samonai.serve.workspace import Workspace
@@ -81,7 +82,7 @@ class Inference:
         image: str,
         source: Volume,
         params: Mapping[str, Any],
-        label: npt.NDArray[np.int32] | None,
+        label: SentLabel | None,
     ) -> Result:
         """Segment an image.
 
@@ -90,7 +91,7 @@ class Inference:
             image: The client's id of the image.
             source: The image.
             params: What the client asks for.
-            label: int32 (I, J, K), the segments and scribbles that came with the request.
+            label: The segments and scribbles that came with the request.
 
         Raises:
             InputError: The prompts cannot be used.
@@ -107,8 +108,8 @@ class Inference:
             name = str(params.get("label") or "object")
             return Result(source, masks.prompted_mask(session, source, params, reach), {name: 1})
         assert label is not None
-        named = {n: v for v, n in labels.names_of(label, params.get("label_info")).items()}
-        mask = masks.scribbled_mask(session, source, label, named, params, reach)
+        named = {name: value for value, name in label.names.items()}
+        mask = masks.scribbled_mask(session, source, label.label, named, params, reach)
         return Result(source, mask, {str(params.get("selected_label_name")): 1})
 
     def _begin(self, image: str, source: Volume) -> Result:

@@ -6,16 +6,14 @@ places as values. Label maps that are saved get the workspace's own values, by n
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from samonai.core.errors import InputError
-from samonai.domains.medical.labels.read_labels import read_label
-from samonai.domains.medical.volume import Volume
 from samonai.serve.annotation import CORRECTED, GIVEN, PREDICTED
+from samonai.serve.monailabel.sent_labels import SentLabel
 from samonai.serve.open_cases import NotThereError, OpenCase
 from samonai.serve.workspace import Workspace
 
@@ -68,56 +66,10 @@ def label_of(workspace: Workspace, case_id: str, tag: str) -> npt.NDArray[np.int
     return np.asarray(one.source.label)
 
 
-def read_sent_label(path: Path, source: Volume) -> npt.NDArray[np.int32]:
-    """Return a label map that a client sent, on the image's grid.
-
-    Raises:
-        InputError: The file cannot be read, or lies on another grid.
-    """
-    return read_label(path, source)
-
-
-def names_of(label: npt.NDArray[np.integer], info: Any) -> dict[int, str]:
-    """Return the name of each value of a label map that a client sent.
-
-    3D Slicer numbers the names of all segments, but the values of those that it sends. The two
-    differ where a segment such as "background" is left out.
-
-    Args:
-        label: The label map.
-        info: From JSON, `[{"name": …, "idx": …}, …]` in the order of the segments.
-
-    Raises:
-        InputError: The names are not readable, a value has none, or two readings differ.
-    """
-    if not isinstance(info, list) or not all(isinstance(one, dict) for one in info):
-        raise InputError('label_info: expected [{"name": …, "idx": …}, …]')
-    names = [str(one.get("name", "")).strip() for one in info]
-    numbers = [one.get("idx", one.get("id")) for one in info]
-    if not all(names) or len(set(names)) < len(names):
-        raise InputError("label_info: expected a name for each segment, none of them twice")
-    if not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in numbers):
-        raise InputError("label_info: expected idx, a label value from 1 up, for each segment")
-    by_number = dict(zip(numbers, names, strict=True))
-    by_place = dict(enumerate((name for _, name in sorted(by_number.items())), 1))
-    found = np.flatnonzero(np.bincount(label.ravel(order="K"))).tolist()
-    values = [value for value in found if value]
-    fitting = [r for r in (by_number, by_place) if all(value in r for value in values)]
-    if not fitting or len(by_number) < len(names):
-        raise InputError(f"label_info: label values {values} are not those of {sorted(by_number)}")
-    if len(fitting) == 2 and any(by_number[value] != by_place[value] for value in values):
-        raise InputError(
-            "label_info: it is not clear which segment each label value belongs to; remove the "
-            'segment "background" and save again'
-        )
-    return fitting[0]
-
-
 def save_sent_label(
     workspace: Workspace,
     case_id: str,
-    label: npt.NDArray[np.int32],
-    names: Mapping[int, str],
+    sent: SentLabel,
     *,
     done: bool,
 ) -> dict[str, Any]:
@@ -128,8 +80,7 @@ def save_sent_label(
     Args:
         workspace: Has the case.
         case_id: The case.
-        label: int32 (I, J, K), the client's values.
-        names: Name by value; those that the workspace has not get values of their own.
+        sent: The label map; structures that the workspace has not get values of their own.
         done: Whether the case is finished.
 
     Returns:
@@ -138,7 +89,7 @@ def save_sent_label(
     Raises:
         InputError: The label cannot be kept or written.
     """
-    one = workspace.opened(case_id)
+    one, (label, names) = workspace.opened(case_id), sent.structures()
     with one.lock:
         part = label[one.source.part]
         if np.count_nonzero(part) < np.count_nonzero(label):

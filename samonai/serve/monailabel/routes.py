@@ -1,16 +1,13 @@
 """Routes of MONAI Label's protocol over a workspace."""
 
 import functools
-import hashlib
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData
 from starlette.requests import Request
@@ -24,8 +21,9 @@ from samonai.domains.medical.volume import Volume
 from samonai.serve.json_body import json_of
 from samonai.serve.learning import Learner
 from samonai.serve.monailabel import labels, wire
-from samonai.serve.monailabel.images import CaseIndex, image_file
+from samonai.serve.monailabel.images import CaseIndex, ImageFiles
 from samonai.serve.monailabel.inference import SCRIBBLES, Inference, answer
+from samonai.serve.monailabel.sent_labels import SentLabel, read_sent_label
 from samonai.serve.monailabel.training import TRAINER, TrainingTask
 from samonai.serve.monailabel.uploads import Uploads
 from samonai.serve.open_cases import NotThereError
@@ -89,6 +87,7 @@ class Protocol:
         self.workspace = workspace
         self.uploads = Uploads(workspace)
         self.index = CaseIndex(workspace, self.uploads)
+        self.files = ImageFiles(workspace)
         self.training = TrainingTask(learner)
         self.inference = Inference(workspace, self.uploads, self.index)
         self._last: OrderedDict[str, str] = OrderedDict()
@@ -163,7 +162,7 @@ class Protocol:
             source = await run_in_threadpool(
                 self.inference.source, query.get("image", ""), query.get("session_id", "")
             )
-            label = await self._sent_label(form, source) if model == SCRIBBLES else None
+            label = await self._sent_label(form, source, params) if model == SCRIBBLES else None
         image = query.get("image", "")
         result = await run_in_threadpool(
             lambda: self.inference.segment(model, image, source, params, label)
@@ -191,12 +190,14 @@ class Protocol:
             return JSONResponse(await run_in_threadpool(self.uploads.remove_session, session_id))
         return JSONResponse(await run_in_threadpool(self.uploads.session, session_id))
 
-    async def _sent_label(self, form: FormData, source: Volume) -> npt.NDArray[np.int32]:
+    async def _sent_label(
+        self, form: FormData, source: Volume, params: Mapping[str, Any]
+    ) -> SentLabel:
         file = wire.file_of(form, "label")
         with self.uploads.incoming() as folder:
-            path = folder / f"label{wire.ending_of(file)}"
+            path = folder / f"label{wire.ending_of(file, label=True)}"
             await wire.write_upload(file, path)
-            return await run_in_threadpool(labels.read_sent_label, path, source)
+            return await run_in_threadpool(read_sent_label, path, source, params.get("label_info"))
 
     async def datastore(self, request: Request) -> Response:
         """Answer with the number of cases, or with each case and its labels."""
@@ -220,7 +221,7 @@ class Protocol:
     async def image(self, request: Request) -> Response:
         """Send a case's image as it was read."""
         case_id = await run_in_threadpool(self.index.case_of, wire.query_of(request, "image"))
-        data = await run_in_threadpool(lambda: image_file(self.workspace.opened(case_id).source))
+        data = await run_in_threadpool(self.files.take, case_id)
         await run_in_threadpool(self._look_at_middle, case_id)
         return wire.attachment(data, "image.nrrd")
 
@@ -249,12 +250,9 @@ class Protocol:
         async with wire.form_of(request) as form:
             params = wire.params_of(form)
             source = (await run_in_threadpool(self.workspace.opened, case_id)).source
-            found = await self._sent_label(form, source)
-        names = labels.names_of(found, params.get("label_info"))
+            sent = await self._sent_label(form, source, params)
         saved = await run_in_threadpool(
-            lambda: labels.save_sent_label(
-                self.workspace, case_id, found, names, done=tag == labels.FINAL
-            )
+            lambda: labels.save_sent_label(self.workspace, case_id, sent, done=tag == labels.FINAL)
         )
         self._note(f"label saved, version {saved['version']}")
         return JSONResponse({"image": name, "label": name, "version": saved["version"]})
@@ -274,7 +272,7 @@ class Protocol:
         self._last.move_to_end(client)
         while len(self._last) > _MOST_CLIENTS:
             self._last.popitem(last=False)
-        digest = hashlib.sha256(image_file(self.workspace.opened(case_id).source)).hexdigest()
+        digest = self.files.prepare(case_id)
         return {
             "id": case_id,
             # 3D Slicer keeps what it downloaded by name, also from other servers.

@@ -17,6 +17,8 @@ from samonai.core.json_files import parse_json
 
 UPLOADED_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 """Volumes in one file. Headers whose voxels lie in another file are refused."""
+SEGMENTATION_ENDING = ".seg.nrrd"
+"""Segmentations of 3D Slicer, cropped to their segments, with names in the header."""
 
 _MOST_FILES, _MOST_FIELDS = 4, 20
 _BLOCK = 1 << 20
@@ -70,19 +72,25 @@ def file_of(form: FormData, name: str) -> UploadFile:
     return found[0]
 
 
-def ending_of(file: UploadFile) -> str:
+def ending_of(file: UploadFile, *, label: bool = False) -> str:
     """Return the ending of an uploaded volume; the rest of its name is not used.
+
+    Args:
+        file: The upload.
+        label: Whether it is a label map, which may be a segmentation of 3D Slicer.
 
     Raises:
         InputError: The ending is none of `UPLOADED_ENDINGS`.
     """
     name = (file.filename or "").lower()
-    for ending in UPLOADED_ENDINGS:
-        if name.endswith(ending) and not name.endswith(".seg.nrrd"):
+    known = (*UPLOADED_ENDINGS, SEGMENTATION_ENDING) if label else UPLOADED_ENDINGS
+    is_segmentation = name.endswith(SEGMENTATION_ENDING)
+    for ending in known:
+        if name.endswith(ending) and is_segmentation == (ending == SEGMENTATION_ENDING):
             return ending
     raise InputError(
-        f"the uploaded file: expected one of {', '.join(UPLOADED_ENDINGS)}; set the module's file "
-        "extension to .nii.gz"
+        f"the uploaded file: expected one of {', '.join(known)}; set the module's file extension "
+        "to .nii.gz"
     )
 
 
