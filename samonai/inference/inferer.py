@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from samonai.core.frame import Frame
@@ -215,12 +216,8 @@ class SourceInferer(FrameDecoder):
 
         def logits(frame: Frame) -> torch.Tensor:
             said = self.class_logits(source, networks, frame)
-            if observers:
-                rows = torch.from_numpy(kept)
-                scores = said[:, rows] - said[:, ~rows].amax(1, keepdim=True)
-                odds = torch.logit(said.softmax(1)[:, rows], eps=_SMALLEST_PROBABILITY)
-                for observer in observers:
-                    observer.observe(frame, asked, FrameOutput(scores, odds))
+            for observer in observers:
+                observer.observe(frame, asked, class_output(said, kept))
             return said.mean(0)
 
         return self.merge_classes(source, logits, values, keep=prompts.classes)
@@ -282,6 +279,18 @@ class SourceInferer(FrameDecoder):
         cut = (self.domain.frame(source, index) for index in indices)
         with closing(prefetch(cut, _FRAMES_AHEAD)) as frames:
             yield from frames
+
+
+def class_output(said: torch.Tensor, kept: npt.NDArray[np.bool_]) -> FrameOutput:
+    """Return class logits as outputs of each class: its lead over the others, and its log-odds.
+
+    Args:
+        said: float32 (N, K + 1, H, W), of N networks.
+        kept: bool (K + 1,), the channels of classes.
+    """
+    rows = torch.from_numpy(kept)
+    scores = said[:, rows] - said[:, ~rows].amax(1, keepdim=True)
+    return FrameOutput(scores, torch.logit(said.softmax(1)[:, rows], eps=_SMALLEST_PROBABILITY))
 
 
 def _unseen(share: float) -> None:

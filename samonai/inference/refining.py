@@ -11,6 +11,7 @@ from samonai.core.errors import InputError
 from samonai.core.frame import Frame
 from samonai.core.geometry import FrameGeometry
 from samonai.inference.frame_decoder import FrameDecoder
+from samonai.prompts.coarse_masks import coarse_logits
 from samonai.prompts.types import FramePrompts, Prompts
 from samonai.sam.network import SamNetwork
 
@@ -64,6 +65,27 @@ def refine_frame(
         float(said.iou_predictions[0, 0]),
         frame.location.index,
     )
+
+
+def mask_logits(mask: npt.NDArray[np.bool_], long_side: int) -> npt.NDArray[np.float32]:
+    """Return a mask as the logits that prompt the decoder, as coarse masks do in training.
+
+    Args:
+        mask: bool (H, W), frame space.
+        long_side: Side of the model image in pixels.
+
+    Returns:
+        float32 (1, side, side), low-res frame.
+
+    Raises:
+        InputError: The mask lies between the pixels of the low-res frame.
+    """
+    low_res = FrameGeometry((mask.shape[0], mask.shape[1]), long_side).label_to_low_res(
+        mask.astype(np.uint8)
+    )
+    if not low_res.any():
+        raise InputError("outline: it is too small for a mask prompt; click instead")
+    return coarse_logits(low_res > 0, 0.0, np.random.default_rng(0))[None]
 
 
 def on_valid(mask: npt.NDArray[np.bool_], frame: Frame) -> npt.NDArray[np.bool_]:

@@ -7,7 +7,7 @@
 
 import csv
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -27,6 +27,7 @@ from samonai.workflows.trained_run import Runs
 
 if TYPE_CHECKING:
     from samonai.core.frame import Frame
+    from samonai.domains.base import Case
     from samonai.inference import Certainty
     from samonai.inference.case_dataset import PromptSource
     from samonai.inference.inferer import FrameOutput, FramePrompts
@@ -118,17 +119,44 @@ def rank(
     return found
 
 
+def rank_case(session: "Session", case: "Case", pause: Callable[[], None]) -> Ranked:
+    """Return how uncertain a session is of a case, without prompts.
+
+    Args:
+        session: Its networks have a semantic head.
+        case: The case.
+        pause: Called after each frame, so that others may go first; may raise to end the work.
+    """
+    from samonai.inference.ensemble import temperatures
+
+    watch = _Watch(temperatures(session.decoders), each_frame=False, pause=pause)
+    item = prompted(session.domain, case, session.domain.read(case), _everything)
+    session.decode(item, uncertainty=False, observers=[watch])
+    seen = watch.seen.get(None)
+    structures = {} if seen is None else seen.document(session.classes)
+    score = _score(None, len(session.networks), prompted=False)
+    return _ranked(case.case_id, None, structures, score)
+
+
 class _Watch:
     """Collects one `Certainty` for the whole source, or one for each frame."""
 
-    def __init__(self, scales: Sequence[float], *, each_frame: bool) -> None:
-        self.scales, self.each_frame = scales, each_frame
+    def __init__(
+        self,
+        scales: Sequence[float],
+        *,
+        each_frame: bool,
+        pause: Callable[[], None] | None = None,
+    ) -> None:
+        self.scales, self.each_frame, self.pause = scales, each_frame, pause
         self.seen: dict[int | None, Certainty] = {}
 
     def observe(self, frame: "Frame", prompts: "FramePrompts", output: "FrameOutput") -> None:
         """Collect one frame."""
         from samonai.inference import Certainty
 
+        if self.pause is not None:
+            self.pause()
         key = frame.location.index if self.each_frame else None
         certainty = self.seen.setdefault(key, Certainty(self.scales))
         certainty.observe(frame, prompts, output)
@@ -178,8 +206,12 @@ def _prompts(session: "Session", run: Run, boxes: Path | str | None, cases: int)
             f"{run.path} has no semantic head, so it needs prompts: give a folder of boxes or of "
             f"coarse label maps with --boxes"
         )
-    # Not objects one by one: only the map of classes has an uncertainty.
-    return lambda domain, case, source: Automatic()
+    return _everything
+
+
+def _everything(domain: Any, case: Any, source: Any) -> Automatic:
+    """Request no objects one by one: only the map of classes has an uncertainty."""
+    return Automatic()
 
 
 def _known_cases(run: Run) -> list[str]:

@@ -5,6 +5,7 @@ under the sha256 of its pixels. A mask is written before the document that names
 killed server leaves the document of the last change and every mask that it names.
 """
 
+import base64
 import hashlib
 import io
 import json
@@ -28,8 +29,10 @@ UNLABELLED, PREDICTED, CORRECTED, DONE = "unlabelled", "predicted", "corrected",
 STATES = (UNLABELLED, PREDICTED, CORRECTED, DONE)
 
 PROMPTED, PROPOSED, CARRIED, PAINTED, GIVEN = "prompt", "proposal", "carried", "paint", "label"
-ORIGINS = (PROMPTED, PROPOSED, CARRIED, PAINTED, GIVEN)
-"""What made a mask: prompts, the semantic head, a neighbouring frame, a brush, or a label file."""
+ACCEPTED = "accepted"
+ORIGINS = (PROMPTED, PROPOSED, ACCEPTED, CARRIED, PAINTED, GIVEN)
+"""What made a mask: prompts, the semantic head (and somebody accepted it), a neighbouring frame, a
+brush, or a label file."""
 
 _OBJECT_ID = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -50,6 +53,7 @@ class FrameObject:
         clicks: (x, y, sign) each, frame space, sign 1 inside and 0 outside the object.
         iou: The decoder's estimate of the mask's IoU, 0..1; None: no decoder made the mask.
         origin: See `ORIGINS`.
+        outline: sha256 of the mask that was drawn as a prompt, see `MaskFolder`; None: none.
     """
 
     object_id: str
@@ -60,6 +64,7 @@ class FrameObject:
     clicks: tuple[tuple[float, float, int], ...] = ()
     iou: float | None = None
     origin: str = PROMPTED
+    outline: str | None = None
 
     @property
     def key(self) -> tuple[str, int]:
@@ -86,6 +91,11 @@ class Annotation:
     objects: tuple[FrameObject, ...] = ()
     structures: Mapping[int, str] = field(default_factory=dict)
     saved: int = 0
+
+    @property
+    def masks(self) -> set[str]:
+        """Return the names of all masks that the objects have."""
+        return {name for one in self.objects for name in (one.mask, one.outline) if name}
 
     def on_frame(self, frame: int) -> list[FrameObject]:
         """Return the objects of one frame, in drawing order."""
@@ -202,7 +212,7 @@ class AnnotationFolder:
             self.case_id,
             int(found["revision"]),
             str(found["state"]),
-            tuple(_object_of(one) for one in found["objects"]),
+            objects_of(found),
             {**structures, **named},
             int(found["saved"]),
         )
@@ -212,6 +222,11 @@ class AnnotationFolder:
         with write_atomically(self.path) as temporary:
             temporary.write_text(json.dumps(sealed(annotation.document())), encoding="utf-8")
         return annotation
+
+
+def objects_of(document: Mapping[str, Any]) -> tuple[FrameObject, ...]:
+    """Return the objects of a document that `Annotation.document` made."""
+    return tuple(_object_of(one) for one in document["objects"])
 
 
 def checked_id(object_id: str) -> str:
@@ -274,6 +289,23 @@ def checked_box(given: Any, size: tuple[int, int]) -> tuple[float, ...] | None:
     return xs[0], ys[0], xs[1], ys[1]
 
 
+def is_mask_name(text: str) -> bool:
+    """Return whether a text is the name of a mask, as `MaskFolder` gives it."""
+    return _SHA256.fullmatch(text) is not None
+
+
+def decoded_png(given: Any) -> bytes:
+    """Return the bytes of a picture that came as base64.
+
+    Raises:
+        InputError: The text is no base64.
+    """
+    try:
+        return base64.b64decode(str(given), validate=True)
+    except ValueError as error:
+        raise InputError("png: expected base64") from error
+
+
 def png_of(pixels: npt.NDArray[np.uint8]) -> bytes:
     """Return a PNG file of uint8 (H, W) or (H, W, 3)."""
     buffer = io.BytesIO()
@@ -323,4 +355,5 @@ def _object_of(found: Mapping[str, Any]) -> FrameObject:
         tuple((float(x), float(y), int(sign)) for x, y, sign in found["clicks"]),
         None if found["iou"] is None else float(found["iou"]),
         str(found["origin"]),
+        found.get("outline"),
     )

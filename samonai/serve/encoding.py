@@ -1,16 +1,20 @@
 """Queue of frames to encode while somebody looks: from the visible frame outward.
 
-One thread encodes into the session's store, a frame at a time, so that a click waits for one
-frame at most. A second session on the same store begins where the first one ended.
+One thread encodes into the session's store, a frame at a time, and none while a click is decoded,
+so that a click waits for one frame at most. A second session on the same store begins where the
+first one ended.
 """
 
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from samonai.core.errors import InputError
 
 logger = logging.getLogger(__name__)
+
+_LOOK_AGAIN_SECONDS = 1.0
 
 
 class EncodingQueue:
@@ -27,6 +31,8 @@ class EncodingQueue:
         self._wanted: tuple[str, int, int] | None = None
         self._ready: dict[str, set[int]] = {}
         self._failed: dict[str, str] = {}
+        self._clicks = 0
+        self._working = False
         self._changed = threading.Condition()
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="samonai-encoding", daemon=True)
@@ -43,7 +49,25 @@ class EncodingQueue:
         with self._changed:
             self._wanted = case_id, frame, count
             self._failed.pop(case_id, None)
-            self._changed.notify()
+            self._changed.notify_all()
+
+    @contextmanager
+    def click(self) -> Iterator[None]:
+        """Begin no frame in the meantime: whoever waits at the screen comes first."""
+        with self._changed:
+            self._clicks += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._clicks -= 1
+                self._changed.notify_all()
+
+    def wait_until_idle(self, stopped: Callable[[], bool]) -> None:
+        """Return when nothing is encoded or clicked, or when `stopped` is true."""
+        with self._changed:
+            while not stopped() and (self._clicks or self._working or self._next() is not None):
+                self._changed.wait(_LOOK_AGAIN_SECONDS)
 
     def mark_ready(self, case_id: str, frame: int) -> None:
         """Note that a frame was encoded by a click."""
@@ -64,22 +88,26 @@ class EncodingQueue:
         """Forget which frames are encoded, as after a change of the encoder."""
         with self._changed:
             self._ready.clear()
-            self._changed.notify()
+            self._changed.notify_all()
 
     def stop(self) -> None:
         """End the thread after the frame in hand."""
         with self._changed:
             self._stopped = True
-            self._changed.notify()
+            self._changed.notify_all()
         self._thread.join()
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not self._stopped and (following := self._next()) is None:
+                self._working = False
+                self._changed.notify_all()
+                while not self._stopped and (self._clicks or self._next() is None):
                     self._changed.wait()
                 if self._stopped:
                     return
+                following = self._next()
+                self._working = True
             assert following is not None
             case_id, frame = following
             try:

@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from samonai.core.frame import Frame
 from samonai.core.journal import append_lines
 from samonai.core.sealed import canonical_json
 from samonai.domains.base import Case
-from samonai.serve.annotation import DONE, UNLABELLED, Annotation, AnnotationFolder
+from samonai.serve.annotation import DONE, PROPOSED, UNLABELLED, Annotation, AnnotationFolder
 from samonai.serve.encoding import EncodingQueue
 from samonai.workflows.session import Session
 
@@ -95,6 +95,9 @@ class OpenCases:
         self._sources = sources
         self._open: OrderedDict[str, OpenCase] = OrderedDict()
         self._states: dict[str, str] = {}
+        self.scores: Mapping[str, float] = {}
+        """Score of active learning by case, as far as it is known; the highest comes first."""
+        self.closing: list[Callable[[], None]] = []
         self._lock = threading.RLock()
         self.queue = EncodingQueue(self._encode)
 
@@ -110,7 +113,9 @@ class OpenCases:
             self.cases = {**self.cases, case.case_id: case}  # others may be going through it
 
     def close(self) -> None:
-        """Stop encoding; annotations are on disk already."""
+        """Stop encoding and what else goes on; annotations are on disk already."""
+        for stop in self.closing:
+            stop()
         self.queue.stop()
 
     def use(self, session: Session) -> None:
@@ -121,9 +126,15 @@ class OpenCases:
         with self._lock:
             if session.networks[0].encoder_sha256 != self.session.networks[0].encoder_sha256:
                 self.queue.forget()
-            self.session = session
+            self.session, self.scores = session, {}
             for one in self._open.values():
                 one.logits.clear()
+
+    def add_score(self, session: Session, case_id: str, score: float) -> None:
+        """Keep a case's score of active learning, unless another session is in use meanwhile."""
+        with self._lock:
+            if session is self.session:
+                self.scores = {**self.scores, case_id: score}
 
     def folder(self, case_id: str) -> AnnotationFolder:
         """Return where a case's annotation lies.
@@ -187,13 +198,14 @@ class OpenCases:
     def next_case(self, after: str | None = None) -> str | None:
         """Return the case to annotate next: the first that is not done, after another if given.
 
-        Cases are in the order of active learning where the server was given a ranking.
+        Cases are in the order of active learning: of the ranking that the server was given, or of
+        the scores that are known so far.
 
         None: all are done.
         """
-        names = list(self.cases)
+        scores, states = self.scores, self.states()
+        names = sorted(self.cases, key=lambda name: -scores.get(name, 0.0))
         start = names.index(after) + 1 if after in self.cases else 0
-        states = self.states()
         return next((n for n in names[start:] + names[:start] if states[n] != DONE), None)
 
     def look_at(self, case_id: str, index: int) -> None:
@@ -202,11 +214,20 @@ class OpenCases:
         self._check_frame(one, index)
         self.queue.look_at(case_id, index, self.session.domain.frame_count(one.source))
 
-    def frame_labels(self, one: OpenCase) -> dict[int, npt.NDArray[np.int32]]:
-        """Return the label of each annotated frame, int32 (H, W); later objects lie on top."""
+    def frame_labels(
+        self, one: OpenCase, *, proposals: bool = True
+    ) -> dict[int, npt.NDArray[np.int32]]:
+        """Return the label of each annotated frame, int32 (H, W); later objects lie on top.
+
+        Args:
+            one: The case.
+            proposals: With proposals that nobody accepted yet.
+        """
         labels: dict[int, npt.NDArray[np.int32]] = {}
         masks = self.folder(one.case.case_id).masks
         for drawn in one.annotation.objects:
+            if drawn.origin == PROPOSED and not proposals:
+                continue
             mask = masks.read(drawn.mask)
             label = labels.setdefault(drawn.frame, np.zeros(mask.shape, np.int32))
             label[mask] = drawn.value
@@ -225,6 +246,21 @@ class OpenCases:
         one.annotation = self.folder(one.case.case_id).write(annotation)
         self._states[one.case.case_id] = annotation.state
         return annotation
+
+    def add_mask(self, one: OpenCase, mask: npt.NDArray[np.bool_]) -> str:
+        """Write a mask (H, W) of a case, and return its name."""
+        return self.folder(one.case.case_id).masks.add(mask)
+
+    def check_revision(self, one: OpenCase, revision: int) -> None:
+        """Refuse a change of an annotation that is not the latest one.
+
+        Raises:
+            RevisionError: The annotation has changed meanwhile.
+        """
+        if revision != one.annotation.revision:
+            raise RevisionError(
+                f"{one.case.case_id} was changed elsewhere meanwhile; it is loaded again"
+            )
 
     def _check_frame(self, one: OpenCase, index: int) -> None:
         count = self.session.domain.frame_count(one.source)

@@ -23,10 +23,12 @@ from starlette.staticfiles import StaticFiles
 from samonai.core.errors import InputError
 from samonai.domains.base import metric_spacing
 from samonai.domains.capabilities import capabilities
-from samonai.serve.annotation import FrameObject, png_of
+from samonai.serve.annotation import FrameObject, decoded_png
 from samonai.serve.display import FLAT, display_of
 from samonai.serve.json_body import json_of
 from samonai.serve.open_cases import NotThereError, RevisionError
+from samonai.serve.pictures import windows
+from samonai.serve.views import Views, case_name, frame_number
 from samonai.serve.workspace import Workspace
 from samonai.version import __version__
 
@@ -92,22 +94,23 @@ class Api:
             Route("/cases", self.cases),
             Route("/next", self.next_case),
             Route(case, self.case),
-            Route(case + "/figures", self.figures),
             Route(case + "/view", self.view, methods=["POST"]),
             Route(case + "/structures", self.structure, methods=["POST"]),
             Route(case + "/propose", self.propose, methods=["POST"]),
+            Route(case + "/accept", self.accept, methods=["POST"]),
+            Route(case + "/dismiss", self.dismiss, methods=["POST"]),
             Route(case + "/begin", self.begin, methods=["POST"]),
+            Route(case + "/history/{version:int}", self.restore_version, methods=["POST"]),
             Route(case + "/save", self.save, methods=["POST"]),
             Route(case + "/restore", self.restore, methods=["POST"]),
             Route(case + "/objects/{object}", self.remove_everywhere, methods=["DELETE"]),
-            Route(case + "/masks/{mask}.png", self.mask),
-            Route(frame + ".png", self.picture),
             Route(one, self.prompt, methods=["PUT"]),
             Route(one, self.remove, methods=["DELETE"]),
             Route(one + "/paint", self.paint, methods=["PUT"]),
             Route(one + "/carry", self.carry, methods=["POST"]),
             Route("/learn", self.learn, methods=["GET", "POST", "DELETE"]),
             Route("/learn/back", self.go_back, methods=["POST"]),
+            *Views(self.workspace).routes(case, frame),
         ]
 
     async def info(self, _: Request) -> Response:
@@ -128,9 +131,15 @@ class Api:
         )
 
     async def cases(self, _: Request) -> Response:
-        """Answer with the cases and their states."""
+        """Answer with the cases, their states, and their scores of active learning."""
         states = await run_in_threadpool(self.workspace.states)
-        return JSONResponse([{"case": name, "state": state} for name, state in states.items()])
+        scores = self.workspace.scores
+        return JSONResponse(
+            [
+                {"case": name, "state": state, "score": scores.get(name)}
+                for name, state in states.items()
+            ]
+        )
 
     async def next_case(self, request: Request) -> Response:
         """Answer with the case to annotate next; null: all are done."""
@@ -139,7 +148,7 @@ class Api:
 
     async def case(self, request: Request) -> Response:
         """Answer with a case's frames, annotation, and which frames are encoded."""
-        return JSONResponse(await run_in_threadpool(self._case, _name(request)))
+        return JSONResponse(await run_in_threadpool(self._case, case_name(request)))
 
     def _case(self, name: str) -> dict[str, Any]:
         one = self.workspace.opened(name)
@@ -154,6 +163,8 @@ class Api:
             "size": [height, width],
             "spacing_mm": None if spacing is None else list(map(float, spacing)),
             "volume": planes is not None,
+            "grid": None if planes is None else _grid(one.source, planes.axis),
+            "windows": windows(one.source),
             "display": (FLAT if planes is None else display_of(one.source.affine, planes.axis)),
             "labelled": getattr(one.source, "label", None) is not None,
             "ready": self.workspace.queue.ready(name),
@@ -164,36 +175,17 @@ class Api:
     async def view(self, request: Request) -> Response:
         """Encode the visible frame first; answer with the frames that are encoded."""
         given = await json_of(request)
-        frame, name = given.get("frame"), _name(request)
+        frame, name = given.get("frame"), case_name(request)
         if not isinstance(frame, int):
             raise InputError("frame: expected a number")
         await run_in_threadpool(self.workspace.look_at, name, frame)
         queue = self.workspace.queue
         return JSONResponse({"ready": queue.ready(name), "failure": queue.failure(name)})
 
-    async def picture(self, request: Request) -> Response:
-        """Answer with a frame's picture as the model sees it."""
-        name, index = _name(request), int(request.path_params["frame"])
-
-        def png() -> bytes:
-            image = self.workspace.frame(name, index).image
-            grey = (image[..., :1] == image).all()
-            return png_of(image[..., 0] if grey else image)
-
-        data = await run_in_threadpool(png)
-        return Response(data, media_type="image/png", headers={"cache-control": "private"})
-
-    async def mask(self, request: Request) -> Response:
-        """Answer with a mask's PNG; its name is the hash of its content, so it never changes."""
-        folder = self.workspace.folder(_name(request))
-        data = await run_in_threadpool(folder.masks.png, str(request.path_params["mask"]))
-        lasting = {"cache-control": "private, max-age=31536000, immutable"}
-        return Response(data, media_type="image/png", headers=lasting)
-
     async def prompt(self, request: Request) -> Response:
         """Segment an object from a box and clicks."""
         given = await json_of(request)
-        name, index = _name(request), int(request.path_params["frame"])
+        name, index = case_name(request), frame_number(request)
         drawn = await run_in_threadpool(
             self.workspace.prompt, name, _object(request), index, given, _revision(given)
         )
@@ -202,11 +194,8 @@ class Api:
     async def paint(self, request: Request) -> Response:
         """Take a painted mask."""
         given = await json_of(request)
-        name, index = _name(request), int(request.path_params["frame"])
-        try:
-            png = base64.b64decode(str(given.get("png")), validate=True)
-        except ValueError as error:
-            raise InputError("png: expected base64") from error
+        name, index = case_name(request), frame_number(request)
+        png = decoded_png(given.get("png"))
         drawn = await run_in_threadpool(
             self.workspace.paint,
             name, _object(request), index, given.get("value"), png, _revision(given),
@@ -215,14 +204,14 @@ class Api:
 
     async def restore(self, request: Request) -> Response:
         """Put an object back as it was."""
-        given, name = await json_of(request), _name(request)
+        given, name = await json_of(request), case_name(request)
         drawn = await run_in_threadpool(self.workspace.restore, name, given, _revision(given))
         return await self._drawn(name, [drawn])
 
     async def remove(self, request: Request) -> Response:
         """Remove an object from a frame."""
-        given, name = await json_of(request), _name(request)
-        index = int(request.path_params["frame"])
+        given, name = await json_of(request), case_name(request)
+        index = frame_number(request)
         await run_in_threadpool(
             self.workspace.remove, name, _object(request), index, _revision(given)
         )
@@ -230,7 +219,7 @@ class Api:
 
     async def remove_everywhere(self, request: Request) -> Response:
         """Remove an object from all frames."""
-        given, name = await json_of(request), _name(request)
+        given, name = await json_of(request), case_name(request)
         await run_in_threadpool(
             self.workspace.remove, name, _object(request), None, _revision(given)
         )
@@ -238,29 +227,52 @@ class Api:
 
     async def carry(self, request: Request) -> Response:
         """Carry an object to the frames beside it."""
-        given, name = await json_of(request), _name(request)
+        given, name = await json_of(request), case_name(request)
         drawn = await run_in_threadpool(
             self.workspace.carry,
-            name, _object(request), int(request.path_params["frame"]), given.get("reach"),
+            name, _object(request), frame_number(request), given.get("reach"),
             _revision(given),
         )  # fmt: skip
         return await self._drawn(name, drawn)
 
     async def propose(self, request: Request) -> Response:
         """Segment everything that the model knows."""
-        given, name = await json_of(request), _name(request)
+        given, name = await json_of(request), case_name(request)
         drawn = await run_in_threadpool(self.workspace.propose, name, _revision(given))
         return await self._drawn(name, drawn)
 
+    async def accept(self, request: Request) -> Response:
+        """Accept the proposals of an object, or all."""
+        given, name = await json_of(request), case_name(request)
+        drawn = await run_in_threadpool(
+            self.workspace.accept, name, given.get("object"), _revision(given)
+        )
+        return await self._drawn(name, drawn)
+
+    async def dismiss(self, request: Request) -> Response:
+        """Remove the proposals of an object, or all; answer with those removed."""
+        given, name = await json_of(request), case_name(request)
+        drawn = await run_in_threadpool(
+            self.workspace.dismiss, name, given.get("object"), _revision(given)
+        )
+        return await self._drawn(name, drawn)
+
+    async def restore_version(self, request: Request) -> Response:
+        """Put a case's objects back as they were saved in an earlier version."""
+        given, name = await json_of(request), case_name(request)
+        version = int(request.path_params["version"])
+        await run_in_threadpool(self.workspace.restore_version, name, version, _revision(given))
+        return JSONResponse(await run_in_threadpool(self._case, name))
+
     async def begin(self, request: Request) -> Response:
         """Begin with the given label."""
-        given, name = await json_of(request), _name(request)
+        given, name = await json_of(request), case_name(request)
         drawn = await run_in_threadpool(self.workspace.begin_with_label, name, _revision(given))
         return await self._drawn(name, drawn)
 
     async def structure(self, request: Request) -> Response:
         """Name a structure."""
-        given, name = await json_of(request), _name(request)
+        given, name = await json_of(request), case_name(request)
         await run_in_threadpool(
             self.workspace.name_structure,
             name, given.get("value"), given.get("name"), _revision(given),
@@ -269,16 +281,12 @@ class Api:
 
     async def save(self, request: Request) -> Response:
         """Write the label map."""
-        given, name = await json_of(request), _name(request)
+        given, name = await json_of(request), case_name(request)
         return JSONResponse(
             await run_in_threadpool(
                 self.workspace.save, name, _revision(given), done=bool(given.get("done", True))
             )
         )
-
-    async def figures(self, request: Request) -> Response:
-        """Answer with volumes and Dice by structure."""
-        return JSONResponse(await run_in_threadpool(self.workspace.figures, _name(request)))
 
     async def learn(self, request: Request) -> Response:
         """Start training, stop it, or answer with how it stands."""
@@ -313,6 +321,16 @@ class Api:
         return JSONResponse(await run_in_threadpool(content))
 
 
+def _grid(source: Any, axis: int) -> dict[str, Any]:
+    """Return where frames lie in a volume: its shape, the axis across, the part that they show."""
+    return {
+        "shape": list(source.shape),
+        "axis": axis,
+        "start": [side.start for side in source.part],
+        "affine": source.affine.tolist(),
+    }
+
+
 def _annotation(document: dict[str, Any]) -> dict[str, Any]:
     return {**_state(document), "objects": document["objects"]}
 
@@ -323,10 +341,6 @@ def _state(document: dict[str, Any]) -> dict[str, Any]:
 
 def _by_value(classes: Any) -> dict[str, str]:
     return {str(value): name for value, name in sorted(classes.items())}
-
-
-def _name(request: Request) -> str:
-    return str(request.path_params["case"])
 
 
 def _object(request: Request) -> str:

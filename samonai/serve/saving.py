@@ -9,9 +9,11 @@ import numpy as np
 
 from samonai.core.errors import InputError
 from samonai.core.files import write_atomically
+from samonai.core.json_files import read_json
 from samonai.domains.base import LabelFacts
 from samonai.inference.writing import PredictionWriter
 from samonai.prompts.types import FramePrompts
+from samonai.serve.annotation import FrameObject, objects_of
 from samonai.serve.open_cases import OpenCase, OpenCases
 
 LABELS, EXPORTS, HISTORY = "labels", "exports", "history"
@@ -39,6 +41,41 @@ def saved_label(out: Path, case_id: str) -> Path:
     if not maps:
         raise InputError(f"{out / LABELS} holds no label map of {case_id}; save it again")
     return maps[0]
+
+
+def versions(out: Path, case_id: str) -> list[dict[str, Any]]:
+    """Return who saved which version of a case when, with which model; the latest first.
+
+    Args:
+        out: The workspace.
+        case_id: The case.
+    """
+    found = []
+    for path in sorted((out / HISTORY / case_id).glob(f"*/{RECORD_FILE}"), reverse=True):
+        record = read_json(path)
+        told = {key: record[key] for key in ("version", "time", "user", "model")}
+        found.append({**told, "objects": len(record["annotation"]["objects"])})
+    return found
+
+
+def saved_objects(out: Path, case_id: str, version: int) -> tuple[FrameObject, ...]:
+    """Return the objects of a saved version.
+
+    Raises:
+        InputError: There is no such version, or its record is damaged.
+    """
+    try:
+        record = read_json(out / HISTORY / case_id / f"{version:04d}" / RECORD_FILE)
+        return objects_of(record["annotation"])
+    except (FileNotFoundError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"version {version}: there is no such version of {case_id}") from error
+
+
+def masks_of_versions(out: Path, case_id: str) -> set[str]:
+    """Return the names of the masks of all saved versions, which stay for going back."""
+    numbers = [one["version"] for one in versions(out, case_id)]
+    objects = [o for number in numbers for o in saved_objects(out, case_id, number)]
+    return {name for one in objects for name in (one.mask, one.outline) if name}
 
 
 def merged(workspace: OpenCases, one: OpenCase) -> Any:

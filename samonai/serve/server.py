@@ -14,6 +14,7 @@ from samonai.core.files import no_empty_folders
 from samonai.core.locks import locked_folder
 from samonai.domains.base import Case
 from samonai.serve.learning import Learner, latest_run
+from samonai.serve.scoring import CaseScorer
 from samonai.serve.workspace import Workspace
 from samonai.workflows.inputs import data_paths
 from samonai.workflows.session import Session
@@ -179,6 +180,8 @@ def serve(
         stack.enter_context(no_empty_folders(options.out, options.store or options.out / "store"))
         stack.enter_context(locked_folder(options.out, "annotating in"))
         workspace, learner = open_workspace(options)
+        if options.ranking is None:
+            CaseScorer(workspace)
         limits = limits_of(options.host, options.names)
         clients = monailabel_routes(workspace, learner)
         if options.ohif is not None:

@@ -10,29 +10,29 @@ import numpy.typing as npt
 
 from samonai.core.errors import InputError
 from samonai.core.frame import Frame, mask_box
-from samonai.domains.base import metric_spacing
 from samonai.domains.capabilities import capabilities
-from samonai.metrics.objects import pixel_metrics
+from samonai.inference.refining import Refined, mask_logits
 from samonai.prompts.types import FramePrompts
 from samonai.serve.annotation import (
+    ACCEPTED,
     CARRIED,
     CORRECTED,
     DONE,
-    GIVEN,
     ORIGINS,
     PAINTED,
-    PREDICTED,
     PROMPTED,
-    PROPOSED,
     Annotation,
     FrameObject,
     checked_box,
     checked_clicks,
     checked_id,
+    decoded_png,
+    is_mask_name,
     mask_of,
 )
-from samonai.serve.open_cases import NotThereError, OpenCase, OpenCases, RevisionError
-from samonai.serve.saving import save_label
+from samonai.serve.open_cases import NotThereError, OpenCase
+from samonai.serve.proposals import ProposedCases, check_accepted
+from samonai.serve.saving import masks_of_versions, save_label, saved_objects
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ _MOST_STRUCTURES = 255
 _LOGITS_IN_MEMORY = 256  # of 256 kB each
 
 
-class Workspace(OpenCases):
+class Workspace(ProposedCases):
     """Cases that are annotated over one session; see `OpenCases`."""
 
     def prompt(
@@ -52,7 +52,8 @@ class Workspace(OpenCases):
             case_id: The case.
             object_id: The object; a new name begins a new one.
             index: The frame.
-            given: "value", "box" and "clicks" as JSON values; see `FrameObject`.
+            given: "value", "box" and "clicks" as JSON values, see `FrameObject`, and "outline", a
+                mask prompt as the base64 of a PNG or as the name of one that was given before.
             revision: The annotation that the change is made to.
 
         Raises:
@@ -64,13 +65,15 @@ class Workspace(OpenCases):
             value = self._value(one, given.get("value"))
             box = checked_box(given.get("box"), frame.size)
             clicks = checked_clicks(given.get("clicks", []), frame.size)
-            if box is None and not clicks:
-                raise InputError("prompts: draw a box, or click on the object")
-            mask, iou = self._decode(one, index, box, clicks)
+            outline = self._outline(one, given.get("outline"), frame.size)
+            if box is None and not clicks and outline is None:
+                raise InputError("prompts: draw a box or an outline, or click on the object")
+            with self.queue.click():
+                found = self.decoded(one, index, box, clicks, outline)
             self.queue.mark_ready(case_id, index)
             drawn = FrameObject(
-                checked_id(object_id), index, value, self._add_mask(one, mask), box, clicks, iou,
-                PROMPTED,
+                checked_id(object_id), index, value, self.add_mask(one, found.mask), box, clicks,
+                found.iou, PROMPTED, outline,
             )  # fmt: skip
             self.keep(one, one.annotation.with_objects(drawn))
             return drawn
@@ -97,8 +100,9 @@ class Workspace(OpenCases):
             mask = mask_of(png, frame.size)
             before = next((o for o in one.annotation.objects if o.key == (object_id, index)), None)
             drawn = FrameObject(
-                checked_id(object_id), index, self._value(one, value), self._add_mask(one, mask),
+                checked_id(object_id), index, self._value(one, value), self.add_mask(one, mask),
                 before.box if before else None, before.clicks if before else (), None, PAINTED,
+                before.outline if before else None,
             )  # fmt: skip
             self.keep(one, one.annotation.with_objects(drawn))
             return drawn
@@ -121,7 +125,9 @@ class Workspace(OpenCases):
             name = str(given.get("mask"))
             if self.folder(case_id).masks.read(name).shape != frame.size:
                 raise InputError("mask: it is of another frame")
-            origin = str(given.get("origin", PROMPTED))
+            origin, outline = str(given.get("origin", PROMPTED)), given.get("outline")
+            if outline is not None:
+                self._outline(one, outline, frame.size)
             iou = given.get("iou")
             drawn = FrameObject(
                 checked_id(given.get("object_id", "")), frame.location.index,
@@ -130,6 +136,7 @@ class Workspace(OpenCases):
                 checked_clicks(given.get("clicks", []), frame.size),
                 float(iou) if isinstance(iou, int | float) else None,
                 origin if origin in ORIGINS else PROMPTED,
+                outline,
             )  # fmt: skip
             self.keep(one, one.annotation.with_objects(drawn))
             return drawn
@@ -142,7 +149,7 @@ class Workspace(OpenCases):
         """
         one = self.opened(case_id)
         with one.lock:
-            self._check_revision(one, revision)
+            self.check_revision(one, revision)
             left = one.annotation.without(object_id, index)
             if len(left.objects) == len(one.annotation.objects):
                 raise NotThereError(f"object {object_id[:40]!r}: there is no such object here")
@@ -176,19 +183,21 @@ class Workspace(OpenCases):
             if seed is None:
                 raise NotThereError(f"object {object_id[:40]!r} is not on frame {index}")
             prompts = _prompts_of(seed, self.folder(case_id).masks.read(seed.mask))
-            found = self.session.carry(one.source, index, prompts, reach)
+            with self.queue.click():
+                found = self.session.carry(one.source, index, prompts, reach)
             kept = {
                 o.frame
                 for o in one.annotation.objects
-                if o.object_id == object_id and o.origin in (PROMPTED, PAINTED)
+                if o.object_id == object_id and o.origin in (PROMPTED, PAINTED, ACCEPTED)
             }
             drawn = [
                 replace(
                     seed,
                     frame=frame,
-                    mask=self._add_mask(one, carried.mask),
+                    mask=self.add_mask(one, carried.mask),
                     box=None,
                     clicks=(),
+                    outline=None,
                     iou=carried.iou,
                     origin=CARRIED,
                 )
@@ -198,38 +207,22 @@ class Workspace(OpenCases):
             self.keep(one, one.annotation.with_objects(*drawn))
             return drawn
 
-    def propose(self, case_id: str, revision: int) -> list[FrameObject]:
-        """Segment everything that the semantic head knows; one object per structure and frame.
+    def restore_version(self, case_id: str, version: int, revision: int) -> Annotation:
+        """Put all objects of a case back as they were saved in an earlier version.
 
         Raises:
-            InputError: The model has no semantic head.
+            InputError: There is no such version, or its masks are not there any more.
         """
         one = self.opened(case_id)
         with one.lock:
-            self._check_revision(one, revision)
-            label = self.session.predict(one.source).label
-            drawn = self.objects_of_label(one, label, PROPOSED)
-            first = not one.annotation.objects
-            self.keep(
-                one,
-                one.annotation.with_objects(*drawn, state=PREDICTED if first else CORRECTED),
-            )
-            return drawn
-
-    def begin_with_label(self, case_id: str, revision: int) -> list[FrameObject]:
-        """Take the given label as the annotation to correct.
-
-        Raises:
-            InputError: The case has no label.
-        """
-        one = self.opened(case_id)
-        with one.lock:
-            self._check_revision(one, revision)
-            if getattr(one.source, "label", None) is None:
-                raise InputError(f"{case_id} has no label to begin with; give --labels")
-            drawn = self.objects_of_label(one, None, GIVEN)
-            self.keep(one, one.annotation.with_objects(*drawn))
-            return drawn
+            self.check_revision(one, revision)
+            objects = saved_objects(self.out, case_id, version)
+            for drawn in objects:
+                self.folder(case_id).masks.png(drawn.mask)
+            for drawn in objects:
+                self._value(one, drawn.value)
+            self.audit("restore", case_id, version=version)
+            return self.keep(one, one.annotation.changed(objects=objects, state=CORRECTED))
 
     def name_structure(self, case_id: str, value: Any, name: Any, revision: int) -> Annotation:
         """Name a label value.
@@ -243,7 +236,7 @@ class Workspace(OpenCases):
             raise InputError(f"structure: expected a label value of 1 to {_MOST_STRUCTURES}")
         one = self.opened(case_id)
         with one.lock:
-            self._check_revision(one, revision)
+            self.check_revision(one, revision)
             names = {**one.annotation.structures, value: name.strip()}
             return self.keep(one, one.annotation.changed(structures=names))
 
@@ -263,12 +256,14 @@ class Workspace(OpenCases):
         """
         one = self.opened(case_id)
         with one.lock:
-            self._check_revision(one, revision)
+            self.check_revision(one, revision)
+            check_accepted(one.annotation)
             version = one.annotation.saved + 1
             written = save_label(self, one, version)
             state = DONE if done else one.annotation.state
             kept = self.keep(one, one.annotation.changed(saved=version, state=state))
-            self.folder(case_id).masks.remove_all_but({o.mask for o in kept.objects})
+            needed = kept.masks | masks_of_versions(self.out, case_id)
+            self.folder(case_id).masks.remove_all_but(needed)
             self.audit("save", case_id, version=version)
             return {
                 "version": version,
@@ -276,86 +271,59 @@ class Workspace(OpenCases):
                 "revision": kept.revision,
             }
 
-    def figures(self, case_id: str) -> dict[str, Any]:
-        """Return volumes in ml, and Dice against the given label, by structure.
-
-        Volumes are missing where the source has no physical size.
-        """
-        one = self.opened(case_id)
-        with one.lock:
-            labels = self.frame_labels(one)
-            merged = self.session.domain.merge(one.source, labels) if labels else None
-        spacing = metric_spacing(one.source)
-        truth = getattr(one.source, "label", None)
-        found: dict[str, Any] = {}
-        for value, name in one.annotation.structures.items():
-            mask = np.zeros(1, bool) if merged is None else np.asarray(merged) == value
-            figures: dict[str, float] = {}
-            if spacing is not None and len(spacing) == 3:
-                figures["ml"] = float(mask.sum() * np.prod(spacing) / 1000)
-            if truth is not None and merged is not None:
-                dice = pixel_metrics(mask, np.asarray(truth) == value)["dice"]
-                if dice is not None:
-                    figures["dice"] = dice
-            found[name] = figures
-        return found
-
-    def _decode(
+    def decoded(
         self,
         one: OpenCase,
         index: int,
         box: tuple[float, ...] | None,
         clicks: tuple[tuple[float, float, int], ...],
-    ) -> tuple[npt.NDArray[np.bool_], float]:
+        outline: str | None = None,
+    ) -> Refined:
         """Decode prompts click by click: each answer's logits prompt the next.
 
         Answers to earlier clicks are kept, so that one more click is one call of the decoder.
+
+        Args:
+            one: The case.
+            index: The frame.
+            box: xyxy in frame space.
+            clicks: (x, y, sign) each.
+            outline: The mask that prompts the first answer; without a box, that around it is used.
         """
         previous: npt.NDArray[np.float32] | None = None
-        for number in range(0 if box is not None else 1, len(clicks) + 1):
-            key = index, box, clicks[:number]
+        around = box
+        if outline is not None:
+            drawn = self.folder(one.case.case_id).masks.read(outline)
+            previous = mask_logits(drawn, self.session.networks[0].long_side)
+            around = box or mask_box(drawn)
+        for number in range(0 if around is not None else 1, len(clicks) + 1):
+            key = index, box, clicks[:number], outline
             if number < len(clicks) and key in one.logits:
                 previous = one.logits[key]
                 continue
             result = self.session.refine(
-                one.source, clicks[:number], previous, frame=index, box=box
+                one.source, clicks[:number], previous, frame=index, box=around
             )
             previous = one.logits[key] = result.low_res_logits
         while len(one.logits) > _LOGITS_IN_MEMORY:
             one.logits.popitem(last=False)
-        return result.mask, result.iou
+        return result
 
-    def objects_of_label(
-        self, one: OpenCase, label: npt.NDArray[np.integer] | None, origin: str
-    ) -> list[FrameObject]:
-        """Return one object per structure and frame of a label map; None: the source's own."""
-        domain = self.session.domain
-        source = one.source if label is None else domain.with_label(one.source, label)
-        drawn = []
-        for index in range(domain.frame_count(source)):
-            on_frame = domain.frame(source, index).label
-            if on_frame is None:
-                continue
-            for value in np.unique(on_frame[on_frame > 0]).tolist():
-                name = self._add_mask(one, on_frame == value)
-                drawn.append(
-                    FrameObject(f"{origin}-{value}", index, int(value), name, origin=origin)
-                )
-        return drawn
-
-    def _add_mask(self, one: OpenCase, mask: npt.NDArray[np.bool_]) -> str:
-        return self.folder(one.case.case_id).masks.add(mask)
+    def _outline(self, one: OpenCase, given: Any, size: tuple[int, int]) -> str | None:
+        """Return the name of a mask that is given as a prompt; None: none is given."""
+        if given is None:
+            return None
+        masks, text = self.folder(one.case.case_id).masks, str(given)
+        known = is_mask_name(text)
+        mask = masks.read(text) if known else mask_of(decoded_png(text), size)
+        if mask.shape != size or not mask.any():
+            raise InputError("outline: draw around something on this frame")
+        return text if known else masks.add(mask)
 
     def _changing(self, one: OpenCase, index: int, revision: int) -> Frame:
-        self._check_revision(one, revision)
+        self.check_revision(one, revision)
         self._check_frame(one, index)
         return self.session.domain.frame(one.source, index)
-
-    def _check_revision(self, one: OpenCase, revision: int) -> None:
-        if revision != one.annotation.revision:
-            raise RevisionError(
-                f"{one.case.case_id} was changed elsewhere meanwhile; it is loaded again"
-            )
 
     def _value(self, one: OpenCase, value: Any) -> int:
         if not isinstance(value, int) or isinstance(value, bool):

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from samonai.core.errors import InputError
-from samonai.serve.annotation import CORRECTED, GIVEN, PREDICTED
+from samonai.serve.annotation import CORRECTED, GIVEN, PREDICTED, PROPOSED
 from samonai.serve.monailabel.sent_labels import SentLabel
 from samonai.serve.open_cases import NotThereError, OpenCase
 from samonai.serve.workspace import Workspace
@@ -96,7 +96,9 @@ def save_sent_label(
             raise InputError(
                 "the label goes beyond the part of the image that the model sees; raise crop_margin"
             )
-        if one.annotation.objects and one.annotation.state in (PREDICTED, CORRECTED):
+        kept = tuple(o for o in one.annotation.objects if o.origin != PROPOSED)
+        if kept and one.annotation.state in (PREDICTED, CORRECTED):
+            workspace.keep(one, one.annotation.changed(objects=kept))
             workspace.save(case_id, one.annotation.revision, done=False)
         table = np.zeros(int(label.max()) + 1, np.int32)
         for value in np.flatnonzero(np.bincount(label.ravel(order="K"))).tolist():
