@@ -2,7 +2,7 @@
 
 * `annotation`: prompts and masks of one case, on disk after every change.
 * `workspace`: cases, their sources in memory, and the prompts that are decoded for them.
-* `proposals`, `figures`, `pictures`: masks nobody drew, what is measured, what is shown.
+* `proposals`, `figures`, `pictures`: masks to accept, measurements, files for the screen.
 * `scoring`: the order in which cases come, by active learning.
 * `encoding`: the queue of frames to encode, from the visible one outward.
 * `learning`: training on corrected cases in another process, and the decoder that it gives.

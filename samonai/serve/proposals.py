@@ -25,7 +25,7 @@ class ProposedCases(OpenCases):
     def propose(self, case_id: str, revision: int) -> list[FrameObject]:
         """Segment everything that the semantic head knows; one object per structure and frame.
 
-        Proposals of an earlier call are replaced; what was drawn or accepted stays.
+        Proposals of an earlier call are replaced; drawn and accepted masks stay.
 
         Raises:
             InputError: The model has no semantic head.
