@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     with console.status("starting") as status:
         for subject in options.only or SUBJECTS:
             rows += SUBJECTS[subject](setting, partial(_show, status, subject))
-            # After each subject, so that a run that is stopped leaves what it measured.
+            # After each subject, so that a stopped run keeps its results.
             write_report(rows, setting, options.out / "results.json")
     console.print(table_of(rows))
     console.print(f"written to {options.out / 'results.json'}")

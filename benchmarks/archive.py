@@ -3,7 +3,7 @@
     python -m benchmarks.archive [--studies 190] [--folder DIR]
 
 The studies hold a few different scans and the run has a store, so that most of the time goes into
-what is measured here, reading, writing and keeping account, and not into the encoder.
+this measurement, reading, writing and keeping account, and not into the encoder.
 """
 
 import argparse

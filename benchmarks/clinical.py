@@ -3,7 +3,7 @@
     python -m benchmarks.clinical [--slices 600] [--folder DIR] [--format dicom-seg] (Linux)
 
 The bar is 3 GB. A few slices are prompted: memory is the same for all of them, and the encoder's
-seconds per slice are not what is measured here.
+seconds per slice are not measured here.
 """
 
 import argparse
@@ -22,7 +22,7 @@ PROMPTED = 3
 
 
 def main() -> None:
-    """Write the series, predict it in a process of its own, and print what it took."""
+    """Write the series, predict it in a process of its own, and print its time and memory."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--slices", type=int, default=600)
     parser.add_argument("--folder", type=Path)

@@ -1,4 +1,4 @@
-"""Many boxes on one 256 x 256 slice: what they share is computed once, masks only where they are.
+"""Many boxes on one 256 x 256 slice: shared terms are computed once, masks only where they are.
 
 Against the decoder over all image tokens and slots for each prompt, as it was before. Times
 are CPU seconds. The embedded model has real masks. Random weights have none: their logits are noise

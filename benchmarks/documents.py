@@ -1,17 +1,17 @@
-"""Train on generated pages, measure on others, and ask for what stands on them.
+"""Train on generated pages, measure on others, and run text queries on them.
 
 `python -m benchmarks.documents --out DIR [--pages N] [--held-out N] [--epochs N]`
 
 Leaves `DIR/train` and `DIR/test` (see `pages`), the run, its evaluations with boxes and without
-prompts, a row per held-out page of what its queries found, and `DIR/documents.md`. What is there is
-not done again, so that a command that was stopped can be given again; another number of pages or
-epochs wants another folder.
+prompts, a row per held-out page of what its queries found, and `DIR/documents.md`. Existing
+results are kept, so that the same command resumes a stopped one; another number of pages or epochs
+needs another folder.
 
 Queries are words and phrases of the page, looked up in its text layer, and read by OCR off its
 picture. Found: some hit lies in a true region that has them. Right: of all true regions, the one
 that a hit's words lie in is the one that the region that came back has the largest IoU with. The
 regions are those that the model finds without prompts, in each way of `--automatic`; and, as the
-most that can be reached, the page's own label. Names of classes are asked for too, see
+most that can be reached, the page's own label. Names of classes are queries too, see
 `page_classes`.
 """
 
@@ -65,7 +65,7 @@ class Asked:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Do what is not done yet, and write the tables."""
+    """Do the steps without results, and write the tables."""
     options = _parser().parse_args(arguments)
     console = Console(stderr=True)
     out: Path = options.out
@@ -147,7 +147,7 @@ def _query_rows(
 
 
 def _automatic(way: str) -> Automatic:
-    """Ask for regions without prompts, in one way."""
+    """Predict regions without prompts, in one way."""
     return Automatic(finding=ObjectFinding(way))
 
 
@@ -191,7 +191,7 @@ def _ask(
 def count(
     prediction: PagePrediction, page: MadePage, asked: Asked, names: Mapping[int, str]
 ) -> dict[str, float]:
-    """Ask one thing; count whether it was found, and which of its hits' regions are right."""
+    """Run one query; count whether it has a hit, and the hits whose regions are right."""
     hits = run_query(prediction, asked.text, names).hits
     placed = [(hit, place) for hit in hits if (place := block_at(page, hit)) is not None]
     counts = Counter(asked=1, found=int(any(place in asked.owners for _, place in placed)))
@@ -218,7 +218,7 @@ def block_at(page: MadePage, hit: Hit) -> int | None:
 
 
 def region_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    """Lay out what the evaluations say of the held-out pages' regions as Markdown."""
+    """Return the metrics of the held-out pages' regions as a Markdown table."""
     lines = []
     classes: dict[str, dict[str, float | None]] = {}
     for prompts, document in metrics.items():
@@ -239,7 +239,7 @@ def region_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def query_table(rows: Sequence[Mapping[str, Mapping[str, float]]]) -> str:
-    """Lay out what queries found on all pages as Markdown."""
+    """Return the hits of queries on all pages as a Markdown table."""
     totals: dict[str, Counter[str]] = {}
     rows = [{k: v for k, v in row.items() if not k.startswith(f"{KIND}|")} for row in rows]
     pages: Counter[str] = Counter(key for row in rows for key in row)

@@ -69,7 +69,7 @@ def _error_row(
 
 
 def _rate_row(model: str, precision: str, rate: float, ceiling: float) -> Row:
-    """Compare the floating-point operations per second with what the machine is capable of."""
+    """Compare the floating-point operations per second with the peak of the machine."""
     return Row(
         "encoder",
         f"{model} {precision}: of the machine's own rate of matrix products",
@@ -97,7 +97,7 @@ def _promised(model: str, bar: float | None) -> float | None:
 
 
 def matrix_product(precision: str) -> tuple[Callable[[], torch.Tensor], int]:
-    """Return a large matrix product, what the machine is best at, and its floating-point work."""
+    """Return a large matrix product, the machine's fastest operation, and its FLOPs."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     left, right = torch.randn(4096, 2048).to(dtype), torch.randn(2048, 2048).to(dtype)
     return (lambda: left @ right), 2 * 4096 * 2048 * 2048

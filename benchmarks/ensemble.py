@@ -1,4 +1,4 @@
-"""What an ensemble costs beside one of its members: the encoder runs once, every decoder runs."""
+"""Cost of an ensemble beside one of its members: the encoder runs once, every decoder runs."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""What keeping freed memory is worth to a decoder step, in processes of their own."""
+"""Speed of a decoder step with freed memory kept by the process, in processes of their own."""
 
 import json
 import sys

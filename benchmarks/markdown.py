@@ -9,6 +9,6 @@ def number(value: float | None) -> str:
 
 
 def table(header: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
-    """Lay out lines below a header."""
+    """Return a Markdown table of lines below a header."""
     rows = [header, ["---"] * len(header), *lines]
     return "\n".join(f"| {' | '.join(str(cell) for cell in row)} |" for row in rows)

@@ -1,4 +1,4 @@
-"""What generated pages are made of: paragraphs, titles, lists, tables and figures of many looks.
+"""Parts of generated pages: paragraphs, titles, lists, tables and figures of many looks.
 
 All is set and drawn by reportlab. Each block says the words that it set, run by run (a paragraph,
 an item, a cell), so that nothing has to be read off a page to know what stands on it.
@@ -60,7 +60,7 @@ _WORDS = tuple(_VOCABULARY.split())
 
 @dataclass(frozen=True)
 class Style:
-    """How a document looks; its pages share it.
+    """Style of a document, shared by its pages.
 
     Attributes:
         font: Of the text; its bold form is the titles'.
@@ -92,7 +92,7 @@ class Style:
         return {"Times-Roman": "Times-Bold"}.get(self.font, f"{self.font}-Bold")
 
     def paragraph(self, **changed: Any) -> ParagraphStyle:
-        """Return the style of a paragraph, and what is different about it."""
+        """Return the style of a paragraph, and its differences from the document's."""
         usual: dict[str, Any] = {
             "fontName": self.font,
             "fontSize": self.size,

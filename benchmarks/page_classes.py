@@ -19,7 +19,7 @@ from samonai.domains.documents.text.query import run_query
 from samonai.domains.documents.text.query_result import ResultRegion
 
 KIND = "class"
-"""What rows of these counts begin with."""
+"""First columns of the rows of counts."""
 
 _SAME_IOU = 0.5
 
@@ -27,7 +27,7 @@ _SAME_IOU = 0.5
 def class_rows(
     predictions: Mapping[str, PagePrediction], page: MadePage, names: Mapping[int, str]
 ) -> Iterator[tuple[str, dict[str, float]]]:
-    """Yield what each class that the run knows is answered, by class and whose regions they are."""
+    """Yield the hits of each class of the run, by class and by the kind of its regions."""
     for owner, prediction in predictions.items():
         for name in CLASSES:
             if name in names.values():
@@ -37,7 +37,7 @@ def class_rows(
 def count_class(
     prediction: PagePrediction, page: MadePage, name: str, names: Mapping[int, str]
 ) -> dict[str, float]:
-    """Ask for a class; count the true regions that were found, and the hits that are right."""
+    """Predict a class; count the true regions that were found, and the hits that are right."""
     answer = run_query(prediction, f"class:{name}", names)
     wanted = [place for place, block in enumerate(page.blocks) if block.name == name]
     if not wanted:
@@ -55,7 +55,7 @@ def count_class(
 
 
 def class_table(rows: Sequence[Mapping[str, Mapping[str, float]]]) -> str:
-    """Lay out what classes were answered on all pages as Markdown."""
+    """Return the hits of each class on all pages as a Markdown table."""
     totals: dict[str, Counter[str]] = {}
     for row in rows:
         for key, counts in row.items():

@@ -23,7 +23,7 @@ from samonai.core.files import write_atomically
 
 LABELS, WORDS = "labels.json", "words.json"
 DPI = 150.0
-"""What the pages' labels are for; the documents domain draws PDFs at it unless told otherwise."""
+"""Resolution of the pages' labels: the default at which the documents domain draws PDFs."""
 
 _POINTS = 72.0
 _MOST_PAGES = 3  # of a document
@@ -141,7 +141,7 @@ def _write_json(path: Path, content: object) -> None:
 
 
 def _write_document(path: Path, pages: int, rng: np.random.Generator) -> Iterator[MadePage]:
-    """Write one PDF, and yield what stands on its pages."""
+    """Write one PDF, and yield the content of its pages."""
     style = page_blocks.draw_style(rng)
     size = A4 if rng.random() < 0.6 else letter
     canvas = Canvas(str(path), pagesize=size, invariant=1)
@@ -237,7 +237,7 @@ def _running_head(canvas: Canvas, size: tuple[float, float], style: Style, numbe
 
 
 def _around_ink(ink: npt.NDArray[np.bool_], box: Box, size: tuple[float, float]) -> Box:
-    """Return the box of what was drawn within a box of the page, in pixels, y downwards."""
+    """Return the box of the drawn content within a box of the page, in pixels, y downwards."""
     grown = box[0] - _REACH, box[1] - _REACH, box[2] + _REACH, box[3] + _REACH
     x0, y0, x1, y1 = (value * DPI / _POINTS for value in grown)
     height = size[1] * DPI / _POINTS

@@ -1,4 +1,4 @@
-"""Dice in 3D of a run, by how little it is told: a box per slice, one in 3D, or on one slice.
+"""Dice in 3D of a run, by its prompts: a box per slice, one in 3D, or on one slice.
 
     python -m benchmarks.prompts3d --run RUN --images FOLDER --labels FOLDER --out DIR
 

@@ -95,7 +95,7 @@ REGIMES = (
 
 
 def command(regime: Regime) -> str:
-    """Return what a user types for a regime, data and folders left out."""
+    """Return the command-line options of a regime, without data and folders."""
     parts = ["samonai train medical …"]
     for key, value in regime.settings.items():
         text = str(value).lower() if isinstance(value, bool) else str(value)

@@ -33,7 +33,7 @@ class Stepper:
     """
 
     def __init__(self, trainer: Any) -> None:
-        """Listen to the trainer, after all that it does itself."""
+        """Attach to the trainer, after its own handlers."""
         self.trainer = trainer
         self._left = 0
         self._start = 0.0

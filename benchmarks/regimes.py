@@ -89,7 +89,7 @@ def time_steps(
         "labels": labels,
         "split": split_file,
         "store": store_location(options.out / "store"),
-        # The end of a training, and what is measured there, never comes.
+        # The training never ends, so nothing is measured there.
         "epochs": _NEVER,
     }
     overrides = {
@@ -157,7 +157,7 @@ def measure(regime: Regime, split: Split, options: argparse.Namespace) -> dict[s
         labels,
         cases=split["val"],
         report=False,
-        # What it was before does not hang on the regime; the tables show it once.
+        # The Dice before fine-tuning is the same for all regimes; the tables show it once.
         zero_shot=regime.clicks,
     )
     if regime.automatic:
@@ -170,7 +170,7 @@ def measure(regime: Regime, split: Split, options: argparse.Namespace) -> dict[s
 def _prompted(
     regime: Regime, evaluate: Callable[..., dict[str, Any]], folder: Path
 ) -> dict[str, Any]:
-    """Return what a row says of boxes and clicks; `evaluate` takes a folder and settings."""
+    """Return a row's metrics with boxes and clicks; `evaluate` takes a folder and settings."""
     boxes = evaluate(folder / "slices", prompts="slices")
     counts = _CLICKS if regime.clicks else "1"
     clicks = evaluate(folder / "clicks", prompts="clicks", evaluation={"clicks": counts})["clicks"]
@@ -202,7 +202,7 @@ def write_tables(out: Path) -> None:
 
 
 def regime_table(rows: Sequence[dict[str, Any]], seconds: Mapping[str, float]) -> str:
-    """Lay out the regimes as Markdown, with the seconds of a step by name."""
+    """Return the regimes as a Markdown table, with the seconds of a step by name."""
     classes = list(dict.fromkeys(name for row in rows for name in row.get("box", {})))
     header = ["regime", "command", "trainable", "s/step"]
     header += [f"{prompt}, {name}" for prompt in ("box", "click") for name in classes]
@@ -234,7 +234,7 @@ def regime_table(rows: Sequence[dict[str, Any]], seconds: Mapping[str, float]) -
 
 
 def click_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Lay out the Dice by number of clicks as Markdown, the mean over the classes."""
+    """Return the Dice by number of clicks as a Markdown table, the mean over the classes."""
     counted = [row for row in rows if "clicks" in row]
     counts = list(counted[0]["clicks"]["finetuned"]) if counted else []
     lines = []
@@ -247,7 +247,7 @@ def click_table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def round_table(seconds: Mapping[str, float]) -> str:
-    """Lay out what a round costs where a step has several, as Markdown."""
+    """Return the cost of a round, for steps with several, as a Markdown table."""
     lines = [
         [regime.name, rounds, f"{step:.2f}", f"{step / rounds:.2f}"]
         for regime in REGIMES

@@ -7,9 +7,9 @@ FOLDER holds `fair-banepa`, `fair-kampala` and `nrcan-gdl`. Of Banepa's chips th
 is held out; the other places are never trained on. One run with both heads answers everything:
 boxes with 5 % jitter beside the filled box and the model before, and no prompts at all, where an
 object is what touches in the class map, or what the decoder answers to the map's boxes and points.
-`--set` trains otherwise, such as `--set borders=true`, and `--automatic` names what is measured
-without prompts; a run of the semantic head alone (`--set heads=semantic`) is asked with no boxes.
-What has been trained and measured is not done again. Prints the tables of `docs/satellite.md`.
+`--set` trains otherwise, such as `--set borders=true`, and `--automatic` names the ways measured
+without prompts; a run of the semantic head alone (`--set heads=semantic`) gets no boxes.
+Existing results are kept. Prints the tables of `docs/satellite.md`.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def places(data: Path) -> dict[str, Place]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Train, measure and print what is not there yet."""
+    """Train, measure and print the rows without results."""
     asked = _parser().parse_args(arguments)
     found = places(asked.data)
     images, labels = found["Banepa"]

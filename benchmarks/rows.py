@@ -12,7 +12,7 @@ class Row:
 
     Attributes:
         subject: The file that measured it.
-        name: What is stated.
+        name: Name of the figure.
         value: The ratio, or the value.
         unit: "x" for ratios of times or memory, "GB/s", or "relative error".
         spread: Least and greatest of the rounds.

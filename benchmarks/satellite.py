@@ -46,7 +46,7 @@ _TILING = ("tile", "resolution", "overlap", "offset", "placing")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure one subject and print what was found as JSON."""
+    """Measure one subject and print the figures as JSON."""
     asked = _parser().parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="samonai-satellite-") as scratch:
         folder = asked.folder or Path(scratch)
@@ -89,10 +89,10 @@ def offsets(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def _tiles_asked(asked: argparse.Namespace, offset: int) -> int:
-    """Return on how many tiles a scene's boxes are asked for."""
+    """Return the number of tiles with prompts of a scene's boxes."""
     known = read_config(config_files("satellite", INFERENCE))
     given = parse_settings(asked.set, known) | {"offset": offset}
-    # What a run or the inferer is told besides is none of the domain's.
+    # The other settings are for the run or the inferer.
     own = {key: given[key] for key in given if key in _TILING}
     name = None if asked.run is None else Run(asked.run).folder.decoder
     domain = trained_domain(name, "satellite", **own)
@@ -135,7 +135,7 @@ def moved(asked: argparse.Namespace, _: Path) -> dict[str, Any]:
 
 
 def _answers(
-    inferer: SourceInferer, network: Any, raster: Raster, place: Part, boxes: Path
+    inferer: SourceInferer[Raster], network: Any, raster: Raster, place: Part, boxes: Path
 ) -> dict[int, tuple[Any, Any]]:
     """Return box in the raster and mask of the objects on one tile, by their number."""
     part = replace(raster, window=place)

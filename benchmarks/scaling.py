@@ -1,4 +1,4 @@
-"""How time and memory grow: an epoch with its frames, a decode with its prompts."""
+"""Growth of time and memory: an epoch with its frames, a decode with its prompts."""
 
 import math
 import os

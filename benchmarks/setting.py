@@ -18,7 +18,7 @@ _NO_IDENTITY = "00" * 32  # random weights have no checksum to go by
 
 @dataclass(frozen=True)
 class Setting:
-    """How large a run is.
+    """Size of a benchmark run.
 
     Attributes:
         model: "vit_b", or "micro" for a run that only shows that all works.

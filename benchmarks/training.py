@@ -47,7 +47,7 @@ def measure_huge(setting: Setting, progress: Progress) -> list[Row]:
 
 
 def _rows(setting: Setting, whole: str, progress: Progress) -> list[Row]:
-    if whole == _END_TO_END:  # as a training does; of vit_h what is kept would not fit
+    if whole == _END_TO_END:  # as a training does; the activations of vit_h would not fit
         keep_freed_memory()
     batches = 4
     frames = batches * setting.batch

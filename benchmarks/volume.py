@@ -1,4 +1,4 @@
-"""Prediction of a whole volume: peak memory, what the encoder leaves over, and upstream's way."""
+"""Prediction of a whole volume: peak memory, time outside the encoder, and upstream's way."""
 
 import json
 import sys
@@ -31,7 +31,7 @@ def measure(setting: Setting, progress: Progress) -> list[Row]:
     slices, prompted = setting.volume_slices, setting.volume_prompted
     full = slices >= _FULL_SLICES  # a quick run only shows that the measurement works
     light = _predict_apart("micro", slices, setting.volume_memory_prompted, progress)
-    # All of a volume's slices: what is outside the encoder grows with them as the encoding does.
+    # All of a volume's slices: the work outside the encoder grows with them as the encoding does.
     whole = _predict_apart(setting.model, prompted, prompted, progress)
     part = _predict_apart(setting.model, slices, prompted, progress)
     return [

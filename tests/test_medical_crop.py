@@ -104,7 +104,7 @@ def test_read_cut_merge_write_read_is_the_identity(
             Case("a", image, write_label(grid, label, Path(folder) / f"b{endings[0]}"))
         )
         frames = [domain.frame(source, index) for index in range(domain.frame_count(source))]
-        whole = domain.whole(source)
+        whole = domain.all_frames(source)
         for frame in frames:
             full, (rows, columns) = domain.frame(whole, frame.location.index), frame.part
             assert full.location.origin == (0, 0)

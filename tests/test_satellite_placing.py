@@ -205,7 +205,7 @@ def test_labels_prompt_on_tiles_of_their_own_too(tmp_path: Path) -> None:
     domain = SatelliteDomain(tile="96", overlap="48")
     source = domain.read(Case("scene", path, roofs))
     asked = prompts_from_label(domain, source)
-    placed, prompts = domain.focus(source, asked)
+    placed, prompts = domain.frames_around_prompts(source, asked)
     boxes = in_raster((placed.places, prompts))
     found = sorted(one for parts in boxes.values() for one in parts)
     np.testing.assert_allclose(found, sorted(ROOFS), atol=1e-4)

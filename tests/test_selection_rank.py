@@ -4,7 +4,9 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 from tiny_scans import SHAPE, affine, save, write_scans
@@ -12,6 +14,7 @@ from tiny_scans import SHAPE, affine, save, write_scans
 import samonai
 from samonai.cli import main
 from samonai.core.errors import InputError
+from samonai.inference.prediction import Prediction
 from samonai.selection import rank
 from samonai.selection.rank import SCORES, _ranked
 
@@ -107,3 +110,60 @@ def test_what_cannot_be_ranked(two_runs: Path, folder: Path, tmp_path: Path) -> 
     with pytest.raises(InputError, match=r"all 3 cases in .* are part of the runs' own data"):
         rank(run, known, out, boxes=boxes)
     assert not out.exists()
+
+
+SETTINGS = {"spread": "propagate", "propagation.margin": 0.2, "cleaning.keep_largest": True}
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> list[Prediction]:
+    """A list that grows by each prediction that a session makes."""
+    seen: list[Prediction] = []
+    decode = samonai.Session.decode
+
+    def decoding(self: samonai.Session, *args: Any, **options: Any) -> Prediction:
+        seen.append(decode(self, *args, **options))
+        return seen[-1]
+
+    monkeypatch.setattr(samonai.Session, "decode", decoding)
+    return seen
+
+
+def predicted(run: Path, image: Path, boxes: Any, out: Path, **settings: Any) -> np.ndarray:
+    """Return the label map that `samonai.predict` writes."""
+    (path,) = samonai.predict(run, image, boxes, out, progress=False, **settings)
+    return np.asanyarray(nib.load(path).dataobj)
+
+
+def test_rank_and_calibrate_judge_what_predict_gives(
+    two_runs: Path, folder: Path, tmp_path: Path, judged: list[Prediction]
+) -> None:
+    """The same settings on the command line and in Python; a box on one slice is propagated."""
+    run, images = tmp_path / "run", folder / "images"
+    shutil.copytree(two_runs / "runs" / "seed0", run)
+    set_ = [f"--set={key}={json.dumps(value).strip(chr(34))}" for key, value in SETTINGS.items()]
+    of_run = ["--run", str(run)]
+    boxes = {"cases": {case: {"boxes": [[4, 3, 1, 20, 17, 2]]} for case in ("ball", "noise")}}
+    (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+    given = ["--boxes", str(tmp_path / "boxes.json"), "--out", str(tmp_path / "ranking.csv")]
+    assert main(["rank", "medical", *of_run, "--images", str(images), *given, *set_]) == 0
+    ranked = {one.case.case_id: one.label for one in judged}
+    assert ranked.keys() == {"ball", "noise"}
+    box = boxes["cases"]["ball"]["boxes"]
+    ball = predicted(run, images / "ball.nii.gz", box, tmp_path / "ball", **SETTINGS)
+    assert np.array_equal(ranked["ball"], ball)
+    plain = predicted(run, images / "ball.nii.gz", box, tmp_path / "plain")
+    assert np.count_nonzero(plain) != np.count_nonzero(ball), "the settings change the prediction"
+
+    judged.clear()
+    known = ["--images", str(two_runs / "images"), "--labels", str(two_runs / "labels")]
+    exact = ["--prompts", "volume", "--box-jitter", "0"]
+    assert main(["calibrate", "medical", *of_run, *known, *exact, *set_]) == 0
+    (calibrated,) = judged
+    label = np.asanyarray(nib.load(two_runs / "labels" / "case_c.nii.gz").dataobj)
+    inside = np.argwhere(label)
+    case_box = [[*inside.min(0).tolist(), *(inside.max(0) + 1).tolist()]]
+    case = predicted(run, images / "case_c.nii.gz", case_box, tmp_path / "case", **SETTINGS)
+    assert case.any()
+    assert np.array_equal(calibrated.label, case)
+    assert samonai.Run(run).metadata.calibration["settings"] == SETTINGS

@@ -1,4 +1,4 @@
-"""What samonai gives on generated data with fixed seeds, recorded and compared: `make golden`.
+"""Golden record: results on generated data with fixed seeds, compared by `make golden`.
 
 A change of structure must leave this record as it is; a commit that changes a line says which and
 why. Per domain, with the embedded model and two epochs: sha256 of the decoder's tensors, of the
@@ -90,7 +90,7 @@ def make_record() -> dict[str, Any]:
 
 
 def machine() -> str:
-    """Return what the values of floating-point sums depend on."""
+    """Return the processor and versions that floating-point sums depend on."""
     lines = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     model = re.search(r"model name\s*:\s*(.*)", lines)
     name = model.group(1) if model else platform.processor()
@@ -153,7 +153,7 @@ def boxes_file(domain: str, folder: Path) -> Path:
 
 
 def samonai(*argv: str) -> str:
-    """Run the command line of this tree with one thread; return what it printed."""
+    """Run the command line of this tree with one thread; return its output."""
     environment = {
         **os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), "COLUMNS": "100",
         "SAMONAI_SALT": "golden", "TERM": "dumb", "NO_COLOR": "1",

@@ -32,16 +32,25 @@ def calibrate(
         float, typer.Option(help="Jitter: each side of a box moves by up to this share.")
     ] = 0.05,
     seed: options.Seed = 0,
+    planes: options.Planes = 1,
     checkpoint: options.Checkpoint = None,
     device: options.Device = None,
+    precision: options.Precision = None,
+    allow_gaps: options.AllowGaps = False,
+    case_map: options.CaseMap = None,
+    set_: options.Set = None,
 ) -> None:
     """Fit each run's temperature on held-out cases and write it into the decoder's file.
 
-    Probabilities, uncertainty maps and the ECE use it from then on; masks do not change.
+    Probabilities, uncertainty maps and the ECE use it from then on; masks do not change. Give the
+    settings with which the run will predict: they change its logits.
     """
     from samonai.selection import calibrate as fit
     from samonai.workflows.run import open_runs
 
+    settings = options.prediction_settings(
+        domain, set_, planes, allow_gaps=allow_gaps, case_map=case_map, precision=precision
+    )
     for opened in open_runs(run, checkpoint=checkpoint, device=device, domain=domain):
         found = fit(
             opened,
@@ -51,6 +60,7 @@ def calibrate(
             prompts=prompts,
             box_jitter=box_jitter,
             seed=seed,
+            **settings,
         )
         typer.echo(
             f"{opened.folder.decoder}: temperature {found.temperature:.3f} on "

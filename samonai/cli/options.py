@@ -153,6 +153,23 @@ def given_settings(
     return settings | {name: value for name, value in others.items() if value is not None}
 
 
+def prediction_settings(
+    domain: str, set_: list[str] | None, planes: int, **others: Any
+) -> dict[str, Any]:
+    """Return the given settings of prediction.
+
+    Args:
+        domain: The kind of data.
+        set_: Values of `--set`.
+        planes: The decoded planes.
+        **others: See `given_settings`.
+    """
+    from samonai.workflows.bundle_files import INFERENCE, config_files, read_config
+
+    config = read_config(config_files(domain, INFERENCE))
+    return given_settings(config, set_, **others) | plane_settings(config, planes)
+
+
 def _dicom_settings(
     config: Mapping[str, Any], allow_gaps: bool, case_map: Path | None
 ) -> dict[str, Any]:

@@ -102,16 +102,13 @@ def predict(
     Without boxes the run's semantic head labels all of its classes.
     """
     from samonai.workflows import run as workflow
-    from samonai.workflows.bundle_files import INFERENCE, config_files, read_config
     from samonai.workflows.run import open_runs
 
     if bool(run) == (model is not None):
         raise InputError("give --run for a fine-tuned decoder, or --model for a stock model")
-    config = read_config(config_files(domain, INFERENCE))
-    settings = options.given_settings(
-        config, set_, allow_gaps=allow_gaps, case_map=case_map, precision=precision
+    settings = options.prediction_settings(
+        domain, set_, planes, allow_gaps=allow_gaps, case_map=case_map, precision=precision
     )
-    settings |= options.plane_settings(config, planes)
     if propagate:
         settings["spread"] = "propagate"
     going = options.archive_settings(archive, readers, limit, dry_run, retry_failed)

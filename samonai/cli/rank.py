@@ -40,17 +40,28 @@ def rank(
             "`uncertainty`; by default the first of these that is available."
         ),
     ] = None,
+    planes: options.Planes = 1,
     store: options.Store = None,
     checkpoint: options.Checkpoint = None,
     device: options.Device = None,
+    precision: options.Precision = None,
+    allow_gaps: options.AllowGaps = False,
+    case_map: options.CaseMap = None,
+    set_: options.Set = None,
 ) -> None:
-    """Active learning: rank unlabelled cases or slices by the uncertainty of the runs."""
+    """Active learning: rank unlabelled cases or slices by the uncertainty of the runs.
+
+    Ranked is what `samonai predict` gives with the same options and settings.
+    """
     from rich.console import Console
 
     from samonai.report.selection import ranking_table
     from samonai.selection import rank as rank_cases
     from samonai.workflows.run import open_runs
 
+    settings = options.prediction_settings(
+        domain, set_, planes, allow_gaps=allow_gaps, case_map=case_map, precision=precision
+    )
     ranked = rank_cases(
         open_runs(run, checkpoint=checkpoint, device=device, domain=domain),
         images,
@@ -59,6 +70,7 @@ def rank(
         by=by,
         score=score,
         store=store,
+        **settings,
     )
     Console().print(ranking_table([one.row(n) for n, one in enumerate(ranked[:_SHOWN], 1)]))
     typer.echo(f"{out}: {len(ranked)} {'slices' if by == 'slice' else 'cases'}")

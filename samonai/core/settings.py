@@ -26,7 +26,7 @@ class Affects(IntEnum):
     """The effect of a setting; each level includes those below it."""
 
     NOTHING = 0
-    """How and where something is computed, or a check."""
+    """Way and place of a computation, or a check."""
     RESULTS = 1
     """Predicted label maps and measured values."""
     WEIGHTS = 2

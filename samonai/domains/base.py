@@ -112,6 +112,11 @@ class Source(Protocol):
         """Return the sha256 of the source's values and geometry, as hexadecimal digits."""
         ...
 
+    @property
+    def label(self) -> npt.NDArray[np.integer] | None:
+        """Return the label map, class per cell of the source's grid; None: unlabelled."""
+        ...
+
     def label_hash(self) -> str | None:
         """Return the sha256 of the label map, or None when the source is unlabelled."""
         ...
@@ -121,15 +126,12 @@ SourceT = TypeVar("SourceT", bound=Source)
 ReadSourceT = TypeVar("ReadSourceT", bound=Source, contravariant=True)
 
 
-def metric_spacing(source: Any) -> tuple[float, ...] | None:
+def metric_spacing(source: Source) -> tuple[float, ...] | None:
     """Return a source's spacing; None where distances cannot be measured.
 
     Such a source has the reason in `unmeasurable`: pictures without calibration.
     """
-    if getattr(source, "unmeasurable", ""):
-        return None
-    spacing: tuple[float, ...] = source.spacing
-    return spacing
+    return None if getattr(source, "unmeasurable", "") else source.spacing
 
 
 class Merger(Protocol):

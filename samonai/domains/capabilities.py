@@ -7,13 +7,13 @@ checks for the ability and never for the domain's name.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Generic, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from samonai.core.frame import Frame
-from samonai.domains.base import Case, LabelFacts, LabelMaps
+from samonai.domains.base import Case, Domain, LabelFacts, LabelMaps, ReadSourceT, SourceT
 from samonai.prompts.types import FramePrompts
 
 CLASSES = "classes"
@@ -33,10 +33,10 @@ class MapMerger(Protocol):
 
 
 @runtime_checkable
-class ObjectMaps(Protocol):
+class ObjectMaps(Protocol[ReadSourceT]):
     """A domain whose label maps distinguish objects of one class."""
 
-    def maps(self, source: Any, prediction: Any = None) -> LabelMaps:
+    def maps(self, source: ReadSourceT, prediction: Any = None) -> LabelMaps:
         """Return a prediction as arrays, or the source's own label."""
         ...
 
@@ -51,7 +51,7 @@ class ArchiveListing(Protocol):
 
 
 @runtime_checkable
-class Exporter(Protocol):
+class Exporter(Protocol[ReadSourceT]):
     """A domain that writes predictions in formats other than the input's kind of label map."""
 
     formats: tuple[str, ...]
@@ -60,7 +60,7 @@ class Exporter(Protocol):
 
     def export(
         self,
-        source: Any,
+        source: ReadSourceT,
         label: npt.NDArray[np.integer],
         stem: Path,
         formats: Sequence[str] = (),
@@ -92,23 +92,25 @@ class FileEndings(Protocol):
 
 
 @runtime_checkable
-class ValueMaps(Protocol):
+class ValueMaps(Protocol[ReadSourceT]):
     """A domain that puts values such as an uncertainty on the source's grid."""
 
-    def map_merger(self, source: Any) -> MapMerger:
+    def map_merger(self, source: ReadSourceT) -> MapMerger:
         """Return the merger that puts frames' values on the source's grid; see `FrameMaps`."""
         ...
 
-    def write_map(self, source: Any, values: Any, path: Path) -> Path:
+    def write_map(self, source: ReadSourceT, values: Any, path: Path) -> Path:
         """Write the result of the map merger on the source's grid; return the file written."""
         ...
 
 
 @runtime_checkable
-class Results(Protocol):
+class Results(Protocol[ReadSourceT]):
     """A domain whose predictions hold more than label maps, such as masks with scores and text."""
 
-    def query_result(self, source: Any, prediction: Any, facts: LabelFacts | None = None) -> Any:
+    def query_result(
+        self, source: ReadSourceT, prediction: Any, facts: LabelFacts | None = None
+    ) -> Any:
         """Return the results of a prediction beside its label map.
 
         Args:
@@ -119,7 +121,7 @@ class Results(Protocol):
         ...
 
     def result_label(
-        self, source: Any, prediction: Any, facts: LabelFacts | None = None
+        self, source: ReadSourceT, prediction: Any, facts: LabelFacts | None = None
     ) -> npt.NDArray[np.integer]:
         """Return the label map that is written: where a query is set, of its answer only.
 
@@ -132,16 +134,16 @@ class Results(Protocol):
 
 
 @runtime_checkable
-class TextQueries(Protocol):
+class TextQueries(Protocol[SourceT]):
     """A domain whose predictions answer a text, such as words on a page."""
 
-    def with_query(self, query: str | None) -> Any:
+    def with_query(self, query: str | None) -> Domain[SourceT]:
         """Return the domain with another query; None: predictions hold everything."""
         ...
 
 
 @runtime_checkable
-class Planes(Protocol):
+class Planes(Protocol[SourceT]):
     """A domain whose sources are volumes: neighbouring frames are neighbouring slices."""
 
     @property
@@ -149,7 +151,7 @@ class Planes(Protocol):
         """Return the array axis that frames are cut across."""
         ...
 
-    def along(self, axis: int) -> Any:
+    def along(self, axis: int) -> Domain[SourceT]:
         """Return the domain with frames cut across another array axis."""
         ...
 
@@ -164,16 +166,16 @@ class RegionProposals(Protocol):
 
 
 @runtime_checkable
-class PromptCrop(Protocol):
+class PromptCrop(Protocol[SourceT]):
     """A domain whose frames may show a part of a source only, chosen by the prompts."""
 
-    def whole(self, source: Any) -> Any:
+    def all_frames(self, source: SourceT) -> SourceT:
         """Return a source whose frames show all of it, to which prompts refer."""
         ...
 
-    def focus(
-        self, source: Any, prompts: Mapping[int, FramePrompts] | None
-    ) -> tuple[Any, dict[int, FramePrompts]]:
+    def frames_around_prompts(
+        self, source: SourceT, prompts: Mapping[int, FramePrompts] | None
+    ) -> tuple[SourceT, dict[int, FramePrompts]]:
         """Return a source whose frames cover all prompts, and the prompts on these frames.
 
         Args:
@@ -221,7 +223,7 @@ class WholeSlices(Protocol):
 
 
 @dataclass(frozen=True)
-class Capabilities:
+class Capabilities(Generic[SourceT]):
     """Optional abilities of one domain; None, empty or False if it lacks one.
 
     Attributes:
@@ -241,23 +243,23 @@ class Capabilities:
         frames_are_whole: Whether frames are whole slices or pictures.
     """
 
-    object_maps: ObjectMaps | None = None
+    object_maps: ObjectMaps[SourceT] | None = None
     archive: ArchiveListing | None = None
-    exporter: Exporter | None = None
+    exporter: Exporter[SourceT] | None = None
     endings: tuple[str, ...] = ()
-    value_maps: ValueMaps | None = None
-    results: Results | None = None
-    queries: TextQueries | None = None
+    value_maps: ValueMaps[SourceT] | None = None
+    results: Results[SourceT] | None = None
+    queries: TextQueries[SourceT] | None = None
     proposals: RegionProposals | None = None
-    planes: Planes | None = None
-    crop: PromptCrop | None = None
+    planes: Planes[SourceT] | None = None
+    crop: PromptCrop[SourceT] | None = None
     structures: NamedStructures | None = None
     default_automatic: str = CLASSES
     remote_sources: bool = False
     frames_are_whole: bool = False
 
 
-def capabilities(domain: object) -> Capabilities:
+def capabilities(domain: Domain[SourceT]) -> Capabilities[SourceT]:
     """Return the optional abilities of a domain, or of a wrapper around one."""
     return Capabilities(
         object_maps=domain if isinstance(domain, ObjectMaps) else None,

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from monai.utils import CommonKeys
 
 from samonai.core.errors import InputError
 from samonai.core.settings import renamed_parameters
+from samonai.domains.base import SourceT
 from samonai.engine.processes import gather_rows, is_main_process
 from samonai.evaluation.baselines import box_scores
 from samonai.evaluation.calibration_metrics import CalibrationMetrics
@@ -26,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 @renamed_parameters(folder="evaluation_dir")
-class CaseMetrics:
+class CaseMetrics(Generic[SourceT]):
     """Handler that measures every case beside the baselines; writes `metrics.json`, `metrics.csv`.
 
     The baselines get the same prompts: the model before fine-tuning, and the filled box where
@@ -51,7 +52,7 @@ class CaseMetrics:
     def __init__(
         self,
         evaluation_dir: Path | str,
-        inferer: SourceInferer,
+        inferer: SourceInferer[SourceT],
         classes: Mapping[int, str],
         zero_shot: SamNetwork | None = None,
         extra: Mapping[str, Any] | None = None,
@@ -94,7 +95,7 @@ class CaseMetrics:
         Raises:
             InputError: The case has no label.
         """
-        item: CaseItem = engine.state.batch
+        item: CaseItem[SourceT] = engine.state.batch
         label = item.source.label
         if label is None:
             raise InputError(f"case {item.case.case_id} has no label to measure against")
@@ -111,11 +112,15 @@ class CaseMetrics:
             rows = self._measure(item, self._alone(item, network), classes)
             self.member_rows += [{**row, "member": name} for row in rows]
 
-    def _alone(self, item: CaseItem, network: SamNetwork) -> Any:
+    def _alone(self, item: CaseItem[SourceT], network: SamNetwork) -> Any:
         return self.inferer(item.source, network, item.prompts, alone=True)
 
     def _measure(
-        self, item: CaseItem, prediction: Any, classes: Mapping[int, str], method: str = "finetuned"
+        self,
+        item: CaseItem[SourceT],
+        prediction: Any,
+        classes: Mapping[int, str],
+        method: str = "finetuned",
     ) -> list[Row]:
         return self.measure.rows(
             self.inferer.domain,

@@ -10,7 +10,7 @@ import csv
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from samonai.core.files import write_atomically
 from samonai.core.frame import Frame
 from samonai.core.geometry import FrameGeometry
 from samonai.core.settings import renamed_parameters
-from samonai.domains.base import Domain, metric_spacing
+from samonai.domains.base import SourceT, metric_spacing
 from samonai.embeddings.targets import object_map
 from samonai.engine.processes import gather_rows, is_main_process
 from samonai.evaluation.case_metrics import CaseMetrics
@@ -54,7 +54,7 @@ def parse_counts(counts: str) -> tuple[int, ...]:
 
 
 @renamed_parameters(counts="clicks")
-class ClickSimulation:
+class ClickSimulation(Generic[SourceT]):
     """Simulated clicks on every object of a labelled source, with the label map after some counts.
 
     Args:
@@ -66,7 +66,7 @@ class ClickSimulation:
 
     def __init__(
         self,
-        inferer: SourceInferer,
+        inferer: SourceInferer[SourceT],
         clicks: tuple[int, ...] | str,
         min_area: int = 1,
         components: str = "each",
@@ -76,7 +76,7 @@ class ClickSimulation:
         self.counts = parse_counts(clicks) if isinstance(clicks, str) else clicks
         self.min_area, self.components = min_area, components
 
-    def __call__(self, source: Any, network: SamNetwork) -> dict[int, Any]:
+    def __call__(self, source: SourceT, network: SamNetwork) -> dict[int, Any]:
         """Return the label map after each of `counts` clicks per object.
 
         Args:
@@ -88,7 +88,7 @@ class ClickSimulation:
                 correct.
         """
         refuse_augmentation(self.inferer.orientations, "clicks that follow an answer")
-        domain: Domain[Any] = self.inferer.domain
+        domain = self.inferer.domain
         mergers = {count: domain.merger(source) for count in self.counts}
         for index in range(domain.frame_count(source)):
             frame = domain.frame(source, index)
@@ -153,7 +153,7 @@ class ClickSimulation:
         return kept
 
 
-class ClickMetrics:
+class ClickMetrics(Generic[SourceT]):
     """Metrics of label maps by number of clicks, after fine-tuning and before.
 
     Attach it before the `CaseMetrics` whose networks, classes and document it shares: that
@@ -165,7 +165,9 @@ class ClickMetrics:
         simulation: The click simulation.
     """
 
-    def __init__(self, case_metrics: CaseMetrics, simulation: ClickSimulation) -> None:
+    def __init__(
+        self, case_metrics: CaseMetrics[SourceT], simulation: ClickSimulation[SourceT]
+    ) -> None:
         """Start without cases."""
         self.case_metrics, self.simulation = case_metrics, simulation
         self.rows: list[Row] = []
@@ -182,7 +184,7 @@ class ClickMetrics:
 
     def case_completed(self, engine: Engine) -> None:
         """Simulate clicks on a case with each network, and measure."""
-        item: CaseItem = engine.state.batch
+        item: CaseItem[SourceT] = engine.state.batch
         finetuned = getattr(engine.network, "module", engine.network)
         networks = {"finetuned": finetuned, "zero_shot": self.case_metrics.zero_shot}
         for method, network in networks.items():

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from samonai.core.errors import InputError
-from samonai.domains.base import Domain, metric_spacing
+from samonai.domains.base import Domain, SourceT, metric_spacing
 from samonai.domains.capabilities import capabilities
 from samonai.engine.processes import gather
 from samonai.metrics import objects as object_metrics
@@ -26,8 +26,8 @@ class Measure(Protocol):
 
     def rows(
         self,
-        domain: Domain[Any],
-        source: Any,
+        domain: Domain[SourceT],
+        source: SourceT,
         prediction: Any,
         *,
         classes: Mapping[int, str],
@@ -58,15 +58,16 @@ class VolumeMeasure:
 
     def rows(
         self,
-        domain: Domain[Any],
-        source: Any,
+        domain: Domain[SourceT],
+        source: SourceT,
         prediction: Any,
         *,
         classes: Mapping[int, str],
         case_id: str,
         method: str,
     ) -> list[Row]:
-        """Measure one label map."""
+        """Measure one label map of a labelled source."""
+        assert source.label is not None
         return metrics.case_rows(
             prediction,
             source.label,
@@ -97,8 +98,8 @@ class ObjectMeasure:
 
     def rows(
         self,
-        domain: Domain[Any],
-        source: Any,
+        domain: Domain[SourceT],
+        source: SourceT,
         prediction: Any,
         *,
         classes: Mapping[int, str],
@@ -149,8 +150,8 @@ class DetectionMeasure:
 
     def rows(
         self,
-        domain: Domain[Any],
-        source: Any,
+        domain: Domain[SourceT],
+        source: SourceT,
         prediction: Any,
         *,
         classes: Mapping[int, str],

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from samonai.domains.base import Domain
+from samonai.domains.base import Domain, SourceT
 from samonai.inference.automatic.instances import ObjectFinding
 from samonai.inference.frame_outputs import FrameObserver
 from samonai.inference.prompting.from_file import CoarseLabel, FilePrompts
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def source_inferer(
-    domain: Domain[Any],
+    domain: Domain[SourceT],
     *,
     members: Sequence[SamNetwork] | None = None,
     store: "AnyStore | Path | str | None" = None,
@@ -32,7 +32,7 @@ def source_inferer(
     planes: int = 1,
     propagation: Propagation | None = None,
     cleaning: Clean | None = None,
-) -> VolumeInferer:
+) -> VolumeInferer[SourceT]:
     """Build the inferer from settings, by their names in configurations.
 
     Args:

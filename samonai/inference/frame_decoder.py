@@ -3,13 +3,13 @@
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 import torch
 
 from samonai.core.frame import Frame
 from samonai.core.geometry import FrameGeometry
-from samonai.domains.base import Domain
+from samonai.domains.base import Domain, SourceT
 from samonai.embeddings.embedder import Embedder
 from samonai.inference.frame_outputs import DecodeFrame, FrameOutput, class_values, mean_output
 from samonai.inference.tta import UPRIGHT, Orientation, mean_over, orientations_of
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from samonai.embeddings.embedder import AnyStore
 
 
-class FrameDecoder:
+class FrameDecoder(Generic[SourceT]):
     """Encoder and decoder of frames in inference, the only caller of the networks there.
 
     Several threads may use one: a lock admits one of them at a time to the networks.
@@ -36,7 +36,7 @@ class FrameDecoder:
 
     def __init__(
         self,
-        domain: Domain[Any],
+        domain: Domain[SourceT],
         store: "AnyStore | Path | str | None",
         precision: str,
         prompts_at_once: int,
@@ -52,7 +52,7 @@ class FrameDecoder:
         self._embedders: dict[Orientation, tuple[torch.nn.Module, Embedder]] = {}
 
     def frame_outputs(
-        self, source: Any, networks: Sequence[SamNetwork], *, each: bool
+        self, source: SourceT, networks: Sequence[SamNetwork], *, each: bool
     ) -> DecodeFrame:
         """Return the function that decodes the prompts of a source's frames.
 
@@ -126,7 +126,7 @@ class FrameDecoder:
         return DecodeOutput(*(torch.stack(parts) for parts in zip(*said, strict=True)))
 
     def embed(
-        self, source: Any, frame: Frame, network: SamNetwork, orientation: Orientation = UPRIGHT
+        self, source: SourceT, frame: Frame, network: SamNetwork, orientation: Orientation = UPRIGHT
     ) -> torch.Tensor:
         """Return float32 (C, h, w): a frame's embedding, from the store if it is there.
 
@@ -143,7 +143,7 @@ class FrameDecoder:
             return self._embedder_of(network, orientation)(source, [frame])[0]
 
     def class_logits(
-        self, source: Any, networks: Sequence[SamNetwork], frame: Frame
+        self, source: SourceT, networks: Sequence[SamNetwork], frame: Frame
     ) -> torch.Tensor:
         """Return the class logits of semantic heads on a frame: float32 (N, K + 1, H, W), CPU.
 
@@ -168,7 +168,7 @@ class FrameDecoder:
 
     def class_maps(
         self,
-        source: Any,
+        source: SourceT,
         networks: Sequence[SamNetwork],
         frame: Frame,
         embedding: torch.Tensor,
@@ -266,7 +266,7 @@ class FrameDecoder:
 
     @torch.no_grad()
     def positive_scores(
-        self, source: Any, network: SamNetwork, frame: Frame, prompts: FramePrompts
+        self, source: SourceT, network: SamNetwork, frame: Frame, prompts: FramePrompts
     ) -> Iterator[tuple[FramePrompts, torch.Tensor]]:
         """Yield some of a frame's prompts and their scores, until all have been answered.
 

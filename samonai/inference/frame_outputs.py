@@ -10,13 +10,14 @@ import torch
 
 from samonai.core.errors import InputError
 from samonai.core.frame import Frame
+from samonai.domains.base import SourceT
 from samonai.inference.automatic.masks import Instance
 from samonai.prompts.types import FramePrompts
 from samonai.sam.network import DecodeOutput, SamNetwork
 
 Scores = Callable[[Frame, FramePrompts], torch.Tensor]
 ClassLogits = Callable[[Frame], torch.Tensor]
-FindObjects = Callable[[Any, Frame], list[Instance]]
+FindObjects = Callable[[SourceT, Frame], list[Instance]]
 """Function to the objects on a frame of a source, best first."""
 
 
@@ -25,7 +26,7 @@ class Finding(Protocol):
 
     def __call__(
         self, inferer: Any, networks: Sequence[SamNetwork], classes: tuple[int, ...] | None
-    ) -> FindObjects | None:
+    ) -> FindObjects[Any] | None:
         """Return the function that finds them, given the inferer, its networks and the classes.
 
         None if only the class of each pixel is predicted.
@@ -45,7 +46,7 @@ class Automatic:
     classes: tuple[int, ...] | None = None
     finding: Finding | None = None
 
-    def find(self, inferer: Any, networks: Sequence[SamNetwork]) -> FindObjects | None:
+    def find(self, inferer: Any, networks: Sequence[SamNetwork]) -> FindObjects[Any] | None:
         """Return the function that finds single objects; None for the class map only."""
         return None if self.finding is None else self.finding(inferer, networks, self.classes)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 from ignite.engine import Engine, Events
 from monai.utils import CommonKeys
@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
 from samonai.core.frame import Frame
 from samonai.core.settings import renamed_parameters
-from samonai.domains.base import Domain
+from samonai.domains.base import Domain, SourceT
 from samonai.engine.progress import EngineProgress
 from samonai.inference.case_dataset import CaseItem
 from samonai.inference.frame_outputs import FrameOutput
@@ -48,7 +48,7 @@ class DecoderCheckpointLoader:
 
 
 @renamed_parameters(folder="output_dir")
-class LabelWriter(PredictionWriter):
+class LabelWriter(PredictionWriter[SourceT]):
     """Handler that writes each label map on its source's own grid; see `PredictionWriter`."""
 
     def attach(self, engine: Engine) -> None:
@@ -66,12 +66,12 @@ class LabelWriter(PredictionWriter):
 
     def __call__(self, engine: Engine) -> None:
         """Write the predicted label map."""
-        item: CaseItem = engine.state.batch
+        item: CaseItem[SourceT] = engine.state.batch
         self.write(item.case.case_id, item.source, engine.state.output[CommonKeys.PRED])
 
 
 @renamed_parameters(folder="output_dir", enabled="uncertainty")
-class CertaintyWriter:
+class CertaintyWriter(Generic[SourceT]):
     """Handler that writes each case's uncertainty map and confidences beside its label map.
 
     Args:
@@ -89,7 +89,7 @@ class CertaintyWriter:
     def __init__(
         self,
         output_dir: Path | str,
-        domain: Domain[Any],
+        domain: Domain[SourceT],
         decoders: Sequence[Path | str],
         classes: Mapping[int, str],
         ending: str = "",
@@ -101,7 +101,7 @@ class CertaintyWriter:
         self.folder, self.domain, self.ending = Path(output_dir), domain, ending
         self.decoders, self.enabled = list(decoders), uncertainty
         self.classes = {int(value): name for value, name in classes.items()}
-        self._seen: SourceCertainty | None = None
+        self._seen: SourceCertainty[SourceT] | None = None
 
     def attach(self, engine: Engine) -> None:
         """Attach to the evaluator."""
@@ -121,7 +121,7 @@ class CertaintyWriter:
 
     def case_completed(self, engine: Engine) -> None:
         """Write the uncertainty of the predicted case."""
-        item: CaseItem = engine.state.batch
+        item: CaseItem[SourceT] = engine.state.batch
         found = None if self._seen is None else self._seen.finish(self.classes)
         self._seen = None
         if found is None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from samonai.core.frame import Frame
-from samonai.domains.base import Domain
+from samonai.domains.base import Domain, SourceT
 from samonai.domains.tiling.frames import label_from_scores
 from samonai.embeddings.prefetch import prefetch
 from samonai.inference.automatic.masks import asked_of
@@ -53,7 +53,7 @@ __all__ = [
 ]
 
 
-class SourceInferer(FrameDecoder):
+class SourceInferer(FrameDecoder[SourceT]):
     """Decodes the frames of a source, prompted or not, and merges them into one label map.
 
     It has the interface of MONAI's `Inferer`, with the source, the network and the prompts.
@@ -79,7 +79,7 @@ class SourceInferer(FrameDecoder):
 
     def __init__(
         self,
-        domain: Domain[Any],
+        domain: Domain[SourceT],
         store: "AnyStore | Path | str | None" = None,
         precision: str = "auto",
         prompts_at_once: int = 16,
@@ -95,7 +95,7 @@ class SourceInferer(FrameDecoder):
 
     def __call__(
         self,
-        inputs: Any,
+        inputs: SourceT,
         network: SamNetwork,
         prompts: CasePrompts | None = None,
         *,
@@ -141,7 +141,7 @@ class SourceInferer(FrameDecoder):
 
     def merge_classes(
         self,
-        source: Any,
+        source: SourceT,
         logits: ClassLogits,
         values: Sequence[int],
         keep: Sequence[int] | None = None,
@@ -170,7 +170,7 @@ class SourceInferer(FrameDecoder):
             merger.add(frame, found[kept] - found[~kept].max(0), asked)
         return merger.finish()
 
-    def merge_objects(self, source: Any, find: FindObjects) -> Any:
+    def merge_objects(self, source: SourceT, find: FindObjects[SourceT]) -> Any:
         """Find the objects of every frame one by one, and let the domain merge the frames.
 
         Blank frames have none. An object that several frames show has `UNKNOWN_ID` on each: a
@@ -192,7 +192,7 @@ class SourceInferer(FrameDecoder):
                 merger.add(frame, scores, *asked_of(few))
         return merger.finish()
 
-    def _frames_with_something(self, source: Any) -> Iterator[Frame]:
+    def _frames_with_something(self, source: SourceT) -> Iterator[Frame]:
         """Yield the frames that are not blank."""
         blank, count = 0, self.domain.frame_count(source)
         for frame in self._frames(source, range(count)):
@@ -205,7 +205,7 @@ class SourceInferer(FrameDecoder):
 
     def _merge_automatic(
         self,
-        source: Any,
+        source: SourceT,
         networks: Sequence[SamNetwork],
         prompts: Automatic,
         observers: Sequence[FrameObserver],
@@ -222,7 +222,7 @@ class SourceInferer(FrameDecoder):
 
         return self.merge_classes(source, logits, values, keep=prompts.classes)
 
-    def merge(self, source: Any, prompts: Mapping[int, FramePrompts], scores: Scores) -> Any:
+    def merge(self, source: SourceT, prompts: Mapping[int, FramePrompts], scores: Scores) -> Any:
         """Score the prompted frames in order, and let the domain merge them.
 
         Args:
@@ -241,7 +241,7 @@ class SourceInferer(FrameDecoder):
 
     def merge_outputs(
         self,
-        source: Any,
+        source: SourceT,
         networks: Sequence[SamNetwork],
         prompts: Mapping[int, FramePrompts],
         observers: Sequence[FrameObserver],
@@ -274,7 +274,7 @@ class SourceInferer(FrameDecoder):
                 self.progress(done / total)
         return merger.finish()
 
-    def _frames(self, source: Any, indices: Iterable[int]) -> Iterator[Frame]:
+    def _frames(self, source: SourceT, indices: Iterable[int]) -> Iterator[Frame]:
         """Yield frames, while the next ones are cut in a thread."""
         cut = (self.domain.frame(source, index) for index in indices)
         with closing(prefetch(cut, _FRAMES_AHEAD)) as frames:

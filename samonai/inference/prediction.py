@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 import numpy.typing as npt
 
-from samonai.domains.base import Case, Domain, LabelFacts
+from samonai.domains.base import Case, Domain, LabelFacts, SourceT
 from samonai.domains.capabilities import capabilities
 from samonai.inference.frame_outputs import CasePrompts
 from samonai.inference.uncertainty import SourceUncertainty
@@ -16,7 +16,7 @@ from samonai.inference.writing import PredictionWriter
 
 
 @dataclass(frozen=True)
-class Prediction:
+class Prediction(Generic[SourceT]):
     """One predicted source in memory.
 
     Attributes:
@@ -30,8 +30,8 @@ class Prediction:
     """
 
     case: Case
-    source: Any
-    domain: Domain[Any]
+    source: SourceT
+    domain: Domain[SourceT]
     result: Any
     prompts: CasePrompts
     facts: LabelFacts
@@ -92,7 +92,7 @@ class Prediction:
         writer.ownership.register(self.case)
         return self.write_with(writer)
 
-    def write_with(self, writer: PredictionWriter) -> list[Path]:
+    def write_with(self, writer: PredictionWriter[SourceT]) -> list[Path]:
         """Write with a writer that owns the case's name; return the files."""
         name = self.case.case_id
         written = writer.write(name, self.source, self.result, self.domain)

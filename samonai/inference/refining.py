@@ -10,6 +10,7 @@ import torch
 from samonai.core.errors import InputError
 from samonai.core.frame import Frame
 from samonai.core.geometry import FrameGeometry
+from samonai.domains.base import SourceT
 from samonai.inference.frame_decoder import FrameDecoder
 from samonai.prompts.coarse_masks import coarse_logits
 from samonai.prompts.types import FramePrompts, Prompts
@@ -33,9 +34,9 @@ class Refined(NamedTuple):
 
 
 def refine_frame(
-    decoder: FrameDecoder,
+    decoder: FrameDecoder[SourceT],
     networks: Sequence[SamNetwork],
-    source: Any,
+    source: SourceT,
     frame: Frame,
     prompts: FramePrompts,
     previous: npt.NDArray[np.floating] | None = None,

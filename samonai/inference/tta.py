@@ -14,7 +14,7 @@ import torch
 
 from samonai.core.errors import InputError
 from samonai.core.frame import Frame
-from samonai.domains.base import Domain
+from samonai.domains.base import Domain, SourceT
 from samonai.embeddings.changed_frames import changed_frames
 from samonai.prompts.types import FramePrompts
 
@@ -71,7 +71,7 @@ class Orientation:
             values = values.flip(-2)
         return values.transpose(-1, -2) if self.transposed else values
 
-    def domain(self, domain: Domain[Any]) -> Domain[Any]:
+    def domain(self, domain: Domain[SourceT]) -> Domain[SourceT]:
         """Return a domain with augmented frames; the orientation is part of a store's signature."""
         if self == UPRIGHT:
             return domain

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ import torch
 from samonai.core.errors import InputError
 from samonai.core.files import write_atomically
 from samonai.core.frame import Frame
-from samonai.domains.base import Domain
+from samonai.domains.base import Domain, SourceT
 from samonai.domains.capabilities import MapMerger, ValueMaps, capabilities
 from samonai.domains.tiling.frames import label_from_scores
 from samonai.inference.ensemble import member_names, temperatures
@@ -153,7 +153,7 @@ class SourceUncertainty:
     document: dict[str, Any]
 
     def write(
-        self, folder: Path, name: str, domain: Domain[Any], source: Any, ending: str = ""
+        self, folder: Path, name: str, domain: Domain[SourceT], source: SourceT, ending: str = ""
     ) -> list[Path]:
         """Write the map and the figures beside a case's label map; return the two files.
 
@@ -172,7 +172,7 @@ class SourceUncertainty:
         return [figures, written]
 
 
-class SourceCertainty(Certainty):
+class SourceCertainty(Certainty, Generic[SourceT]):
     """Collects the uncertainty of networks on one source, as a map on its grid and figures.
 
     Args:
@@ -184,7 +184,9 @@ class SourceCertainty(Certainty):
         InputError: The domain cannot make maps.
     """
 
-    def __init__(self, domain: Domain[Any], source: Any, decoders: Sequence[Path | str]) -> None:
+    def __init__(
+        self, domain: Domain[SourceT], source: SourceT, decoders: Sequence[Path | str]
+    ) -> None:
         """Start without frames."""
         super().__init__(temperatures(decoders))
         self.members = member_names(decoders)
@@ -212,7 +214,7 @@ class SourceCertainty(Certainty):
         return SourceUncertainty(self._merger.finish(), document)
 
 
-def value_maps(domain: Domain[Any]) -> ValueMaps:
+def value_maps(domain: Domain[SourceT]) -> ValueMaps[SourceT]:
     """Return the merger of values on the grids of a domain's sources.
 
     Raises:

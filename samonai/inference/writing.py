@@ -3,18 +3,18 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 from samonai.core.errors import InputError
 from samonai.core.files import all_or_none
-from samonai.domains.base import Domain, LabelFacts
+from samonai.domains.base import Domain, LabelFacts, SourceT
 from samonai.domains.capabilities import capabilities
 from samonai.inference.output_ownership import OutputOwnership
 
 logger = logging.getLogger(__name__)
 
 
-class PredictionWriter:
+class PredictionWriter(Generic[SourceT]):
     """Writer of predicted label maps on their sources' own grids.
 
     Args:
@@ -36,7 +36,7 @@ class PredictionWriter:
     def __init__(
         self,
         output_dir: Path | str,
-        domain: Domain[Any],
+        domain: Domain[SourceT],
         ending: str = "",
         formats: Sequence[str] = (),
         measure: bool = False,
@@ -50,7 +50,7 @@ class PredictionWriter:
         _check_formats(domain, ending, self.formats, measure)
 
     def write(
-        self, case_id: str, source: Any, label: Any, domain: Domain[Any] | None = None
+        self, case_id: str, source: SourceT, label: Any, domain: Domain[SourceT] | None = None
     ) -> list[Path]:
         """Write one prediction in every chosen format, and return the files.
 

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 import numpy.typing as npt
 from ignite.engine import Engine, Events
 
 from samonai.core.settings import renamed_parameters
-from samonai.domains.base import Domain
+from samonai.domains.base import Domain, SourceT
 from samonai.engine.processes import is_main_process
 from samonai.evaluation.case_metrics import CaseMetrics
 from samonai.inference.case_dataset import CaseItem
@@ -23,7 +23,7 @@ PICTURES = "pictures"
 
 
 @renamed_parameters(folder="evaluation_dir")
-class EvaluationReport:
+class EvaluationReport(Generic[SourceT]):
     """Handler that draws the first cases when measured, and finally the diagram and the page.
 
     Attach it after the `CaseMetrics` whose predictions and metrics it shows.
@@ -40,8 +40,8 @@ class EvaluationReport:
     def __init__(
         self,
         evaluation_dir: Path | str,
-        domain: Domain[Any],
-        metrics: CaseMetrics,
+        domain: Domain[SourceT],
+        metrics: CaseMetrics[SourceT],
         title: str = "Evaluation",
         cases: int = 8,
         frames: int = 6,
@@ -62,7 +62,7 @@ class EvaluationReport:
         """Draw the measured case, if it is among the first."""
         if len(self.pictures) >= self.cases:
             return
-        item: CaseItem = engine.state.batch
+        item: CaseItem[SourceT] = engine.state.batch
         path = self.folder / PICTURES / f"{item.case.case_id}.png"
         rows = {
             label: self.metrics.predictions[method]
@@ -94,8 +94,8 @@ class EvaluationReport:
 
 
 def draw_case(
-    domain: Domain[Any],
-    source: Any,
+    domain: Domain[SourceT],
+    source: SourceT,
     predictions: Mapping[str, npt.NDArray[np.integer]],
     path: Path,
     class_names: Mapping[int, str] | None = None,
@@ -129,7 +129,7 @@ def draw_case(
     )
 
 
-def _label(domain: Domain[Any], source: Any, index: int) -> npt.NDArray[np.integer]:
+def _label(domain: Domain[SourceT], source: SourceT, index: int) -> npt.NDArray[np.integer]:
     label = domain.frame(source, index).label
     assert label is not None
     return label

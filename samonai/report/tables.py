@@ -18,7 +18,7 @@ SHOWN = ("dice", "surface_dice", "hd95_mm", "boundary_f1", "instance_f1")
 def table_cells(
     metrics: Mapping[str, Any], names: tuple[str, ...] | None = None
 ) -> tuple[list[str], list[list[str]]]:
-    """Lay out the means per class as text.
+    """Return a table of the means per class, as text.
 
     Args:
         metrics: Content of `metrics.json`.
@@ -69,7 +69,7 @@ def _table(title: str, header: list[str], rows: list[list[str]]) -> Table:
 
 
 def click_cells(metrics: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Lay out the Dice by number of clicks as text.
+    """Return a table of the Dice by number of clicks, as text.
 
     Args:
         metrics: Content of `metrics.json` of an evaluation with clicks.

@@ -34,7 +34,7 @@ _NEVER_TAKEN = frozenset({"any_driver", "case_map", "query", "retrieval"})
 
 @dataclass(frozen=True)
 class DecoderMetadata:
-    """What travels with a decoder.
+    """Metadata in a decoder's file.
 
     Attributes:
         model: Name of the model whose encoder the decoder was trained on.

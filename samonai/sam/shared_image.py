@@ -63,7 +63,7 @@ class _Projection:
 
 @dataclass(frozen=True)
 class _Values:
-    """What prompt tokens gather from the image.
+    """Image features gathered by prompt tokens.
 
     Attributes:
         weight: float (H, d, C).

@@ -5,7 +5,7 @@ The temperature divides logits before the sigmoid. It changes probabilities, nev
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -17,6 +17,7 @@ from rich.progress import track
 from samonai.core.errors import InputError
 from samonai.metrics.calibration import LogitHistogram
 from samonai.sam.decoder_file import rewrite_metadata
+from samonai.settings import flat
 from samonai.workflows.inputs import data_paths, shows_progress
 from samonai.workflows.run import Run
 
@@ -36,6 +37,7 @@ class Calibrated:
         nll: Mean negative log-likelihood in nats.
         ece: Expected calibration error, 0..1.
         prompts: Settings of the prompts.
+        settings: Settings of prediction other than the run's own.
     """
 
     temperature: float
@@ -43,6 +45,7 @@ class Calibrated:
     nll: tuple[float, float]
     ece: tuple[float, float]
     prompts: dict[str, Any]
+    settings: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the record for the decoder's file."""
@@ -54,6 +57,7 @@ class Calibrated:
             "ece_before": self.ece[0],
             "ece": self.ece[1],
             "prompts": self.prompts,
+            "settings": self.settings,
         }
 
 
@@ -67,6 +71,7 @@ def calibrate(
     box_jitter: float = 0.05,
     seed: int = 0,
     progress: bool | None = None,
+    **settings: Any,
 ) -> Calibrated:
     """Fit a run's temperature, and write it into its decoder's file.
 
@@ -82,6 +87,8 @@ def calibrate(
         box_jitter: Each side of a box moves by up to this share of the box.
         seed: Seed of the jitter.
         progress: Show a bar; by default if standard error is a terminal.
+        **settings: Settings of prediction, see `Session`: those of the later predictions, since
+            they change the logits.
 
     Raises:
         InputError: The cases cannot be used, or none of their voxels is near a prompt.
@@ -90,7 +97,7 @@ def calibrate(
     from samonai.workflows.session import Session
 
     decoder = run.folder.decoder
-    session = Session(run, store=run.folder.store())
+    session = Session(run, store=run.folder.store(), **settings)
     chosen = evaluation_cases(session.domain, *data_paths(images, labels), decoder, cases)
     asked = LabelPrompts(prompts, box_jitter, seed=seed)
     total = _histogram(session, chosen, asked, shown=shows_progress(progress))
@@ -104,6 +111,7 @@ def calibrate(
         (nll, total.nll(scale) or 0.0),
         (ece, total.ece(scale) or 0.0),
         asked.settings(),
+        {name: session.settings[name] for name in flat(settings)},
     )
     rewrite_metadata(decoder, replace(run.metadata, calibration=found.to_json()))
     return found

@@ -197,7 +197,9 @@ def _observed(
             yield case.case_id, index, seen.document(session.classes)
 
 
-def _prompts(session: "Session", run: Run, boxes: Path | str | None, cases: int) -> "PromptSource":
+def _prompts(
+    session: "Session", run: Run, boxes: Path | str | None, cases: int
+) -> "PromptSource[Any]":
     """Return the source of each case's prompts: a file, or the semantic head."""
     if boxes is not None:
         return session.prompts(existing(boxes, "boxes"), several=cases > 1)[0]

@@ -29,7 +29,7 @@ from safetensors.torch import save_file
 
 from samonai.core.errors import InputError
 from samonai.core.files import write_atomically
-from samonai.domains.base import Case, Domain
+from samonai.domains.base import Case, Domain, SourceT
 
 _CHANNELS = (32, 64, 128, 256, 320)
 _STRIDE = 16
@@ -86,7 +86,7 @@ class UNetBaseline:
         logits = self.network(batch.to(device))[0, :, :height, :width]
         return np.asarray(self.values, np.int32)[logits.argmax(0).cpu().numpy()]
 
-    def predict(self, domain: Domain[Any], source: Any) -> npt.NDArray[np.integer]:
+    def predict(self, domain: Domain[SourceT], source: SourceT) -> npt.NDArray[np.integer]:
         """Return the label map of a source on its own grid."""
         labels = {}
         for index in range(domain.frame_count(source)):

@@ -31,7 +31,7 @@ STATES = (UNLABELLED, PREDICTED, CORRECTED, DONE)
 PROMPTED, PROPOSED, CARRIED, PAINTED, GIVEN = "prompt", "proposal", "carried", "paint", "label"
 ACCEPTED = "accepted"
 ORIGINS = (PROMPTED, PROPOSED, ACCEPTED, CARRIED, PAINTED, GIVEN)
-"""What made a mask: prompts, the semantic head (and somebody accepted it), a neighbouring frame, a
+"""Origin of a mask: prompts, the semantic head (proposed, then accepted), a neighbouring frame, a
 brush, or a label file."""
 
 _OBJECT_ID = re.compile(r"[A-Za-z0-9_-]{1,40}")

@@ -39,7 +39,7 @@ _OWN_SITES = frozenset({"same-origin", "none"})
 
 @dataclass(frozen=True)
 class Limits:
-    """What requests may have.
+    """Limits of requests.
 
     Attributes:
         hosts: Names in the Host header, without ports, that are this server.

@@ -26,7 +26,7 @@ INSTALL = "pip install 'samonai[serve]'"
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """What a server is started with.
+    """Options of a server.
 
     Attributes:
         domain: The kind of data.

@@ -40,7 +40,7 @@ def trainable_parameters(network: nn.Module) -> int:
 
 
 def parameter_table(network: nn.Module) -> Table:
-    """Lay out the trainable parts, their sizes, and their share of the whole network."""
+    """Return a table of the trainable parts, their sizes, and their share of the network."""
     counts = parameter_counts(network)
     everything = sum(count.total for count in counts)
     table = Table(title="trainable parameters", title_justify="left")

@@ -88,7 +88,7 @@ class PredictionJob:
         self.source = find(source, "the input")
         self.boxes, self.prompt, self.series = given_prompts(boxes), prompt, series
         self.out, self.formats, self.checkpoint = out, listed(formats, "formats"), checkpoint
-        self._writer: PredictionWriter | None = None
+        self._writer: PredictionWriter[Any] | None = None
         self.session = Session(
             runs or run,
             domain=name,
@@ -128,17 +128,17 @@ class PredictionJob:
                 session.facts,
             )
 
-    def read(self, case: Case) -> CaseItem:
+    def read(self, case: Case) -> CaseItem[Any]:
         """Read a case and its prompts; safe in several threads."""
         return prompted(self._domain, case, self._domain.read(case), self._prompts)
 
-    def decode(self, case: Case, item: CaseItem) -> Prediction:
+    def decode(self, case: Case, item: CaseItem[Any]) -> Prediction[Any]:
         """Predict a read case, once its name in the folder is known to be its own."""
         if self._writer is not None:
             self._writer.ownership.register(case)
         return self.session.decode(item, self._domain, uncertainty=self.given["uncertainty"])
 
-    def write(self, prediction: Prediction) -> list[Path]:
+    def write(self, prediction: Prediction[Any]) -> list[Path]:
         """Write a prediction and return the files."""
         assert self._writer is not None
         return prediction.write_with(self._writer)

@@ -12,7 +12,7 @@ from samonai.core.errors import InputError
 from samonai.core.geometry import FrameGeometry
 from samonai.core.settings import describe
 from samonai.domains import DEFAULT_DOMAIN, setting_names
-from samonai.domains.base import Case, LabelFacts
+from samonai.domains.base import Case, LabelFacts, Source
 from samonai.domains.capabilities import capabilities
 from samonai.embeddings.memory_store import DEFAULT_BYTES, MemoryStore
 from samonai.inference.assembly import prompt_source, source_inferer
@@ -44,6 +44,10 @@ if TYPE_CHECKING:
     from samonai.domains.base import Domain
     from samonai.embeddings.embedder import AnyStore
     from samonai.sam.network import SamNetwork
+
+Given = Path | str | Case | Source
+"""One source: its path, its case, or as read by the domain. A session's domain is chosen by name
+at run time, so what it reads is known as `Source` only."""
 
 _OF_INFERER = ("precision", *describe(DecodingSettings))
 
@@ -142,12 +146,12 @@ class Session:
 
     def predict(
         self,
-        source: Any,
+        source: Given,
         prompts: Any = None,
         *,
         series: str | None = None,
         uncertainty: bool | None = None,
-    ) -> Prediction:
+    ) -> Prediction[Any]:
         """Predict one source in memory, without writing files.
 
         Args:
@@ -169,7 +173,7 @@ class Session:
 
     def prompts(
         self, boxes: Path | PromptValues | str | None, text: str | None = None, *, several: bool
-    ) -> "tuple[PromptSource, Domain[Any]]":
+    ) -> "tuple[PromptSource[Any], Domain[Any]]":
         """Return the source of cases' prompts, and the domain that reads and writes the cases.
 
         Args:
@@ -191,12 +195,12 @@ class Session:
 
     def decode(
         self,
-        item: CaseItem,
+        item: CaseItem[Any],
         domain: "Domain[Any] | None" = None,
         *,
         uncertainty: bool | None = None,
         observers: Sequence[FrameObserver] = (),
-    ) -> Prediction:
+    ) -> Prediction[Any]:
         """Predict a read case.
 
         Args:
@@ -219,12 +223,16 @@ class Session:
         )
 
     def write(
-        self, prediction: Prediction, out: Path | str, formats: Sequence[str] = (), **options: Any
+        self,
+        prediction: Prediction[Any],
+        out: Path | str,
+        formats: Sequence[str] = (),
+        **options: Any,
     ) -> list[Path]:
         """Write a prediction; see `Prediction.write`."""
         return prediction.write(out, formats, **options)
 
-    def embed(self, source: Any, frames: Sequence[int] | None = None) -> int:
+    def embed(self, source: Given, frames: Sequence[int] | None = None) -> int:
         """Encode frames of a source into the session's store, unless they are stored.
 
         Args:
@@ -244,7 +252,7 @@ class Session:
 
     def refine(
         self,
-        source: Any,
+        source: Given | Prediction[Any],
         clicks: Any,
         previous: npt.NDArray[np.floating] | None = None,
         *,
@@ -274,7 +282,7 @@ class Session:
         )
 
     def carry(
-        self, source: Any, frame: int, prompts: FramePrompts, reach: int
+        self, source: Given | Prediction[Any], frame: int, prompts: FramePrompts, reach: int
     ) -> dict[int, Refined]:
         """Carry one object from its frame to those beside it, both ways.
 
@@ -300,7 +308,7 @@ class Session:
         return found
 
     def _clicks(
-        self, source: Any, clicks: Any, frame: int | None, box: Sequence[float] | None
+        self, source: Source, clicks: Any, frame: int | None, box: Sequence[float] | None
     ) -> tuple[int, FramePrompts]:
         """Return the frame and the prompts of one object on it."""
         if frame is not None and not isinstance(clicks, Mapping):
@@ -327,7 +335,7 @@ class Session:
             raise InputError(f"clicks: expected one object on one frame, got {count}")
         return next(iter(found.items()))
 
-    def _read(self, source: Any, series: str | None = None) -> tuple[Case, Any]:
+    def _read(self, source: Given, series: str | None = None) -> tuple[Case, Source]:
         """Return the case and the source, from a path, a case, or a read source."""
         if isinstance(source, Path | str):
             cases = self.cases(source, series)

@@ -96,7 +96,7 @@ def boxes_of(masks: Tensor, scale: float) -> Tensor:
 
 
 def edge_contrast(image: Tensor, mask: Tensor) -> float:
-    """How far the two sides of an object's edge lie apart, in standard deviations of a pixel.
+    """Return the distance between the sides of an object's edge, in standard deviations of a pixel.
 
     Args:
         image: CxHxW float32, native grid; the channel that shows it best counts.

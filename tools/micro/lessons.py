@@ -1,4 +1,4 @@
-"""What the micro model is taught in one step: prompts to answer, and where instances meet."""
+"""Lessons of the micro model, one per step: prompted masks, and borders between instances."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def prompt_loss(
     return loss, iou[:, 0].mean()
 
 
-# ---------------------------------------------------------------- what the encoder is told
+# ---------------------------------------------------------------- targets of the encoder
 
 
 class EncoderTeacher(nn.Module):
@@ -168,7 +168,7 @@ def placing_loss(sam: Sam, rng: np.random.Generator) -> tuple[Tensor, dict[str, 
 
 @dataclass(frozen=True)
 class Round:
-    """What the decoder was asked, and how well it answered.
+    """Prompts of the decoder, and the quality of its masks.
 
     Attributes:
         index: N, int64: the image of each prompt.
@@ -215,7 +215,7 @@ class Batch:
         return torch.tensor([column, row], dtype=torch.float32) * crops.PATCH
 
     def ask(self, prompts: crops.PromptBatch, targets: Tensor, single: float = 0.9) -> Round:
-        """Asks the decoder for N objects; the single mask has the weight `single`."""
+        """Decode N objects; the single mask has the weight `single`."""
         logits, quality = crops.decode(self.sam, self.embeddings, prompts, self.offset)
         loss, iou = prompt_loss(logits, quality, targets, single)
         return Round(prompts.image_index, targets, prompts.boxes, logits, loss, iou)
@@ -256,7 +256,7 @@ def training_loss(
 
 
 def _ask_by_boxes(batch: Batch, rng: np.random.Generator, exact: float) -> Round:
-    """Asks for all objects by their boxes, of which a share `exact` is not moved."""
+    """Prompt all objects by their boxes, of which a share `exact` is not moved."""
     device, samples = batch.embeddings.device, batch.samples
     index = torch.arange(len(samples), device=device).repeat_interleave(batch.objects)
     targets = torch.cat([s.targets for s in samples]).to(device)
@@ -268,7 +268,7 @@ def _ask_by_boxes(batch: Batch, rng: np.random.Generator, exact: float) -> Round
 
 
 def _ask_by_clicks(batch: Batch, before: Round, rng: np.random.Generator) -> Round:
-    """Asks for the last objects of each crop by clicks; few of them leave more than one answer."""
+    """Prompt the last objects of each crop by clicks, few of them ambiguous."""
     device = batch.embeddings.device
     rows = torch.arange(len(before.index), device=device).view(-1, batch.objects)
     picked = rows[:, -CLICKED:].flatten()
@@ -278,7 +278,7 @@ def _ask_by_clicks(batch: Batch, before: Round, rng: np.random.Generator) -> Rou
 
 
 def _ask_again(batch: Batch, before: Round, rng: np.random.Generator) -> Round:
-    """Asks for every other object again, with the answer before and a click that corrects it."""
+    """Prompt every other object again, with the last mask and a corrective click."""
     device = batch.embeddings.device
     picked = torch.arange(len(before.index), device=device)[::2]
     previous, targets = before.logits[picked, :1].detach(), before.targets[picked]
@@ -307,7 +307,7 @@ def _clicks(batch: Batch, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
 
 
 def _corrections(rng: np.random.Generator, found: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """One click per object in the larger of what was missed and what was wrongly taken."""
+    """Return one click per object, in the larger of the missed and the wrongly included part."""
     points, labels = [], []
     for f, w in zip(found, wanted, strict=True):
         missed, wrong = w & ~f, f & ~w

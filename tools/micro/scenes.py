@@ -287,7 +287,7 @@ def draw_organs(rng: np.random.Generator, kind: str) -> Scene:
             value = rng.choice([rng.uniform(0, 20), rng.uniform(225, 255)])
         if body:
             region = region & (canvas.instances > 0)
-        if rng.random() < 0.3:  # lies behind what is already there
+        if rng.random() < 0.3:  # lies behind the earlier objects
             region = region & ((canvas.instances == 0) | (canvas.instances == body))
         organ = canvas.paint(region, value, parent=0, rough=rng.choice([0, 4, 9, 16]))
         if organ:

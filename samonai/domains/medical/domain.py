@@ -262,11 +262,11 @@ class MedicalDomain:
             found = {index: FramePrompts(*of_slice) for index, of_slice in on_slices.items()}
         return in_frames(found, source, self.axis)
 
-    def whole(self, source: Volume) -> Volume:
+    def all_frames(self, source: Volume) -> Volume:
         """Return a volume whose slices show all of it."""
         return source.with_crop(None)
 
-    def focus(
+    def frames_around_prompts(
         self, source: Volume, prompts: Mapping[int, FramePrompts] | None
     ) -> tuple[Volume, dict[int, FramePrompts]]:
         """Return a volume whose slices show the surroundings of prompts, and the prompts on these.

@@ -172,11 +172,11 @@ class SatelliteDomain(RasterSettings):
             return LabelMaps(prediction.label(), prediction.instances(), scores=prediction.scores)
         return LabelMaps(prediction)
 
-    def whole(self, source: Raster) -> Raster:
+    def all_frames(self, source: Raster) -> Raster:
         """Return a raster whose tiles lie on a grid."""
         return replace(source, places=None)
 
-    def focus(
+    def frames_around_prompts(
         self, source: Raster, prompts: Mapping[int, FramePrompts] | None
     ) -> tuple[Raster, dict[int, FramePrompts]]:
         """Return a raster whose tiles surround the prompts, and the prompts on these tiles.

@@ -1,17 +1,17 @@
 """Merging of frames that do not overlap: each pixel gets the class of its highest score."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Generic
 
 import numpy as np
 import numpy.typing as npt
 
 from samonai.core.frame import Frame
-from samonai.domains.base import Domain
+from samonai.domains.base import Merges, SourceT
 from samonai.prompts.types import FramePrompts
 
 
-class FrameMerger:
+class FrameMerger(Generic[SourceT]):
     """Labels each frame by itself; the domain puts the labels on the source's grid.
 
     Args:
@@ -22,7 +22,7 @@ class FrameMerger:
     positive_scores_in_parts = True
     """Scores need be right only where they are above 0, and may come a few prompts at a time."""
 
-    def __init__(self, domain: Domain[Any], source: Any) -> None:
+    def __init__(self, domain: Merges[SourceT], source: SourceT) -> None:
         """Start without frames."""
         self._domain, self._source = domain, source
         self._labels: dict[int, npt.NDArray[np.integer]] = {}

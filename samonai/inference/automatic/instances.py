@@ -14,7 +14,7 @@ model without semantic head is prompted at a grid of points (`inference.automati
 
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ import torch
 from samonai.core.errors import InputError
 from samonai.core.frame import Frame
 from samonai.core.geometry import LOW_RES_STRIDE
+from samonai.domains.base import SourceT
 from samonai.domains.capabilities import capabilities
 from samonai.inference.automatic.borders import components
 from samonai.inference.automatic.classify import classifiers_of, classify
@@ -92,10 +93,10 @@ class ObjectFinding:
 
     def __call__(
         self,
-        inferer: SourceInferer,
+        inferer: SourceInferer[SourceT],
         networks: Sequence[SamNetwork],
         classes: tuple[int, ...] | None = None,
-    ) -> FindObjects | None:
+    ) -> FindObjects[SourceT] | None:
         """Return the function that finds the objects of a frame, by the average of the networks.
 
         None if only the class of each pixel is predicted.
@@ -122,7 +123,7 @@ class ObjectFinding:
 
 
 @dataclass(frozen=True)
-class InstanceFinder:
+class InstanceFinder(Generic[SourceT]):
     """Finder of the instances of the semantic head's classes on a frame.
 
     Attributes:
@@ -143,7 +144,7 @@ class InstanceFinder:
         inside: See `suppress`.
     """
 
-    inferer: SourceInferer
+    inferer: SourceInferer[SourceT]
     networks: Sequence[SamNetwork]
     classes: tuple[int, ...] | None = None
     prompts: str = "box"
@@ -174,7 +175,7 @@ class InstanceFinder:
             raise InputError(f"the semantic head has no class {unknown[0]}, but {list(known[1:])}")
         check_numbers(self.points_per_side, self.min_area)
 
-    def __call__(self, source: Any, frame: Frame) -> list[Instance]:
+    def __call__(self, source: SourceT, frame: Frame) -> list[Instance]:
         """Return the instances on a frame of a source, best first."""
         embedding = self.inferer.embed(source, frame, self.networks[0])
         classes, borders = self.inferer.class_maps(source, self.networks, frame, embedding)

@@ -5,7 +5,7 @@ It is that of arXiv:2304.02643, appendix B.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Generic
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from samonai.core.errors import InputError
 from samonai.core.frame import Frame
 from samonai.core.geometry import FrameGeometry
+from samonai.domains.base import SourceT
 from samonai.inference.automatic.masks import Instance, make_instance, suppress
 from samonai.inference.inferer import SourceInferer
 from samonai.prompts.types import FramePrompts
@@ -24,7 +25,7 @@ AT_ONCE = 256
 
 
 @dataclass(frozen=True)
-class GridMasks:
+class GridMasks(Generic[SourceT]):
     """SAM's automatic masks: a grid of points over the frame, three masks for each.
 
     Attributes:
@@ -41,7 +42,7 @@ class GridMasks:
         value: Label value of the masks; 0: unknown.
     """
 
-    inferer: SourceInferer
+    inferer: SourceInferer[SourceT]
     networks: Sequence[SamNetwork]
     points_per_side: int = 32
     min_iou: float = 0.88
@@ -60,7 +61,7 @@ class GridMasks:
         """
         check_numbers(self.points_per_side, self.min_area)
 
-    def __call__(self, source: Any, frame: Frame) -> list[Instance]:
+    def __call__(self, source: SourceT, frame: Frame) -> list[Instance]:
         """Return the masks on a frame of a source, best first."""
         points = grid_points(frame.size, self.points_per_side)
         if frame.valid is not None:

@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from samonai.core.errors import InputError
 from samonai.core.pseudonyms import stands_for
 from samonai.core.settings import renamed_parameters, validate_fields
-from samonai.domains.base import Case, Domain
+from samonai.domains.base import Case, Domain, SourceT
 from samonai.inference.prompting.compatibility import PromptCompatibility
 from samonai.inference.prompting.from_labels import prompts_from_label
 from samonai.prompts.types import FramePrompts
@@ -75,7 +74,9 @@ class FilePrompts:
         self.several, self.compatibility = several, compatibility
         self.coarse_label = coarse_label or CoarseLabel()
 
-    def __call__(self, domain: Domain[Any], case: Case, source: Any) -> dict[int, FramePrompts]:
+    def __call__(
+        self, domain: Domain[SourceT], case: Case, source: SourceT
+    ) -> dict[int, FramePrompts]:
         """Return a case's prompts by frame index.
 
         Raises:
@@ -86,7 +87,9 @@ class FilePrompts:
             self.compatibility.check(prompts)
         return prompts
 
-    def _read(self, domain: Domain[Any], case: Case, source: Any) -> dict[int, FramePrompts]:
+    def _read(
+        self, domain: Domain[SourceT], case: Case, source: SourceT
+    ) -> dict[int, FramePrompts]:
         path, shared = self.path, self.several
         if isinstance(path, Path) and path.is_dir():
             path, shared = _file_of(case, path, or_folder=not self.several), False

@@ -13,7 +13,7 @@ from samonai.core.errors import InputError
 from samonai.core.frame import Frame
 from samonai.core.geometry import FrameGeometry
 from samonai.core.settings import check_given
-from samonai.domains.base import Case, Domain
+from samonai.domains.base import Case, Domain, SourceT
 from samonai.embeddings.targets import FrameTargets, build_targets, object_map
 from samonai.prompts.clicks import interior_pixel
 from samonai.prompts.sampling import jitter_boxes
@@ -35,8 +35,8 @@ _FrameBox = tuple[int, npt.NDArray[np.float32], int]
 
 
 def prompts_from_label(
-    domain: Domain[Any],
-    source: Any,
+    domain: Domain[SourceT],
+    source: SourceT,
     *,
     regime: str = "slices",
     box_jitter: float = 0.0,
@@ -113,7 +113,9 @@ class LabelPrompts:
         """Check the jitter and the area as the settings of evaluation are."""
         check_given(EvaluationSettings, {"box_jitter": self.box_jitter, "min_area": self.min_area})
 
-    def __call__(self, domain: Domain[Any], case: Case, source: Any) -> dict[int, FramePrompts]:
+    def __call__(
+        self, domain: Domain[SourceT], case: Case, source: SourceT
+    ) -> dict[int, FramePrompts]:
         """Return a case's prompts by frame index."""
         return prompts_from_label(domain, source, **self.settings())
 
@@ -123,7 +125,12 @@ class LabelPrompts:
 
 
 def _boxes(
-    domain: Domain[Any], source: Any, min_area: int, components: str, margin: float, specks: int
+    domain: Domain[SourceT],
+    source: SourceT,
+    min_area: int,
+    components: str,
+    margin: float,
+    specks: int,
 ) -> tuple[dict[int, FramePrompts], dict[int, tuple[int, int]]]:
     """Put a box around each object of each frame; return boxes and the size of frames by index."""
     prompts: dict[int, FramePrompts] = {}
@@ -150,7 +157,7 @@ def _boxes(
 
 
 def _clicks(
-    domain: Domain[Any], source: Any, min_area: int, components: str
+    domain: Domain[SourceT], source: SourceT, min_area: int, components: str
 ) -> dict[int, FramePrompts]:
     """Put a click into each object of each frame."""
     prompts: dict[int, FramePrompts] = {}

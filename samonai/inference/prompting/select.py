@@ -13,7 +13,7 @@ from typing import Any
 
 from samonai.core.errors import InputError
 from samonai.core.settings import renamed_parameters
-from samonai.domains.base import Case, Domain
+from samonai.domains.base import Case, Domain, SourceT
 from samonai.domains.capabilities import capabilities
 from samonai.inference.automatic.instances import CLASSES, GRID, ObjectFinding
 from samonai.inference.inferer import Automatic
@@ -53,7 +53,7 @@ class NoPrompts:
     classes: tuple[int, ...] | None = None
     finding: ObjectFinding | None = None
 
-    def __call__(self, domain: Domain[Any], case: Case, source: Any) -> Automatic:
+    def __call__(self, domain: Domain[SourceT], case: Case, source: SourceT) -> Automatic:
         """Return the request for a case, the same for all."""
         finding = self.finding or ObjectFinding()
         if finding.automatic == CLASSES and capabilities(domain).object_maps is None:

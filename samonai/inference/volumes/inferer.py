@@ -15,7 +15,7 @@ import torch
 from samonai.core.errors import InputError
 from samonai.core.frame import Frame
 from samonai.core.geometry import FrameGeometry
-from samonai.domains.base import Domain
+from samonai.domains.base import Domain, SourceT
 from samonai.domains.capabilities import capabilities
 from samonai.inference.frame_outputs import (
     DecodeFrame,
@@ -42,7 +42,7 @@ _KNOWN = ("none", "propagate", "interpolate")
 Clean = Callable[[torch.Tensor], torch.Tensor]
 
 
-class VolumeInferer(SourceInferer):
+class VolumeInferer(SourceInferer[SourceT]):
     """Decodes a volume frame by frame from prompts on some of them.
 
     Args:
@@ -70,7 +70,7 @@ class VolumeInferer(SourceInferer):
 
     def __init__(
         self,
-        domain: Domain[Any],
+        domain: Domain[SourceT],
         store: "AnyStore | Path | str | None" = None,
         precision: str = "auto",
         prompts_at_once: int = 16,
@@ -91,11 +91,11 @@ class VolumeInferer(SourceInferer):
             raise InputError(f"planes={planes!r}: expected 1 or 3")
         self.spread, self.planes, self.clean = spread, planes, clean
         self.propagation = propagation or Propagation()
-        self._others: list[SourceInferer] | None = None
+        self._others: list[SourceInferer[SourceT]] | None = None
 
     def __call__(
         self,
-        inputs: Any,
+        inputs: SourceT,
         network: SamNetwork,
         prompts: CasePrompts | None = None,
         *,
@@ -122,7 +122,7 @@ class VolumeInferer(SourceInferer):
             label = self._merged(inputs, networks, self._asked(prompts), decode_frame, watching)
         return label if self.clean is None else cleaned(label, self.clean)
 
-    def merge(self, source: Any, prompts: Mapping[int, FramePrompts], scores: Scores) -> Any:
+    def merge(self, source: SourceT, prompts: Mapping[int, FramePrompts], scores: Scores) -> Any:
         """Score the frames that the prompts reach without a network; see `SourceInferer`."""
         return super().merge(source, self._asked(prompts), scores)
 
@@ -137,7 +137,7 @@ class VolumeInferer(SourceInferer):
 
     def _merged(
         self,
-        source: Any,
+        source: SourceT,
         networks: list[SamNetwork],
         asked: Mapping[int, FramePrompts],
         decode_frame: DecodeFrame,
@@ -150,7 +150,7 @@ class VolumeInferer(SourceInferer):
 
     def tracks(
         self,
-        source: Any,
+        source: SourceT,
         networks: list[SamNetwork],
         prompts: Mapping[int, FramePrompts],
         *,
@@ -177,7 +177,7 @@ class VolumeInferer(SourceInferer):
         )
         return propagator(seeds_of(prompts), self.domain.frame_count(source))
 
-    def _plane_inferers(self) -> list[SourceInferer]:
+    def _plane_inferers(self) -> list[SourceInferer[SourceT]]:
         if self._others is None:
             planes = capabilities(self.domain).planes
             if planes is None:

@@ -1,13 +1,14 @@
 """Three-plane inference: the logits of each plane, averaged on the voxel grid."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from samonai.domains.base import Domain
+from samonai.domains.base import Domain, SourceT
+from samonai.domains.capabilities import capabilities
 from samonai.inference.frame_outputs import DecodeFrame, FrameObserver, FrameOutput
 from samonai.inference.inferer import SourceInferer
 from samonai.prompts.types import FramePrompts
@@ -25,10 +26,24 @@ Corner = tuple[int, int]
 """The (x, y) of a frame's first pixel in the volume's plane."""
 
 
+class Voxels(Protocol):
+    """A source on a voxel grid, as domains with `Planes` read it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return (I, J, K)."""
+        ...
+
+    @property
+    def valid(self) -> npt.NDArray[np.bool_] | None:
+        """Return bool (I, J, K), False on voxels without data; None: all have data."""
+        ...
+
+
 def fuse_planes(
-    source: Any,
-    domain: Domain[Any],
-    planes: Sequence[SourceInferer],
+    source: SourceT,
+    domain: Domain[SourceT],
+    planes: Sequence[SourceInferer[SourceT]],
     networks: Sequence[SamNetwork],
     asked: Mapping[int, FramePrompts],
     decode: DecodeFrame,
@@ -53,7 +68,8 @@ def fuse_planes(
     Returns:
         int32 (I, J, K), class per voxel.
     """
-    shape = source.data.shape
+    voxels = cast(Voxels, source)
+    shape = voxels.shape
     best, label = np.zeros(shape, np.float16), np.zeros(shape, np.int32)
     kept: dict[int, Half] = {}
     seen = len(networks) if observers else 0
@@ -73,8 +89,8 @@ def fuse_planes(
         total /= np.float16(len(planes))
         for value, mean in zip(few, total, strict=True):
             higher = mean[0] > best
-            if source.valid is not None:
-                higher &= source.valid
+            if voxels.valid is not None:
+                higher &= voxels.valid
             best[higher], label[higher] = mean[0][higher], value
             if observers:
                 kept[value] = mean[1:]
@@ -135,8 +151,8 @@ def across(
 def _add_plane(
     total: Half,
     values: Sequence[int],
-    domain: Domain[Any],
-    source: Any,
+    domain: Domain[SourceT],
+    source: SourceT,
     prompts: Mapping[int, FramePrompts],
     decode_plane: DecodeFrame,
 ) -> None:
@@ -166,8 +182,8 @@ def _add_plane(
 
 def _show(
     observers: Sequence[FrameObserver],
-    source: Any,
-    domain: Domain[Any],
+    source: SourceT,
+    domain: Domain[SourceT],
     asked: Mapping[int, FramePrompts],
     label: npt.NDArray[np.int32],
     kept: Mapping[int, Half],
@@ -187,16 +203,18 @@ def _show(
             observer.observe(frame, FramePrompts(boxes, values), FrameOutput(logits, logits))
 
 
-def _axis(domain: Domain[Any]) -> int:
-    return int(domain.axis)  # type: ignore[attr-defined]
+def _axis(domain: Domain[SourceT]) -> int:
+    planes = capabilities(domain).planes
+    assert planes is not None, "an inferer of planes has a domain of volumes"
+    return planes.axis
 
 
-def _corner(domain: Domain[Any], source: Any) -> Corner:
+def _corner(domain: Domain[SourceT], source: SourceT) -> Corner:
     row, column = domain.frame(source, 0).location.origin
     return column, row
 
 
-def _place(domain: Domain[Any], index: int) -> tuple[int | slice, ...]:
+def _place(domain: Domain[SourceT], index: int) -> tuple[int | slice, ...]:
     """Return the index of a frame's voxels in a volume."""
     place: list[int | slice] = [slice(None)] * 3
     place[_axis(domain)] = index

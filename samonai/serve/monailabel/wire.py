@@ -1,4 +1,4 @@
-"""What goes over the wire: forms, multipart answers, and messages without paths."""
+"""Messages over HTTP: forms, multipart answers, and messages without paths."""
 
 import json
 import re

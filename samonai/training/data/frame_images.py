@@ -7,12 +7,12 @@ others are read again on every use.
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from typing import Generic
 
 import numpy as np
 import numpy.typing as npt
 
-from samonai.domains.base import Case, Domain
+from samonai.domains.base import Case, Domain, SourceT
 from samonai.sam.network import SamNetwork
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class ImageCache:
                 )
 
 
-class FrameImages:
+class FrameImages(Generic[SourceT]):
     """Model images of one case's frames; replaces its embeddings in a stored case.
 
     Args:
@@ -70,7 +70,7 @@ class FrameImages:
 
     def __init__(
         self,
-        domain: Domain[Any],
+        domain: Domain[SourceT],
         case: Case,
         network: SamNetwork,
         indices: Sequence[int],
@@ -92,7 +92,7 @@ class FrameImages:
         return self.network.preprocess(image).numpy()
 
     def _read_case(self, wanted: int) -> npt.NDArray[np.uint8]:
-        source: Any = self.domain.read(self.case)
+        source = self.domain.read(self.case)
         image = self.domain.frame(source, wanted).image
         for index in sorted(self.indices - {wanted}):
             self.cache.put((self.case.case_id, index), self.domain.frame(source, index).image)

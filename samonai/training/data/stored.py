@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from samonai.core.errors import InputError
-from samonai.domains.base import Case, Domain
+from samonai.domains.base import Case, Domain, SourceT
 from samonai.embeddings.encode import EncodeReport
 from samonai.embeddings.encoding_plan import EncodedCase
 from samonai.embeddings.store import EmbeddingStore, SourceEmbeddings
@@ -33,7 +33,7 @@ class StoredCase(NamedTuple):
     """
 
     case_id: str
-    embeddings: SourceEmbeddings | FrameImages
+    embeddings: SourceEmbeddings | FrameImages[Any]
     targets: SourceTargets
     views: tuple["StoredCase", ...] = ()
 
@@ -125,7 +125,7 @@ def store_split(
     )
 
 
-FramesOf = Callable[[Case, EncodedCase], SourceEmbeddings | FrameImages | None]
+FramesOf = Callable[[Case, EncodedCase], SourceEmbeddings | FrameImages[Any] | None]
 """Function that returns the inputs of a case's frames; None if the store has none of them."""
 
 
@@ -135,11 +135,11 @@ def _embeddings_of(store: EmbeddingStore, report: EncodeReport) -> FramesOf:
     return lambda case, encoded: section.find(encoded.source_hash)
 
 
-def _images_of(domain: Domain[Any], network: SamNetwork) -> FramesOf:
+def _images_of(domain: Domain[SourceT], network: SamNetwork) -> FramesOf:
     """Return images instead of embeddings, which change where the encoder is trained."""
     cache = ImageCache()
 
-    def images(case: Case, encoded: EncodedCase) -> FrameImages | None:
+    def images(case: Case, encoded: EncodedCase) -> FrameImages[SourceT] | None:
         return (
             FrameImages(domain, case, network, encoded.indices, cache) if encoded.indices else None
         )

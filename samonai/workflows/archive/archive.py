@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Generic, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -21,7 +21,7 @@ from samonai.core.files import (
     nothing_left_of_a_mistake,
     output_folder,
 )
-from samonai.domains.base import Case, Domain
+from samonai.domains.base import Case, Domain, Source, SourceT
 from samonai.domains.capabilities import capabilities
 from samonai.inference.case_dataset import CaseItem
 from samonai.prompts.values import PromptValues
@@ -124,7 +124,7 @@ def predict_archive(
             return _as_planned(cases, left_out, out, settings, how)
         job.start(several=len(cases) > 1)
 
-        def work(case: Case, item: CaseItem) -> Sequence[Path]:
+        def work(case: Case, item: CaseItem[Any]) -> Sequence[Path]:
             with one_line_errors():
                 return job.write(job.decode(case, item))
 
@@ -175,7 +175,7 @@ def embed_archive(
     if dry_run:
         return _as_planned(cases, left_out, out, settings, how)
 
-    def work(case: Case, source: Any) -> Sequence[Path]:
+    def work(case: Case, source: Source) -> Sequence[Path]:
         encode(cast("Domain[Any]", _AlreadyRead(domain, source)), [case], False)
         return ()
 
@@ -218,13 +218,13 @@ class _How:
             raise InputError(f"limit={self.limit}: expected 0 or more")
 
 
-class _AlreadyRead:
+class _AlreadyRead(Generic[SourceT]):
     """A domain whose next case was read in another thread."""
 
-    def __init__(self, domain: Domain[Any], source: Any) -> None:
+    def __init__(self, domain: Domain[SourceT], source: SourceT) -> None:
         self._domain, self._source = domain, source
 
-    def read(self, case: Case) -> Any:
+    def read(self, case: Case) -> SourceT:
         """Return the read source."""
         return self._source
 
