@@ -1,6 +1,6 @@
 """Many boxes on one 256 x 256 slice: shared terms are computed once, masks only where they are.
 
-Against the decoder over all image tokens and slots for each prompt, as it was before. Times
+Against the decoder over all image tokens and mask_tokens for each prompt, as it was before. Times
 are CPU seconds. The embedded model has real masks. Random weights have none: their logits are noise
 over the whole frame, of which every token is upscaled; with a bias that makes them negative, masks
 end within their boxes, as those of trained weights do.
@@ -125,10 +125,10 @@ def _rows(
 
 
 def _answer_all(network: SamNetwork, embedding: torch.Tensor, part: Prompts) -> torch.Tensor:
-    """Decode every slot over all tokens, and choose."""
+    """Decode every token over all tokens, and choose."""
     modules = network.prompt_encoder, network.mask_decoder
-    slots = range(network.mask_decoder.num_mask_tokens)
-    output = decode_prompts(*modules, embedding, part, slots, None)
+    mask_tokens = range(network.mask_decoder.num_mask_tokens)
+    output = decode_prompts(*modules, embedding, part, mask_tokens, None)
     return choose_masks(output, part.row_is_ambiguous()).low_res_logits
 
 

@@ -65,9 +65,9 @@ class Watching(DecoderInferer):
         super().__init__(**options)
         self.seen = []
 
-    def slots(self, inputs, network, prompts, every_slot):
-        self.seen.append((prompts, every_slot))
-        return super().slots(inputs, network, prompts, every_slot)
+    def masks(self, inputs, network, prompts, all_masks):
+        self.seen.append((prompts, all_masks))
+        return super().masks(inputs, network, prompts, all_masks)
 
 
 def trainer_of(network, update, epochs=1, batch_size=2):

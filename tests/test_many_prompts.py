@@ -33,7 +33,7 @@ def ragged() -> Prompts:
     return Prompts(torch.zeros(16, dtype=torch.int64), boxes, coords, labels)
 
 
-@pytest.mark.parametrize("options", [{}, {"multimask_output": True}, {"every_slot": True}])
+@pytest.mark.parametrize("options", [{}, {"multimask_output": True}, {"all_masks": True}])
 def test_sharing_an_image_equals_decoding_its_tokens(tiny_network, options):
     embedding, prompts = embedding_of(tiny_network), ragged()
     expected = tiny_network.decode(embedding, prompts, **options)  # with a gradient: nothing shared

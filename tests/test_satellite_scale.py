@@ -72,7 +72,7 @@ def test_a_raster_smaller_than_a_tile_is_not_enlarged(tmp_path: Path) -> None:
 def test_runs_from_before_are_still_read() -> None:
     """And their stores are not: small rasters were enlarged then."""
     assert "fitted" not in SatelliteDomain().settings()
-    assert "fitted" in SatelliteDomain.free_settings
+    assert "fitted" in SatelliteDomain.non_pixel_settings
     assert SatelliteDomain(resolution=0.1).settings()["fitted"] is False
 
 

@@ -30,8 +30,8 @@ from samonai.settings import (
     current_training,
     domain_of_config,
     flat,
-    not_seen_by_encoder,
     recorded,
+    settings_below_pixels,
     settings_of,
 )
 from samonai.settings.table import VERBS
@@ -290,7 +290,7 @@ def test_what_a_run_records_follows_from_what_a_setting_affects() -> None:
 
 
 def test_only_pixels_bind_a_decoder() -> None:
-    free = not_seen_by_encoder(DOMAINS["medical"])
+    free = settings_below_pixels(DOMAINS["medical"])
     assert {"label_map", "prefer", "channel", "time", "allow_gaps"} <= free
     assert not {"window", "level", "axis", "crop", "suv"} & free
     assert settings_of("satellite")["tile"].affects is Affects.PIXELS

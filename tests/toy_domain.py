@@ -40,7 +40,7 @@ class StackDomain:
 
     name = "toy"
     prompt_endings = (".json",)
-    free_settings = frozenset[str]()
+    non_pixel_settings = frozenset[str]()
 
     def __init__(self, gain: int = 1) -> None:
         self.gain = gain

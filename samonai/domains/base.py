@@ -276,8 +276,8 @@ class Domain(Reads[SourceT], Cuts[SourceT], Merges[SourceT], Writes[SourceT], Pr
     """
 
     name: str
-    free_settings: frozenset[str]
-    """Settings of data storage, which do not change the pixels that a decoder sees."""
+    non_pixel_settings: frozenset[str]
+    """Settings that do not change the encoder's input, so that predictions may change them."""
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that affect pixels, as JSON values, for signatures and metadata."""

@@ -67,7 +67,7 @@ if TYPE_CHECKING:
         Certainty,
     )
     from samonai.inference.volumes.inferer import (
-        SPREADS,
+        SPREAD_OF_PROMPTS,
         VolumeInferer,
         cleaning,
     )
@@ -80,7 +80,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "SPREADS",
+    "SPREAD_OF_PROMPTS",
     "CaseDataset",
     "CaseProgress",
     "Certainty",
@@ -125,7 +125,7 @@ __all__ = [
 
 # MONAI and ignite take seconds to import: only when a name is used.
 _HOMES = {
-    "SPREADS": "volumes.inferer",
+    "SPREAD_OF_PROMPTS": "volumes.inferer",
     "CaseDataset": "case_dataset",
     "CaseProgress": "handlers",
     "Certainty": "uncertainty",

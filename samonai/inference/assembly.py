@@ -9,7 +9,7 @@ from samonai.inference.automatic.instances import ObjectFinding
 from samonai.inference.frame_outputs import FrameObserver
 from samonai.inference.prompting.from_file import CoarseLabel, FilePrompts
 from samonai.inference.prompting.select import NoPrompts, prediction_prompts, suitable_finding
-from samonai.inference.volumes.inferer import SPREADS, Clean, VolumeInferer
+from samonai.inference.volumes.inferer import SPREAD_OF_PROMPTS, Clean, VolumeInferer
 from samonai.inference.volumes.propagate import Propagation
 from samonai.prompts.values import PromptValues
 from samonai.sam.network import SamNetwork
@@ -41,7 +41,7 @@ def source_inferer(
         store: See `SourceInferer`, like the next three.
         observers: As there.
         prompts: Regime of an evaluation's prompts, which determines their spread if `spread` is
-            None; see `SPREADS`.
+            None; see `SPREAD_OF_PROMPTS`.
         precision: As there.
         tta: As there.
         spread: See `VolumeInferer`, like the rest; None: by the regime.
@@ -59,7 +59,7 @@ def source_inferer(
         members=members,
         observers=observers,
         tta=tta,
-        spread=spread or SPREADS.get(prompts or "", "none"),
+        spread=spread or SPREAD_OF_PROMPTS.get(prompts or "", "none"),
         propagation=propagation,
         planes=planes,
         clean=cleaning,

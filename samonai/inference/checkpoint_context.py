@@ -63,7 +63,7 @@ def trained_domain(
     for key in [*trained, *(key for key in asked if key not in trained)]:
         # Unset values are absent: those of older runs, and crops.
         before, now = trained.get(key, "none"), asked.get(key, "none")
-        if key in domain.free_settings or before == now:
+        if key in domain.non_pixel_settings or before == now:
             continue
         # Training has no prompts to crop to: no contradiction, but another scale.
         if asked.get("crop") != "prompt" or not key.startswith("crop"):

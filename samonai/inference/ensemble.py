@@ -30,7 +30,7 @@ def check_members(decoders: Sequence[Path | str]) -> list[DecoderMetadata]:
     """
     found = [read_decoder_metadata(path) for path in decoders]
     # These describe the storage of a data set, not the pixels that the decoder sees.
-    free = domain_class(found[0].domain).free_settings
+    free = domain_class(found[0].domain).non_pixel_settings
     for path, metadata in zip(decoders[1:], found[1:], strict=True):
         first = found[0]
         differing = [

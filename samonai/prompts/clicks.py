@@ -19,8 +19,7 @@ from scipy import ndimage
 
 from samonai.core.errors import InputError
 from samonai.prompts.types import NO_POINT
-
-CLICK_RULES = ("uniform", "largest")
+from samonai.settings.choices import CLICK_RULES
 
 _NEIGHBOURS = np.ones((3, 3), bool)
 

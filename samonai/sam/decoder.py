@@ -34,7 +34,7 @@ def decode_tokens(
     image: torch.Tensor,
     position: torch.Tensor,
     sparse: torch.Tensor,
-    slots: range,
+    mask_tokens: range,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Decode N prompts, each with its own image tokens or all with the same.
 
@@ -46,17 +46,18 @@ def decode_tokens(
             (1, h, w, C) where these are the same for all.
         position: float (1, h*w, C), positional encoding of the image tokens.
         sparse: float (N, P, C), sparse prompt embeddings.
-        slots: Which mask tokens to return masks for.
+        mask_tokens: Which mask tokens to return masks for.
 
     Returns:
-        Logits (N, len(slots), 4h, 4w) and IoU predictions (N, mask tokens).
+        Logits (N, len(mask_tokens), 4h, 4w) and IoU predictions (N, mask tokens).
     """
     output = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
     tokens = torch.cat([output.expand(len(sparse), -1, -1), sparse], dim=1)
     height, width = image.shape[1:3]
     queries, keys = _two_way(decoder.transformer, image.flatten(1, 2), position, tokens)
     weights = torch.stack(
-        [decoder.output_hypernetworks_mlps[slot](queries[:, 1 + slot]) for slot in slots], dim=1
+        [decoder.output_hypernetworks_mlps[token](queries[:, 1 + token]) for token in mask_tokens],
+        dim=1,
     )
     logits = upscaled_masks(decoder.output_upscaling, keys, weights, (height, width))
     return logits, decoder.iou_prediction_head(queries[:, 0])

@@ -21,10 +21,9 @@ from torch.utils.checkpoint import checkpoint
 from samonai.core.errors import InputError
 from samonai.sam.attention import attend_within_grids
 from samonai.sam.int8 import check_int8, int8_linear
+from samonai.settings.choices import PRECISIONS
 
 INT8 = "int8"
-PRECISIONS = ("fp32", "bf16", "fp16", INT8, "auto")
-"""Values of `precision`."""
 
 COMPILE_SWITCH = "SAMONAI_COMPILE"
 """Environment variable; 1 compiles the encoder's blocks with `torch.compile`."""

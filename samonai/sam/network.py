@@ -252,7 +252,7 @@ class SamNetwork(nn.Module):
         prompts: Prompts,
         multimask_output: bool = False,
         *,
-        every_slot: bool = False,
+        all_masks: bool = False,
         shared: SharedImage | None = None,
     ) -> DecodeOutput:
         """Decode ragged prompts on a batch of embeddings; equal to upstream's loop over images.
@@ -261,7 +261,7 @@ class SamNetwork(nn.Module):
             image_embeddings: float (B, C, h, w); float16 from a store is possible.
             prompts: N prompts, each with the index of its image.
             multimask_output: Return the three masks for an ambiguous prompt, not the single one.
-            every_slot: Return all of them, the single mask first.
+            all_masks: Return all of them, the single mask first.
             shared: From `share`, of the same embedding.
 
         Returns:
@@ -282,9 +282,11 @@ class SamNetwork(nn.Module):
         if shared is None:
             shared = self.share(image_embeddings, int((~prompts.row_has_mask()).sum()))
         count = self.mask_decoder.num_mask_tokens
-        slots = range(count) if every_slot else range(1, count) if multimask_output else range(1)
+        mask_tokens = (
+            range(count) if all_masks else range(1, count) if multimask_output else range(1)
+        )
         modules = self.prompt_encoder, self.mask_decoder
-        return decode_prompts(*modules, image_embeddings, prompts, slots, shared)
+        return decode_prompts(*modules, image_embeddings, prompts, mask_tokens, shared)
 
     def decode_single(
         self,
@@ -296,7 +298,7 @@ class SamNetwork(nn.Module):
         ambiguous = prompts.row_is_ambiguous()
         if not (self.multimask and bool(ambiguous.any())):
             return self.decode(image_embeddings, prompts, shared=shared)
-        output = self.decode(image_embeddings, prompts, every_slot=True, shared=shared)
+        output = self.decode(image_embeddings, prompts, all_masks=True, shared=shared)
         return choose_masks(output, ambiguous)
 
     def share(self, image_embeddings: torch.Tensor, prompts: int) -> SharedImage | None:
@@ -355,7 +357,7 @@ class SamNetwork(nn.Module):
         self,
         image: torch.Tensor,
         prompts: Prompts | None = None,
-        every_slot: bool = False,
+        all_masks: bool = False,
         classes: bool = False,
     ) -> torch.Tensor | DecodeOutput | HeadsOutput:
         """Decode prompts on embeddings, or on images, which are encoded first.
@@ -364,7 +366,7 @@ class SamNetwork(nn.Module):
             image: float (B, C, h, w) embeddings, or float (B, 3, S, S) model images.
             prompts: The prompts. None decodes the main object of each whole frame (a box around
                 the model image), as a plain tensor, for exports and shape checks.
-            every_slot: As for `decode`.
+            all_masks: As for `decode`.
             classes: Run the semantic head too, or alone without prompts. Both
                 run in one pass, as training in several processes needs it.
 
@@ -380,10 +382,10 @@ class SamNetwork(nn.Module):
         if classes:
             prompted = None
             if prompts is not None:
-                prompted = self.decode(embeddings, prompts, every_slot=every_slot)
+                prompted = self.decode(embeddings, prompts, all_masks=all_masks)
             return self.decode_frames(embeddings)._replace(prompted=prompted)
         if prompts is not None:
-            return self.decode(embeddings, prompts, every_slot=every_slot)
+            return self.decode(embeddings, prompts, all_masks=all_masks)
         side = float(self.long_side)
         whole = torch.tensor([[0.0, 0.0, side, side]]).repeat(len(embeddings), 1)
         index = torch.arange(len(embeddings))

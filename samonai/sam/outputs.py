@@ -1,7 +1,7 @@
 """Decoder outputs, and the choice among the masks of an ambiguous prompt.
 
-The mask decoder has four output slots. Slot 0 is the mask of an unambiguous prompt; slots 1 to 3
-are three interpretations of a single point, the best of which has the highest predicted IoU.
+The mask decoder has four mask tokens. Token 0 gives the mask of an unambiguous prompt; tokens 1 to
+3 give three interpretations of a single point, the best of which has the highest predicted IoU.
 """
 
 from typing import NamedTuple
@@ -12,7 +12,7 @@ import torch
 class DecodeOutput(NamedTuple):
     """Output of the mask decoder for N prompts, M masks each.
 
-    M is 1, 3 with `multimask_output`, or 4 with `every_slot`.
+    M is 1, 3 with `multimask_output`, or 4 with `all_masks`.
 
     Attributes:
         low_res_logits: float (N, M, 256, 256), low-res frame; above 0 is the object.
@@ -42,14 +42,14 @@ def choose_masks(output: DecodeOutput, ambiguous: torch.Tensor) -> DecodeOutput:
     """Choose one mask for each prompt.
 
     Args:
-        output: All slots of N prompts, from `SamNetwork.decode(..., every_slot=True)`.
+        output: All masks of N prompts, from `SamNetwork.decode(..., all_masks=True)`.
         ambiguous: bool (N,), the prompts with three interpretations.
 
     Returns:
-        One mask each: the interpretation with the highest predicted IoU, or slot 0.
+        One mask each: the interpretation with the highest predicted IoU, or the single mask.
     """
     logits, predicted = output
     best = 1 + predicted[:, 1:].argmax(1)
-    slots = torch.where(ambiguous.to(best.device), best, 0)
-    rows = torch.arange(len(slots), device=slots.device)
-    return DecodeOutput(logits[rows, slots][:, None], predicted[rows, slots][:, None])
+    chosen = torch.where(ambiguous.to(best.device), best, 0)
+    rows = torch.arange(len(chosen), device=chosen.device)
+    return DecodeOutput(logits[rows, chosen][:, None], predicted[rows, chosen][:, None])

@@ -71,11 +71,11 @@ def _asked(shared: SharedImage, tokens: torch.Tensor, several: bool) -> Iterator
     """Attend to the image; yield what each prompt's mask is upscaled from."""
     decoder = shared.decoder
     queries, image = shared.attend(tokens, 1 + (decoder.num_mask_tokens if several else 1))
-    slots = [0] * len(tokens)
+    chosen = [0] * len(tokens)
     if several:
-        slots = (1 + decoder.iou_prediction_head(queries[:, 0])[:, 1:].argmax(1)).tolist()
-    for n, slot in enumerate(slots):
-        wanted = hypernetwork(decoder, queries[n : n + 1], slot)
+        chosen = (1 + decoder.iou_prediction_head(queries[:, 0])[:, 1:].argmax(1)).tolist()
+    for n, token in enumerate(chosen):
+        wanted = hypernetwork(decoder, queries[n : n + 1], token)
         yield _Asked(image.scale[n], image.weights[n], image.rows[n], wanted)
 
 

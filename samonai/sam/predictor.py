@@ -42,7 +42,7 @@ class Predictor:
             precision: Precision of the encoder; "fp32" equals segment-anything.
 
         Raises:
-            InputError: The precision is not one of `encoder.PRECISIONS`.
+            InputError: The precision is not one of `settings.choices.PRECISIONS`.
         """
         from segment_anything.utils.transforms import ResizeLongestSide  # brings torchvision
 

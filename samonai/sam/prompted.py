@@ -46,7 +46,7 @@ def decode_prompts(
     decoder: Any,
     image_embeddings: torch.Tensor,
     prompts: Prompts,
-    slots: range,
+    mask_tokens: range,
     shared: SharedImage | None,
 ) -> DecodeOutput:
     """Decode ragged prompts on a batch of embeddings.
@@ -56,7 +56,7 @@ def decode_prompts(
         decoder: The stock mask decoder.
         image_embeddings: float32 (B, C, h, w).
         prompts: N prompts.
-        slots: Which mask tokens to return masks for.
+        mask_tokens: Which mask tokens to return masks for.
         shared: What the prompts of the only image share, where it is known.
 
     Returns:
@@ -68,16 +68,16 @@ def decode_prompts(
         for some in rows.split(_at_once(image_embeddings, len(rows))):
             few = prompts[some]
             part = (
-                _decode_kind(prompt_encoder, decoder, image_embeddings, few, slots)
+                _decode_kind(prompt_encoder, decoder, image_embeddings, few, mask_tokens)
                 if common is None
-                else _decode_shared(prompt_encoder, common, few, slots)
+                else _decode_shared(prompt_encoder, common, few, mask_tokens)
             )
             groups.append(some)
             parts.append(part)
     if not parts:
         height, width = image_embeddings.shape[-2:]
-        empty = image_embeddings.new_zeros(0, len(slots), height * BLOCK, width * BLOCK)
-        return DecodeOutput(empty, empty.new_zeros(0, len(slots)))
+        empty = image_embeddings.new_zeros(0, len(mask_tokens), height * BLOCK, width * BLOCK)
+        return DecodeOutput(empty, empty.new_zeros(0, len(mask_tokens)))
     if len(parts) == 1:
         return parts[0]
     order = torch.argsort(torch.cat(groups))
@@ -99,7 +99,7 @@ def _decode_kind(
     decoder: Any,
     image_embeddings: torch.Tensor,
     prompts: Prompts,
-    slots: range,
+    mask_tokens: range,
 ) -> DecodeOutput:
     """Decode prompts that all have the same parts."""
     # bfloat16 cannot represent a coordinate of a 1024 frame, so positions are outside autocast.
@@ -112,17 +112,17 @@ def _decode_kind(
         image = image + dense[:1].permute(0, 2, 3, 1)  # the same for all
     else:
         image = image[prompts.image_index] + dense.permute(0, 2, 3, 1)
-    logits, iou_predictions = decode_tokens(decoder, image, position, sparse, slots)
-    return DecodeOutput(logits, iou_predictions[:, slots.start : slots.stop])
+    logits, iou_predictions = decode_tokens(decoder, image, position, sparse, mask_tokens)
+    return DecodeOutput(logits, iou_predictions[:, mask_tokens.start : mask_tokens.stop])
 
 
 def _decode_shared(
-    prompt_encoder: Any, shared: SharedImage, prompts: Prompts, slots: range
+    prompt_encoder: Any, shared: SharedImage, prompts: Prompts, mask_tokens: range
 ) -> DecodeOutput:
     """Decode prompts without a mask that all have the same parts, on the only image."""
     sparse, _ = embed_prompts(prompt_encoder, prompts)
-    queries, image = shared.attend(prompt_tokens(shared.decoder, sparse), 1 + slots.stop)
-    hypernetworks = torch.stack([hypernetwork(shared.decoder, queries, s) for s in slots], 1)
+    queries, image = shared.attend(prompt_tokens(shared.decoder, sparse), 1 + mask_tokens.stop)
+    hypernetworks = torch.stack([hypernetwork(shared.decoder, queries, s) for s in mask_tokens], 1)
     pixels = [
         shared.upscaling.pixels(*parts)
         for parts in zip(image.scale, image.weights, image.rows, hypernetworks, strict=True)
@@ -131,7 +131,7 @@ def _decode_shared(
     iou_predictions = shared.decoder.iou_prediction_head(queries[:, 0])
     return DecodeOutput(
         whole_masks(torch.stack(pixels), (size[0], size[1])),
-        iou_predictions[:, slots.start : slots.stop],
+        iou_predictions[:, mask_tokens.start : mask_tokens.stop],
     )
 
 
@@ -141,7 +141,7 @@ def prompt_tokens(decoder: Any, sparse: torch.Tensor) -> torch.Tensor:
     return torch.cat([own.expand(len(sparse), -1, -1), sparse], dim=1)
 
 
-def hypernetwork(decoder: Any, queries: torch.Tensor, slot: int) -> torch.Tensor:
-    """Return float (N, C/8): by what a slot weighs the upscaled channels."""
-    weights: torch.Tensor = decoder.output_hypernetworks_mlps[slot](queries[:, 1 + slot])
+def hypernetwork(decoder: Any, queries: torch.Tensor, token: int) -> torch.Tensor:
+    """Return float (N, C/8): the weights of the upscaled channels, from one mask token."""
+    weights: torch.Tensor = decoder.output_hypernetworks_mlps[token](queries[:, 1 + token])
     return weights

@@ -235,8 +235,8 @@ def _score(asked: str | None, runs: int, *, prompted: bool) -> str:
 
 def _ranked(case: str, index: int | None, structures: dict[str, Any], score: str) -> Ranked:
     each = {
-        "disagreement": _doubts(structures, "agreement"),
-        "iou": _doubts(structures, "predicted_iou"),
+        "disagreement": _one_minus(structures, "agreement"),
+        "iou": _one_minus(structures, "predicted_iou"),
         "uncertainty": {
             name: found["uncertainty"]
             for name, found in structures.items()
@@ -255,20 +255,20 @@ def _ranked(case: str, index: int | None, structures: dict[str, Any], score: str
     )
 
 
-def _doubts(structures: dict[str, Any], figure: str) -> dict[str, float]:
+def _one_minus(structures: dict[str, Any], figure: str) -> dict[str, float]:
     """Return by structure one minus a figure, if it is known."""
     known = {name: found[figure] for name, found in structures.items()}
     return {name: 1 - value for name, value in known.items() if value is not None}
 
 
-def _reason(score: str, doubts: dict[str, float]) -> str:
+def _reason(score: str, uncertainties: dict[str, float]) -> str:
     """Return the structure with the highest uncertainty and its value, as text."""
-    if not doubts:
+    if not uncertainties:
         return "nothing is predicted"
-    name, doubt = max(doubts.items(), key=lambda item: item[1])
+    name, value = max(uncertainties.items(), key=lambda item: item[1])
     said = {
-        "disagreement": f"the runs agree at Dice {1 - doubt:.2f}",
-        "iou": f"the decoder predicts IoU {1 - doubt:.2f}",
-        "uncertainty": f"the mean entropy is {doubt:.2f} bit",
+        "disagreement": f"the runs agree at Dice {1 - value:.2f}",
+        "iou": f"the decoder predicts IoU {1 - value:.2f}",
+        "uncertainty": f"the mean entropy is {value:.2f} bit",
     }
     return f"{name}: {said[score]}"

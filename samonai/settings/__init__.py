@@ -175,8 +175,8 @@ def options() -> dict[str, str]:
     }
 
 
-def not_seen_by_encoder(group: type) -> frozenset[str]:
-    """Return the settings of a group that change nothing that the encoder sees."""
+def settings_below_pixels(group: type) -> frozenset[str]:
+    """Return the settings of a group that do not change the encoder's input."""
     described = describe(group)
     return frozenset(name for name, what in described.items() if what.affects < Affects.PIXELS)
 

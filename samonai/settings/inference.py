@@ -5,7 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from samonai.core.settings import Affects, setting
-from samonai.settings.choices import AUTOMATIC, COMPONENTS, PROPAGATE_PROMPTS, REGIMES, SPREADS
+from samonai.settings.choices import (
+    AUTOMATIC,
+    COMPONENTS,
+    PROPAGATE_PROMPTS,
+    SIMULATED_PROMPTS,
+    SPREADS,
+)
 
 _RESULTS, _NOTHING = Affects.RESULTS, Affects.NOTHING
 
@@ -147,8 +153,8 @@ class EvaluationSettings:
         option="--cases",
     )  # fmt: skip
     prompts: str = setting(
-        "slices", "Simulated prompts of the evaluation.", _RESULTS, choices=(*REGIMES, "none"),
-        option="--prompts",
+        "slices", "Simulated prompts of the evaluation.", _RESULTS,
+        choices=(*SIMULATED_PROMPTS, "none"), option="--prompts",
     )  # fmt: skip
     box_jitter: float = setting(
         0.05, "Each side of a box moves by up to this share of the box.", _RESULTS,

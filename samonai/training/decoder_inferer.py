@@ -49,8 +49,8 @@ class DecoderInferer(Inferer):
         if classes:
             return self._heads(inputs, network, prompts)
         if not self.multimask:
-            return self.slots(inputs, network, prompts, every_slot=False)
-        output = self.slots(inputs, network, prompts, every_slot=True)
+            return self.masks(inputs, network, prompts, all_masks=False)
+        output = self.masks(inputs, network, prompts, all_masks=True)
         return choose_masks(output, prompts.row_is_ambiguous())
 
     def encode(self, inputs: torch.Tensor, network: nn.Module) -> torch.Tensor | None:
@@ -63,12 +63,12 @@ class DecoderInferer(Inferer):
             return None
         return network.encode(inputs, "bf16" if self.amp else "fp32")
 
-    def slots(
-        self, inputs: torch.Tensor, network: nn.Module, prompts: Prompts, every_slot: bool
+    def masks(
+        self, inputs: torch.Tensor, network: nn.Module, prompts: Prompts, all_masks: bool
     ) -> DecodeOutput:
-        """Decode prompts into slot 0, or into every slot."""
+        """Decode the single mask of each prompt, or all four."""
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.amp):
-            output: DecodeOutput = network(inputs, prompts, every_slot)
+            output: DecodeOutput = network(inputs, prompts, all_masks)
         return output
 
     def classes(
@@ -76,11 +76,11 @@ class DecoderInferer(Inferer):
         inputs: torch.Tensor,
         network: nn.Module,
         prompts: Prompts | None = None,
-        every_slot: bool = False,
+        all_masks: bool = False,
     ) -> HeadsOutput:
         """Run the semantic head on whole frames; decode prompts in the same pass if given."""
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.amp):
-            output: HeadsOutput = network(inputs, prompts, every_slot, True)
+            output: HeadsOutput = network(inputs, prompts, all_masks, True)
         return output
 
     def _heads(self, inputs: torch.Tensor, network: nn.Module, prompts: Prompts) -> HeadsOutput:

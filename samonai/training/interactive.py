@@ -156,12 +156,12 @@ class InteractiveUpdate:
     def _decode(self, step: _Step, prompts: Prompts) -> tuple[DecodeOutput, torch.Tensor]:
         """Return one mask per prompt and the loss, which a single point's three masks share."""
         engine, inputs, targets, _ = step
-        slots, loss_of = _inferer(engine).slots, engine.loss_function
+        decode, loss_of = _inferer(engine).masks, engine.loss_function
         ambiguous = prompts.row_is_ambiguous()
         if not (self.multimask and bool(ambiguous.any())):
-            output = slots(inputs, engine.network, prompts, every_slot=False)
+            output = decode(inputs, engine.network, prompts, all_masks=False)
             return output, loss_of(output, targets)
-        output = slots(inputs, engine.network, prompts, every_slot=True)
+        output = decode(inputs, engine.network, prompts, all_masks=True)
         parts = []
         for rows, masks in ((~ambiguous, slice(0, 1)), (ambiguous, slice(1, None))):
             if count := int(rows.sum()):

@@ -45,7 +45,7 @@ from samonai.domains.documents.text.retrieval import BM25, retriever
 from samonai.domains.tiling.tiles import TileGrid
 from samonai.prompts.types import FramePrompts
 from samonai.prompts.values import PromptFile
-from samonai.settings import not_seen_by_encoder
+from samonai.settings import settings_below_pixels
 from samonai.settings.documents import DocumentsSettings
 from samonai.settings.inference import PromptFileSettings
 
@@ -83,7 +83,7 @@ class DocumentsDomain:
     formats = FORMATS
     unmeasured = "the JSON says box, score and text of every region; leave out --measure"
     # At any resolution of a PDF, the model sees the page in its own pixels.
-    free_settings = not_seen_by_encoder(DocumentsSettings)
+    non_pixel_settings = settings_below_pixels(DocumentsSettings)
 
     def __init__(
         self,

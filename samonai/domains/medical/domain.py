@@ -45,7 +45,7 @@ from samonai.domains.medical.volume import ReadOptions, Volume, format_shape
 from samonai.domains.tiling.frames import FrameMaps, FrameMerger
 from samonai.prompts.types import FramePrompts
 from samonai.prompts.values import PromptFile
-from samonai.settings import not_seen_by_encoder
+from samonai.settings import settings_below_pixels
 from samonai.settings.medical import MedicalSettings
 
 logger = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class MedicalDomain:
     formats = FORMATS
     unmeasured = ""
     endings = WRITTEN_ENDINGS
-    free_settings = not_seen_by_encoder(MedicalSettings)
+    non_pixel_settings = settings_below_pixels(MedicalSettings)
 
     def __init__(
         self,

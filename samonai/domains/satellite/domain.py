@@ -36,7 +36,7 @@ from samonai.domains.satellite.writer import (
 from samonai.domains.tiling.tiles import Window
 from samonai.prompts.types import FramePrompts
 from samonai.prompts.values import PromptFile
-from samonai.settings import not_seen_by_encoder
+from samonai.settings import settings_below_pixels
 from samonai.settings.satellite import SatelliteSettings
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class SatelliteDomain(RasterSettings):
     formats = FORMATS
     unmeasured = "polygons carry area and score of every object; leave out --measure"
     reads_elsewhere = True  # with any_driver
-    free_settings = not_seen_by_encoder(SatelliteSettings)
+    non_pixel_settings = settings_below_pixels(SatelliteSettings)
 
     def find_cases(self, images: Path | str, labels: Path | str | None = None) -> list[Case]:
         """List the cases of a set of rasters; see `dataset.find_cases`.

@@ -26,7 +26,7 @@ from samonai.domains.satellite.class_column import (
     column_of,
 )
 from samonai.domains.satellite.coco_features import coco_features, read_coco
-from samonai.domains.satellite.earth import Points, format_crs, surface, transformer
+from samonai.domains.satellite.crs import Points, format_crs, surface, transformer
 from samonai.domains.satellite.meridian import beside
 from samonai.domains.satellite.raster import Raster
 from samonai.domains.satellite.widen import widened

@@ -21,7 +21,7 @@ from rasterio.windows import Window as FileWindow
 
 from samonai.core.errors import InputError
 from samonai.domains.satellite.access import open_raster
-from samonai.domains.satellite.earth import format_crs, surface
+from samonai.domains.satellite.crs import format_crs, surface
 from samonai.domains.satellite.features import Features, in_raster_crs, to_pixels, transformed
 from samonai.domains.satellite.meridian import cylinder
 from samonai.domains.satellite.raster import LabelArray, LabelWindow, Raster

@@ -14,7 +14,7 @@ import shapely
 from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
 
-from samonai.domains.satellite.earth import Points, Surface, surface
+from samonai.domains.satellite.crs import Points, Surface, surface
 
 Geometries = npt.NDArray[np.object_]
 

@@ -15,7 +15,7 @@ from rasterio.features import shapes
 
 from samonai.core.errors import InputError
 from samonai.core.files import write_atomically
-from samonai.domains.satellite.earth import format_crs, surface
+from samonai.domains.satellite.crs import format_crs, surface
 from samonai.domains.satellite.features import Geometries, transformed
 from samonai.domains.satellite.meridian import cut_at_180
 from samonai.domains.satellite.prediction import RasterPrediction

@@ -21,7 +21,7 @@ from samonai.domains.satellite.bands import (
     read_sample,
     read_window,
 )
-from samonai.domains.satellite.earth import format_crs, pixel_ground
+from samonai.domains.satellite.crs import format_crs, pixel_ground
 from samonai.domains.satellite.scaling import Ranges, Sample, Scaling, to_picture
 from samonai.domains.tiling.tiles import Window
 

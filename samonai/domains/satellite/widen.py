@@ -10,7 +10,7 @@ from affine import Affine
 
 from samonai.core.errors import InputError
 from samonai.domains.satellite.class_column import column_of
-from samonai.domains.satellite.earth import Points, surface
+from samonai.domains.satellite.crs import Points, surface
 from samonai.domains.satellite.meridian import cylinder
 from samonai.domains.satellite.raster import Raster
 from samonai.prompts.values import PromptFile

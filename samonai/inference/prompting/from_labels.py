@@ -18,14 +18,10 @@ from samonai.embeddings.targets import FrameTargets, build_targets, object_map
 from samonai.prompts.clicks import interior_pixel
 from samonai.prompts.sampling import jitter_boxes
 from samonai.prompts.types import FramePrompts
+from samonai.settings.choices import SIMULATED_PROMPTS
 from samonai.settings.inference import EvaluationSettings
 
 logger = logging.getLogger(__name__)
-
-REGIMES = ("slices", "volume", "clicks", "middle", "middle_click", "keyframes")
-"""A box per frame and object; one box per class around the whole structure; one click per frame
-and object, at its interior centre; one box per class on its middle frame alone; one click there; or
-a box on its first, middle and last frame."""
 
 CLICKED = ("clicks", "middle_click")
 """The regimes with clicks; the others use boxes."""
@@ -68,8 +64,9 @@ def prompts_from_label(
     Raises:
         InputError: The regime is unknown.
     """
-    if regime not in REGIMES:
-        raise InputError(f"prompts {regime!r} are not known; use one of {', '.join(REGIMES)}")
+    if regime not in SIMULATED_PROMPTS:
+        known = ", ".join(SIMULATED_PROMPTS)
+        raise InputError(f"prompts {regime!r} are not known; use one of {known}")
     if regime == "clicks":
         return _clicks(domain, source, min_area, components)
     if regime == "middle_click":

@@ -19,9 +19,10 @@ from samonai.inference.automatic.instances import CLASSES, GRID, ObjectFinding
 from samonai.inference.inferer import Automatic
 from samonai.inference.prompting.compatibility import BOXES, CLICKS, PromptCompatibility
 from samonai.inference.prompting.from_file import CoarseLabel, FilePrompts
-from samonai.inference.prompting.from_labels import CLICKED, REGIMES, LabelPrompts
+from samonai.inference.prompting.from_labels import CLICKED, LabelPrompts
 from samonai.prompts.values import PromptValues
 from samonai.sam.decoder_file import read_decoder_metadata
+from samonai.settings.choices import SIMULATED_PROMPTS
 
 NO_PROMPTS = "none"
 """The regime of an evaluation of the semantic head."""
@@ -142,8 +143,8 @@ def evaluation_prompts(
     Raises:
         InputError: The regime is unknown, or the decoder was not trained for it.
     """
-    if prompts not in (*REGIMES, NO_PROMPTS):
-        known = ", ".join((*REGIMES, NO_PROMPTS))
+    if prompts not in (*SIMULATED_PROMPTS, NO_PROMPTS):
+        known = ", ".join((*SIMULATED_PROMPTS, NO_PROMPTS))
         raise InputError(f"prompts {prompts!r} are not known; use one of {known}")
     decoders = [] if decoder is None else [decoder, *(members or ())]
     if prompts == NO_PROMPTS:

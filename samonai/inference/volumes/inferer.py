@@ -31,14 +31,14 @@ from samonai.inference.volumes.planes import fuse_planes
 from samonai.inference.volumes.propagate import FrameTracks, Propagation, Propagator, seeds_of
 from samonai.prompts.types import FramePrompts
 from samonai.sam.network import SamNetwork
+from samonai.settings.choices import SPREADS
 
 if TYPE_CHECKING:
     from samonai.embeddings.embedder import AnyStore
 
-SPREADS = {"middle": "propagate", "middle_click": "propagate", "keyframes": "interpolate"}
+SPREAD_OF_PROMPTS = {"middle": "propagate", "middle_click": "propagate", "keyframes": "interpolate"}
 """Spread of the prompts of a regime of `prompts_from_label` to other frames; else "none"."""
 
-_KNOWN = ("none", "propagate", "interpolate")
 Clean = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -85,8 +85,8 @@ class VolumeInferer(SourceInferer[SourceT]):
     ) -> None:
         """Keep the settings."""
         super().__init__(domain, store, precision, prompts_at_once, members, observers, tta)
-        if spread not in _KNOWN:
-            raise InputError(f"spread={spread!r}: use one of {', '.join(_KNOWN)}")
+        if spread not in SPREADS:
+            raise InputError(f"spread={spread!r}: use one of {', '.join(SPREADS)}")
         if planes not in (1, 3):
             raise InputError(f"planes={planes!r}: expected 1 or 3")
         self.spread, self.planes, self.clean = spread, planes, clean

@@ -17,9 +17,6 @@ from samonai.prompts.types import FramePrompts, Prompts, joined_frame_prompts
 from samonai.sam.network import DecodeOutput
 from samonai.settings.inference import PropagationSettings
 
-PROMPTS = ("box", "mask", "box+mask")
-"""Prompts made of a frame's mask for the next frame: the box around it, its logits, or both."""
-
 Decode = Callable[[torch.Tensor, Prompts], DecodeOutput]
 
 
@@ -31,7 +28,7 @@ class Propagation:
     prompted frame is not checked, since the user has placed the prompt on an object.
 
     Attributes:
-        prompt: See `PROMPTS`.
+        prompt: One of `PROPAGATE_PROMPTS`.
         margin: The box grows by this share of its width and height on each side, or shrinks if
             it is negative. A decoder that was trained with tight boxes fills any box it is given,
             and structures taper off: a growing box diverges.

@@ -90,13 +90,13 @@ def fold_splits(
     Raises:
         InputError: Fewer than two folds, or more folds than groups.
     """
-    bundles = group_cases(cases, groups)
-    if not 2 <= folds <= len(bundles):
+    grouped = group_cases(cases, groups)
+    if not 2 <= folds <= len(grouped):
         raise InputError(
-            f"{folds} folds of {len(bundles)} {'cases' if groups is None else 'groups'}: the "
+            f"{folds} folds of {len(grouped)} {'cases' if groups is None else 'groups'}: the "
             f"number of folds is from 2 to that of the {'cases' if groups is None else 'groups'}"
         )
-    held_out = _deal(bundles, folds, seed)
+    held_out = _distribute(grouped, folds, seed)
     return [{"train": sorted(set(cases) - set(part)), "val": sorted(part)} for part in held_out]
 
 
@@ -110,25 +110,25 @@ def grouped_split(
     """
     if not 0 < val_fraction < 1:
         raise InputError(f"the validation fraction lies between 0 and 1, got {val_fraction}")
-    bundles = group_cases(cases, groups)
-    if len(bundles) < 2:
+    grouped = group_cases(cases, groups)
+    if len(grouped) < 2:
         raise InputError("all cases are in one group; training needs two, one of them held out")
-    order = np.random.default_rng(seed).permutation(len(bundles))
+    order = np.random.default_rng(seed).permutation(len(grouped))
     val: list[str] = []
     for number in order[:-1]:
-        if val and len(val) + len(bundles[number]) > val_fraction * len(cases):
+        if val and len(val) + len(grouped[number]) > val_fraction * len(cases):
             continue
-        val += bundles[number]
+        val += grouped[number]
     return {"train": sorted(set(cases) - set(val)), "val": sorted(val)}
 
 
-def _deal(bundles: Sequence[list[str]], folds: int, seed: int) -> list[list[str]]:
+def _distribute(grouped: Sequence[list[str]], folds: int, seed: int) -> list[list[str]]:
     """Distribute the groups, the largest first, each to the fold with the fewest cases."""
-    order = np.random.default_rng(seed).permutation(len(bundles)).tolist()
-    order.sort(key=lambda number: -len(bundles[number]))  # stable, so equal sizes stay shuffled
+    order = np.random.default_rng(seed).permutation(len(grouped)).tolist()
+    order.sort(key=lambda number: -len(grouped[number]))  # stable, so equal sizes stay shuffled
     parts: list[list[str]] = [[] for _ in range(folds)]
     for number in order:
-        min(parts, key=len).extend(bundles[number])
+        min(parts, key=len).extend(grouped[number])
     return parts
 
 

@@ -9,11 +9,11 @@ from torch import nn
 from samonai.core.errors import InputError
 from samonai.core.settings import renamed_parameters
 from samonai.sam.network import DecodeOutput, HeadsOutput, SamNetwork
+from samonai.settings.choices import HEADS
 from samonai.training.objectives.losses import MaskLoss, MaskTargets
 from samonai.training.objectives.semantic_loss import ClassTargets, SemanticLoss
 
-PROMPTABLE, SEMANTIC, BOTH = "promptable", "semantic", "both"
-HEADS = (PROMPTABLE, SEMANTIC, BOTH)
+PROMPTABLE, SEMANTIC, BOTH = HEADS
 
 
 class HeadTargets(NamedTuple):

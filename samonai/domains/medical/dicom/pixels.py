@@ -13,8 +13,8 @@ from pydicom.uid import UID
 
 from samonai.core.errors import InputError
 from samonai.domains.medical.dicom.headers import Header
-from samonai.domains.medical.dicom.promise import check_decoding_memory
 from samonai.domains.medical.dicom.slices import Slice
+from samonai.domains.medical.dicom.stated_size import check_decoding_memory
 
 # Numbers of these are measurements (a CT's are Hounsfield units) in any photometric interpretation;
 # a colour picture of theirs is a screenshot. All others are pictures, inverted if MONOCHROME1.

@@ -13,7 +13,7 @@ from samonai.core.errors import InputError
 from samonai.domains.medical.dicom.concatenation import frame_offset
 from samonai.domains.medical.dicom.headers import Header, element
 from samonai.domains.medical.dicom.pixel_size import picture_spacing
-from samonai.domains.medical.dicom.promise import check_promise
+from samonai.domains.medical.dicom.stated_size import check_stated_frames
 
 # Direction cosines are written with few digits; a larger error is not rounding.
 _ORIENTATION_TOLERANCE = 5e-3
@@ -122,7 +122,7 @@ def slices_of(header: Header) -> list[Slice]:
     """
     path = header.path
     count = header.number("NumberOfFrames", 1)
-    check_promise(header)
+    check_stated_frames(header)
     if "PerFrameFunctionalGroupsSequence" not in header.dataset:
         plain = _plain_slice(header)
         if count == 1:

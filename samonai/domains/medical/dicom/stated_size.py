@@ -11,7 +11,7 @@ _LARGEST_DEFLATE_RATIO = 1100
 _ITEM_HEADER = 8  # each frame of a compressed file has an item of its own
 
 
-def check_promise(header: Header) -> None:
+def check_stated_frames(header: Header) -> None:
     """Refuse more frames than a file has room for, before they are counted through.
 
     Raises:
@@ -30,7 +30,7 @@ def check_promise(header: Header) -> None:
     needed = frames * _ITEM_HEADER if compressed else stored_bytes(header)
     if needed > room:
         raise InputError(
-            f"{header.path}: promises {frames} frames, and the file of "
+            f"{header.path}: NumberOfFrames is {frames}, and the file of "
             f"{header.path.stat().st_size} bytes has no room for them: cut short or damaged; "
             "copy it again"
         )
