@@ -31,8 +31,8 @@ STATES = (UNLABELLED, PREDICTED, CORRECTED, DONE)
 PROMPTED, PROPOSED, CARRIED, PAINTED, GIVEN = "prompt", "proposal", "carried", "paint", "label"
 ACCEPTED = "accepted"
 ORIGINS = (PROMPTED, PROPOSED, ACCEPTED, CARRIED, PAINTED, GIVEN)
-"""Origin of a mask: prompts, the semantic head (proposed, then accepted), a neighbouring frame, a
-brush, or a label file."""
+"""Origin of a mask: prompts, the semantic head (proposed, or accepted by a person), a neighbouring
+frame, a brush, or a label file."""
 
 _OBJECT_ID = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
