@@ -19,6 +19,7 @@ LAYERS = (
     ("prompts",),
     ("sam",),
     ("domains",),
+    ("pacs",),
     ("embeddings",),
     ("transforms",),
     ("metrics",),

@@ -205,3 +205,25 @@ def test_headers_with_nonsense_are_carried_over_without_it(tmp_path: Path) -> No
     (path,) = write_outputs(volume, label, tmp_path / "out", ["dicom-seg"], facts=FACTS)
     assert np.array_equal(read_seg(path, volume), numbered(label))
     assert pydicom.dcmread(path).PatientSex == "O"
+
+
+def test_the_same_label_has_the_same_identity_and_another_has_another(tmp_path: Path) -> None:
+    _, volume = make_source(tmp_path / "in")
+    label, formats = make_label(volume.shape), ["dicom-seg", "rtstruct"]
+    other = np.where(label == 3, 0, label)
+    written = [
+        write_outputs(
+            volume, one, tmp_path / str(number), formats, facts=FACTS, with_measurements=True
+        )
+        for number, one in enumerate((label, label.copy(order="F"), other))
+    ]
+    objects = [
+        [pydicom.dcmread(path) for path in paths if path.suffix == ".dcm"] for paths in written
+    ]
+    first, again, else_ = (
+        [uid for found in each for uid in (found.SOPInstanceUID, found.SeriesInstanceUID)]
+        for each in objects
+    )
+    assert first == again
+    assert len(set(first)) == len(first) == 6  # a segmentation, a structure set and a report
+    assert not set(first) & set(else_)

@@ -21,6 +21,7 @@ _SHOWN = (
 _OPTIONAL = {
     "fsspec": ("embedding stores on object storage", "pip install 'samonai[remote]'"),
     "timm": ("the model vit_t (MobileSAM)", "pip install 'samonai[vit_t]'"),
+    "pynetdicom": ("PACS: dicomweb:// and dimse://", "pip install 'samonai[pacs]'"),
     "libjpeg": ("12-bit JPEG Extended in DICOM (GPL)", "pip install pylibjpeg-libjpeg"),
 }
 _SYNTAXES = {

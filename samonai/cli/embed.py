@@ -16,7 +16,13 @@ EXAMPLE = (
 
 def embed(
     domain: options.Domain,
-    images: options.Images,
+    images: Annotated[
+        str,
+        typer.Option(
+            help="As for train; with --archive also series of a PACS: dicomweb://HOST/PATH?… or "
+            "dimse://AET@HOST:PORT?…."
+        ),
+    ],
     store: Annotated[str, typer.Option(help="A folder, or a URL that zarr supports (s3://…).")],
     labels: options.Labels = None,
     archive: options.Archive = False,

@@ -93,6 +93,13 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="With --archive: only li
 RetryFailed = Annotated[
     bool, typer.Option("--retry-failed", help="With --archive: retry failed studies.")
 ]
+Send = Annotated[
+    str | None,
+    typer.Option(
+        help="A PACS that the DICOM objects (by default DICOM-SEG) are sent to: "
+        "dicomweb://HOST[:PORT]/PATH or dimse://AET@HOST:PORT."
+    ),
+]
 Store = Annotated[
     str | None,
     typer.Option(help="Embedding store: a folder, or a URL that zarr supports."),

@@ -18,7 +18,12 @@ EXAMPLE = (
 def predict(
     domain: options.Domain,
     source: Annotated[
-        Path, typer.Option("--input", help="A volume, a DICOM folder, or a folder of volumes.")
+        str,
+        typer.Option(
+            "--input",
+            help="A volume, a DICOM folder, or a folder of volumes; or series of a PACS: "
+            "dicomweb://HOST/PATH?StudyInstanceUID=… or dimse://AET@HOST:PORT?….",
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the label maps, named after the cases.")],
     boxes: Annotated[
@@ -90,6 +95,7 @@ def predict(
     limit: options.Limit = None,
     dry_run: options.DryRun = False,
     retry_failed: options.RetryFailed = False,
+    send: options.Send = None,
     store: options.Store = None,
     device: options.Device = None,
     precision: options.Precision = None,
@@ -127,6 +133,7 @@ def predict(
         "sha256": sha256,
         "device": device,
         "uncertainty": uncertainty,
+        "send": send,
         **settings,
     }
     if archive:
@@ -136,3 +143,5 @@ def predict(
         raise typer.Exit(options.tell(state, out, dry_run))
     for path in workflow.predict(network, source, boxes, out, **asked):
         typer.echo(path)
+    if send is not None:
+        typer.echo(f"DICOM objects stored by {send}")

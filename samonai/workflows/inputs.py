@@ -11,6 +11,7 @@ import numpy.typing as npt
 from samonai.core.errors import InputError
 from samonai.core.files import as_path
 from samonai.prompts.values import PromptValues, prompt_values
+from samonai.workflows.pacs_ends import is_pacs
 
 if TYPE_CHECKING:
     from samonai.sam.network import SamNetwork
@@ -131,6 +132,11 @@ def existing(path: Path | str, what: str) -> Path:
     Raises:
         InputError: The path does not exist, or is a device or a pipe.
     """
+    if is_pacs(path):
+        raise InputError(
+            f"{what}: a PACS is read by predict, by embed --archive and by serve --dicomweb; fetch "
+            f"the series into a folder"
+        )
     path = as_path(path, what)
     try:
         mode = path.stat().st_mode

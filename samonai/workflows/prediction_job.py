@@ -20,6 +20,7 @@ from samonai.workflows.inputs import (
     listed,
     store_location,
 )
+from samonai.workflows.pacs_ends import opened_sink, pacs_series, sent_formats
 from samonai.workflows.session import Session, runs_of
 from samonai.workflows.settings import check_settings
 
@@ -33,7 +34,9 @@ class PredictionJob:
 
     Attributes:
         session: The session that predicts.
-        source: Path of the sources.
+        source: Path of the sources; of no meaning with `pacs`.
+        pacs: The series of a PACS that are the sources; None: a path.
+        sink: The PACS that results are sent to; None: none.
         boxes: Prompts as a file or as values; None: none.
         out: The folder of results; None if no file is written.
         formats: Formats by name.
@@ -62,6 +65,7 @@ class PredictionJob:
         sha256: str | None = None,
         device: Any = None,
         uncertainty: bool | None = None,
+        send: str | None = None,
         **settings: Any,
     ) -> None:
         """Check the arguments, and load the networks."""
@@ -85,9 +89,13 @@ class PredictionJob:
             config,
         )
         find = existing_or_elsewhere if known.remote_sources else existing
-        self.source = find(source, "the input")
+        self.pacs = pacs_series(source, name, series)
+        self.source = Path() if self.pacs else find(source, "the input")
         self.boxes, self.prompt, self.series = given_prompts(boxes), prompt, series
         self.out, self.formats, self.checkpoint = out, listed(formats, "formats"), checkpoint
+        self.sink = opened_sink(send, self.pacs, name)
+        if self.sink is not None:
+            self.formats = sent_formats(self.formats)
         self._writer: PredictionWriter[Any] | None = None
         self.session = Session(
             runs or run,
@@ -102,6 +110,8 @@ class PredictionJob:
 
     def cases(self) -> list[Case]:
         """List the sources."""
+        if self.pacs is not None:
+            return self.pacs.cases(self.session.domain)
         return self.session.cases(self.source, self.series)
 
     def start(self, *, several: bool) -> None:
@@ -130,15 +140,34 @@ class PredictionJob:
 
     def read(self, case: Case) -> CaseItem[Any]:
         """Read a case and its prompts; safe in several threads."""
-        return prompted(self._domain, case, self._domain.read(case), self._prompts)
+        domain = self._domain
+        source = domain.read(case) if self.pacs is None else self.pacs.read(case, domain)
+        return prompted(domain, case, source, self._prompts)
 
     def decode(self, case: Case, item: CaseItem[Any]) -> Prediction[Any]:
         """Predict a read case, once its name in the folder is known to be its own."""
         if self._writer is not None:
-            self._writer.ownership.register(case)
+            self._writer.ownership.register(case if self.pacs is None else self.pacs.origin(case))
         return self.session.decode(item, self._domain, uncertainty=self.given["uncertainty"])
 
     def write(self, prediction: Prediction[Any]) -> list[Path]:
-        """Write a prediction and return the files."""
+        """Write a prediction, send its DICOM objects if wanted, and return the files.
+
+        Raises:
+            InputError: A file cannot be written, or the PACS did not store it.
+        """
         assert self._writer is not None
-        return prediction.write_with(self._writer)
+        written = prediction.write_with(self._writer)
+        if self.sink is not None:
+            self.sink.send(written)
+        return written
+
+    def release(self, case: Case) -> None:
+        """Remove the fetched files of a case."""
+        if self.pacs is not None:
+            self.pacs.release(case)
+
+    def close(self) -> None:
+        """Remove all that was fetched."""
+        if self.pacs is not None:
+            self.pacs.close()

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +83,7 @@ class Run(TrainedRun):
             prediction = job.decode(cases[0], job.read(cases[0]))
             if folder is not None:
                 job.write(prediction)
+            job.close()
         return prediction.label if prediction.query_result is None else prediction.query_result
 
     def evaluate(
@@ -200,6 +201,7 @@ def predict(
     sha256: str | None = None,
     device: Any = None,
     uncertainty: bool | None = None,
+    send: str | None = None,
     progress: bool | None = None,
     **settings: Any,
 ) -> list[Path]:
@@ -208,7 +210,8 @@ def predict(
     Args:
         run: The fine-tuned run, or its folder; or several, whose logits are averaged; or a network
             or a model's name, before fine-tuning.
-        source: One source, or a folder of them.
+        source: One source, or a folder of them; or the address of a PACS with a query,
+            `dicomweb://host/path?StudyInstanceUID=…` or `dimse://AET@host:port?…`.
         boxes: See `Run.predict`; for several sources a CSV file with a case column, or a folder
             with a file per case. None uses the run's semantic head.
         out: Folder for the label maps, named after their cases.
@@ -224,6 +227,7 @@ def predict(
         device: Device of computation, if `run` is a model's name.
         uncertainty: Write beside each label map a map of its uncertainty, and a JSON file with
             figures per structure; by default for several runs, if the domain can.
+        send: Address of a PACS that the DICOM objects are sent to; by default they are DICOM-SEG.
         progress: Show a bar; by default if standard error is a terminal.
         **settings: The bundle's other settings.
 
@@ -251,13 +255,18 @@ def predict(
             sha256=sha256,
             device=device,
             uncertainty=uncertainty,
+            send=send,
             **settings,
         )
-        cases = job.cases()
-        job.start(several=len(cases) > 1)
-        console, hidden = Console(stderr=True), not shows_progress(progress)
-        for case in track(cases, "predicting", console=console, disable=hidden):
-            job.write(job.decode(case, job.read(case)))
+        with closing(job):
+            cases = job.cases()
+            job.start(several=len(cases) > 1)
+            console, hidden = Console(stderr=True), not shows_progress(progress)
+            for case in track(cases, "predicting", console=console, disable=hidden):
+                try:
+                    job.write(job.decode(case, job.read(case)))
+                finally:
+                    job.release(case)
     return written
 
 

@@ -6,10 +6,10 @@ stopped or killed run resumes and does nothing twice.
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, cast
+from typing import TYPE_CHECKING, Any, Generic, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -21,6 +21,7 @@ from samonai.core.files import (
     nothing_left_of_a_mistake,
     output_folder,
 )
+from samonai.domains import DEFAULT_DOMAIN
 from samonai.domains.base import Case, Domain, Source, SourceT
 from samonai.domains.capabilities import capabilities
 from samonai.inference.case_dataset import CaseItem
@@ -30,9 +31,13 @@ from samonai.workflows.archive.manifest import DONE, FAILED, SKIPPED, Manifest
 from samonai.workflows.archive.worklist import Read, Work, locked_results, still_open, work_through
 from samonai.workflows.bundle_engine import one_line_errors, quiet_third_parties
 from samonai.workflows.inputs import existing, shows_progress, store_location
+from samonai.workflows.pacs_ends import is_pacs, pacs_series
 from samonai.workflows.prediction_job import PredictionJob
 from samonai.workflows.run_folder import file_fingerprint, path_fingerprint, text_fingerprint
 from samonai.workflows.train import embedder, reader_of
+
+if TYPE_CHECKING:
+    from samonai.pacs.fetching import PacsSeries
 
 MANIFEST_FILE = "manifest.jsonl"
 
@@ -105,7 +110,8 @@ def predict_archive(
     Raises:
         InputError: An argument cannot be used for any study.
     """
-    source, out = existing(source, "the input"), _result_folder(out, dry_run)
+    source = source if is_pacs(source) else existing(source, "the input")
+    out = _result_folder(out, dry_run)
     how = _How(readers, limit, dry_run, retry_failed, shows_progress(progress))
     if dry_run:
         options = {key: value for key, value in options.items() if key not in _WRITTEN}
@@ -118,17 +124,21 @@ def predict_archive(
         quiet_third_parties(),
     ):
         job = PredictionJob(run, source, boxes, None if dry_run else out, **options)
-        cases, left_out = list_archive(job.session.domain, source)
-        settings = _fingerprint(job)
-        if dry_run:
-            return _as_planned(cases, left_out, out, settings, how)
-        job.start(several=len(cases) > 1)
+        with closing(job):
+            cases, left_out = list_archive(job.session.domain, source, job.pacs)
+            settings = _fingerprint(job)
+            if dry_run:
+                return _as_planned(cases, left_out, out, settings, how)
+            job.start(several=len(cases) > 1)
 
-        def work(case: Case, item: CaseItem[Any]) -> Sequence[Path]:
-            with one_line_errors():
-                return job.write(job.decode(case, item))
+            def work(case: Case, item: CaseItem[Any]) -> Sequence[Path]:
+                try:
+                    with one_line_errors():
+                        return job.write(job.decode(case, item))
+                finally:
+                    job.release(case)
 
-        return _run(cases, left_out, out, settings, job.read, work, how)
+            return _run(cases, left_out, out, settings, job.read, work, how)
 
 
 def embed_archive(
@@ -158,29 +168,37 @@ def embed_archive(
         progress: Likewise.
         **options: Further arguments of `embed`.
     """
-    images, out = existing(images, "images"), _result_folder(out, dry_run)
+    pacs = pacs_series(images, options.get("domain", DEFAULT_DOMAIN))
+    if pacs is None:
+        images = existing(images, "images")
+    out = _result_folder(out, dry_run)
     how = _How(readers, limit, dry_run, retry_failed, shows_progress(progress))
     if dry_run:
         domain = reader_of(**{k: v for k, v in options.items() if k not in _OF_ENCODING})
     else:
         domain, encode = embedder(sam, store, **options)
-    cases, left_out = list_archive(domain, images)
+    cases, left_out = list_archive(domain, images, pacs)
     domain.fit(cases)
     settings = {
         "store": path_fingerprint(store_location(store)),
         "sam": sam if isinstance(sam, str) else sam.encoder_sha256,
-        "input": path_fingerprint(images),
+        "input": path_fingerprint(images) if pacs is None else pacs.fingerprint(),
         **{key: value for key, value in options.items() if compared(key)},
     }
     if dry_run:
         return _as_planned(cases, left_out, out, settings, how)
 
+    def read(case: Case) -> Source:
+        return domain.read(case) if pacs is None else pacs.read(case, domain)
+
     def work(case: Case, source: Source) -> Sequence[Path]:
+        if pacs is not None:
+            pacs.release(case)
         encode(cast("Domain[Any]", _AlreadyRead(domain, source)), [case], False)
         return ()
 
-    with locked_results(out):
-        return _run(cases, left_out, out, settings, domain.read, work, how)
+    with locked_results(out), nullcontext() if pacs is None else closing(pacs):
+        return _run(cases, left_out, out, settings, read, work, how)
 
 
 def _result_folder(out: Path | str, dry_run: bool) -> Path:
@@ -193,8 +211,13 @@ def _result_folder(out: Path | str, dry_run: bool) -> Path:
     return path
 
 
-def list_archive(domain: Domain[Any], source: Path) -> tuple[list[Case], dict[str, str]]:
+def list_archive(
+    domain: Domain[Any], source: Path | str, pacs: "PacsSeries | None" = None
+) -> tuple[list[Case], dict[str, str]]:
     """List an archive's cases, and the skipped ones with the reason."""
+    if pacs is not None:
+        return pacs.cases(domain), pacs.left_out
+    source = Path(source)
     listing = capabilities(domain).archive
     if listing is not None:
         return listing.find_archive(source)
@@ -303,6 +326,7 @@ def _fingerprint(job: PredictionJob) -> dict[str, Any]:
         "boxes": text_fingerprint(json.dumps(boxes))
         if isinstance(boxes, PromptValues)
         else file_fingerprint(boxes) or path_fingerprint(boxes),
-        "input": path_fingerprint(job.source),
+        "input": path_fingerprint(job.source) if job.pacs is None else job.pacs.fingerprint(),
+        **({} if job.sink is None else {"send": job.sink.address.shown}),
         "checkpoint": file_fingerprint(job.checkpoint),
     }

@@ -25,6 +25,7 @@ from samonai.domains.medical.dicom.slices import Slice
 from samonai.domains.medical.dicom.source_series import SourceSeries, copy_patient_and_study
 from samonai.domains.medical.formats.itk import LPS_TO_RAS
 from samonai.domains.medical.objects.contours import ContourCounts, combine_planar
+from samonai.domains.medical.objects.object_uids import ObjectUids
 from samonai.domains.medical.objects.segments import Segment
 from samonai.domains.medical.volume import Volume
 from samonai.domains.outlines import fill_polygons, outlines
@@ -60,7 +61,7 @@ def write_rtstruct(
         The written object.
     """
     with quiet():
-        dataset = _structure_set(source, facts)
+        dataset = _structure_set(source, facts, ObjectUids(label, segments, source, facts))
         dataset.StructureSetROISequence, dataset.ROIContourSequence = [], []
         dataset.RTROIObservationsSequence = []
         for number, segment in enumerate(segments, start=1):
@@ -72,7 +73,7 @@ def write_rtstruct(
     return dataset
 
 
-def _structure_set(source: SourceSeries, facts: LabelFacts) -> Dataset:
+def _structure_set(source: SourceSeries, facts: LabelFacts, uids: ObjectUids) -> Dataset:
     now = datetime.datetime.now()
     date, time = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
     dataset = Dataset()
@@ -80,9 +81,10 @@ def _structure_set(source: SourceSeries, facts: LabelFacts) -> Dataset:
     dataset.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
     dataset.preamble = bytes(128)
     copy_patient_and_study(source.first, dataset)
-    dataset.SOPClassUID, dataset.SOPInstanceUID = uid.RTStructureSetStorage, uid.generate_uid()
+    dataset.SOPClassUID = uid.RTStructureSetStorage
+    dataset.SOPInstanceUID = uids("RTSTRUCT", "instance")
     dataset.InstanceCreationDate, dataset.InstanceCreationTime = date, time
-    dataset.Modality, dataset.SeriesInstanceUID = "RTSTRUCT", uid.generate_uid()
+    dataset.Modality, dataset.SeriesInstanceUID = "RTSTRUCT", uids("RTSTRUCT", "series")
     dataset.SeriesNumber = source.series_number(_SERIES_OFFSET)
     dataset.SeriesDescription, dataset.OperatorsName = "samonai structures", ""
     dataset.Manufacturer = MANUFACTURER

@@ -18,6 +18,7 @@ from samonai.domains.base import LabelFacts
 from samonai.domains.medical.dicom.headers import element, quiet
 from samonai.domains.medical.dicom.source_series import SourceSeries
 from samonai.domains.medical.formats.itk import LPS_TO_RAS
+from samonai.domains.medical.objects.object_uids import ObjectUids
 from samonai.domains.medical.objects.segments import Segment
 from samonai.domains.medical.volume import Volume, format_shape, is_sheared
 from samonai.version import __version__
@@ -111,15 +112,16 @@ def _segmentation(
 ) -> hd.seg.Segmentation:
     array, first = _numbered(label, segments)
     pixels, images = _placed(volume, array, first, source, path)
+    uids = ObjectUids(label, segments, source, facts)
     try:
         return hd.seg.Segmentation(
             source_images=images,
             pixel_array=pixels,
             segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-            segment_descriptions=_descriptions(segments, facts),
-            series_instance_uid=hd.UID(),
+            segment_descriptions=_descriptions(segments, facts, uids),
+            series_instance_uid=uids("SEG", "series"),
             series_number=source.series_number(_SERIES_OFFSET),
-            sop_instance_uid=hd.UID(),
+            sop_instance_uid=uids("SEG", "instance"),
             instance_number=1,
             series_description="samonai segmentation",
             content_label="SAMONAI",
@@ -177,12 +179,12 @@ def _placed(
 
 
 def _descriptions(
-    segments: Sequence[Segment], facts: LabelFacts
+    segments: Sequence[Segment], facts: LabelFacts, uids: ObjectUids
 ) -> list[hd.seg.SegmentDescription]:
     identification = algorithm_identification(facts)
     descriptions = []
     for number, segment in enumerate(segments, start=1):
-        uid = hd.UID()
+        uid = uids("segment", number)
         description = hd.seg.SegmentDescription(
             segment_number=number,
             segment_label=segment.name[:_LONGEST_TEXT],

@@ -17,6 +17,7 @@ from samonai.domains.base import LabelFacts
 from samonai.domains.medical.dicom.headers import quiet
 from samonai.domains.medical.dicom.source_series import SourceSeries
 from samonai.domains.medical.objects.measurements import Measurement
+from samonai.domains.medical.objects.object_uids import ObjectUids
 from samonai.domains.medical.objects.seg import MANUFACTURER, coded, equipment, tracking_id
 from samonai.domains.medical.objects.segments import Segment
 from samonai.version import __version__
@@ -67,20 +68,23 @@ def write_dicom_sr(
     """
     with quiet():
         intensity = _intensity(unit, source)
-        groups = [
-            _segment_group(number, segment, found, intensity, label, source, facts, segmentation)
-            if segmentation is not None
-            else _slices_group(segment, found, intensity, label, source, facts)
-            for number, (segment, found) in enumerate(measured, start=1)
-        ]
+        uids = ObjectUids(label, [segment for segment, _ in measured], source, facts)
+        groups = []
+        for number, (segment, found) in enumerate(measured, start=1):
+            given = segment, found, intensity, label, source, facts
+            groups.append(
+                _slices_group(*given, uids("segment", number))
+                if segmentation is None
+                else _segment_group(number, *given, segmentation)
+            )
         evidence = [*source.datasets, *([] if segmentation is None else [segmentation])]
         try:
             report = hd.sr.Comprehensive3DSR(
                 evidence=evidence,
-                content=_report(groups, facts),
-                series_instance_uid=hd.UID(),
+                content=_report(groups, facts, uids("SR", "device")),
+                series_instance_uid=uids("SR", "series"),
                 series_number=source.series_number(_SERIES_OFFSET),
-                sop_instance_uid=hd.UID(),
+                sop_instance_uid=uids("SR", "instance"),
                 instance_number=1,
                 series_description="samonai measurements",
                 is_complete=True,
@@ -97,9 +101,9 @@ def write_dicom_sr(
             report.save_as(temporary)
 
 
-def _report(groups: list[Any], facts: LabelFacts) -> hd.sr.MeasurementReport:
+def _report(groups: list[Any], facts: LabelFacts, device_uid: hd.UID) -> hd.sr.MeasurementReport:
     device = hd.sr.DeviceObserverIdentifyingAttributes(
-        uid=hd.UID(),
+        uid=device_uid,
         name=MANUFACTURER,
         manufacturer_name=MANUFACTURER,
         model_name=str(facts.algorithm.get("model", MANUFACTURER)),
@@ -149,8 +153,8 @@ def _slices_group(
     label: npt.NDArray[np.integer],
     source: SourceSeries,
     facts: LabelFacts,
+    uid: hd.UID,
 ) -> Any:
-    uid = hd.UID()
     images = [
         hd.sr.SourceImageForMeasurementGroup(*_referenced(header, frame))
         for header, frame in _slices(segment, measured, label, source)

@@ -1,0 +1,75 @@
+"""PACS as the source and the sink of workflows."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from samonai.core.errors import InputError
+
+if TYPE_CHECKING:
+    from samonai.pacs.fetching import PacsSeries
+    from samonai.pacs.sending import Sink
+
+_PREFIXES = ("dicomweb:", "dicomweb+", "dimse:")
+
+
+def is_pacs(source: Any) -> bool:
+    """Return whether a source is the address of a PACS."""
+    return isinstance(source, Path | str) and str(source).lower().startswith(_PREFIXES)
+
+
+def pacs_series(
+    source: Any, domain: str, series: str | None = None, folder: Path | None = None
+) -> "PacsSeries | None":
+    """Return the series of a PACS; None if the source is a path.
+
+    Args:
+        source: The address, or a path.
+        domain: The kind of data.
+        series: SeriesInstanceUID, if one is wanted.
+        folder: Where fetched series are kept; None: a folder of this process.
+
+    Raises:
+        InputError: The address cannot be used, or the data is none of a PACS.
+    """
+    if not is_pacs(source):
+        return None
+    _check_medical(domain)
+    from samonai.pacs.fetching import PacsSeries  # pydicom is slow to import
+
+    return PacsSeries(source, series, folder)
+
+
+def opened_sink(
+    send: str | None, pacs: "PacsSeries | None" = None, domain: str = "medical"
+) -> "Sink | None":
+    """Return the PACS that results are sent to; None: none.
+
+    Args:
+        send: The address.
+        pacs: Where the sources are from.
+        domain: The kind of data.
+
+    Raises:
+        InputError: The address cannot be used, or the data is none of a PACS.
+    """
+    if send is None:
+        return None
+    _check_medical(domain)
+    from samonai.pacs.credentials import check_one_server
+    from samonai.pacs.sending import Sink
+
+    sink = Sink(send)
+    check_one_server([sink.address, None if pacs is None else pacs.address])
+    return sink
+
+
+def sent_formats(formats: list[str]) -> list[str]:
+    """Return the formats of results that are sent; see `samonai.pacs.sending.sent_formats`."""
+    from samonai.pacs.sending import sent_formats as chosen
+
+    return chosen(formats)
+
+
+def _check_medical(domain: str) -> None:
+    if domain != "medical":
+        raise InputError("a PACS holds DICOM, which is medical data")
