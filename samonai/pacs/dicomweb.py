@@ -16,7 +16,6 @@ import pydicom
 import requests
 from dicomweb_client.web import DICOMwebClient as Library
 from pydicom.dataset import Dataset
-from retrying import RetryError
 
 from samonai.core.errors import InputError
 from samonai.pacs.address import PacsAddress
@@ -46,8 +45,8 @@ class DicomwebClient(PacsClient):
         session = _session(address)
         self._library = Library(address.url, session=session, timeout=_SECONDS)
         self._storing = Library(address.url, session=session, timeout=_SECONDS, chunk_size=_UNSPLIT)
-        self._library.set_http_retry_params(max_attempts=2, wait_exponential_multiplier=500)
-        self._storing.set_http_retry_params(retry=False)
+        for library in (self._library, self._storing):
+            library.set_http_retry_params(retry=False)  # archives and the listener retry later
 
     def _studies(self, query: Mapping[str, str]) -> Iterator[Dataset]:
         search = self._library.search_for_studies
@@ -159,7 +158,7 @@ class DicomwebClient(PacsClient):
             ) from None
         except requests.Timeout:
             raise UnreachableError(f"{where} does not answer in time") from None
-        except (requests.ConnectionError, RetryError):
+        except requests.ConnectionError:
             raise UnreachableError(f"{where} cannot be reached, or closed the connection") from None
         except Exception as error:  # its text may quote a patient's data
             raise InputError(
