@@ -127,6 +127,7 @@ def test_the_common_part_of_the_bundles_is_common(file: str) -> None:
     assert len(first) >= 20
     for other in others:
         assert other == first
+        assert list(other) == list(first), "handlers run in their order"
 
 
 def common_part(bundle: Path, file: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ PACKAGE = REPOSITORY / "samonai"
 OUTSIDE = [
     path
     for path in sorted(PACKAGE.rglob("*.py"))
-    if path.relative_to(PACKAGE).parts[0] not in ("domains", "cli", "settings")
+    if path.relative_to(PACKAGE).parts[0] not in ("domains", "settings")
 ]
 
 
@@ -46,10 +46,9 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 else {"_target_": "toy_domain.StackDomain"}
             )
         (configs / path.name).write_text(json.dumps(content))
-    for module in ("bundle_files",):
-        monkeypatch.setattr(
-            f"samonai.workflows.{module}.bundles_folder", lambda: tmp_path / "bundles"
-        )
+    monkeypatch.setattr(
+        "samonai.workflows.bundle_files.bundles_folder", lambda: tmp_path / "bundles"
+    )
     rng = np.random.default_rng(0)
     for kind in ("images", "labels"):
         (tmp_path / kind).mkdir()

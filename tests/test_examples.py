@@ -1,4 +1,4 @@
-"""The documentation's Python runs: tutorials, docstrings of the public names, examples.
+"""The documentation's Python runs: tutorials, an example of each public class, docstrings.
 
 A line of a block that is an expression, followed by a comment line, is an example with its value:
 
@@ -9,6 +9,7 @@ A line of a block that is an expression, followed by a comment line, is an examp
 import ast
 import doctest
 import importlib
+import inspect
 import re
 import subprocess
 import sys
@@ -18,14 +19,23 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
-TUTORIALS = sorted((REPOSITORY / "docs" / "tutorials").glob("*.md"))
+DOCS = REPOSITORY / "docs"
+TUTORIALS = [*sorted((DOCS / "tutorials").glob("*.md")), DOCS / "reference" / "examples.md"]
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 # Public names without an example, and the test that runs them.
 WITHOUT_EXAMPLE = {
     "cross_validate": "tests/test_selection_folds.py trains the folds",
     "embed": "tests/test_cli_run.py fills the store",
+    "Curve": "tests/test_selection_curve.py trains the points",
+    "RunSet": "tests/test_selection_folds.py trains the runs",
+    "Sweep": "tests/test_selection_sweep.py runs the trials",
 }
+
+ROOMS = (
+    "domains.documents", "domains.medical", "domains.satellite", "embeddings", "evaluation",
+    "inference", "sam", "selection", "training",
+)  # fmt: skip
 
 
 def blocks(page: Path) -> list[str]:
@@ -76,6 +86,12 @@ def test_a_tutorial_runs_and_says_what_comes_out(
     assert examples
 
 
+def test_every_page_of_the_docs_is_on_the_site() -> None:
+    listed = re.findall(r"[\w/]+\.md", (REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8"))
+    pages = [path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")]
+    assert sorted(pages) == sorted(listed)
+
+
 def test_every_python_block_of_readme_and_docs_parses() -> None:
     for page in [REPOSITORY / "README.md", *(REPOSITORY / "docs").rglob("*.md")]:
         for block in blocks(page):
@@ -89,6 +105,17 @@ def test_every_public_name_has_an_example_that_runs() -> None:
         in_docstring = ">>>" in (getattr(samonai, name).__doc__ or "")
         used = re.search(rf"samonai\.{name}\b", code) or (name == "Run" and "run.predict" in code)
         assert in_docstring or used, f"samonai.{name} has an example in no tutorial or docstring"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_public_class_of_a_room_has_an_example_that_runs(room: str) -> None:
+    package = importlib.import_module(f"samonai.{room}")
+    code = "\n".join(block for page in TUTORIALS for block in blocks(page))
+    nodes = list(ast.walk(ast.parse(code)))
+    used = {node.id for node in nodes if isinstance(node, ast.Name)}
+    used |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    classes = {name for name in package.__all__ if inspect.isclass(getattr(package, name))}
+    assert sorted(classes - used - set(WITHOUT_EXAMPLE)) == []
 
 
 @pytest.mark.parametrize("module", ["samonai.core.geometry", "samonai.prompts.types"])

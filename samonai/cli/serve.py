@@ -73,7 +73,7 @@ def serve(
     set_: options.Set = None,
 ) -> None:
     """Annotate in a browser with boxes and clicks, save labels, and train on them."""
-    from samonai.domains import DOMAINS
+    from samonai.domains import DEFAULT_DOMAIN, DOMAINS
     from samonai.serve.server import ServeOptions
     from samonai.serve.server import serve as start
     from samonai.workflows.bundle_files import INFERENCE, config_files, read_config
@@ -84,7 +84,7 @@ def serve(
 
         if images is not None:
             raise InputError("--demo makes its own images; leave --images out")
-        domain, out = domain or "medical", out or Path("samonai-annotation")
+        domain, out = domain or DEFAULT_DOMAIN, out or Path("samonai-annotation")
         images, named = demo_images(out)
         classes, browser = classes or ",".join(named.values()), True
     if domain not in DOMAINS:
