@@ -12,9 +12,11 @@ from toy_domain import StackDomain
 
 import samonai
 from samonai.cli import main
+from samonai.core.errors import InputError
 from samonai.domains import DOMAINS
 from samonai.domains.capabilities import Capabilities, capabilities
 from samonai.sam.decoder_file import read_decoder_metadata
+from samonai.workflows.pacs_ends import pacs_series
 
 REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "samonai"
@@ -86,6 +88,13 @@ def test_a_toy_domain_goes_through_the_command_line(toy: Path) -> None:
 
 def test_a_domain_without_optional_abilities_has_none() -> None:
     assert capabilities(StackDomain()) == Capabilities()
+
+
+def test_a_pacs_is_for_domains_that_read_dicom() -> None:
+    address = "dicomweb:http://localhost:8042/dicom-web"
+    assert pacs_series(address, "medical") is not None
+    with pytest.raises(InputError, match="a PACS holds DICOM, which is medical data"):
+        pacs_series(address, "satellite")
 
 
 @pytest.mark.parametrize("path", OUTSIDE, ids=lambda path: path.stem)

@@ -222,6 +222,13 @@ class WholeSlices(Protocol):
     frames_are_whole: bool
 
 
+@runtime_checkable
+class DicomSources(Protocol):
+    """A domain that reads DICOM series and writes DICOM objects, as a PACS holds them."""
+
+    reads_dicom: bool
+
+
 @dataclass(frozen=True)
 class Capabilities(Generic[SourceT]):
     """Optional abilities of one domain; None, empty or False if it lacks one.
@@ -241,6 +248,7 @@ class Capabilities(Generic[SourceT]):
         default_automatic: Default way of segmentation without prompts.
         remote_sources: Whether inputs need not be local files.
         frames_are_whole: Whether frames are whole slices or pictures.
+        reads_dicom: Whether sources may be DICOM series.
     """
 
     object_maps: ObjectMaps[SourceT] | None = None
@@ -257,6 +265,7 @@ class Capabilities(Generic[SourceT]):
     default_automatic: str = CLASSES
     remote_sources: bool = False
     frames_are_whole: bool = False
+    reads_dicom: bool = False
 
 
 def capabilities(domain: Domain[SourceT]) -> Capabilities[SourceT]:
@@ -278,4 +287,5 @@ def capabilities(domain: Domain[SourceT]) -> Capabilities[SourceT]:
         ),
         remote_sources=isinstance(domain, RemoteSources) and domain.reads_elsewhere,
         frames_are_whole=isinstance(domain, WholeSlices) and domain.frames_are_whole,
+        reads_dicom=isinstance(domain, DicomSources) and domain.reads_dicom,
     )

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samonai.core.errors import InputError
+from samonai.domains import DEFAULT_DOMAIN, get_domain
+from samonai.domains.capabilities import capabilities
 
 if TYPE_CHECKING:
     from samonai.pacs.fetching import PacsSeries
@@ -33,14 +35,14 @@ def pacs_series(
     """
     if not is_pacs(source):
         return None
-    _check_medical(domain)
+    _check_dicom(domain)
     from samonai.pacs.fetching import PacsSeries  # pydicom is slow to import
 
     return PacsSeries(source, series, folder)
 
 
 def opened_sink(
-    send: str | None, pacs: "PacsSeries | None" = None, domain: str = "medical"
+    send: str | None, pacs: "PacsSeries | None" = None, domain: str = DEFAULT_DOMAIN
 ) -> "Sink | None":
     """Return the PACS that results are sent to; None: none.
 
@@ -54,7 +56,7 @@ def opened_sink(
     """
     if send is None:
         return None
-    _check_medical(domain)
+    _check_dicom(domain)
     from samonai.pacs.credentials import check_one_server
     from samonai.pacs.sending import Sink
 
@@ -70,6 +72,6 @@ def sent_formats(formats: list[str]) -> list[str]:
     return chosen(formats)
 
 
-def _check_medical(domain: str) -> None:
-    if domain != "medical":
+def _check_dicom(domain: str) -> None:
+    if not capabilities(get_domain(domain)).reads_dicom:
         raise InputError("a PACS holds DICOM, which is medical data")

@@ -82,7 +82,7 @@ class MedicalDomain:
     """
 
     name = "medical"
-    frames_are_whole = True
+    frames_are_whole = reads_dicom = True
     prompt_endings: tuple[str, ...] = (".json", ".csv")
     formats = FORMATS
     unmeasured = ""
