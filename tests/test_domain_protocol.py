@@ -91,7 +91,7 @@ def test_a_domain_without_optional_abilities_has_none() -> None:
 
 
 def test_a_pacs_is_for_domains_that_read_dicom() -> None:
-    address = "dicomweb:http://localhost:8042/dicom-web"
+    address = "dicomweb://localhost:8042/dicom-web?StudyInstanceUID=1.2.3"
     assert pacs_series(address, "medical") is not None
     with pytest.raises(InputError, match="a PACS holds DICOM, which is medical data"):
         pacs_series(address, "satellite")
