@@ -14,6 +14,8 @@ from tiny_scans import SHAPE, affine, save, write_scans
 import samonai
 from samonai.cli import main
 from samonai.core.errors import InputError
+from samonai.domains.base import Case
+from samonai.domains.medical import MedicalDomain
 from samonai.inference.prediction import Prediction
 from samonai.selection import rank
 from samonai.selection.rank import SCORES, _ranked
@@ -129,6 +131,20 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[Prediction]:
     return seen
 
 
+@pytest.fixture
+def listings(monkeypatch: pytest.MonkeyPatch) -> list[Path | str]:
+    """A list that grows by the images' folder for each time that cases are listed."""
+    seen: list[Path | str] = []
+    find = MedicalDomain.find_cases
+
+    def finding(self: MedicalDomain, images: Path | str, *args: Any) -> list[Case]:
+        seen.append(images)
+        return find(self, images, *args)
+
+    monkeypatch.setattr(MedicalDomain, "find_cases", finding)
+    return seen
+
+
 def predicted(run: Path, image: Path, boxes: Any, out: Path, **settings: Any) -> np.ndarray:
     """Return the label map that `samonai.predict` writes."""
     (path,) = samonai.predict(run, image, boxes, out, progress=False, **settings)
@@ -136,7 +152,11 @@ def predicted(run: Path, image: Path, boxes: Any, out: Path, **settings: Any) ->
 
 
 def test_rank_and_calibrate_judge_what_predict_gives(
-    two_runs: Path, folder: Path, tmp_path: Path, judged: list[Prediction]
+    two_runs: Path,
+    folder: Path,
+    tmp_path: Path,
+    judged: list[Prediction],
+    listings: list[Path | str],
 ) -> None:
     """The same settings on the command line and in Python; a box on one slice is propagated."""
     run, images = tmp_path / "run", folder / "images"
@@ -147,6 +167,7 @@ def test_rank_and_calibrate_judge_what_predict_gives(
     (tmp_path / "boxes.json").write_text(json.dumps(boxes))
     given = ["--boxes", str(tmp_path / "boxes.json"), "--out", str(tmp_path / "ranking.csv")]
     assert main(["rank", "medical", *of_run, "--images", str(images), *given, *set_]) == 0
+    assert listings == [images]
     ranked = {one.case.case_id: one.label for one in judged}
     assert ranked.keys() == {"ball", "noise"}
     box = boxes["cases"]["ball"]["boxes"]
@@ -156,10 +177,12 @@ def test_rank_and_calibrate_judge_what_predict_gives(
     assert np.count_nonzero(plain) != np.count_nonzero(ball), "the settings change the prediction"
 
     judged.clear()
+    listings.clear()
     known = ["--images", str(two_runs / "images"), "--labels", str(two_runs / "labels")]
     exact = ["--prompts", "volume", "--box-jitter", "0"]
     assert main(["calibrate", "medical", *of_run, *known, *exact, *set_]) == 0
     (calibrated,) = judged
+    assert listings == [two_runs / "images"]
     label = np.asanyarray(nib.load(two_runs / "labels" / "case_c.nii.gz").dataobj)
     inside = np.argwhere(label)
     case_box = [[*inside.min(0).tolist(), *(inside.max(0) + 1).tolist()]]
