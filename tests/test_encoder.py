@@ -224,9 +224,17 @@ def test_images_of_other_dtypes_are_taken():
     [({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16"), ({"avx2": True}, "fp32")],
 )
 def test_auto_takes_bf16_where_the_cpu_computes_in_it(monkeypatch, capabilities, expected):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     assert resolve_precision("auto", torch.device("cpu")) == expected
     assert resolve_precision("fp32", torch.device("cpu")) == "fp32"
+
+
+def test_a_torch_that_lists_no_instruction_sets_computes_in_fp32(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)  # 2.10 has none
+    assert resolve_precision("auto", torch.device("cpu")) == "fp32"
+    encoder = vit(9)
+    batch = images(encoder)
+    assert error(encode_images(encoder, batch, "auto"), stock(encoder, batch)) < 1e-5
 
 
 @int8
@@ -257,7 +265,7 @@ def test_int8_packs_weights_again_when_they_have_changed():
 @int8
 @pytest.mark.parametrize(("capabilities", "rest"), [({"avx512_bf16": True}, "bf16"), ({}, "fp32")])
 def test_int8_says_what_else_is_computed_in(monkeypatch, capabilities, rest):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     resolved = resolve_precision("int8", torch.device("cpu"))
     assert resolved == f"int8_{rest}"
     assert resolve_precision(resolved, torch.device("cpu")) == resolved

@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from samonai.core.errors import InputError
 from samonai.sam.attention import attend_within_grids
-from samonai.sam.int8 import check_int8, int8_linear
+from samonai.sam.int8 import check_int8, cpu_capabilities, int8_linear
 from samonai.settings.choices import PRECISIONS
 
 INT8 = "int8"
@@ -134,7 +134,7 @@ def _has_bf16_arithmetic(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
-        found = torch.cpu.get_capabilities()
+        found = cpu_capabilities()
         return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
     return False
 

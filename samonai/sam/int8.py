@@ -12,7 +12,8 @@ fallback: without the kernel, int8 is refused.
 """
 
 import warnings
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -92,6 +93,12 @@ def _pack(layer: nn.Linear) -> object:
     return packed
 
 
+def cpu_capabilities() -> Mapping[str, Any]:
+    """Return this CPU's instruction sets by name; empty where torch lists none, as 2.10 does."""
+    listed: Callable[[], Mapping[str, Any]] | None = getattr(torch.cpu, "get_capabilities", None)
+    return {} if listed is None else listed()
+
+
 def _has_wide_sums() -> bool:
-    found = torch.cpu.get_capabilities()
+    found = cpu_capabilities()
     return any(found.get(name) for name in _WIDE_SUMS)
