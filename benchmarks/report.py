@@ -16,7 +16,7 @@ from benchmarks.rows import Row
 from benchmarks.setting import Setting
 from samonai.core.files import write_atomically
 
-_PACKAGES = ("samonai", "torch", "segment-anything", "monai", "zarr", "numpy")
+_PACKAGES = ("samonai", "torch", "segment-anything", "monai", "numpy")
 
 
 def table_of(rows: Sequence[Row]) -> Table:

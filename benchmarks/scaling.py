@@ -139,8 +139,8 @@ def _epoch(
 def _cases(frames: int, network: SamNetwork) -> Iterator[list[StoredCase]]:
     """Yield cases of random embeddings that hold at least so many frames.
 
-    The chunk files of all cases are those of the first under other names (hard links): ten
-    thousand frames are opened, read and verified, without gigabytes on disk.
+    The files of all cases are that of the first under other names (hard links): ten thousand
+    frames are opened, read and verified, without gigabytes on disk.
     """
     generator = np.random.default_rng(SEED)
     shape = network.embedding_shape
@@ -159,8 +159,7 @@ def _cases(frames: int, network: SamNetwork) -> Iterator[list[StoredCase]]:
                 for index in range(_FRAMES_PER_CASE):
                     source.write(index, generator.standard_normal(shape, np.float32))
             else:
-                for chunk in first.glob("c.*"):
-                    os.link(chunk, place / chunk.name)
+                os.link(first, place)
             cases.append(StoredCase(f"case {number}", source, targets))
         yield cases
 

@@ -18,7 +18,7 @@ from samonai.workflows.bundle_files import find_bundle, read_config
 from samonai.workflows.settings import plain_settings
 
 VERBS = tuple(str(one.name) for one in (*app.registered_commands, *app.registered_groups))
-HEAVY = ("torch", "monai", "numpy", "SimpleITK", "matplotlib", "zarr", "nibabel")
+HEAVY = ("torch", "monai", "numpy", "SimpleITK", "matplotlib", "nibabel")
 
 
 def test_help_loads_nothing_heavy() -> None:

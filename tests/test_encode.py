@@ -1,12 +1,12 @@
 """Encoding cases: each frame once, whatever happens in between."""
 
-import json
 import multiprocessing
 import os
 import shutil
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from multiprocessing.process import BaseProcess
@@ -192,29 +192,37 @@ def test_another_signature_encodes_again(
 def test_only_a_damaged_frame_is_encoded_again(cases: list[Case], url: Path) -> None:
     report = encode(cases, url)
     before = contents(url, report)
-    path = sorted(url.glob("*/embeddings/*/c.3.0.0.0"))[1]
-    path.write_bytes(path.read_bytes()[:100])
+    path = sorted(url.glob("*/embeddings/*"))[1]
+    data = path.read_bytes()
+    path.write_bytes(data[:-600] + bytes([data[-600] ^ 1]) + data[-599:])
     again = encode(cases, url)
     assert (again.encoded, again.reused) == (1, 3 * LABELLED - 1)
     assert_equal_contents(contents(url, again), before)
 
 
-@pytest.mark.parametrize("file", ["components/c.3.0.0", "objects/c.0.0.0", "zarr.json"])
-def test_damaged_targets_are_built_again(file: str, cases: list[Case], url: Path) -> None:
+@pytest.mark.parametrize("damage", ["map", "table", "short", "empty"])
+def test_damaged_targets_are_built_again(damage: str, cases: list[Case], url: Path) -> None:
     key = encode(cases, url).cases[1].targets_key
     assert key is not None
-    path = url / "targets" / key / file
-    if file == "zarr.json":  # as a killed run leaves it: the group is there, its facts are not
-        facts = json.loads(path.read_text())
-        path.write_text(json.dumps({**facts, "attributes": {}}))
-    else:
-        path.write_bytes(path.read_bytes()[:-3])
+    path = url / "targets" / key
+    data = bytearray(path.read_bytes())
+    data[{"map": 300, "table": -20}.get(damage, 0)] ^= 1
+    path.write_bytes(data[: {"short": -3, "empty": 0}.get(damage, len(data))])
     domain = StackDomain()
     report = encode(cases, url, domain=domain)
     assert (report.encoded, domain.read_cases) == (0, ["case1"])
     targets = load_targets(EmbeddingStore(url), key)
     assert targets is not None
     assert targets.whole()
+
+
+def test_a_case_takes_three_files(cases: list[Case], url: Path) -> None:
+    encode(cases, url, frames="all")
+    files = sorted(path.relative_to(url).parts for path in url.rglob("*") if path.is_file())
+    shared = [parts for parts in files if parts[-1] == "store.json"]
+    assert len(shared) == 2  # of the store and of its only section
+    folders = Counter(parts[-2] for parts in files if parts not in shared)
+    assert folders == {"embeddings": 3, "cases": 3, "targets": 3}
 
 
 def test_all_frames_of_unlabelled_cases(cases: list[Case], url: Path) -> None:
@@ -264,9 +272,9 @@ def test_a_read_only_store_serves_what_is_there(cases: list[Case], url: Path) ->
 
 def test_no_path_stands_in_the_store(cases: list[Case], url: Path, tmp_path: Path) -> None:
     encode(cases, url)
-    texts = [path.read_text() for path in url.rglob("zarr.json")]
-    assert texts
-    assert not [text for text in texts if str(tmp_path) in text or ".npy" in text]
+    contents = [path.read_bytes() for path in url.rglob("*") if path.is_file()]
+    assert len(contents) == 3 * len(cases) + 2
+    assert not [data for data in contents if str(tmp_path).encode() in data or b".npy" in data]
 
 
 def test_headers_with_detached_values_are_never_trusted(tmp_path: Path) -> None:
@@ -321,20 +329,29 @@ def start(data: Path, url: Path, seconds: float) -> BaseProcess:
     return process
 
 
+def stored_frames(store: Path) -> int:
+    """Count whole records by the sizes of the files alone."""
+    record, count = 4 * 8 * 8 * 2 + 8, 0
+    for path in store.glob("*/embeddings/*"):
+        _, end, records = path.read_bytes().partition(b"\n")
+        count += len(records) // record if end else 0
+    return count
+
+
 @forks
 def test_after_a_kill_only_missing_frames_are_encoded(tmp_path: Path) -> None:
     cases = make_cases(tmp_path / "data", cases=3, frames=20)
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     process = start(tmp_path / "data", killed, 0.05)
     deadline = time.monotonic() + 120
-    while len(list(killed.glob("*/embeddings/*/c.*.0.0.0"))) < 7:
+    while stored_frames(killed) < 7:
         assert process.is_alive()
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    there = len(list(killed.glob("*/embeddings/*/c.*.0.0.0")))
+    there = stored_frames(killed)
     assert 7 <= there < 60
 
     report = encode(cases, killed, frames="all")
@@ -357,7 +374,7 @@ def test_processes_that_encode_the_same_cases_all_finish(tmp_path: Path) -> None
     assert_equal_contents(
         contents(shared, report), contents(alone, encode(cases, alone, frames="all"))
     )
-    assert not list(shared.rglob("*.partial"))
+    assert not list(shared.rglob(".writing-*"))
 
 
 def test_the_embedder_gives_the_same_from_a_cold_and_a_warm_store_and_none(

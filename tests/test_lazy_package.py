@@ -54,7 +54,7 @@ def test_the_session_imports_neither_monai_nor_torchvision() -> None:
         from samonai.workflows.session import Session
         from samonai.workflows.run import predict
         from samonai.domains.medical import MedicalDomain
-        slow = {"monai", "torchvision", "ignite", "torch._dynamo", "zarr"} & set(sys.modules)
+        slow = {"monai", "torchvision", "ignite", "torch._dynamo"} & set(sys.modules)
         assert not slow, slow
         import segment_anything
         from segment_anything import sam_model_registry

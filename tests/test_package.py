@@ -20,7 +20,7 @@ import samonai
 
 REPOSITORY = Path(__file__).parents[1]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-HEAVY = ("torch", "monai", "numpy", "segment_anything", "SimpleITK", "matplotlib", "zarr", "ignite")
+HEAVY = ("torch", "monai", "numpy", "segment_anything", "SimpleITK", "matplotlib", "ignite")
 
 # Installed for what imports them in their turn; pyproject.toml says which.
 FOR_OTHERS = {

@@ -213,10 +213,10 @@ def pixels(path: Path) -> str:
 
 
 def sections_of(store: Path) -> list[str]:
-    """Return the groups and arrays of a store, ids of sections and cases shortened to <id>."""
+    """Return the files of a store, ids of sections and cases shortened to <id>."""
     names = set()
-    for path in store.rglob("zarr.json"):
-        parts = path.relative_to(store).parent.parts
+    for path in (path for path in store.rglob("*") if path.is_file()):
+        parts = path.relative_to(store).parts
         names.add("/".join(re.sub(r"[0-9a-f]{12,}", "<id>", part) for part in parts))
     return sorted(names)
 

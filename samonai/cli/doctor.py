@@ -15,7 +15,7 @@ from samonai.version import __version__
 EXAMPLE = "For bug reports: its output names none of your files except the cache folder."
 
 _SHOWN = (
-    *("torch", "monai", "pytorch-ignite", "segment-anything", "numpy", "zarr", "nibabel"),
+    *("torch", "monai", "pytorch-ignite", "segment-anything", "numpy", "nibabel"),
     *("SimpleITK", "pydicom", "highdicom"),
 )
 _OPTIONAL = {

@@ -23,7 +23,7 @@ def embed(
             "dimse://AET@HOST:PORT?…."
         ),
     ],
-    store: Annotated[str, typer.Option(help="A folder, or a URL that zarr supports (s3://…).")],
+    store: Annotated[str, typer.Option(help="A folder, or a URL that fsspec supports (s3://…).")],
     labels: options.Labels = None,
     archive: options.Archive = False,
     out: Annotated[

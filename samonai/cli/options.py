@@ -102,7 +102,7 @@ Send = Annotated[
 ]
 Store = Annotated[
     str | None,
-    typer.Option(help="Embedding store: a folder, or a URL that zarr supports."),
+    typer.Option(help="Embedding store: a folder, or a URL that fsspec supports."),
 ]
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda or cuda:N; by default a GPU if there is one.")

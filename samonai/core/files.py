@@ -19,6 +19,9 @@ from samonai.core.errors import InputError
 TEMPORARY_PREFIX = ".writing-"
 """Beginning of the names of files that are being written."""
 
+STORE_FILE = "store.json"
+"""The file with which an embedding store, and each section of it, begins."""
+
 _HASH_BLOCK_BYTES = 1 << 20
 _PROBE_BYTES = 1 << 16
 _RUST_ERROR = re.compile(r"\(os error (\d+)\)")
@@ -26,7 +29,9 @@ _ABANDONED_SECONDS = 3600.0
 
 
 @contextmanager
-def write_atomically(path: Path | str, *, private: bool = False) -> Iterator[Path]:
+def write_atomically(
+    path: Path | str, *, private: bool = False, durable: bool = True
+) -> Iterator[Path]:
     """Yield a temporary path beside `path`, renamed onto it when the block succeeds.
 
     The temporary file keeps the full ending of `path` (`.nii.gz`), since many writers choose
@@ -35,6 +40,8 @@ def write_atomically(path: Path | str, *, private: bool = False) -> Iterator[Pat
     Args:
         path: The file to write. Its folder is made when missing.
         private: Only its owner may read it, from the first byte on.
+        durable: Wait until it is on the disk. Otherwise a power failure may leave a damaged file,
+            which a checksum inside must reveal.
 
     Yields:
         The path to write to, in the same folder and so on the same file system.
@@ -51,12 +58,14 @@ def write_atomically(path: Path | str, *, private: bool = False) -> Iterator[Pat
     try:
         with _system_errors(temporary):
             yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        if durable:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
         # Some writers create the file again, with the default permissions.
         temporary.chmod(0o600 if private else 0o666 & ~_umask())
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        if durable:
+            _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -141,7 +150,7 @@ def no_empty_folders(*paths: Path | str | None) -> Iterator[None]:
     """Remove the folders that a failed block made and left empty, and those above them.
 
     Args:
-        *paths: Folders that the block may make. A `zarr.json` file with which a store begins
+        *paths: Folders that the block may make. The file with which a store begins
             does not count as content; None and URLs are ignored.
     """
     folders = [Path(path) for path in paths if path is not None and "://" not in str(path)]
@@ -150,7 +159,7 @@ def no_empty_folders(*paths: Path | str | None) -> Iterator[None]:
         yield
     except BaseException:
         for new in filter(None, made):
-            if not any(file.is_file() and file.name != "zarr.json" for file in new[0].rglob("*")):
+            if not any(file.is_file() and file.name != STORE_FILE for file in new[0].rglob("*")):
                 shutil.rmtree(new[0], ignore_errors=True)
             for part in new[1:]:
                 with suppress(OSError):  # something else is in it

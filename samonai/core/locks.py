@@ -3,7 +3,8 @@
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -46,6 +47,29 @@ def locked_folder(folder: Path, doing: str) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         os.close(handle)
+
+
+@contextmanager
+def open_locked(path: Path) -> Iterator[FileIO]:
+    """Open a file for reading and writing, made when missing; others that open it so wait.
+
+    The lock ends with the block, or with the process. A link is not followed.
+
+    Raises:
+        OSError: The file cannot be written, or the file system has no locks.
+    """
+    flags = os.O_RDWR | os.O_CREAT
+    for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_BINARY"):  # not every system has all
+        flags |= getattr(os, name, 0)
+    with ExitStack() as stack:
+        if sys.platform == "win32":  # pragma: no cover
+            stack.enter_context(FileLock(f"{path}.lock"))
+        file = stack.enter_context(FileIO(os.open(path, flags, 0o666), "r+"))
+        if sys.platform != "win32":
+            import fcntl  # not on Windows
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield file
 
 
 def _lock(path: Path) -> int | None:

@@ -63,7 +63,7 @@ __all__ = [
     "view_of",
 ]
 
-# zarr and MONAI take seconds to import: only when a name is used.
+# MONAI takes seconds to import: only when a name is used.
 _HOMES = {
     "DEFAULT_MIN_AREA": "targets",
     "Augmentation": "views",

@@ -7,15 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import zarr
-
 from samonai.core.files import walk_below
 from samonai.core.sealed import canonical_json, digest, is_whole, sealed
 from samonai.domains.base import Case
-from samonai.embeddings.chunks import get_node, require_group
 from samonai.embeddings.store import StoreSection
 
-_GROUP = "cases"
+_FOLDER = "cases"
 
 # Headers whose values lie in another file: their own size and date do not cover the values.
 _DETACHED_HEADERS = frozenset({".mhd", ".nhdr", ".hdr", ".img", ".vrt"})
@@ -50,32 +47,36 @@ class CaseIndex:
     """
 
     def __init__(self, section: StoreSection) -> None:
-        """Open the index of a section, or create it."""
-        self._group = section.subgroup(_GROUP)
+        """Open the index of a section."""
+        self._files = section.store.files
+        self._folder = f"{section.name}/{_FOLDER}"
         self._writable = not section.store.read_only
+        if self._writable:
+            self._files.sweep(self._folder)
 
     def get(self, case: Case, stamp: str | None) -> CaseFacts | None:
         """Return the facts of a case, or None if it or its files' `stamp` is unknown."""
-        entry = None if self._group is None or stamp is None else get_node(self._group, _name(case))
-        if not isinstance(entry, zarr.Group):
+        content = None if stamp is None else self._files.read(self._file(case))
+        try:
+            said = None if content is None else json.loads(content.tobytes())
+        except (ValueError, RecursionError):  # damaged
             return None
-        said = entry.attrs.asdict()
-        facts = said.get("facts")
-        if said.get("stamp") != stamp or not is_whole(said) or not isinstance(facts, dict):
+        if not isinstance(said, dict) or said.get("stamp") != stamp or not is_whole(said):
             return None
         known: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in said["facts"].items()
         }
         return CaseFacts(**known)
 
     def put(self, case: Case, stamp: str | None, facts: CaseFacts) -> None:
         """Add a case that was read; `stamp` was taken before reading."""
-        if self._group is None or stamp is None or not self._writable:
-            return
-        entry = require_group(self._group, _name(case), {})
-        entry.attrs.put(
-            sealed(json.loads(canonical_json({"stamp": stamp, "facts": asdict(facts)})))
-        )
+        if stamp is not None and self._writable:
+            entry = sealed({"stamp": stamp, "facts": asdict(facts)})
+            self._files.write(self._file(case), canonical_json(entry).encode())
+
+    def _file(self, case: Case) -> str:
+        return f"{self._folder}/{_name(case)}.json"
 
 
 def file_stamp(case: Case) -> str | None:

@@ -21,7 +21,7 @@ def pack(embedding: npt.NDArray[np.floating]) -> npt.NDArray[np.int8]:
     """Quantise float (C, h, w), finite, to int8 (C, h·w + 4)."""
     rows = np.asarray(embedding, np.float32).reshape(len(embedding), -1)
     scales = np.abs(rows).max(1, keepdims=True) / np.float32(_LEVELS)
-    scales[scales == 0] = 1  # never zero, so that no packed embedding is all zeros, which is absent
+    scales[scales == 0] = 1
     values = np.rint(rows / scales).astype(np.int8)
     return np.concatenate([values, scales.astype("<f4").view(np.int8)], axis=1)
 

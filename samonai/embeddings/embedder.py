@@ -13,7 +13,7 @@ from samonai.embeddings.memory_store import MemoryEmbeddings, MemorySection, Mem
 from samonai.sam.encoder import resolve_precision
 from samonai.sam.network import SamNetwork
 
-if TYPE_CHECKING:  # zarr is slow to import, and not every prediction needs it
+if TYPE_CHECKING:  # not every prediction needs them
     from samonai.embeddings.store import EmbeddingStore, SourceEmbeddings, StoreSection
 
     AnyStore: TypeAlias = EmbeddingStore | MemoryStore

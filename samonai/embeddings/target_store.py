@@ -1,39 +1,47 @@
-"""Target store: training targets keyed by source, label and component policy."""
+"""Target store: training targets keyed by source, label and component policy.
 
+A source's targets are one file, written whole: the maps of its labelled frames, one record of
+`frame_file.RecordFormat` each, then a line of JSON, the tables of `SourceTargets`, the size of
+these in bytes, and their CRC-32C.
+"""
+
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import zarr
 
 from samonai.core.errors import InputError
 from samonai.core.geometry import FrameGeometry
-from samonai.core.sealed import canonical_json, digest, is_whole, sealed
-from samonai.embeddings.chunks import (
-    FrameChunks,
-    find_array,
-    get_node,
-    open_chunks,
-    require_group,
-)
-from samonai.embeddings.store import (
-    EmbeddingStore,
-    MissingEmbeddingError,
-)
+from samonai.core.sealed import canonical_json, digest
+from samonai.embeddings.frame_file import RecordFormat, crc32c
+from samonai.embeddings.store import TARGETS, EmbeddingStore, MissingEmbeddingError
+from samonai.embeddings.store_files import StoreFiles
 from samonai.embeddings.targets import CONNECTIVITY, FrameTargets
 
-_FORMAT_VERSION = 3  # 2 had no digest of the attributes
-_GROUP = "targets"
+_FORMAT_VERSION = 4  # 3 was a zarr group of three arrays
 _VALID_BIT = np.uint16(0x8000)
 _NUMBER_BITS = np.uint16(0x7FFF)
 _DROPPED = np.uint16(0x7FFF)
 _FRAME_COLUMNS = 6  # index, H, W, dropped, objects, which map
 _OBJECT_COLUMNS = 6  # class, area, x0, y0, x1, y1
 # Kind of a frame's map: derived from its size, stored, or all zeros (no pixel of
-# the frame is valid, such as a missing slice), which the store would treat as absent.
+# the frame is valid, such as a missing slice).
 _PLAIN, _STORED, _INVALID = 0, 1, 2
+_MAP_SIDE = 256
+_MAP = RecordFormat("uint16", (_MAP_SIDE, _MAP_SIDE))
+_END_BYTES = 8  # size and CRC-32C of the part behind the maps
+_READ_AT_ONCE = 1 << 14
+
+
+class _End(NamedTuple):
+    """The facts of a source's targets, and the tables of `SourceTargets`."""
+
+    facts: dict[str, Any]
+    frames: npt.NDArray[np.int64]
+    objects: npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,7 @@ class SourceTargets:
     long_side: int
     frames: npt.NDArray[np.int64]
     objects: npt.NDArray[np.float64]
-    _components: FrameChunks | None
+    _files: StoreFiles
 
     @property
     def indices(self) -> tuple[int, ...]:
@@ -128,8 +136,8 @@ class SourceTargets:
 
     def whole(self) -> bool:
         """Return whether all maps are present; every checksum is verified."""
-        mapped = self.frames[self.frames[:, 5] == _STORED, 0].tolist()
-        return not mapped or (self._components is not None and not self._components.missing(mapped))
+        mapped = np.flatnonzero(self.frames[:, 5] == _STORED).tolist()
+        return all(self._packed(row) is not None for row in mapped)
 
     def _rows_with_objects(self) -> npt.NDArray[np.int64]:
         return self.frames[self.frames[:, 4] > 0]
@@ -141,7 +149,9 @@ class SourceTargets:
         if kind != _STORED:
             valid = FrameGeometry((height, width), self.long_side).valid_low_res()
             return np.where(valid & (kind == _PLAIN), _VALID_BIT, np.uint16(0))
-        return None if self._components is None else self._components.read(index)
+        start = int((self.frames[:row, 5] == _STORED).sum()) * _MAP.nbytes
+        record = self._files.read(_file(self.key), start, start + _MAP.nbytes)
+        return _MAP.unpack(record, index)
 
 
 def targets_key(
@@ -178,26 +188,11 @@ def targets_key(
 
 
 def load_targets(store: EmbeddingStore, key: str) -> SourceTargets | None:
-    """Return stored targets, or None if they are absent, unfinished or their tables damaged."""
-    parent = get_node(store.root, _GROUP)
-    group = get_node(parent, key) if isinstance(parent, zarr.Group) else None
-    if not isinstance(group, zarr.Group):
+    """Return stored targets, or None if they are absent or their tables damaged."""
+    end = _read_end(store.files, _file(key))
+    if end is None:
         return None
-    facts: dict[str, Any] = group.attrs.asdict()
-    if not facts.get("complete") or not is_whole(facts):
-        return None
-    frames: npt.NDArray[Any] | None = np.zeros((0, _FRAME_COLUMNS))
-    objects: npt.NDArray[Any] | None = np.zeros((0, _OBJECT_COLUMNS))
-    components = None
-    if facts["frames"]:
-        frames = _read_table(group, "frames")
-    if facts["objects"]:
-        objects = _read_table(group, "objects")
-    if facts["maps"]:
-        array = find_array(group, "components")
-        components = None if array is None else FrameChunks(array)
-    if frames is None or objects is None or (facts["maps"] and components is None):
-        return None
+    facts, frames, objects = end
     return SourceTargets(
         key=key,
         source_id=str(facts["source_id"]),
@@ -205,9 +200,9 @@ def load_targets(store: EmbeddingStore, key: str) -> SourceTargets | None:
         frame_count=int(facts["frame_count"]),
         dropped=int(facts["dropped"]),
         long_side=int(facts["long_side"]),
-        frames=frames.astype(np.int64),
+        frames=frames,
         objects=objects,
-        _components=components,
+        _files=store.files,
     )
 
 
@@ -237,41 +232,75 @@ def save_targets(
     """
     if store.read_only:
         raise InputError(f"the store {store.url} is read-only: no targets can be added to it")
-    group = require_group(require_group(store.root, _GROUP, {}), key, {})
     rows: list[tuple[int, ...]] = []
     objects: list[npt.NDArray[np.float64]] = []
-    components: FrameChunks | None = None
-    for index, targets in frames:
-        kind = _map_kind(targets, long_side)
-        if kind == _STORED:
-            components = components or _open_components(
-                group, frame_count, targets.components.shape
-            )
-            components.write(index, _packed_map(targets))
-        rows.append((index, *targets.image_size, targets.dropped, len(targets), kind))
-        objects.append(np.column_stack([targets.classes, targets.areas, targets.boxes]))
-    if rows:
-        _write_table(group, "frames", np.array(rows, np.float64))
-    if count := sum(map(len, objects)):
-        _write_table(group, "objects", np.concatenate(objects).astype(np.float64))
-    facts = sealed(
-        {
-            "key": key,
+    with store.files.replacing(_file(key)) as path, path.open("wb") as file:
+        for index, targets in frames:
+            kind = _map_kind(targets, long_side)
+            if kind == _STORED:
+                file.write(_MAP.pack(index, _packed_map(targets)).tobytes())
+            rows.append((index, *targets.image_size, targets.dropped, len(targets), kind))
+            objects.append(np.column_stack([targets.classes, targets.areas, targets.boxes]))
+        facts = {
             "source_id": source_id,
             "spacing": [float(value) for value in spacing],
             "frame_count": frame_count,
             "long_side": long_side,
             "frames": len(rows),
-            "objects": count,
-            "maps": sum(row[5] == _STORED for row in rows),
             "dropped": sum(row[3] for row in rows),
-            "complete": True,
         }
-    )
-    group.attrs.put(facts)
+        file.write(_end_of(facts, rows, objects))
     saved = load_targets(store, key)
     assert saved is not None
     return saved
+
+
+def _file(key: str) -> str:
+    return f"{TARGETS}/{key}"
+
+
+def _end_of(
+    facts: Mapping[str, Any],
+    rows: list[tuple[int, ...]],
+    objects: list[npt.NDArray[np.float64]],
+) -> bytes:
+    """Return what lies behind the maps: the facts, two tables, their size and checksum."""
+    frames = np.array(rows, "<i8").reshape(-1, _FRAME_COLUMNS)
+    found = np.concatenate([np.zeros((0, _OBJECT_COLUMNS)), *objects]).astype("<f8")
+    line = canonical_json(facts).encode() + b"\n"
+    content = line + frames.tobytes() + found.tobytes()
+    checksum = crc32c(np.frombuffer(content, np.uint8))
+    return content + len(content).to_bytes(4, "little") + checksum.to_bytes(4, "little")
+
+
+def _read_end(files: StoreFiles, name: str) -> _End | None:
+    """Read the part behind the maps; None if it is absent or damaged."""
+    size = files.size(name)
+    if size is None or size < _END_BYTES:
+        return None
+    data = files.read(name, max(0, size - _READ_AT_ONCE), size)
+    if data is None or len(data) < _END_BYTES:
+        return None
+    length = int.from_bytes(data[-8:-4].tobytes(), "little")
+    if length + _END_BYTES > len(data):
+        data = files.read(name, max(0, size - length - _END_BYTES), size)
+    if data is None or length + _END_BYTES > len(data):
+        return None
+    content = data[len(data) - length - _END_BYTES : -_END_BYTES]
+    if crc32c(content) != int.from_bytes(data[-4:].tobytes(), "little"):
+        return None
+    return _parsed(content.tobytes())
+
+
+def _parsed(content: bytes) -> _End:
+    line, _, tables = content.partition(b"\n")
+    facts = json.loads(line)
+    split = 8 * _FRAME_COLUMNS * int(facts["frames"])
+    return _End(
+        facts,
+        np.frombuffer(tables[:split], "<i8").reshape(-1, _FRAME_COLUMNS),
+        np.frombuffer(tables[split:], "<f8").reshape(-1, _OBJECT_COLUMNS),
+    )
 
 
 def _map_kind(targets: FrameTargets, long_side: int) -> int:
@@ -289,33 +318,3 @@ def _packed_map(targets: FrameTargets) -> npt.NDArray[np.uint16]:
     numbers: npt.NDArray[np.uint16] = np.where(targets.ignored, _DROPPED, targets.components)
     valid: npt.NDArray[np.uint16] = np.where(targets.valid, _VALID_BIT, np.uint16(0))
     return numbers | valid
-
-
-def _open_components(group: zarr.Group, frames: int, shape: tuple[int, ...]) -> FrameChunks:
-    return open_chunks(
-        group,
-        "components",
-        shape=(frames, *shape),
-        dtype="uint16",
-        fill_value=0,
-        attributes={"bits": "0-14 object number, all of them for dropped ones; 15 valid"},
-    )
-
-
-def _write_table(group: zarr.Group, name: str, table: npt.NDArray[np.float64]) -> None:
-    chunks = open_chunks(
-        group,
-        name,
-        shape=(1, *table.shape),
-        dtype="float64",
-        fill_value=float("nan"),
-        attributes={},
-    )
-    chunks.write(0, table)
-
-
-def _read_table(group: zarr.Group, name: str) -> npt.NDArray[Any] | None:
-    array = find_array(group, name)
-    if array is None or array.shape[0] != 1:
-        return None
-    return FrameChunks(array).read(0)

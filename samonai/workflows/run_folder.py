@@ -20,7 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from samonai.core.errors import InputError
-from samonai.core.files import as_path, remove_abandoned, sha256_file, write_atomically
+from samonai.core.files import (
+    STORE_FILE,
+    as_path,
+    remove_abandoned,
+    sha256_file,
+    write_atomically,
+)
 from samonai.core.json_files import read_json
 from samonai.core.locks import LOCK_FILE, locked_folder
 from samonai.core.pseudonyms import salt
@@ -265,6 +271,6 @@ def _flat(content: Mapping[str, Any]) -> dict[str, Any]:
 def _remove_if_empty(folder: Path) -> None:
     """Remove a folder that holds only the skeleton of a store."""
     if folder.is_dir() and not any(
-        path.is_file() and path.name != "zarr.json" for path in folder.rglob("*")
+        path.is_file() and path.name != STORE_FILE for path in folder.rglob("*")
     ):
         shutil.rmtree(folder, ignore_errors=True)

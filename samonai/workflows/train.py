@@ -173,7 +173,7 @@ def embed(
         sam: A network, or a model's name.
         images: Folder of images, or a data list file.
         labels: Folder of labels, for frames with objects only; None: all frames.
-        store: A folder, or a URL that zarr supports.
+        store: A folder, or a URL that fsspec supports.
         domain: The kind of data.
         checkpoint: The model's weights, if `sam` is a name and they are not the published ones.
         sha256: Their expected hash.

@@ -49,7 +49,7 @@ def predict(given: Path, out: Path) -> None:
 
 JOBS: dict[str, tuple[Callable[[Path, Path], None], tuple[str, ...]]] = {
     "train": (train, ("run/decoder.safetensors", "run/history.json", "run/split.json")),
-    "embed": (embed, ("store/**/c.*",)),
+    "embed": (embed, ("store/*/embeddings/*", "store/targets/*")),
     "evaluate": (evaluate, ("metrics/metrics.json", "metrics/metrics.csv")),
     "predict": (predict, ("maps/**/*.nii.gz",)),
 }
