@@ -274,7 +274,7 @@ def _read_header(content: Bytes | None) -> tuple[dict[str, Any] | None, int]:
 
 
 def _write_at(file: FileIO, start: int, content: bytes) -> None:
-    """Write into an unbuffered file; where the disk is full, cut what was written of it."""
+    """Write into an unbuffered file; on a full disk, cut off the part that was written."""
     size = file.seek(0, 2)
     file.seek(start)
     left = memoryview(content)

@@ -135,7 +135,7 @@ class RemoteFiles:
         """Use `open_files`.
 
         Raises:
-            InputError: The protocol is not known, or what it needs is not installed.
+            InputError: The protocol is unknown, or its package not installed.
         """
         self._url = url.rstrip("/")
         self._opened: tuple[int, Any, str] | None = None
