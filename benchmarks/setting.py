@@ -35,6 +35,7 @@ class Setting:
         volume_prompted: How many of them have a box: each costs an encoding. And the slices of a
             smaller volume of which all have one.
         volume_memory_prompted: The same for the micro model.
+        house_cases: Numbers of tiny cases; the smaller one shows the time that does not grow.
     """
 
     model: str = "vit_b"
@@ -50,6 +51,7 @@ class Setting:
     volume_slices: int = 600
     volume_prompted: int = 12
     volume_memory_prompted: int = 600
+    house_cases: tuple[int, int] = (8, 800)
 
 
 QUICK = Setting(
@@ -65,6 +67,7 @@ QUICK = Setting(
     volume_slices=3,
     volume_prompted=1,
     volume_memory_prompted=1,
+    house_cases=(4, 12),
 )
 
 

@@ -86,29 +86,29 @@ def file_stamp(case: Case) -> str | None:
     """
     stats: list[tuple[str, int, int, int]] = []
     for path in filter(None, (case.image, case.label)):
-        for file in _files(path):
+        for name, file in _files(path):
             if file.suffix.lower() in _DETACHED_HEADERS:
                 return None
             try:
                 stat = file.stat()
             except OSError:
                 return None  # reading the case reports the fault
-            name = os.path.relpath(file, path)
             stats.append((name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
         stats.append(("", 0, 0, 0))
     return digest(canonical_json(stats))
 
 
-def _files(path: Path) -> Iterator[Path]:
+def _files(path: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the files of a path, and their names below it."""
     if not path.is_dir():
-        yield path
+        yield "", path
         return
-    yield from walk_below(path).files
+    yield from ((os.path.relpath(file, path), file) for file in walk_below(path).files)
 
 
 def _name(case: Case) -> str:
-    paths = [str(case.image.resolve()), case.series or ""]
-    paths.append(str(case.label.resolve()) if case.label else "")
+    paths = [os.path.realpath(case.image), case.series or ""]
+    paths.append(os.path.realpath(case.label) if case.label else "")
     if case.part is not None:
         paths.append(case.part)
     if case.ignored:

@@ -1,9 +1,9 @@
 """Encoding of cases into stored embeddings and targets: each frame once, resumable by frame."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 
@@ -128,7 +128,7 @@ def encode_cases(
     depth = max(_PREPARED_AHEAD, batch_size)
     with (
         EncodeProgress(len(cases), shown=progress) as bar,
-        closing(prefetch(planner.walk(cases), depth)) as events,
+        closing(_ahead(planner.walk(cases), depth)) as events,
     ):
         for event in events:
             if isinstance(event, ReadyFrame):
@@ -143,6 +143,20 @@ def encode_cases(
         report = tally.report(writer.written, signature, blank=frames == "all")
         bar.finish(report.summary())
     return report
+
+
+Event: TypeAlias = OpenedCase | ReadyFrame | FailedCase
+
+
+def _ahead(events: Iterator[Event], depth: int) -> Generator[Event]:
+    """Yield the planner's events, in a thread of their own from the first missing frame on.
+
+    A thread that only looks up known cases costs more than the looking up.
+    """
+    for event in events:
+        yield event
+        if isinstance(event, OpenedCase) and event.missing:
+            yield from prefetch(events, depth)
 
 
 class _Tally:

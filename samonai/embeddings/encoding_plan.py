@@ -3,15 +3,15 @@
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 import torch
 
 from samonai.core.errors import InputError
 from samonai.domains.base import Case, Domain, Source
 from samonai.embeddings.case_index import CaseFacts, CaseIndex, file_stamp
-from samonai.embeddings.store import StoreSection
+from samonai.embeddings.store import SourceEmbeddings, StoreSection
 from samonai.embeddings.target_store import (
     SourceTargets,
     load_targets,
@@ -41,6 +41,8 @@ class EncodedCase:
         original_sizes: (H, W) of those frames in pixels.
         dropped_objects: Components smaller than `min_area`, over all frames.
         blank_frames: Blank frames, if all frames were requested.
+        targets: Its targets, opened; None if the case is unlabelled.
+        embeddings: Its embeddings, opened; None if none was stored yet.
     """
 
     case_id: str
@@ -53,6 +55,8 @@ class EncodedCase:
     original_sizes: tuple[tuple[int, int], ...]
     dropped_objects: int
     blank_frames: int = 0
+    targets: SourceTargets | None = field(default=None, compare=False, repr=False)
+    embeddings: SourceEmbeddings | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,7 @@ class Planner:
         self._components = components
         self._skip_failed = skip_failed
         self._index = CaseIndex(section)
+        self._cut = {"name": domain.name, "settings": domain.settings()}
 
     def walk(self, cases: Sequence[Case]) -> Iterator[OpenedCase | ReadyFrame | FailedCase]:
         """Yield each case, followed by its missing frames."""
@@ -147,30 +152,44 @@ class Planner:
     def _walk_case(self, case: Case) -> Iterator[OpenedCase | ReadyFrame]:
         stamp = file_stamp(case)  # before reading: a change meanwhile must show next time
         facts = self._index.get(case, stamp)
-        targets = None if facts is None else self._stored_targets(facts)
+        found = None if facts is None else self._found(facts)
         source: Any = None
         if (
             facts is None
+            or found is None
             or (facts.blank is None and self._frames == "all")
-            or (facts.label_hash is not None and targets is None)
-            or self._missing(facts, targets)
+            or found.missing
         ):
             source = self._domain.read(case)
             facts = self._facts(source)
-            targets = self._stored_targets(facts) or self._new_targets(facts, source)
+            found = self._found(facts) or self._found(facts, self._new_targets(facts, source))
+            assert found is not None
             if not self._section.store.read_only:
                 self._index.put(case, stamp, facts)
-        missing = self._missing(facts, targets) if source is not None else []
+        missing = found.missing
         if missing and self._section.store.read_only:
             raise InputError(
                 f"the store {self._section.store.url} is read-only and lacks {len(missing)} frames "
                 f"of {case.case_id}"
             )
-        encoded = _encoded_case(case, facts, targets, self._key(facts))
-        yield OpenedCase(encoded, len(self._wanted(facts, targets)), len(missing))
+        encoded = _encoded_case(case, facts, found)
+        yield OpenedCase(encoded, found.wanted, len(missing))
         for index in missing:
             image = self._network.preprocess(self._domain.frame(source, index).image)
             yield ReadyFrame(encoded, index, image)
+
+    def _found(self, facts: CaseFacts, built: SourceTargets | None = None) -> "_Found | None":
+        """Look a case up in the store; None if its targets are missing, and were not `built`."""
+        key = self._key(facts)
+        targets = built
+        if targets is None and key is not None:
+            targets = load_targets(self._section.store, key)
+            if targets is None or not targets.whole():
+                return None
+        wanted = self._wanted(facts, targets)
+        embeddings = self._section.find(facts.source_hash)
+        missing = list(wanted) if embeddings is None else embeddings.missing(wanted)
+        return _Found(key, targets, embeddings, len(wanted), missing)
 
     def _facts(self, source: Source) -> CaseFacts:
         return CaseFacts(
@@ -189,20 +208,14 @@ class Planner:
     def _key(self, facts: CaseFacts) -> str | None:
         if facts.label_hash is None:
             return None
-        domain = {"name": self._domain.name, "settings": self._domain.settings()}
         return targets_key(
             facts.source_hash,
             facts.label_hash,
-            domain,
+            self._cut,
             self._min_area,
             self._network.long_side,
             self._components,
         )
-
-    def _stored_targets(self, facts: CaseFacts) -> SourceTargets | None:
-        key = self._key(facts)
-        targets = None if key is None else load_targets(self._section.store, key)
-        return targets if targets is not None and targets.whole() else None
 
     def _new_targets(self, facts: CaseFacts, source: Any) -> SourceTargets | None:
         key = self._key(facts)
@@ -238,24 +251,38 @@ class Planner:
             return ()
         return frames_to_use(targets, self._empty_frames, self._beside)
 
-    def _missing(self, facts: CaseFacts, targets: SourceTargets | None) -> list[int]:
-        wanted = self._wanted(facts, targets)
-        stored = self._section.find(facts.source_hash)
-        return list(wanted) if stored is None else stored.missing(wanted)
+
+class _Found(NamedTuple):
+    """The part of a case that is in the store.
+
+    Attributes:
+        key: Name of the targets; None if the case is unlabelled.
+        targets: The targets.
+        embeddings: The embeddings; None if none is stored.
+        wanted: Number of the wanted frames.
+        missing: Those of them that are absent or damaged.
+    """
+
+    key: str | None
+    targets: SourceTargets | None
+    embeddings: SourceEmbeddings | None
+    wanted: int
+    missing: list[int]
 
 
-def _encoded_case(
-    case: Case, facts: CaseFacts, targets: SourceTargets | None, key: str | None
-) -> EncodedCase:
+def _encoded_case(case: Case, facts: CaseFacts, found: _Found) -> EncodedCase:
+    targets = found.targets
     return EncodedCase(
         case_id=case.case_id,
         source_id=facts.source_id,
         source_hash=facts.source_hash,
-        targets_key=key,
+        targets_key=found.key,
         frame_count=facts.frame_count,
         spacing=facts.spacing,
         indices=() if targets is None else targets.indices,
         original_sizes=() if targets is None else targets.original_sizes,
         dropped_objects=0 if targets is None else targets.dropped,
         blank_frames=len(facts.blank or ()),
+        targets=targets,
+        embeddings=found.embeddings,
     )

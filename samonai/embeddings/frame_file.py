@@ -13,8 +13,10 @@ it, `<file>.<frame>`. Both are read from both, so that a copy of a store works i
 
 import json
 import logging
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from io import FileIO
 from typing import Any
 
@@ -44,14 +46,14 @@ class RecordFormat:
     dtype: str
     shape: tuple[int, ...]
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """Return the size of a record."""
         return self._values + _TRAILER_BYTES
 
-    @property
+    @cached_property
     def _values(self) -> int:
-        return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
     def pack(self, index: int, values: npt.NDArray[Any]) -> Bytes:
         """Return the record of a frame.

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from samonai.core.errors import InputError
 from samonai.core.files import sha256_file, walk_below, write_atomically
@@ -30,7 +30,10 @@ def write_data(folder: Path, cases: Sequence[Case]) -> None:
     path = folder / DATA_FILE
     if path.exists():
         return
-    found = {case.case_id: {"stamp": _stamp(case), "files": _digest(case)} for case in cases}
+    found = {}
+    for case in cases:
+        files = _files(case)
+        found[case.case_id] = {"stamp": _stamp(files), "files": _digest(files)}
     with write_atomically(path) as temporary:
         temporary.write_text(json.dumps(sealed({"cases": found})) + "\n")
 
@@ -67,33 +70,52 @@ def _differences(before: Mapping[str, Mapping[str, Any]], cases: Sequence[Case])
     for name, case in now.items():
         if name not in before:
             yield f"{name!r} is new"
-        elif before[name]["stamp"] != _stamp(case) and before[name]["files"] != _digest(case):
+            continue
+        files = _files(case)
+        if before[name]["stamp"] != _stamp(files) and before[name]["files"] != _digest(files):
             yield f"{name!r} was changed"
     yield from (f"{name!r} is gone" for name in before if name not in now)
 
 
-def _files(case: Case) -> Iterator[tuple[str, Path]]:
-    """Yield each file of a case and its name within the case."""
+class _File(NamedTuple):
+    """A file of a case.
+
+    Attributes:
+        name: Its name within the case.
+        path: Its path.
+        stat: Its size and times.
+    """
+
+    name: str
+    path: Path
+    stat: os.stat_result
+
+
+def _files(case: Case) -> list[_File]:
+    """Return the files of a case."""
+    files = []
     for path in filter(None, (case.image, case.label)):
         found = [path]
         if path.is_dir():
             found = sorted(walk_below(path).files)
         elif path.suffix.lower() in _SIDECARS:
             found = sorted(path.parent.glob(f"{path.stem}.*"))
-        yield from ((os.path.relpath(file, path.parent), file) for file in found)
+        for file in found:
+            direct = file.parent == path.parent
+            name = file.name if direct else os.path.relpath(file, path.parent)
+            files.append(_File(name, file, file.stat()))
+    return files
 
 
-def _stamp(case: Case) -> str:
-    stats = ((name, file.stat()) for name, file in _files(case))
+def _stamp(files: Sequence[_File]) -> str:
     return digest(
-        canonical_json([[name, s.st_size, s.st_mtime_ns, s.st_ctime_ns] for name, s in stats])
+        canonical_json([[name, s.st_size, s.st_mtime_ns, s.st_ctime_ns] for name, _, s in files])
     )
 
 
-def _digest(case: Case) -> str:
+def _digest(files: Sequence[_File]) -> str:
     total = hashlib.sha256()
-    for name, file in _files(case):
-        stat = file.stat()
+    for name, file, stat in files:
         total.update(f"{name} {_of_file(file, stat.st_size, stat.st_mtime_ns)}\n".encode())
     return total.hexdigest()
 

@@ -1,6 +1,7 @@
 """Listing of a data set's cases: paired folders, a dataset.json, or a MONAI datalist."""
 
 import logging
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -88,11 +89,14 @@ def _dataset_file(images: Path) -> Path | None:
     return inside if inside.is_file() and not _volumes(images) else None
 
 
-def _visible(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+def _visible(folder: Path) -> list[os.DirEntry[str]]:
+    """List a folder by name; an entry knows its kind without a look at the disk."""
+    with os.scandir(folder) as entries:
+        shown = [entry for entry in entries if not entry.name.startswith(".")]
+    return sorted(shown, key=lambda entry: entry.name)
 
 
-def _is_volume_name(path: Path) -> bool:
+def _is_volume_name(path: Path | os.DirEntry[str]) -> bool:
     return path.name.lower().endswith(ENDINGS)
 
 
@@ -119,15 +123,16 @@ def _volumes(folder: Path, structures: bool = False) -> dict[str, Path]:
     With `structures`, also sub-folders that hold one file per structure.
     """
     found: dict[str, Path] = {}
-    for path in _visible(folder):
-        if path.is_dir() and not (
+    for entry in _visible(folder):
+        path = folder / entry.name
+        if entry.is_dir() and not (
             any(is_dicom_file(file) for file in files_below(path))
             or (structures and any(_is_volume_name(file) for file in _visible(path)))
         ):
             continue
-        if path.is_file() and not _is_volume_name(path):
+        if entry.is_file() and not _is_volume_name(entry):
             continue
-        stem = strip_ending(path.name) if path.is_file() else path.name
+        stem = strip_ending(entry.name) if entry.is_file() else entry.name
         if stem in found:
             raise InputError(
                 f"{folder}: {found[stem].name} and {path.name} are both case {stem!r}; keep one"
@@ -138,9 +143,10 @@ def _volumes(folder: Path, structures: bool = False) -> dict[str, Path]:
 
 def _holds_dicom_files(folder: Path) -> bool:
     """Return whether a folder is itself a series: loose DICOM files and no volume files."""
-    files = [path for path in _visible(folder) if path.is_file()]
-    loose = any(is_dicom_file(path) for path in files)
-    if loose and any(_is_volume_name(path) for path in files):
+    files = [entry for entry in _visible(folder) if entry.is_file()]
+    others = [folder / entry.name for entry in files if not _is_volume_name(entry)]
+    loose = any(is_dicom_file(path) for path in others)
+    if loose and len(others) < len(files):
         raise InputError(
             f"{folder}: holds volumes and loose DICOM files; put each series in its own folder"
         )

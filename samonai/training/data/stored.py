@@ -12,7 +12,7 @@ from samonai.domains.base import Case, Domain, SourceT
 from samonai.embeddings.encode import EncodeReport
 from samonai.embeddings.encoding_plan import EncodedCase
 from samonai.embeddings.store import EmbeddingStore, SourceEmbeddings
-from samonai.embeddings.target_store import SourceTargets, load_targets
+from samonai.embeddings.target_store import SourceTargets
 from samonai.embeddings.views import Augmentation, encode_views, summed
 from samonai.engine.processes import is_main_process, main_process_first
 from samonai.sam.network import SamNetwork
@@ -132,7 +132,7 @@ FramesOf = Callable[[Case, EncodedCase], SourceEmbeddings | FrameImages[Any] | N
 def _embeddings_of(store: EmbeddingStore, report: EncodeReport) -> FramesOf:
     """Return the embeddings of a report's case."""
     section = store.section(report.signature)
-    return lambda case, encoded: section.find(encoded.source_hash)
+    return lambda case, encoded: encoded.embeddings or section.find(encoded.source_hash)
 
 
 def _images_of(domain: Domain[SourceT], network: SamNetwork) -> FramesOf:
@@ -154,15 +154,14 @@ def _open_cases(
     stored = []
     for case, encoded in zip(used, report.cases, strict=True):
         assert encoded.case_id == case.case_id
-        assert encoded.targets_key is not None, "only labelled cases come here"
-        targets = load_targets(store, encoded.targets_key)
+        assert encoded.targets is not None, "only labelled cases come here"
         frames = frames_of(case, encoded)
-        if targets is None or (frames is None and encoded.indices):
+        if frames is None and encoded.indices:
             raise InputError(
                 f"case {case.case_id} is no longer in the store {store.url}; run again"
             )
         if frames is not None:
-            stored.append(StoredCase(case.case_id, frames, targets))
+            stored.append(StoredCase(case.case_id, frames, encoded.targets))
     return stored
 
 

@@ -1,0 +1,183 @@
+"""Start-up, store and session: CPU seconds of whole processes, beside an earlier tree's.
+
+The environment variable SAMONAI_BEFORE names the checkout of an earlier version; its rows are left
+out where it is not set. Processes of both run in turns, with one thread each.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+from benchmarks.house_jobs import write_inputs
+from benchmarks.rows import Row
+from benchmarks.setting import Setting
+from benchmarks.timing import Progress
+
+_REPOSITORY = Path(__file__).parents[1]
+_JOBS = Path(__file__).with_name("house_jobs.py")
+_BEFORE = "SAMONAI_BEFORE"
+_SUBJECT = "house"
+_FEW = 100
+"""A quick run has fewer cases, and only shows that the measurement works."""
+
+
+class _Spent(NamedTuple):
+    """Times of a process.
+
+    Attributes:
+        cpu: CPU seconds, the system's included.
+        wall: Seconds on the clock.
+        said: The last line of its output, if it is JSON.
+    """
+
+    cpu: float
+    wall: float
+    said: dict[str, Any]
+
+
+def measure(setting: Setting, progress: Progress) -> list[Row]:
+    """Measure cold predictions, a session's predictions, and the way to the first training step."""
+    before = os.environ.get(_BEFORE)
+    trees = {"now": _REPOSITORY, **({"before": Path(before)} if before else {})}
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        small, cases = setting.house_cases
+        write_inputs(work, small, cases)
+        rows = _prediction_rows(work, trees, setting, progress)
+        return [*rows, *_first_step_rows(work, trees, (small, cases), progress)]
+
+
+def _prediction_rows(
+    work: Path, trees: dict[str, Path], setting: Setting, progress: Progress
+) -> list[Row]:
+    contestants: dict[str, Callable[[], _Spent]] = {
+        **{name: _predict(tree, work, name) for name, tree in trees.items()},
+        "imports": lambda: _spent(_REPOSITORY, "-c", "import torch, monai"),
+        "torch": lambda: _spent(_REPOSITORY, "-c", "import torch"),
+        "parts": lambda: _job(_REPOSITORY, "encode_and_decode", work),
+        "session": lambda: _job(_REPOSITORY, "session", work),
+    }
+    found: dict[str, list[_Spent]] = {name: [] for name in contestants}
+    for turn in range(setting.rounds):
+        for name, run in contestants.items():
+            progress(f"{name}: round {turn + 1} of {setting.rounds}")
+            found[name].append(run())
+    cpu = {name: [spent.cpu for spent in all_of] for name, all_of in found.items()}
+    parts = [spent.said["seconds"] for spent in found["parts"]]
+    allowed = [imports + part for imports, part in zip(cpu["imports"], parts, strict=True)]
+    least = [torch + part for torch, part in zip(cpu["torch"], parts, strict=True)]
+    rows = [
+        _ratio("cold predict, of importing torch and MONAI and of encoding and decoding",
+               cpu["now"], allowed, at_most=1.15),
+        _ratio("cold predict, of importing torch and of encoding and decoding", cpu["now"], least),
+        _ratio("share of MONAI in importing torch and MONAI",
+               [i - t for i, t in zip(cpu["imports"], cpu["torch"], strict=True)], cpu["imports"]),
+    ]  # fmt: skip
+    if "before" in trees:
+        walls = [spent.said["wall"] for spent in found["session"]]
+        cold = [spent.wall for spent in found["before"]]
+        warm = [spent.said["seconds"] for spent in found["session"]]
+        rows += [
+            _ratio("cold predict, fewer CPU seconds than before", cpu["before"], cpu["now"]),
+            _ratio("session.predict with stored embeddings, faster than cold predict before",
+                   cold, walls, at_least=20.0),
+            _ratio("the same in CPU seconds", cpu["before"], warm),
+        ]  # fmt: skip
+    return rows
+
+
+def _first_step_rows(
+    work: Path, trees: dict[str, Path], cases: tuple[int, int], progress: Progress
+) -> list[Row]:
+    found = {}
+    for name, tree in trees.items():
+        progress(f"first training step, {name}")
+        folder = work / name
+        folder.mkdir()
+        for data in work.glob("cases*"):
+            (folder / data.name).symlink_to(data)
+        found[name] = _job(tree, "first_step", folder, *map(str, cases)).said
+    rows = [
+        Row(_SUBJECT, f"{cases[1]} tiny cases, files per case in the store",
+            found["now"]["files_per_case"], "files", at_most=3.0),
+        Row(_SUBJECT, f"{cases[1]} tiny cases, CPU time before the first step, per case",
+            1000 * found["now"]["per_case"], "ms"),
+    ]  # fmt: skip
+    if "before" in trees:
+        for key, name in (
+            ("seconds", "CPU time before the first training step, less than before"),
+            ("per_case", "the same per case"),
+        ):
+            ratio = found["before"][key] / found["now"][key]
+            bar = 3.0 if key == "seconds" and cases[1] > _FEW else None
+            details = {tree: values[key] for tree, values in found.items()}
+            rows.append(
+                Row(_SUBJECT, f"{cases[1]} tiny cases, {name}", ratio, "x", at_least=bar,
+                    details=details)
+            )  # fmt: skip
+    return rows
+
+
+def _ratio(
+    name: str,
+    over: list[float],
+    under: list[float],
+    *,
+    at_least: float | None = None,
+    at_most: float | None = None,
+) -> Row:
+    """Return the ratio of two medians, with each round's own ratio as its spread."""
+    ratios = [a / b for a, b in zip(over, under, strict=True)]
+    return Row(
+        _SUBJECT, name, median(over) / median(under), "x", (min(ratios), max(ratios)),
+        at_least=at_least, at_most=at_most, details={"over": over, "under": under},
+    )  # fmt: skip
+
+
+def _predict(tree: Path, work: Path, name: str) -> Callable[[], _Spent]:
+    """Return a function that predicts the volume by a command line that starts cold."""
+
+    def run() -> _Spent:
+        with tempfile.TemporaryDirectory(dir=work, prefix=name) as out:
+            given = ("--input", str(work / "volume.nii.gz"), "--boxes", str(work / "box.json"))
+            return _spent(
+                tree, "-m", "samonai", "predict", "medical", "--model", "micro", *given,
+                "--out", out,
+            )  # fmt: skip
+
+    return run
+
+
+def _job(tree: Path, job: str, folder: Path, *numbers: str) -> _Spent:
+    return _spent(tree, "-P", str(_JOBS), job, str(folder), *numbers)
+
+
+def _spent(tree: Path, *arguments: str) -> _Spent:
+    """Run Python with a tree's package; return its times.
+
+    Raises:
+        RuntimeError: The process failed.
+    """
+    environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
+    start = time.perf_counter()
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            [sys.executable, *arguments], env=environment, stdout=out, stderr=errors, cwd=tree
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        wall = time.perf_counter() - start
+        for stream in (out, errors):
+            stream.seek(0)
+        if process.returncode:
+            raise RuntimeError(f"{' '.join(arguments)}: {errors.read()[-2000:]}")
+        last = (out.read().splitlines() or [""])[-1]
+    said = json.loads(last) if last.startswith("{") else {}
+    return _Spent(usage.ru_utime + usage.ru_stime, wall, said)
