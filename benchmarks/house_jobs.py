@@ -45,8 +45,7 @@ class _FirstStep(BaseException):
 def first_step(folder: Path, small: int, cases: int) -> dict[str, Any]:
     """Measure the time of a training up to its first step, over a store that is warm.
 
-    Embeddings are random: the encoder takes no part. What is imported on the way is so before the
-    clock starts.
+    Embeddings are random: the encoder takes no part. Imports are done before the clock starts.
     """
     import torch
 

@@ -46,7 +46,7 @@ class StoreFiles(Protocol):
         ...
 
     def replacing(self, name: str) -> AbstractContextManager[Path]:
-        """Return a context that yields a local path, and stores what was written there."""
+        """Return a context that yields a local path, whose file is stored after the block."""
         ...
 
     def appending(self, name: str) -> AbstractContextManager[FileIO]:
