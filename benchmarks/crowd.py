@@ -18,7 +18,8 @@ from benchmarks.rows import Row
 from benchmarks.setting import SEED, Setting, network_of, random_embeddings, random_sam
 from benchmarks.timing import Progress
 from samonai.core.geometry import FrameGeometry
-from samonai.prompts.types import FramePrompts, Prompts
+from samonai.prompts.frame_prompts import FramePrompts
+from samonai.prompts.types import Prompts
 from samonai.sam.loading import load_sam
 from samonai.sam.network import SamNetwork
 from samonai.sam.outputs import choose_masks

@@ -10,7 +10,7 @@ from samonai.core.frame import Frame, FrameLocation
 from samonai.domains import get_domain
 from samonai.inference import Certainty, SourceInferer
 from samonai.inference.frame_outputs import FrameOutput
-from samonai.prompts.types import FramePrompts
+from samonai.prompts.frame_prompts import FramePrompts
 
 MEMBERS, BOXES = 5, 3
 _AT_MOST = 1.3

@@ -34,7 +34,7 @@ from samonai.domains.tiling.tiles import TileGrid
 from samonai.domains.tiling.tiles import Window as Part
 from samonai.inference import CaseDataset, FilePrompts, trained_domain
 from samonai.inference.inferer import SourceInferer
-from samonai.prompts.types import FramePrompts
+from samonai.prompts.frame_prompts import FramePrompts
 from samonai.workflows.bundle_files import INFERENCE, config_files, read_config
 from samonai.workflows.run import Run
 from samonai.workflows.settings import parse_settings

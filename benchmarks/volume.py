@@ -18,7 +18,7 @@ from benchmarks.rows import Row, speed_up
 from benchmarks.setting import SEED, Setting, network_of, random_sam
 from benchmarks.timing import Contestant, Progress, interleave, timed_encoder
 from samonai.core.geometry import FrameGeometry
-from samonai.prompts.types import FramePrompts
+from samonai.prompts.frame_prompts import FramePrompts
 from samonai.workflows.run import predict
 
 _SIDE = 512

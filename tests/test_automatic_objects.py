@@ -18,7 +18,8 @@ from samonai.domains.base import Case
 from samonai.inference import ObjectFinding, SourceInferer, evaluation_prompts, prediction_prompts
 from samonai.inference.automatic.instances import AUTOMATIC
 from samonai.inference.inferer import Automatic
-from samonai.prompts.types import NO_POINT, Prompts
+from samonai.prompts.frame_prompts import NO_POINT
+from samonai.prompts.types import Prompts
 from samonai.sam.outputs import DecodeOutput, HeadsOutput
 
 if TYPE_CHECKING:

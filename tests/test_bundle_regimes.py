@@ -11,7 +11,7 @@ from bundle_factory import MEDICAL, write_scans
 from safetensors.torch import load_file
 
 from benchmarks.regime_list import REGIMES, Regime
-from samonai.sam.decoder_file import read_decoder_metadata
+from samonai.sam.decoder_metadata import read_decoder_metadata
 
 # MONAI warns about every configuration that it evaluates.
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -15,7 +15,7 @@ from bundle_factory import AFFINE, MEDICAL, overrides, run_command, write_scans
 from safetensors.torch import load_file
 
 from samonai.sam import decoder_file
-from samonai.sam.decoder_file import read_decoder_metadata
+from samonai.sam.decoder_metadata import read_decoder_metadata
 
 
 @dataclass

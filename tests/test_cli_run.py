@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from tiny_scans import SHAPE, affine, ball, write_scans
 
 from samonai.cli import main
-from samonai.sam.decoder_file import read_decoder_metadata
+from samonai.sam.decoder_metadata import read_decoder_metadata
 
 SETTINGS = ("--epochs", "4", "--seed", "3", "--set", "learning_rate=0.001", "--set", "batch_size=2")
 

@@ -16,7 +16,7 @@ from samonai.evaluation.clicking import click_table
 from samonai.inference import prompts_from_label
 from samonai.inference.inferer import SourceInferer
 from samonai.prompts.types import Prompts
-from samonai.sam.decoder_file import read_decoder_metadata
+from samonai.sam.decoder_metadata import read_decoder_metadata
 from samonai.sam.outputs import DecodeOutput
 
 DOMAIN = MedicalDomain(window="percentile")

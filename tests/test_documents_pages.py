@@ -16,7 +16,7 @@ from samonai.core.errors import InputError
 from samonai.domains.base import Case
 from samonai.domains.documents import DocumentsDomain
 from samonai.domains.documents.formats import pictures as pictures_module
-from samonai.prompts.types import UNKNOWN_ID, FramePrompts
+from samonai.prompts.frame_prompts import UNKNOWN_ID, FramePrompts
 
 
 @given(data=st.data())

@@ -15,7 +15,7 @@ from samonai.cli import main
 from samonai.core.errors import InputError
 from samonai.domains import DOMAINS
 from samonai.domains.capabilities import Capabilities, capabilities
-from samonai.sam.decoder_file import read_decoder_metadata
+from samonai.sam.decoder_metadata import read_decoder_metadata
 from samonai.workflows.pacs_ends import pacs_series
 
 REPOSITORY = Path(__file__).parents[1]

@@ -27,7 +27,8 @@ from samonai.inference.inferer import Automatic, FrameOutput, FramePrompts
 from samonai.inference.uncertainty import binary_entropy, scaled_mean
 from samonai.metrics.calibration import LogitHistogram
 from samonai.report.plots import reliability_diagram
-from samonai.sam.decoder_file import read_decoder_metadata, rewrite_metadata
+from samonai.sam.decoder_file import rewrite_metadata
+from samonai.sam.decoder_metadata import read_decoder_metadata
 from samonai.selection import calibrate
 from samonai.workflows.run import open_runs
 

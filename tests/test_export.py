@@ -15,7 +15,7 @@ from samonai.export.huggingface import export_huggingface
 from samonai.export.onnx_graphs import decoder_inputs, export_onnx
 from samonai.export.probe import check_equal, make_image
 from samonai.prompts.types import Prompts
-from samonai.sam.decoder_file import DecoderMetadata
+from samonai.sam.decoder_metadata import DecoderMetadata
 from samonai.sam.hf_names import SHARED_POSITIONS, to_hf_name
 from samonai.sam.network import SamNetwork
 from samonai.sam.normalisation import MEDSAM_NORMALISATION

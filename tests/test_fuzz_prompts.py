@@ -23,7 +23,7 @@ from samonai.core.sealed import sealed
 from samonai.domains import get_domain
 from samonai.domains.base import Case
 from samonai.inference import trained_domain
-from samonai.sam.decoder_file import read_decoder_metadata
+from samonai.sam.decoder_metadata import read_decoder_metadata
 from samonai.workflows.run_folder import RunFolder, member_folders
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # pyogrio's own

@@ -17,7 +17,8 @@ from samonai.inference.automatic.instances import InstanceFinder
 from samonai.inference.automatic.masks import Instance, make_instance, paint, suppress
 from samonai.inference.automatic.point_grid import GridMasks
 from samonai.inference.inferer import SourceInferer
-from samonai.prompts.types import NO_POINT, Prompts
+from samonai.prompts.frame_prompts import NO_POINT
+from samonai.prompts.types import Prompts
 from samonai.sam.outputs import DecodeOutput, HeadsOutput
 
 SIZE = (256, 192)

@@ -8,7 +8,8 @@ from monai.engines import IterationEvents, SupervisedTrainer
 from test_training import SIDE, squares
 
 from samonai.core.errors import InputError
-from samonai.prompts.types import NO_POINT, Prompts
+from samonai.prompts.frame_prompts import NO_POINT
+from samonai.prompts.types import Prompts
 from samonai.sam.outputs import DecodeOutput, choose_masks
 from samonai.training import (
     DecoderInferer,

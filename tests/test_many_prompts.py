@@ -8,7 +8,8 @@ from samonai.core.frame import Frame, FrameLocation
 from samonai.core.geometry import FrameGeometry
 from samonai.domains.tiling.frames import FrameMerger
 from samonai.inference.inferer import SourceInferer
-from samonai.prompts.types import NO_POINT, FramePrompts, Prompts
+from samonai.prompts.frame_prompts import NO_POINT, FramePrompts
+from samonai.prompts.types import Prompts
 from samonai.sam import positive as positive_module
 from samonai.sam.network import SamNetwork
 from samonai.sam.positive import _Asked, _window

@@ -33,8 +33,8 @@ from samonai.inference import CaseDataset, FilePrompts, VolumeInferer, prompts_f
 from samonai.inference.case_dataset import CaseItem
 from samonai.inference.inferer import SourceInferer
 from samonai.inference.prompting.select import NoPrompts
-from samonai.prompts.types import FramePrompts
-from samonai.sam.decoder_file import read_decoder_metadata
+from samonai.prompts.frame_prompts import FramePrompts
+from samonai.sam.decoder_metadata import read_decoder_metadata
 from samonai.workflows.archive.archive import embed_archive, predict_archive
 
 AIR, TISSUE = -1000.0, 40.0

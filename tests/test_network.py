@@ -6,7 +6,8 @@ import torch
 from segment_anything.modeling import Sam
 
 from samonai.core.errors import InputError
-from samonai.prompts.types import NO_POINT, Prompts, concatenate_prompts
+from samonai.prompts.frame_prompts import NO_POINT
+from samonai.prompts.types import Prompts, concatenate_prompts
 from samonai.sam import prompted as prompted_module
 from samonai.sam.decoder import prompts_at_once
 from samonai.sam.network import SamNetwork

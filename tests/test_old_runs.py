@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from samonai.core.errors import InputError
-from samonai.sam.decoder_file import DecoderMetadata, load_decoder, save_decoder
+from samonai.sam.decoder_file import load_decoder, save_decoder
+from samonai.sam.decoder_metadata import DecoderMetadata
 from samonai.sam.network import SamNetwork
 from samonai.workflows.run_folder import STATE_FILE, RunFolder
 

@@ -14,7 +14,8 @@ from samonai.domains.medical import MedicalDomain
 from samonai.inference import ObjectFinding, evaluation_prompts, prediction_prompts
 from samonai.inference.automatic.instances import AUTOMATIC
 from samonai.inference.prompting.compatibility import PromptCompatibility, trained_kinds
-from samonai.sam.decoder_file import DecoderMetadata, save_decoder
+from samonai.sam.decoder_file import save_decoder
+from samonai.sam.decoder_metadata import DecoderMetadata
 from samonai.settings import current_training
 
 BOXES_ONLY = {

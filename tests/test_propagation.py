@@ -10,7 +10,8 @@ from samonai.core.errors import InputError
 from samonai.core.frame import Frame, FrameLocation
 from samonai.inference.prompting.interpolate import interpolate_boxes
 from samonai.inference.volumes.propagate import FrameTracks, Propagation, Propagator, seeds_of
-from samonai.prompts.types import FramePrompts, Prompts
+from samonai.prompts.frame_prompts import FramePrompts
+from samonai.prompts.types import Prompts
 from samonai.sam.network import DecodeOutput
 
 SIDE, COUNT = 64, 24

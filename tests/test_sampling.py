@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from samonai.core.errors import InputError
+from samonai.prompts.frame_prompts import NO_POINT
 from samonai.prompts.sampling import PromptSampler, jitter_boxes, loosen_boxes, shift_boxes
-from samonai.prompts.types import NO_POINT
 
 BOX = np.array([[100.0, 200.0, 300.0, 280.0]], np.float32)
 

@@ -14,7 +14,7 @@ from samonai.domains.satellite import Raster, SatelliteDomain
 from samonai.domains.satellite.prediction import RasterPrediction
 from samonai.domains.tiling.classes import ClassLayers
 from samonai.domains.tiling.tiles import TileGrid, Window
-from samonai.prompts.types import UNKNOWN_ID, FramePrompts
+from samonai.prompts.frame_prompts import UNKNOWN_ID, FramePrompts
 
 
 @pytest.fixture

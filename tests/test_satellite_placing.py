@@ -19,7 +19,7 @@ from samonai.domains.satellite.placing import place
 from samonai.domains.tiling.tiles import TileGrid, Window
 from samonai.inference import CaseDataset, FilePrompts, prompts_from_label
 from samonai.inference.case_dataset import CaseItem
-from samonai.prompts.types import FramePrompts
+from samonai.prompts.frame_prompts import FramePrompts
 
 SIZE, TILE = (300, 420), (64, 64)
 CLEAR = 8

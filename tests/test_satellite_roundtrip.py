@@ -13,7 +13,7 @@ from tiny_rasters import PLACE, UTM, picture, write_raster
 
 from samonai.domains.base import Case
 from samonai.domains.satellite import SatelliteDomain
-from samonai.prompts.types import FramePrompts
+from samonai.prompts.frame_prompts import FramePrompts
 
 # The files of a place that is nowhere are written without a georeference on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore:Dataset has no geotransform")

@@ -21,7 +21,7 @@ from samonai.domains.satellite import SatelliteDomain
 from samonai.domains.satellite.polygons import PolygonOptions
 from samonai.domains.satellite.regularise import right_angled
 from samonai.domains.satellite.writer import write_formats
-from samonai.prompts.types import FramePrompts
+from samonai.prompts.frame_prompts import FramePrompts
 
 if TYPE_CHECKING:
     from samonai.sam.network import SamNetwork

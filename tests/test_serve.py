@@ -25,7 +25,7 @@ from samonai.inference.case_dataset import prompted
 from samonai.inference.frame_outputs import Automatic
 from samonai.inference.refining import mask_logits
 from samonai.inference.uncertainty import SourceCertainty
-from samonai.prompts.types import FramePrompts
+from samonai.prompts.frame_prompts import FramePrompts
 from samonai.serve.annotation import mask_png
 from samonai.serve.encoding import EncodingQueue, outward
 from samonai.serve.guard import Guard, Limits

@@ -22,7 +22,8 @@ from samonai.cli import main
 from samonai.core.errors import InputError
 from samonai.prompts.types import Prompts
 from samonai.sam import load_sam
-from samonai.sam.decoder_file import DecoderMetadata, load_decoder, save_decoder
+from samonai.sam.decoder_file import load_decoder, save_decoder
+from samonai.sam.decoder_metadata import DecoderMetadata
 from samonai.sam.encoder import encode_images
 from samonai.sam.full_state import full_state
 from samonai.sam.network import SamNetwork

@@ -25,7 +25,8 @@ from samonai.inference import (
     trained_domain,
     trained_network,
 )
-from samonai.sam.decoder_file import DecoderMetadata, save_decoder
+from samonai.sam.decoder_file import save_decoder
+from samonai.sam.decoder_metadata import DecoderMetadata
 from samonai.sam.network import SamNetwork
 
 DOMAIN = MedicalDomain(window="percentile", upper=98.0)

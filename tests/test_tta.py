@@ -17,7 +17,7 @@ from samonai.evaluation import ClickSimulation
 from samonai.inference import ObjectFinding, SourceInferer, VolumeInferer
 from samonai.inference.inferer import Automatic
 from samonai.inference.tta import Orientation, orientations_of
-from samonai.prompts.types import FramePrompts
+from samonai.prompts.frame_prompts import FramePrompts
 
 SIZE = (7, 11)
 ALL = orientations_of(8)

@@ -13,7 +13,8 @@ from samonai.inference.inferer import FrameOutput, SourceInferer
 from samonai.inference.volumes import planes
 from samonai.inference.volumes.inferer import cleaned
 from samonai.inference.volumes.planes import across
-from samonai.prompts.types import FramePrompts, Prompts
+from samonai.prompts.frame_prompts import FramePrompts
+from samonai.prompts.types import Prompts
 from samonai.sam.network import DecodeOutput
 
 SHAPE = (12, 10, 6)

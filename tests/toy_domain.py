@@ -15,7 +15,7 @@ from samonai.core.errors import InputError
 from samonai.core.frame import Frame, FrameLocation
 from samonai.domains.base import Case, Merger
 from samonai.domains.tiling.frames import FrameMerger
-from samonai.prompts.types import FramePrompts
+from samonai.prompts.frame_prompts import FramePrompts
 from samonai.prompts.values import PromptFile, prompt_content
 
 

@@ -45,6 +45,11 @@ def calibrate(
     Probabilities, uncertainty maps and the ECE use it from then on; masks do not change. Give the
     settings with which the run will predict: they change its logits.
     """
+    from samonai.workflows import arguments
+
+    arguments.check_runs(run, domain, checkpoint, device)
+    arguments.check_data(images, labels)
+
     from samonai.selection import calibrate as fit
     from samonai.workflows.run import open_runs
 

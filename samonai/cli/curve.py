@@ -46,10 +46,7 @@ def curve(
     All points are measured on the same held-out cases. With --heads both the semantic head is
     measured too: like the U-Net, it needs no prompts.
     """
-    from rich.console import Console
-
-    from samonai import selection
-    from samonai.report.curves import curve_table, verdict
+    from samonai.workflows import arguments
     from samonai.workflows.bundle_files import TRAIN, config_files, read_config
 
     if split is not None and val_fraction is not None:
@@ -58,6 +55,14 @@ def curve(
     settings = options.given_settings(
         config, set_, allow_gaps=allow_gaps, case_map=case_map, heads=heads
     )
+    arguments.check_model(model, checkpoint, sha256, device)
+    arguments.check_data(images, labels)
+
+    from rich.console import Console
+
+    from samonai import selection
+    from samonai.report.curves import curve_table, verdict
+
     found = selection.curve(
         model,
         images,

@@ -53,8 +53,7 @@ def embed(
     already in the store are skipped. With labels only the frames that have objects are encoded,
     and for the semantic head those without too; without labels all.
     """
-    from samonai.workflows import train as workflow
-    from samonai.workflows.archive.archive import embed_archive
+    from samonai.workflows import arguments
     from samonai.workflows.bundle_files import TRAIN, config_files, read_config
 
     config = read_config(config_files(domain, TRAIN))
@@ -76,10 +75,16 @@ def embed(
         "device": device,
     }
     going = options.archive_settings(archive, readers, limit, dry_run, retry_failed)
-    if archive:
-        if out is None or labels is not None:
-            raise InputError("--archive needs --out for the manifest, and takes no --labels")
+    if archive and (out is None or labels is not None):
+        raise InputError("--archive needs --out for the manifest, and takes no --labels")
+    arguments.check_model(model, checkpoint, sha256, device)
+    arguments.check_data(images, labels)
+    if archive and out is not None:
+        from samonai.workflows.archive.archive import embed_archive
+
         state = embed_archive(model, images, out, **going, **asked)
         raise typer.Exit(options.tell(state, out, dry_run))
+    from samonai.workflows import train as workflow
+
     report = workflow.embed(model, images, labels, **asked)
     typer.echo(f"{store}: {report.encoded} frames encoded, {report.reused} already stored")

@@ -66,12 +66,8 @@ def evaluate(
     All three get the same boxes. All metrics are computed in 3D on the cases' own grids, in mm,
     slices without the structure included.
     """
-    from rich.console import Console
-
-    from samonai.report.tables import clicks_table, ensemble_lines, metrics_table
-    from samonai.workflows import run as workflow
+    from samonai.workflows import arguments
     from samonai.workflows.bundle_files import EVALUATE, TRAIN, config_files, read_config
-    from samonai.workflows.run import open_runs
 
     if split is not None and cases:
         raise InputError("give --split or --cases, not both")
@@ -80,12 +76,22 @@ def evaluate(
         config, set_, allow_gaps=allow_gaps, case_map=case_map, precision=precision
     )
     settings |= options.plane_settings(config, planes)
+    chosen = _chosen(cases, split)
+    arguments.check_runs(run, domain, checkpoint, device)
+    arguments.check_data(images, labels)
+
+    from rich.console import Console
+
+    from samonai.report.tables import clicks_table, ensemble_lines, metrics_table
+    from samonai.workflows import run as workflow
+    from samonai.workflows.run import open_runs
+
     metrics = workflow.evaluate(
         open_runs(run, checkpoint=checkpoint, device=device, domain=domain),
         images,
         labels,
         out,
-        cases=_chosen(cases, split),
+        cases=chosen,
         prompts=prompts,
         box_jitter=box_jitter,
         seed=seed,

@@ -198,7 +198,9 @@ def plane_settings(config: Mapping[str, Any], planes: int) -> dict[str, Any]:
         return {}
     if "planes" not in config:
         raise InputError("--planes is for volumes, which is medical data")
-    return {"planes": planes}
+    from samonai.workflows.settings import check_settings
+
+    return check_settings({"planes": planes}, config)
 
 
 def archive_settings(

@@ -107,8 +107,7 @@ def predict(
 
     Without boxes the run's semantic head labels all of its classes.
     """
-    from samonai.workflows import run as workflow
-    from samonai.workflows.run import open_runs
+    from samonai.workflows import arguments
 
     if bool(run) == (model is not None):
         raise InputError("give --run for a fine-tuned decoder, or --model for a stock model")
@@ -118,6 +117,17 @@ def predict(
     if propagate:
         settings["spread"] = "propagate"
     going = options.archive_settings(archive, readers, limit, dry_run, retry_failed)
+    if run:
+        decoders = arguments.check_runs(run, domain, checkpoint, device)
+    else:
+        arguments.check_model(str(model), checkpoint, sha256, device)
+        decoders = []
+    arguments.check_source(source)
+    arguments.check_prompts(domain, boxes, prompt, decoders, automatic=settings.get("automatic"))
+
+    from samonai.workflows import run as workflow
+    from samonai.workflows.run import open_runs
+
     network = (
         open_runs(run, checkpoint=checkpoint, device=device, domain=domain) if run else str(model)
     )

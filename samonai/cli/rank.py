@@ -53,15 +53,20 @@ def rank(
 
     Ranked is what `samonai predict` gives with the same options and settings.
     """
+    from samonai.workflows import arguments
+
+    settings = options.prediction_settings(
+        domain, set_, planes, allow_gaps=allow_gaps, case_map=case_map, precision=precision
+    )
+    arguments.check_runs(run, domain, checkpoint, device)
+    arguments.check_data(images)
+
     from rich.console import Console
 
     from samonai.report.selection import ranking_table
     from samonai.selection import rank as rank_cases
     from samonai.workflows.run import open_runs
 
-    settings = options.prediction_settings(
-        domain, set_, planes, allow_gaps=allow_gaps, case_map=case_map, precision=precision
-    )
     ranked = rank_cases(
         open_runs(run, checkpoint=checkpoint, device=device, domain=domain),
         images,

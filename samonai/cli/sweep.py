@@ -42,10 +42,7 @@ def sweep(
     Searched are the learning rate, weight decay, warm-up, box jitter, batch size and loss, except
     those given with --set.
     """
-    from rich.console import Console
-
-    from samonai import selection
-    from samonai.report.selection import sweep_table
+    from samonai.workflows import arguments
     from samonai.workflows.bundle_files import TRAIN, config_files, read_config
 
     if split is not None and (val_fraction is not None or groups is not None):
@@ -54,6 +51,14 @@ def sweep(
     settings = options.given_settings(
         config, set_, allow_gaps=allow_gaps, case_map=case_map, heads=heads
     )
+    arguments.check_model(model, checkpoint, sha256, device)
+    arguments.check_data(images, labels)
+
+    from rich.console import Console
+
+    from samonai import selection
+    from samonai.report.selection import sweep_table
+
     found = selection.sweep(
         model,
         images,

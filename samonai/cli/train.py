@@ -70,8 +70,7 @@ def train(
     With --folds or --seeds the folder holds several runs over one store; the folds divide the
     split's training cases if a split is given.
     """
-    from samonai import selection
-    from samonai.workflows import train as workflow
+    from samonai.workflows import arguments
     from samonai.workflows.bundle_files import TRAIN, config_files, read_config
 
     _check_together(split, val_fraction, folds, seeds, groups)
@@ -79,6 +78,12 @@ def train(
     settings = options.given_settings(
         config, set_, allow_gaps=allow_gaps, case_map=case_map, heads=heads, precision=precision
     )
+    arguments.check_model(model, checkpoint, sha256, device)
+    arguments.check_data(images, labels)
+
+    from samonai import selection
+    from samonai.workflows import train as workflow
+
     common: dict[str, Any] = {
         **settings,
         "train_parts": parts,

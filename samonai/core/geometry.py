@@ -10,16 +10,20 @@ Conventions of the whole package:
   round half up (`ResizeLongestSide.get_preprocess_shape`), and coordinates are multiplied by
   new/old along each axis. The model image is then padded at the right and at the bottom.
 * The low-res frame is the grid of the mask decoder's logits: the padded model image divided by 4.
+
+torch is imported where logits are resized: domains read files without it.
 """
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
-from torch.nn.functional import interpolate
+
+if TYPE_CHECKING:
+    import torch
 
 LONG_SIDE = 1024
 LOW_RES_STRIDE = 4
@@ -117,7 +121,7 @@ class FrameGeometry:
         valid[: len(rows), : len(columns)] = True
         return valid
 
-    def logits_to_frame(self, low_res_logits: torch.Tensor) -> torch.Tensor:
+    def logits_to_frame(self, low_res_logits: "torch.Tensor") -> "torch.Tensor":
         """Map logits to the frame: bilinear to the model image, crop the padding, bilinear.
 
         This is `Sam.postprocess_masks`. One row is resized at a time where the intermediate
@@ -129,9 +133,12 @@ class FrameGeometry:
         Returns:
             float (N, M, H, W), frame space, same dtype.
         """
+        import torch
+        from torch.nn.functional import interpolate
+
         height, width = self.input_size
 
-        def one(logits: torch.Tensor) -> torch.Tensor:
+        def one(logits: "torch.Tensor") -> "torch.Tensor":
             model = interpolate(
                 logits, (self.long_side, self.long_side), mode="bilinear", align_corners=False
             )
@@ -147,8 +154,8 @@ class FrameGeometry:
         return torch.cat([one(rows) for rows in low_res_logits.split(_ROWS_AT_ONCE)])
 
     def window_to_frame(
-        self, low_res_logits: torch.Tensor, top: int, left: int
-    ) -> tuple[slice, slice, torch.Tensor]:
+        self, low_res_logits: "torch.Tensor", top: int, left: int
+    ) -> tuple[slice, slice, "torch.Tensor"]:
         """Bring a window of one mask's logits back to the frame, as `logits_to_frame` does.
 
         Args:
@@ -185,7 +192,7 @@ class FrameGeometry:
 @lru_cache(maxsize=16)
 def _resizing(
     long_side: int, input_side: int, side: int
-) -> tuple[torch.Tensor, npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+) -> tuple["torch.Tensor", npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Return one axis of `FrameGeometry.logits_to_frame` as a matrix.
 
     Args:
@@ -197,6 +204,9 @@ def _resizing(
         float32 (side, low-res side); and the first and last low-res pixel that each of the frame's
         pixels depends on.
     """
+    import torch
+    from torch.nn.functional import interpolate
+
     count = long_side // LOW_RES_STRIDE
     model = interpolate(torch.eye(count)[None], long_side, mode="linear", align_corners=False)
     frame = interpolate(model[..., :input_side], side, mode="linear", align_corners=False)

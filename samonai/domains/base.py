@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from samonai.core.frame import Frame
-from samonai.prompts.types import FramePrompts
+from samonai.prompts.frame_prompts import FramePrompts
 from samonai.prompts.values import PromptFile
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from samonai.core.frame import Frame
 from samonai.domains.base import Case, Domain, LabelFacts, LabelMaps, ReadSourceT, SourceT
-from samonai.prompts.types import FramePrompts
+from samonai.prompts.frame_prompts import FramePrompts
 
 CLASSES = "classes"
 """Segmentation without prompts that every domain supports: the map of classes."""

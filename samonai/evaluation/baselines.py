@@ -3,7 +3,7 @@
 import torch
 
 from samonai.core.frame import Frame
-from samonai.prompts.types import FramePrompts
+from samonai.prompts.frame_prompts import FramePrompts
 
 
 def box_scores(frame: Frame, prompts: FramePrompts) -> torch.Tensor:

@@ -33,7 +33,8 @@ from samonai.inference.tta import refuse_augmentation
 from samonai.metrics.summary import summarise
 from samonai.metrics.volumes import Row, case_rows
 from samonai.prompts.clicks import corrective_clicks
-from samonai.prompts.types import FramePrompts, Prompts
+from samonai.prompts.frame_prompts import FramePrompts
+from samonai.prompts.types import Prompts
 from samonai.sam.network import SamNetwork
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from samonai.version import __version__
 
 if TYPE_CHECKING:
-    from samonai.sam.decoder_file import DecoderMetadata
+    from samonai.sam.decoder_metadata import DecoderMetadata
 
 _PROVENANCE = ("epochs", "seed", "loss_recipe", "learning_rate", "samonai", "torch", "monai")
 

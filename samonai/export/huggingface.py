@@ -15,7 +15,7 @@ from samonai.sam.network import SamNetwork
 from samonai.sam.normalisation import SAM_NORMALISATION
 
 if TYPE_CHECKING:
-    from samonai.sam.decoder_file import DecoderMetadata
+    from samonai.sam.decoder_metadata import DecoderMetadata
 
 _POSITIONS = "prompt_encoder.shared_embedding.positional_embedding"
 _TOLERANCE = 1e-4

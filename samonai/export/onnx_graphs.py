@@ -29,7 +29,7 @@ from samonai.sam.loading import architecture_builder
 from samonai.sam.network import SamNetwork
 
 if TYPE_CHECKING:
-    from samonai.sam.decoder_file import DecoderMetadata
+    from samonai.sam.decoder_metadata import DecoderMetadata
 
 OPSET = 17
 ENCODER, DECODER, FACTS = "encoder.onnx", "decoder.onnx", "preprocessing.json"

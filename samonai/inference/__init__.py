@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     from samonai.inference.prediction import (
         Prediction,
     )
+    from samonai.inference.prompting.decoder_checks import (
+        class_by_name,
+    )
     from samonai.inference.prompting.from_file import (
         CoarseLabel,
         FilePrompts,
@@ -58,7 +61,6 @@ if TYPE_CHECKING:
     )
     from samonai.inference.prompting.select import (
         NoPrompts,
-        class_by_name,
         evaluation_prompts,
         prediction_prompts,
         suitable_finding,
@@ -147,7 +149,7 @@ _HOMES = {
     "prediction_prompts": "prompting.select",
     "case_loader": "case_dataset",
     "check_members": "ensemble",
-    "class_by_name": "prompting.select",
+    "class_by_name": "prompting.decoder_checks",
     "cleaning": "volumes.inferer",
     "ensemble_decoders": "ensemble",
     "evaluation_cases": "checkpoint_context",

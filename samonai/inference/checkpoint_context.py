@@ -18,7 +18,7 @@ from samonai.domains.base import Case, Domain, LabelFacts
 from samonai.domains.capabilities import capabilities
 from samonai.inference.ensemble import ensemble_decoders, member_names
 from samonai.inference.volumes.propagate import Propagation
-from samonai.sam.decoder_file import DecoderMetadata, read_decoder_metadata
+from samonai.sam.decoder_metadata import DecoderMetadata, read_decoder_metadata
 from samonai.sam.loading import load_sam
 from samonai.sam.network import SamNetwork
 from samonai.sam.normalisation import Normalisation

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from samonai.core.errors import InputError
 from samonai.domains import domain_class
-from samonai.sam.decoder_file import DecoderMetadata, load_decoder, read_decoder_metadata
+from samonai.sam.decoder_file import load_decoder
+from samonai.sam.decoder_metadata import DecoderMetadata, read_decoder_metadata
 from samonai.sam.network import SamNetwork
 
 

@@ -13,7 +13,8 @@ from samonai.domains.base import Domain, SourceT
 from samonai.embeddings.embedder import Embedder
 from samonai.inference.frame_outputs import DecodeFrame, FrameOutput, class_values, mean_output
 from samonai.inference.tta import UPRIGHT, Orientation, mean_over, orientations_of
-from samonai.prompts.types import FramePrompts, Prompts
+from samonai.prompts.frame_prompts import FramePrompts
+from samonai.prompts.types import Prompts
 from samonai.sam.network import DecodeOutput, SamNetwork
 from samonai.sam.prompted import FEWEST_SHARING
 

@@ -12,7 +12,7 @@ from samonai.core.errors import InputError
 from samonai.core.frame import Frame
 from samonai.domains.base import SourceT
 from samonai.inference.automatic.masks import Instance
-from samonai.prompts.types import FramePrompts
+from samonai.prompts.frame_prompts import FramePrompts
 from samonai.sam.network import DecodeOutput, SamNetwork
 
 Scores = Callable[[Frame, FramePrompts], torch.Tensor]

@@ -17,7 +17,7 @@ from samonai.inference.case_dataset import CaseItem
 from samonai.inference.frame_outputs import FrameOutput
 from samonai.inference.uncertainty import SourceCertainty, value_maps, warn_of_no_uncertainty
 from samonai.inference.writing import PredictionWriter
-from samonai.prompts.types import FramePrompts
+from samonai.prompts.frame_prompts import FramePrompts
 from samonai.sam.decoder_file import load_decoder
 from samonai.sam.network import SamNetwork
 

@@ -28,7 +28,7 @@ from samonai.inference.frame_outputs import (
     class_values,
     observed,
 )
-from samonai.prompts.types import FramePrompts
+from samonai.prompts.frame_prompts import FramePrompts
 from samonai.sam.network import SamNetwork
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from samonai.core.geometry import FrameGeometry
 from samonai.domains.base import SourceT
 from samonai.inference.frame_decoder import FrameDecoder
 from samonai.prompts.coarse_masks import coarse_logits
-from samonai.prompts.types import FramePrompts, Prompts
+from samonai.prompts.frame_prompts import FramePrompts
+from samonai.prompts.types import Prompts
 from samonai.sam.network import SamNetwork
 
 

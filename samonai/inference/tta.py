@@ -16,7 +16,7 @@ from samonai.core.errors import InputError
 from samonai.core.frame import Frame
 from samonai.domains.base import Domain, SourceT
 from samonai.embeddings.changed_frames import changed_frames
-from samonai.prompts.types import FramePrompts
+from samonai.prompts.frame_prompts import FramePrompts
 
 PredictOriented = Callable[["Orientation", Frame], tuple[torch.Tensor, torch.Tensor | None]]
 """Function to (..., H', W') of an augmented frame, and values without orientation, or None."""

@@ -29,7 +29,7 @@ from samonai.domains.capabilities import MapMerger, ValueMaps, capabilities
 from samonai.domains.tiling.frames import label_from_scores
 from samonai.inference.ensemble import member_names, temperatures
 from samonai.inference.frame_outputs import FrameOutput
-from samonai.prompts.types import FramePrompts
+from samonai.prompts.frame_prompts import FramePrompts
 
 logger = logging.getLogger(__name__)
 

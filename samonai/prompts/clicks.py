@@ -18,7 +18,7 @@ import torch
 from scipy import ndimage
 
 from samonai.core.errors import InputError
-from samonai.prompts.types import NO_POINT
+from samonai.prompts.frame_prompts import NO_POINT
 from samonai.settings.choices import CLICK_RULES
 
 _NEIGHBOURS = np.ones((3, 3), bool)

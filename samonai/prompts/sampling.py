@@ -11,7 +11,8 @@ from samonai.core.errors import InputError
 from samonai.core.geometry import LOW_RES_STRIDE
 from samonai.core.settings import renamed_parameters, validate_fields
 from samonai.prompts.coarse_masks import coarse_logits
-from samonai.prompts.types import NO_POINT, Prompts
+from samonai.prompts.frame_prompts import NO_POINT
+from samonai.prompts.types import Prompts
 from samonai.settings.prompts import SamplerSettings
 
 KINDS = ("box", "points", "box_and_points", "mask")

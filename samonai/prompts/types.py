@@ -1,4 +1,4 @@
-"""Prompts of a batch of images: ragged, with an explicit image index; prompts of a frame."""
+"""Prompts of a batch of images: ragged, with an explicit image index."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,16 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from samonai.core.geometry import FrameGeometry
-
-NO_POINT = -1
-"""The point label of padding, which is no point."""
+from samonai.prompts.frame_prompts import NO_POINT
 
 BLANK_POINT = -2
 """The point label of a blank token: upstream's label -1."""
-
-UNKNOWN_ID = -1
-"""The id of an object that may be the same as one of a neighbouring frame."""
 
 # Larger logits carry no information, and would exceed the usual range of mask prompts.
 _LARGEST_FED_BACK = 32.0
@@ -171,82 +165,6 @@ class Prompts:
         if self.has_mask is None:
             return torch.ones_like(self.image_index, dtype=torch.bool)
         return self.has_mask
-
-
-@dataclass(frozen=True)
-class FramePrompts:
-    """The prompts of one frame, each for one object of a class.
-
-    Attributes:
-        boxes: float32 (N, 4), xyxy in frame space (edge coordinates, upper ends exclusive); NaN
-            where a prompt has no box.
-        classes: int64 (N,), label value of each object.
-        object_ids: int64 (N,), 1 and up: prompts of several frames with one id are for one
-            object, of which each frame shows a part; `UNKNOWN_ID`: an object that other frames may
-            have found too. None: every prompt is for its class.
-        point_coords: float32 (N, P, 2), (x, y) in frame space. None: no points.
-        point_labels: int64 (N, P): 1 inside, 0 outside, -1 no point there.
-    """
-
-    boxes: npt.NDArray[np.float32]
-    classes: npt.NDArray[np.int64]
-    object_ids: npt.NDArray[np.int64] | None = None
-    point_coords: npt.NDArray[np.float32] | None = None
-    point_labels: npt.NDArray[np.int64] | None = None
-
-    def __len__(self) -> int:
-        """Return the number of prompts N."""
-        return len(self.classes)
-
-    def __getitem__(self, rows: npt.NDArray[np.integer]) -> "FramePrompts":
-        """Return the prompts at the given rows (integer indices)."""
-        return replace(self, **{k: v[rows] for k, v in vars(self).items() if v is not None})
-
-    def moved(self, right: float, down: float) -> "FramePrompts":
-        """Return the prompts shifted by so many pixels to the right and down."""
-        shift, points = np.array([right, down], np.float32), self.point_coords
-        return replace(
-            self,
-            boxes=self.boxes + np.tile(shift, 2),
-            point_coords=None if points is None else points + shift,
-        )
-
-    def to_model(self, geometry: FrameGeometry) -> Prompts:
-        """Return the prompts in model space, on image 0."""
-        prompts = Prompts.from_boxes(geometry.boxes_to_model(self.boxes))
-        if self.point_coords is None or self.point_labels is None:
-            return prompts
-        return replace(
-            prompts,
-            point_coords=torch.from_numpy(geometry.points_to_model(self.point_coords)),
-            point_labels=torch.from_numpy(self.point_labels),
-        )
-
-
-def joined_frame_prompts(parts: Sequence[FramePrompts]) -> FramePrompts:
-    """Join prompts of one frame; those with fewer points than others are padded.
-
-    Args:
-        parts: One or more. The result has ids if all parts have them.
-    """
-    most = max(0 if p.point_labels is None else p.point_labels.shape[1] for p in parts)
-    coords, labels = [], []
-    for part in parts:
-        points = np.zeros((len(part), most, 2), np.float32)
-        signs = np.full((len(part), most), NO_POINT, np.int64)
-        if part.point_coords is not None and part.point_labels is not None:
-            own = part.point_labels.shape[1]
-            points[:, :own], signs[:, :own] = part.point_coords, part.point_labels
-        coords.append(points)
-        labels.append(signs)
-    ids = [part.object_ids for part in parts if part.object_ids is not None]
-    return FramePrompts(
-        np.concatenate([part.boxes for part in parts]),
-        np.concatenate([part.classes for part in parts]),
-        np.concatenate(ids) if len(ids) == len(parts) else None,
-        np.concatenate(coords) if most else None,
-        np.concatenate(labels) if most else None,
-    )
 
 
 def concatenate_prompts(parts: Sequence[Prompts]) -> Prompts:

@@ -15,6 +15,7 @@ from samonai.core.errors import InputError
 from samonai.core.files import as_path
 from samonai.core.settings import renamed_parameters
 from samonai.sam.checkpoints import Checkpoint, check_sha256, find_checkpoint, verify_file
+from samonai.sam.device_names import check_device_name
 from samonai.sam.download import fetch
 from samonai.sam.hf_folder import HF_WEIGHTS, hf_folder, hf_normalisation
 from samonai.sam.micro import MICRO_WEIGHTS, build_micro
@@ -105,6 +106,8 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
     """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if isinstance(device, str):
+        check_device_name(device)
     try:
         chosen = torch.device(device)
     except (RuntimeError, TypeError) as error:

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from samonai.core.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 _FIELDS = ("name", "scale", "pixel_mean", "pixel_std")
 
@@ -46,7 +47,7 @@ class Normalisation:
                 f"normalisation {self.name!r} needs a positive scale and positive deviations"
             )
 
-    def apply(self, image: torch.Tensor) -> torch.Tensor:
+    def apply(self, image: "torch.Tensor") -> "torch.Tensor":
         """Return the image in the encoder's units.
 
         Args:

@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 
-from samonai.prompts.types import NO_POINT, Prompts
+from samonai.prompts.frame_prompts import NO_POINT
+from samonai.prompts.types import Prompts
 
 
 def embed_prompts(prompt_encoder: Any, prompts: Prompts) -> tuple[torch.Tensor, torch.Tensor]:

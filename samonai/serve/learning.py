@@ -22,7 +22,7 @@ from typing import Any
 from samonai.core.errors import InputError
 from samonai.core.files import write_atomically
 from samonai.core.json_files import read_json
-from samonai.sam.decoder_file import read_decoder_metadata
+from samonai.sam.decoder_metadata import read_decoder_metadata
 from samonai.serve.saving import saved_label
 from samonai.serve.workspace import Workspace
 from samonai.workflows.session import Session

@@ -12,7 +12,7 @@ from samonai.core.files import write_atomically
 from samonai.core.json_files import read_json
 from samonai.domains.base import LabelFacts
 from samonai.inference.writing import PredictionWriter
-from samonai.prompts.types import FramePrompts
+from samonai.prompts.frame_prompts import FramePrompts
 from samonai.serve.annotation import FrameObject, objects_of
 from samonai.serve.open_cases import OpenCase, OpenCases
 

@@ -12,7 +12,7 @@ from samonai.core.errors import InputError
 from samonai.core.frame import Frame, mask_box
 from samonai.domains.capabilities import capabilities
 from samonai.inference.refining import Refined, mask_logits
-from samonai.prompts.types import FramePrompts
+from samonai.prompts.frame_prompts import FramePrompts
 from samonai.serve.annotation import (
     ACCEPTED,
     CARRIED,

@@ -15,7 +15,8 @@ from samonai.core.sealed import check_archive
 from samonai.domains.base import Domain
 from samonai.engine.processes import is_main_process
 from samonai.prompts.sampling import PromptSampler
-from samonai.sam.decoder_file import DecoderMetadata, save_decoder
+from samonai.sam.decoder_file import save_decoder
+from samonai.sam.decoder_metadata import DecoderMetadata
 from samonai.sam.network import SamNetwork
 from samonai.training.classifier import fit_object_classifier
 from samonai.training.data.prepare import TrainingData

@@ -20,7 +20,7 @@ from samonai.domains.base import Domain
 from samonai.domains.capabilities import capabilities
 from samonai.embeddings.store import SourceEmbeddings
 from samonai.embeddings.targets import FrameTargets
-from samonai.prompts.types import FramePrompts
+from samonai.prompts.frame_prompts import FramePrompts
 from samonai.sam.network import SamNetwork
 from samonai.sam.object_classifier import ObjectClassifier, object_features
 from samonai.training.data.prepare import TrainingData

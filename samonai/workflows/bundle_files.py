@@ -110,9 +110,14 @@ def read_config(files: Sequence[Path]) -> dict[str, Any]:
     Raises:
         InputError: A file is not JSON or YAML, or has entries under old names.
     """
-    if len(files) == 1 and files[0].suffix == ".json":
-        # MONAI is slow to import.
-        return _checked_content(files[0], lambda path: json.loads(path.read_text("utf-8")))
+    if all(file.suffix == ".json" for file in files):
+        contents = [
+            _checked_content(file, lambda path: json.loads(path.read_text("utf-8")))
+            for file in files
+        ]
+        if not any(key.startswith("+") or "::" in key or "#" in key for c in contents for key in c):
+            # MONAI, which is slow to import, also replaces entries of one name.
+            return {key: value for content in contents for key, value in content.items()}
     from monai.bundle import ConfigParser
 
     for file in files:

@@ -30,7 +30,7 @@ from samonai.inference.prediction import Prediction
 from samonai.inference.refining import Refined, click_prompts, on_valid, refine_frame
 from samonai.inference.uncertainty import SourceCertainty, value_maps, warn_of_no_uncertainty
 from samonai.inference.volumes.inferer import cleaning
-from samonai.prompts.types import FramePrompts
+from samonai.prompts.frame_prompts import FramePrompts
 from samonai.prompts.values import PromptValues, prompt_values
 from samonai.sam.checkpoints import CHECKPOINTS
 from samonai.settings import block

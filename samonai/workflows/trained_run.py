@@ -10,7 +10,7 @@ from samonai.embeddings.counting import FrameCounts
 from samonai.workflows.run_folder import RunFolder, member_folders
 
 if TYPE_CHECKING:
-    from samonai.sam.decoder_file import DecoderMetadata
+    from samonai.sam.decoder_metadata import DecoderMetadata
     from samonai.sam.network import SamNetwork
 
 
@@ -68,7 +68,7 @@ class TrainedRun:
     @cached_property
     def metadata(self) -> "DecoderMetadata":
         """Return the decoder's metadata: classes, cases, prompts, provenance, metrics."""
-        from samonai.sam.decoder_file import read_decoder_metadata
+        from samonai.sam.decoder_metadata import read_decoder_metadata
 
         return read_decoder_metadata(self.folder.decoder)
 

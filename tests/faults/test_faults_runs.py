@@ -20,7 +20,8 @@ import samonai
 from samonai.core.errors import InputError
 from samonai.core.sealed import check_archive, seal_archive
 from samonai.inference import trained_domain
-from samonai.sam.decoder_file import load_decoder, read_decoder_metadata
+from samonai.sam.decoder_file import load_decoder
+from samonai.sam.decoder_metadata import read_decoder_metadata
 from samonai.workflows.run_folder import RunFolder
 
 SPLITLESS: dict[str, Any] = {"epochs": 1, "learning_rate": 1e-3, "val_fraction": 0.3}

@@ -43,7 +43,7 @@ from samonai.domains.documents.text.query import parse_query
 from samonai.domains.documents.text.query_result import QueryResult
 from samonai.domains.documents.text.retrieval import BM25, retriever
 from samonai.domains.tiling.tiles import TileGrid
-from samonai.prompts.types import FramePrompts
+from samonai.prompts.frame_prompts import FramePrompts
 from samonai.prompts.values import PromptFile
 from samonai.settings import settings_below_pixels
 from samonai.settings.documents import DocumentsSettings

@@ -15,7 +15,7 @@ from samonai.core.errors import InputError
 from samonai.domains.documents.page import Page
 from samonai.domains.label_map import coordinates
 from samonai.domains.tiling.tiles import TileGrid, Window
-from samonai.prompts.types import FramePrompts
+from samonai.prompts.frame_prompts import FramePrompts
 from samonai.prompts.values import PromptFile, PromptValues
 
 PROMPT_ENDINGS = (".json", ".csv")

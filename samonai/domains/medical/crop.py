@@ -26,7 +26,7 @@ from samonai.core.errors import InputError
 from samonai.core.settings import check_given
 from samonai.domains.medical.intensity import looks_like_ct
 from samonai.domains.medical.volume import Part, Volume, format_shape
-from samonai.prompts.types import FramePrompts
+from samonai.prompts.frame_prompts import FramePrompts
 from samonai.settings.choices import CROPS
 from samonai.settings.medical import MedicalSettings
 

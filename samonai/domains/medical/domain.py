@@ -43,7 +43,7 @@ from samonai.domains.medical.prompts.boxes import boxes_on_slices, read_boxes
 from samonai.domains.medical.prompts.points import holds_points, prompts_on_slices, read_points
 from samonai.domains.medical.volume import ReadOptions, Volume, format_shape
 from samonai.domains.tiling.frames import FrameMaps, FrameMerger
-from samonai.prompts.types import FramePrompts
+from samonai.prompts.frame_prompts import FramePrompts
 from samonai.prompts.values import PromptFile
 from samonai.settings import settings_below_pixels
 from samonai.settings.medical import MedicalSettings

@@ -34,7 +34,7 @@ from samonai.domains.satellite.writer import (
     write_map,
 )
 from samonai.domains.tiling.tiles import Window
-from samonai.prompts.types import FramePrompts
+from samonai.prompts.frame_prompts import FramePrompts
 from samonai.prompts.values import PromptFile
 from samonai.settings import settings_below_pixels
 from samonai.settings.satellite import SatelliteSettings

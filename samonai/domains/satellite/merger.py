@@ -13,7 +13,7 @@ from samonai.domains.satellite.scratch import ScratchRaster
 from samonai.domains.tiling.classes import ClassLayers
 from samonai.domains.tiling.object_merging import ObjectLayers
 from samonai.domains.tiling.tiles import Tiles
-from samonai.prompts.types import FramePrompts
+from samonai.prompts.frame_prompts import FramePrompts
 
 _DIGITS = 3
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from samonai.domains.satellite.prompts import parts_on
 from samonai.domains.tiling.tiles import PlacedTiles, TileGrid, Tiles, Window
-from samonai.prompts.types import NO_POINT, FramePrompts, joined_frame_prompts
+from samonai.prompts.frame_prompts import NO_POINT, FramePrompts, joined_frame_prompts
 from samonai.settings.choices import PLACINGS
 
 PROMPTS, OBJECTS, GRID = PLACINGS

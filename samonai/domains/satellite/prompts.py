@@ -19,7 +19,7 @@ from samonai.domains.satellite.features import (
 )
 from samonai.domains.satellite.raster import Raster
 from samonai.domains.tiling.tiles import Tiles, Window
-from samonai.prompts.types import NO_POINT, FramePrompts
+from samonai.prompts.frame_prompts import NO_POINT, FramePrompts
 from samonai.prompts.values import PromptFile
 
 _CLASS_COLUMN = "class"

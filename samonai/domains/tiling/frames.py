@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from samonai.core.frame import Frame
 from samonai.domains.base import Merges, SourceT
-from samonai.prompts.types import FramePrompts
+from samonai.prompts.frame_prompts import FramePrompts
 
 
 class FrameMerger(Generic[SourceT]):

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from samonai.core.frame import mask_box
 from samonai.domains.tiling.tiles import Tiles, Window
-from samonai.prompts.types import UNKNOWN_ID, FramePrompts
+from samonai.prompts.frame_prompts import UNKNOWN_ID, FramePrompts
 
 _MARGIN = 16  # pixels kept around a mask and its box
 _OUTSIDE = -4.0  # logit farther away, outside of the kept window

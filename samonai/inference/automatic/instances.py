@@ -24,7 +24,7 @@ from samonai.core.errors import InputError
 from samonai.core.frame import Frame
 from samonai.core.geometry import LOW_RES_STRIDE
 from samonai.domains.base import SourceT
-from samonai.domains.capabilities import capabilities
+from samonai.domains.capabilities import CLASSES, capabilities
 from samonai.inference.automatic.borders import components
 from samonai.inference.automatic.classify import classifiers_of, classify
 from samonai.inference.automatic.masks import Instance, as_instances, suppress
@@ -40,13 +40,13 @@ from samonai.inference.frame_outputs import FindObjects, tells_borders
 from samonai.inference.inferer import SourceInferer, class_values
 from samonai.inference.tta import refuse_augmentation
 from samonai.prompts.clicks import interior_pixel
-from samonai.prompts.types import FramePrompts
+from samonai.prompts.frame_prompts import FramePrompts
 from samonai.sam.network import SamNetwork
 
 PROMPT_KINDS = ("none", "box", "points", "box_and_points", "proposed", "box_and_proposed")
 
-CLASSES, GRID = "classes", "grid"
-"""The class map itself, divided at learned borders; a grid of points."""
+GRID = "grid"
+"""The value of `automatic` for a grid of points as prompts."""
 
 AUTOMATIC = (CLASSES, *PROMPT_KINDS[1:], GRID)
 """Ways of segmentation without prompts."""

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from samonai.core.frame import mask_box
 from samonai.core.geometry import LOW_RES_STRIDE, FrameGeometry
-from samonai.prompts.types import UNKNOWN_ID, FramePrompts
+from samonai.prompts.frame_prompts import UNKNOWN_ID, FramePrompts
 
 _SURE = 4.0
 """Logit inside a mask without logits; outside it is the negative of it."""

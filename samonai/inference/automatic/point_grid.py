@@ -16,7 +16,7 @@ from samonai.core.geometry import FrameGeometry
 from samonai.domains.base import SourceT
 from samonai.inference.automatic.masks import Instance, make_instance, suppress
 from samonai.inference.inferer import SourceInferer
-from samonai.prompts.types import FramePrompts
+from samonai.prompts.frame_prompts import FramePrompts
 from samonai.sam.network import SamNetwork
 from samonai.sam.outputs import DecodeOutput
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from samonai.prompts.frame_prompts import FramePrompts
 from samonai.prompts.sampling import KINDS
-from samonai.prompts.types import FramePrompts
-from samonai.sam.decoder_file import read_decoder_metadata
+from samonai.sam.decoder_metadata import read_decoder_metadata
 
 logger = logging.getLogger(__name__)
 

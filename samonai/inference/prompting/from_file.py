@@ -10,7 +10,7 @@ from samonai.core.settings import renamed_parameters, validate_fields
 from samonai.domains.base import Case, Domain, SourceT
 from samonai.inference.prompting.compatibility import PromptCompatibility
 from samonai.inference.prompting.from_labels import prompts_from_label
-from samonai.prompts.types import FramePrompts
+from samonai.prompts.frame_prompts import FramePrompts
 from samonai.prompts.values import PromptValues
 from samonai.settings.inference import CoarseLabelSettings
 

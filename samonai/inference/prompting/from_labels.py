@@ -16,8 +16,8 @@ from samonai.core.settings import check_given
 from samonai.domains.base import Case, Domain, SourceT
 from samonai.embeddings.targets import FrameTargets, build_targets, object_map
 from samonai.prompts.clicks import interior_pixel
+from samonai.prompts.frame_prompts import FramePrompts
 from samonai.prompts.sampling import jitter_boxes
-from samonai.prompts.types import FramePrompts
 from samonai.settings.choices import SIMULATED_PROMPTS
 from samonai.settings.inference import EvaluationSettings
 

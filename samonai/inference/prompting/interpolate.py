@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from samonai.core.errors import InputError
-from samonai.prompts.types import FramePrompts
+from samonai.prompts.frame_prompts import FramePrompts
 
 
 def interpolate_boxes(prompts: Mapping[int, FramePrompts]) -> dict[int, FramePrompts]:

@@ -6,7 +6,7 @@ A decoder's file records the trained heads. Use of another one is an error here,
 any source is read or encoded.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,20 @@ from typing import Any
 from samonai.core.errors import InputError
 from samonai.core.settings import renamed_parameters
 from samonai.domains.base import Case, Domain, SourceT
-from samonai.domains.capabilities import capabilities
-from samonai.inference.automatic.instances import CLASSES, GRID, ObjectFinding
+from samonai.domains.capabilities import CLASSES, capabilities
+from samonai.inference.automatic.instances import GRID, ObjectFinding
 from samonai.inference.inferer import Automatic
 from samonai.inference.prompting.compatibility import BOXES, CLICKS, PromptCompatibility
+from samonai.inference.prompting.decoder_checks import (
+    check_automatic,
+    check_prompted,
+    class_by_name,
+    decoder_classes,
+)
 from samonai.inference.prompting.from_file import CoarseLabel, FilePrompts
 from samonai.inference.prompting.from_labels import CLICKED, LabelPrompts
 from samonai.prompts.values import PromptValues
-from samonai.sam.decoder_file import read_decoder_metadata
+from samonai.sam.decoder_metadata import read_decoder_metadata
 from samonai.settings.choices import SIMULATED_PROMPTS
 
 NO_PROMPTS = "none"
@@ -99,7 +105,7 @@ def prediction_prompts(
             not trained for the prompts.
     """
     decoders = [] if decoder is None else [decoder, *(members or ())]
-    classes = {int(value): name for value, name in _classes(decoders).items()}
+    classes = {int(value): name for value, name in decoder_classes(decoders).items()}
     if boxes is not None:
         if prompt is not None:
             raise InputError(
@@ -107,7 +113,7 @@ def prediction_prompts(
                 f"promptable one; give one of them"
             )
         _check_not_finding(finding)
-        _check_prompted(decoders)
+        check_prompted(decoders)
         return FilePrompts(
             boxes,
             classes,
@@ -150,7 +156,7 @@ def evaluation_prompts(
     if prompts == NO_PROMPTS:
         return NoPrompts(finding=_found_without_prompts(finding, decoders, known=bool(decoders)))
     _check_not_finding(finding)
-    _check_prompted(decoders)
+    check_prompted(decoders)
     PromptCompatibility(decoders).check_kind(CLICKS if prompts in CLICKED else BOXES)
     return LabelPrompts(prompts, **settings)
 
@@ -180,51 +186,27 @@ def suitable_finding(
     return wanted if both and boxes is None else CLASSES
 
 
-def class_by_name(name: str, classes: Mapping[int, str]) -> int:
-    """Return the label value of a class.
-
-    Args:
-        name: The class's name; case matters only if it distinguishes two classes.
-        classes: Label value to name.
-
-    Raises:
-        InputError: The class is unknown.
-    """
-    exact = [value for value, known in classes.items() if known == name]
-    same = [value for value, known in classes.items() if known.casefold() == name.casefold()]
-    found = exact or same
-    if len(found) != 1:
-        raise InputError(
-            f"there is no class {name!r}; this run has {', '.join(classes.values()) or 'none'}"
-        )
-    return found[0]
-
-
 def _found_without_prompts(
     finding: ObjectFinding | None, decoders: Sequence[Path | str], *, known: bool = True
 ) -> ObjectFinding | None:
     """Check that decoders support segmentation without prompts; return the way."""
     if finding is None or finding.automatic == CLASSES:
         if known:
-            _check_automatic(decoders)
+            check_automatic(decoders)
         return finding
-    _check_prompted(decoders)
+    check_prompted(decoders)
     compatibility = PromptCompatibility(decoders)
     for kind in _ASKED_BY[finding.automatic]:
         compatibility.check_kind(kind)
     if finding.automatic != GRID:
         if known:
-            _check_automatic(decoders)
+            check_automatic(decoders)
         return finding
-    values = [int(value) for value in _classes(decoders)]
+    values = [int(value) for value in decoder_classes(decoders)]
     # With one class all objects are of it; otherwise a grid's objects have no class.
     return replace(
         finding, grid_class=values[0] if len(values) == 1 else max(values, default=0) + 1
     )
-
-
-def _classes(decoders: Sequence[Path | str]) -> dict[str, str]:
-    return read_decoder_metadata(decoders[0]).classes if decoders else {}
 
 
 def _check_not_finding(finding: ObjectFinding | None) -> None:
@@ -232,27 +214,3 @@ def _check_not_finding(finding: ObjectFinding | None) -> None:
         raise InputError(
             f"automatic={finding.automatic} finds objects without prompts; leave out one of them"
         )
-
-
-def _check_automatic(decoders: Sequence[Path | str]) -> None:
-    if not decoders:
-        raise InputError(
-            "no prompts given, and a stock model needs some; give boxes, a run "
-            "trained with --heads semantic or --heads both, or automatic=grid, which uses "
-            "a grid of points"
-        )
-    for path in decoders:
-        if "semantic" not in read_decoder_metadata(path).heads:
-            raise InputError(
-                f"{path} has no semantic head, which is needed without prompts; give boxes, "
-                f"train with --heads semantic or --heads both, or use automatic=grid"
-            )
-
-
-def _check_prompted(decoders: Sequence[Path | str]) -> None:
-    for path in decoders:
-        if "promptable" not in read_decoder_metadata(path).heads:
-            raise InputError(
-                f"{path} was trained with --heads semantic and cannot use prompts; "
-                f"predict without prompts, or train with --heads both"
-            )

@@ -29,7 +29,7 @@ from samonai.inference.prompting.interpolate import interpolate_boxes
 from samonai.inference.tta import refuse_augmentation
 from samonai.inference.volumes.planes import fuse_planes
 from samonai.inference.volumes.propagate import FrameTracks, Propagation, Propagator, seeds_of
-from samonai.prompts.types import FramePrompts
+from samonai.prompts.frame_prompts import FramePrompts
 from samonai.sam.network import SamNetwork
 from samonai.settings.choices import SPREADS
 

@@ -11,7 +11,7 @@ from samonai.domains.base import Domain, SourceT
 from samonai.domains.capabilities import capabilities
 from samonai.inference.frame_outputs import DecodeFrame, FrameObserver, FrameOutput
 from samonai.inference.inferer import SourceInferer
-from samonai.prompts.types import FramePrompts
+from samonai.prompts.frame_prompts import FramePrompts
 from samonai.sam.network import SamNetwork
 
 # Limit of the logits, and value of frames without prompts.

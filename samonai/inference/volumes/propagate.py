@@ -13,7 +13,8 @@ from samonai.core.errors import InputError
 from samonai.core.frame import Frame, mask_box
 from samonai.core.geometry import FrameGeometry
 from samonai.core.settings import describe, validate
-from samonai.prompts.types import FramePrompts, Prompts, joined_frame_prompts
+from samonai.prompts.frame_prompts import FramePrompts, joined_frame_prompts
+from samonai.prompts.types import Prompts
 from samonai.sam.network import DecodeOutput
 from samonai.settings.inference import PropagationSettings
 

@@ -15,7 +15,7 @@ from samonai.domains.capabilities import capabilities
 from samonai.domains.label_map import coordinates
 from samonai.domains.medical.intensity import plane
 from samonai.domains.medical.volume import Volume, format_shape
-from samonai.prompts.types import FramePrompts
+from samonai.prompts.frame_prompts import FramePrompts
 from samonai.prompts.values import prompt_values
 from samonai.serve.annotation import checked_box, checked_clicks
 from samonai.workflows.session import Session

@@ -11,7 +11,7 @@ from samonai.domains.documents.page import Page
 from samonai.domains.tiling.classes import ClassLayers
 from samonai.domains.tiling.object_merging import ObjectLayers, ObjectTable
 from samonai.domains.tiling.tiles import TileGrid, Window
-from samonai.prompts.types import UNKNOWN_ID, FramePrompts
+from samonai.prompts.frame_prompts import UNKNOWN_ID, FramePrompts
 
 
 class PageMerger:

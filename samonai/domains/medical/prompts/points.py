@@ -32,7 +32,7 @@ from samonai.domains.medical.prompts.boxes import (
     content_of_case,
 )
 from samonai.domains.medical.volume import Volume, format_shape
-from samonai.prompts.types import NO_POINT, FramePrompts
+from samonai.prompts.frame_prompts import NO_POINT, FramePrompts
 from samonai.prompts.values import PromptFile, prompt_content
 
 _KEYS = {"points", "labels", "object", "boxes", "classes"}
