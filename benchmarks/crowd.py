@@ -38,7 +38,7 @@ Decode = Callable[[Prompts], torch.Tensor]
 def measure(setting: Setting, progress: Progress) -> list[Row]:
     """Measure CPU time, agreement and memory of the embedded model and of the setting's."""
     image, boxes = drawn_cells(setting.crowd)
-    prompts = FramePrompts(boxes, np.ones(len(boxes), np.int64)).to_model(_GEOMETRY)
+    prompts = Prompts.of_frame(FramePrompts(boxes, np.ones(len(boxes), np.int64)), _GEOMETRY)
     micro = load_sam("micro", device="cpu")
     rows = _rows("micro", micro, micro.encode(micro.preprocess(image)[None]), prompts, progress)
     for name, negative in (("noise", False), ("masks end within their boxes", True)):

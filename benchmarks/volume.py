@@ -19,6 +19,7 @@ from benchmarks.setting import SEED, Setting, network_of, random_sam
 from benchmarks.timing import Contestant, Progress, interleave, timed_encoder
 from samonai.core.geometry import FrameGeometry
 from samonai.prompts.frame_prompts import FramePrompts
+from samonai.prompts.types import Prompts
 from samonai.workflows.run import predict
 
 _SIDE = 512
@@ -77,7 +78,7 @@ def _slice_row(setting: Setting, progress: Progress) -> Row:
     image = _slices(1)[0, :, :, None].repeat(3, 2)
     box = np.array([100.0, 120.0, 380.0, 400.0], np.float32)
     geometry = FrameGeometry((_SIDE, _SIDE))
-    prompts = FramePrompts(box[None], np.ones(1, np.int64)).to_model(geometry)
+    prompts = Prompts.of_frame(FramePrompts(box[None], np.ones(1, np.int64)), geometry)
 
     def ours() -> object:
         embedding = network.encode(network.preprocess(image)[None], "auto")

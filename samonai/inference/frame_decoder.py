@@ -97,7 +97,7 @@ class FrameDecoder(Generic[SourceT]):
         """
         several = networks if isinstance(networks, Sequence) else [networks]
         geometry = FrameGeometry(size, several[0].long_side)
-        answers = self._in_parts(several, embedding, prompts.to_model(geometry))
+        answers = self._in_parts(several, embedding, Prompts.of_frame(prompts, geometry))
         parts = [geometry.logits_to_frame(mean_output(said).low_res_logits) for said in answers]
         return torch.cat(parts)[:, 0].float().cpu()
 
@@ -238,7 +238,7 @@ class FrameDecoder(Generic[SourceT]):
         """
         geometry = FrameGeometry(size, networks[0].long_side)
         logits, iou = [], []
-        for said in self._in_parts(networks, embedding, prompts.to_model(geometry)):
+        for said in self._in_parts(networks, embedding, Prompts.of_frame(prompts, geometry)):
             logits.append(
                 torch.stack([geometry.logits_to_frame(s.low_res_logits)[:, 0] for s in said])
             )
@@ -255,7 +255,7 @@ class FrameDecoder(Generic[SourceT]):
         multimask_output: bool = False,
     ) -> Iterator[DecodeOutput]:
         """Yield low-res masks of a few prompts at a time, for selection before resizing."""
-        model = prompts.to_model(FrameGeometry(size, networks[0].long_side))
+        model = Prompts.of_frame(prompts, FrameGeometry(size, networks[0].long_side))
         shared = self._share(networks, embedding, model)
         for part in self._parts(len(prompts)):
             with self.lock:
@@ -283,7 +283,7 @@ class FrameDecoder(Generic[SourceT]):
         """
         embedding = self.embed(source, frame, network)
         geometry = FrameGeometry(frame.size, network.long_side)
-        model = prompts.to_model(geometry)
+        model = Prompts.of_frame(prompts, geometry)
         (common,) = self._share([network], embedding, model)
         shared = common.get("shared")
         for part in self._parts(len(prompts)):

@@ -115,7 +115,7 @@ def _fed(
     asked: FramePrompts, geometry: FrameGeometry, previous: npt.NDArray[np.floating] | None
 ) -> Prompts:
     """Return prompts in model space, with the last logits as mask prompt."""
-    prompts = asked.to_model(geometry)
+    prompts = Prompts.of_frame(asked, geometry)
     if previous is None:
         return prompts
     side = geometry.low_res_side

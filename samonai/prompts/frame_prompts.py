@@ -2,15 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-
-from samonai.core.geometry import FrameGeometry
-
-if TYPE_CHECKING:
-    from samonai.prompts.types import Prompts
 
 NO_POINT = -1
 """The point label of padding, which is no point."""
@@ -55,21 +49,6 @@ class FramePrompts:
             self,
             boxes=self.boxes + np.tile(shift, 2),
             point_coords=None if points is None else points + shift,
-        )
-
-    def to_model(self, geometry: FrameGeometry) -> "Prompts":
-        """Return the prompts in model space, on image 0."""
-        import torch
-
-        from samonai.prompts.types import Prompts
-
-        prompts = Prompts.from_boxes(geometry.boxes_to_model(self.boxes))
-        if self.point_coords is None or self.point_labels is None:
-            return prompts
-        return replace(
-            prompts,
-            point_coords=torch.from_numpy(geometry.points_to_model(self.point_coords)),
-            point_labels=torch.from_numpy(self.point_labels),
         )
 
 

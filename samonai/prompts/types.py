@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from samonai.prompts.frame_prompts import NO_POINT
+from samonai.core.geometry import FrameGeometry
+from samonai.prompts.frame_prompts import NO_POINT, FramePrompts
 
 BLANK_POINT = -2
 """The point label of a blank token: upstream's label -1."""
@@ -89,6 +90,18 @@ class Prompts:
         else:
             index = torch.as_tensor(np.asarray(image_index, np.int64))
         return cls(index, boxes=coordinates)
+
+    @classmethod
+    def of_frame(cls, prompts: FramePrompts, geometry: FrameGeometry) -> Self:
+        """Return a frame's prompts in model space, on image 0."""
+        boxes = cls.from_boxes(geometry.boxes_to_model(prompts.boxes))
+        if prompts.point_coords is None or prompts.point_labels is None:
+            return boxes
+        return replace(
+            boxes,
+            point_coords=torch.from_numpy(geometry.points_to_model(prompts.point_coords)),
+            point_labels=torch.from_numpy(prompts.point_labels),
+        )
 
     def to(self, device: torch.device | str) -> "Prompts":
         """Return the prompts on another device."""

@@ -21,6 +21,7 @@ from samonai.domains.capabilities import capabilities
 from samonai.embeddings.store import SourceEmbeddings
 from samonai.embeddings.targets import FrameTargets
 from samonai.prompts.frame_prompts import FramePrompts
+from samonai.prompts.types import Prompts
 from samonai.sam.network import SamNetwork
 from samonai.sam.object_classifier import ObjectClassifier, object_features
 from samonai.training.data.prepare import TrainingData
@@ -133,7 +134,7 @@ def _masks(
 ) -> torch.Tensor:
     """Return the decoder's masks for boxes of a frame, bool (N, 256, 256), without empty ones."""
     prompts = FramePrompts(boxes, np.zeros(len(boxes), np.int64))
-    model = prompts.to_model(FrameGeometry(frame.size, network.long_side))
+    model = Prompts.of_frame(prompts, FrameGeometry(frame.size, network.long_side))
     rows = torch.arange(len(boxes))
     said = [
         network.decode(embedding[None], model[rows[start : start + _AT_ONCE]]).low_res_logits[:, 0]

@@ -152,7 +152,7 @@ class Propagator:
         started: dict[int, list[TrackedMask]] = {}
         for index, prompts in sorted(seeds.items()):
             frame = self._frame(index)
-            model = prompts.to_model(FrameGeometry(frame.size, self._long_side))
+            model = Prompts.of_frame(prompts, FrameGeometry(frame.size, self._long_side))
             masks = self._masks(frame, model, prompts.classes, lowest_iou=-np.inf)
             started[index] = [mask for mask in masks if mask is not None]
             found[index] += started[index]
