@@ -7,6 +7,7 @@ import typer
 
 from samonai.cli import options
 from samonai.core.errors import InputError
+from samonai.core.files import output_folder
 
 EXAMPLE = (
     "Example: samonai predict medical --run runs/spleen --input scan.nii.gz --boxes boxes.json "
@@ -122,6 +123,8 @@ def predict(
     else:
         arguments.check_model(str(model), checkpoint, sha256, device)
         decoders = []
+    if not dry_run:
+        output_folder(out)
     arguments.check_source(source)
     arguments.check_prompts(domain, boxes, prompt, decoders, automatic=settings.get("automatic"))
 
