@@ -363,7 +363,7 @@ def mask_dice(shared_data: Path, precision: str) -> list[torch.Tensor]:
     folder = shared_data / "medical" / "msd-hippocampus"
     domain = MedicalDomain()
     dice = []
-    for case in domain.find_cases(folder / "imagesTr", folder / "labelsTr")[:3]:
+    for case in domain.find_cases(folder / "imagesTr", folder / "labelsTr")[:2]:
         source = domain.read(case)
         index = domain.frame_count(source) // 2
         frame = domain.frame(source, index)
@@ -377,5 +377,5 @@ def mask_dice(shared_data: Path, precision: str) -> list[torch.Tensor]:
         ]
         assert masks[0].any()
         dice += [2 * (a & b).sum() / (a.sum() + b.sum()) for a, b in zip(*masks, strict=True)]
-    assert len(dice) >= 4
+    assert len(dice) >= 3
     return dice

@@ -304,11 +304,11 @@ def test_a_run_knows_no_class_called_ignore(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     splits, run = tmp_path / "splits_final.json", tmp_path / "run"
-    splits.write_text(json.dumps([{"train": NAMES[:2], "val": NAMES[2:4]}] * 2))
+    splits.write_text(json.dumps([{"train": NAMES[:1], "val": NAMES[2:3]}] * 2))
     data = ["--images", str(root / "dataset.json")]
     command = ["train", "medical", *data, "--out", str(run), "--heads", "both", "--epochs", "1"]
     assert main([*command, "--split", f"{splits}#1"]) == 0
-    line = "held out: 2 of 4 cases, fold 1 of 2 in splits_final.json: case_002, case_003"
+    line = "held out: 1 of 2 cases, fold 1 of 2 in splits_final.json: case_002"
     assert line in capsys.readouterr().out
     test = ["evaluate", "medical", *data, "--run", str(run), "--out", str(tmp_path / "test")]
     assert (
@@ -316,7 +316,7 @@ def test_a_run_knows_no_class_called_ignore(
         == 0
     )
     document = json.loads((tmp_path / "test" / "metrics.json").read_text())
-    assert {row["case"] for row in document["cases"]} == {"case_002", "case_003"}
+    assert {row["case"] for row in document["cases"]} == {"case_002"}
     assert {row["class"] for row in document["cases"]} == {"ball"}
     for row in document["cases"]:
         assert row["reference_voxels"] == np.count_nonzero(stored(root, row["case"]) == BALL)
