@@ -65,7 +65,7 @@ def running(folder: Path) -> Iterator[Orthanc]:
             _wait_for(f"http://127.0.0.1:{found.http}/system")
             yield found
         finally:
-            process.terminate()
+            process.kill()  # it takes seconds to end by itself
             process.wait(20)
 
 

@@ -15,10 +15,11 @@ import pydicom
 import pytest
 from dicom_outputs import tool
 from orthanc import PASSWORD, USER, Orthanc, phantom_series, running
+from starlette.testclient import TestClient
 
 from samonai.cli import main
 from samonai.core.errors import InputError
-from samonai.domains.medical import read_volume
+from samonai.domains.medical import read_label, read_volume
 from samonai.domains.medical.formats.itk import LPS_TO_RAS
 from samonai.domains.medical.formats.read_volume import RawVolume, read_raw
 from samonai.pacs import credentials
@@ -26,8 +27,14 @@ from samonai.pacs.address import parse_address
 from samonai.pacs.client import ALREADY_THERE, SENT
 from samonai.pacs.matching import FoundSeries
 from samonai.pacs.opening import open_client
+from samonai.pacs.sending import Sink
 from samonai.sam.loading import load_sam
 from samonai.sam.network import SamNetwork
+from samonai.serve.monailabel.images import CaseIndex
+from samonai.serve.monailabel.uploads import Uploads
+from samonai.serve.pacs_cases import FETCHED
+from samonai.serve.routes import annotation_app
+from samonai.serve.server import ServeOptions, open_workspace
 from samonai.workflows.archive.archive import embed_archive, predict_archive
 from samonai.workflows.run import predict
 
@@ -227,6 +234,50 @@ def test_an_archive_of_a_pacs_is_encoded(
     report = embed_archive(micro, asked, tmp_path / "out", store=tmp_path / "store")
     assert (report.count("done"), report.worked) == (1, 1)
     assert list((tmp_path / "cache" / "pacs").iterdir()) == []
+
+
+@pytest.mark.parametrize("source", ["dicomweb", "http", "dimse"])
+def test_a_study_is_annotated_and_its_label_goes_back(
+    orthanc: Orthanc, folder: Path, tmp_path: Path, source: str
+) -> None:
+    address = orthanc.dimse if source == "dimse" else orthanc.dicomweb
+    if source == "http":
+        address = address.replace("dicomweb", "http", 1)
+    asked = f"{address}?PatientID=PHANTOM-001&Modality=CT"
+    out, send = tmp_path / "out", orthanc.dicomweb
+    classes = (f"organ by {source}",)
+    workspace, _ = open_workspace(
+        ServeOptions("medical", None, out, classes=classes, device="cpu", dicomweb=asked, send=send)
+    )
+    (name,) = workspace.cases
+    assert not (out / FETCHED).exists()  # until it is opened
+    index = CaseIndex(workspace, Uploads(workspace))
+    (ct,) = series_of(orthanc, study_of(folder), "CT")
+    assert index.case_of(ct.series) == name  # as OHIF asks
+    before = {one.series for one in series_of(orthanc, study_of(folder), "SEG")}
+    with TestClient(annotation_app(workspace), base_url="http://localhost") as client:
+        shown = client.get(f"/api/cases/{name}").json()
+        assert (shown["frames"], shown["size"]) == (4, [32, 40])
+        assert (out / FETCHED).stat().st_mode & 0o777 == 0o700
+        given = {"value": 1, "box": [6, 5, 30, 26], "revision": 0}
+        client.put(f"/api/cases/{name}/frames/2/objects/one", json=given)
+        saved = client.post(f"/api/cases/{name}/save", json={"revision": 1}).json()
+        assert saved["sent"] == 1
+        assert workspace.pacs is not None
+        workspace.pacs._sink = Sink("dicomweb://127.0.0.1:9/dicom-web")
+        failed = client.post(f"/api/cases/{name}/save", json={"revision": 2}).json()
+        assert (failed["version"], failed["sent"]) == (2, 0)
+        assert "cannot be reached" in failed["send_failure"]
+    (new,) = (
+        one for one in series_of(orthanc, study_of(folder), "SEG") if one.series not in before
+    )
+    (tmp_path / "back").mkdir()
+    open_client(parse_address(orthanc.dimse)).fetch(new, tmp_path / "back")
+    (received,) = (tmp_path / "back").iterdir()
+    found = hd.seg.segread(received)
+    assert found.SegmentSequence[0].SegmentLabel == classes[0]
+    label = read_label(next((out / "labels").glob("*.nii.gz")), read_volume(folder / "first"))
+    assert found.get_volume(combine_segments=True).array.sum() == label.sum() > 0
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -67,8 +67,14 @@ def serve(
         typer.Option(help="A build of OHIF with the MONAI Label extension, to serve at /ohif/."),
     ] = None,
     dicomweb: Annotated[
-        str | None, typer.Option(help="Address of the DICOMweb server that OHIF shows.")
+        str | None,
+        typer.Option(
+            help="A PACS whose series are annotated, instead of --images: "
+            "dicomweb://HOST/PATH?StudyDate=… or dimse://AET@HOST:PORT?…; with --ohif also the "
+            "address of the DICOMweb server that OHIF shows."
+        ),
     ] = None,
+    send: options.Send = None,
     device: options.Device = None,
     set_: options.Set = None,
 ) -> None:
@@ -89,10 +95,9 @@ def serve(
         classes, browser = classes or ",".join(named.values()), True
     if domain not in DOMAINS:
         raise InputError(f"give the kind of data first: {', '.join(sorted(DOMAINS))}")
-    for option, value in (("--images", images), ("--out", out)):
+    for option, value in (("--images", images or dicomweb), ("--out", out)):
         if value is None:
             raise InputError(f"{option} is missing; `samonai serve --demo` needs neither")
-    assert images is not None
     assert out is not None
     config = read_config(config_files(domain, INFERENCE))
     start(
@@ -100,7 +105,7 @@ def serve(
             domain, images, out, labels, run, model, checkpoint, store,
             [part.strip() for part in (classes or "").split(",") if part.strip()],
             format_ or (), host, port, name or (), _login() if user is None else user,
-            device, epochs, ranking, parse_settings(set_ or [], config), ohif, dicomweb,
+            device, epochs, ranking, parse_settings(set_ or [], config), ohif, dicomweb, send,
         ),
         browser=browser,
         ready=lambda address: typer.echo(f"{address}  (Ctrl-C ends the server)"),

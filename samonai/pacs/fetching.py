@@ -90,9 +90,13 @@ class PacsSeries:
     def read(self, case: Case, domain: Domain[Any]) -> Any:
         """Fetch a case's series, unless it is there, and read it; safe in several threads.
 
+        Cases that are not of the PACS are read as they are.
+
         Raises:
             InputError: The series cannot be fetched whole, or cannot be read.
         """
+        if case.case_id not in self._found:
+            return domain.read(case)
         try:
             with self._locks[case.case_id]:
                 self._fetch(case)
@@ -113,6 +117,14 @@ class PacsSeries:
         """Return a case that names its series, not the present folder of its files."""
         found = self._found[case.case_id]
         return replace(case, image=Path("pacs") / found.study, series=found.series)
+
+    def facts(self, case_id: str) -> dict[str, str] | None:
+        """Return UIDs and modality of a case; None: it is not of the PACS."""
+        found = self._found.get(case_id)
+        if found is None:
+            return None
+        uids = {"StudyInstanceUID": found.study, "SeriesInstanceUID": found.series}
+        return uids | ({"Modality": found.modality} if found.modality else {})
 
     def fingerprint(self) -> str:
         """Return an identifier of the PACS and the query, without patients' names."""

@@ -19,6 +19,7 @@ from samonai.core.sealed import canonical_json
 from samonai.domains.base import Case
 from samonai.serve.annotation import DONE, PROPOSED, UNLABELLED, Annotation, AnnotationFolder
 from samonai.serve.encoding import EncodingQueue
+from samonai.serve.pacs_cases import PacsCases
 from samonai.workflows.session import Session
 
 logger = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ class OpenCases:
         formats: Formats that are written beside each saved label, of those that the domain writes.
         classes: Label value to name, which annotations begin with; None: the session's.
         sources: Sources that are in memory at a time.
+        pacs: Where cases are fetched from and saved labels are sent to; None: neither.
 
     Raises:
         InputError: There are no cases, or two have one name.
@@ -84,6 +86,7 @@ class OpenCases:
         formats: Sequence[str] = (),
         classes: Mapping[int, str] | None = None,
         sources: int = 2,
+        pacs: PacsCases | None = None,
     ) -> None:
         """Keep the cases; nothing is read yet."""
         if not cases:
@@ -92,7 +95,7 @@ class OpenCases:
         self.classes = dict(session.classes if classes is None else classes)
         self.cases = {case.case_id: case for case in cases}
         self.labels = dict(labels or {})
-        self._sources = sources
+        self._sources, self.pacs = sources, pacs
         self._open: OrderedDict[str, OpenCase] = OrderedDict()
         self._states: dict[str, str] = {}
         self.scores: Mapping[str, float] = {}
@@ -159,9 +162,9 @@ class OpenCases:
                 return self._open[case_id]
             annotation = folder.read(self.classes)
             case = self.labels.get(case_id, self.cases[case_id])
-            found = OpenCase(
-                case, self.session.domain.read(case), threading.RLock(), annotation, OrderedDict()
-            )
+            domain = self.session.domain
+            source = domain.read(case) if self.pacs is None else self.pacs.read(case, domain)
+            found = OpenCase(case, source, threading.RLock(), annotation, OrderedDict())
             self._open[case_id] = found
             while len(self._open) > self._sources:
                 self._open.popitem(last=False)

@@ -14,6 +14,7 @@ from samonai.core.files import no_empty_folders
 from samonai.core.locks import locked_folder
 from samonai.domains.base import Case
 from samonai.serve.learning import Learner, latest_run
+from samonai.serve.pacs_cases import PacsCases, http_address
 from samonai.serve.scoring import CaseScorer
 from samonai.serve.workspace import Workspace
 from samonai.workflows.inputs import data_paths
@@ -30,7 +31,7 @@ class ServeOptions:
 
     Attributes:
         domain: The kind of data.
-        images: Folder of images.
+        images: Folder of images; None: the series of `dicomweb`.
         out: The workspace: annotations, labels, history, trained decoders.
         labels: Folder of given labels; None: there are none.
         run: A run to begin with; None: the stock model.
@@ -49,11 +50,13 @@ class ServeOptions:
             name.
         settings: Settings of the domain and of prediction.
         ohif: A build of OHIF to serve; None: none.
-        dicomweb: Address of the DICOMweb server that OHIF shows.
+        dicomweb: Address of the DICOMweb server that OHIF shows, and without `images` of the PACS
+            whose series are annotated, with a query; then also a DIMSE address.
+        send: Address of the PACS that saved labels are sent to as DICOM objects; None: none.
     """
 
     domain: str
-    images: Path
+    images: Path | None
     out: Path
     labels: Path | None = None
     run: Path | None = None
@@ -72,6 +75,7 @@ class ServeOptions:
     settings: dict[str, Any] = field(default_factory=dict)
     ohif: Path | None = None
     dicomweb: str | None = None
+    send: str | None = None
 
 
 def open_workspace(options: ServeOptions) -> tuple[Workspace, Learner]:
@@ -80,7 +84,12 @@ def open_workspace(options: ServeOptions) -> tuple[Workspace, Learner]:
     Raises:
         InputError: Something that was given cannot be used.
     """
-    data_paths(options.images, options.labels)
+    source = options.dicomweb if options.images is None else None
+    pacs = PacsCases(source, options.send, options.domain, options.out)
+    if options.images is not None:
+        data_paths(options.images, options.labels)
+    elif options.labels is not None:
+        raise InputError("--labels: given labels belong to a folder of --images")
     store = options.store or str(options.out / "store")
 
     def opened(run: Path | None) -> Session:
@@ -100,18 +109,25 @@ def open_workspace(options: ServeOptions) -> tuple[Workspace, Learner]:
     labels = _labelled(session, options)
     workspace = Workspace(
         session,
-        ranked(session.cases(options.images), options.ranking),
+        ranked(_cases(session, options, pacs), options.ranking),
         options.out,
         labels,
         options.user,
-        options.formats,
+        pacs.formats(options.formats),
         classes=_classes(session, options),
+        pacs=pacs,
     )
     model = ["--model", options.model] if options.run is None else []
     if options.checkpoint is not None:
         model += ["--checkpoint", str(options.checkpoint)]
     learner = Learner(workspace, opened, model, store, epochs=options.epochs)
     return workspace, learner
+
+
+def _cases(session: Session, options: ServeOptions, pacs: PacsCases) -> list[Case]:
+    if options.images is None:
+        return pacs.cases(session.domain)
+    return session.cases(options.images)
 
 
 def ranked(cases: Sequence[Case], ranking: Path | None) -> list[Case]:
@@ -135,7 +151,7 @@ def ranked(cases: Sequence[Case], ranking: Path | None) -> list[Case]:
 
 def _labelled(session: Session, options: ServeOptions) -> dict[str, Case]:
     """Return the cases that have a given label, by id."""
-    if options.labels is None:
+    if options.labels is None or options.images is None:
         return {}
     found = session.domain.find_cases(options.images, options.labels)
     return {case.case_id: case for case in found if case.label is not None}
@@ -149,6 +165,8 @@ def _classes(session: Session, options: ServeOptions) -> dict[int, str]:
         return dict(session.classes)
     if options.classes:
         return dict(enumerate(options.classes, 1))
+    if options.images is None:
+        return {1: "object"}
     named = session.domain.class_names(options.images, options.labels)
     return dict(named) if named else {1: "object"}
 
@@ -180,12 +198,12 @@ def serve(
         stack.enter_context(no_empty_folders(options.out, options.store or options.out / "store"))
         stack.enter_context(locked_folder(options.out, "annotating in"))
         workspace, learner = open_workspace(options)
-        if options.ranking is None:
+        if options.ranking is None and options.images is not None:  # it would fetch all series
             CaseScorer(workspace)
         limits = limits_of(options.host, options.names)
         clients = monailabel_routes(workspace, learner)
         if options.ohif is not None:
-            clients += ohif_routes(OhifOptions(options.ohif, options.dicomweb or ""))
+            clients += ohif_routes(OhifOptions(options.ohif, http_address(options.dicomweb or "")))
         app = Guard(annotation_app(workspace, learner, clients), limits)
         config = uvicorn.Config(
             app, host=options.host, port=options.port, log_level="warning", access_log=False,

@@ -249,7 +249,8 @@ class Workspace(ProposedCases):
             done: Whether the case is finished, so that training may use it.
 
         Returns:
-            Names of the files, relative to the workspace, and the version's number.
+            Names of the files, relative to the workspace, and the version's number; where labels
+            are sent to a PACS, the number of stored objects, or "send_failure".
 
         Raises:
             InputError: The label cannot be written, or the annotation has changed meanwhile.
@@ -265,11 +266,15 @@ class Workspace(ProposedCases):
             needed = kept.masks | masks_of_versions(self.out, case_id)
             self.folder(case_id).masks.remove_all_but(needed)
             self.audit("save", case_id, version=version)
-            return {
-                "version": version,
-                "files": [str(path.relative_to(self.out)) for path in written],
-                "revision": kept.revision,
-            }
+        sent = {} if self.pacs is None else self.pacs.send(written)
+        if sent.get("sent"):
+            self.audit("send", case_id, version=version)
+        return {
+            "version": version,
+            "files": [str(path.relative_to(self.out)) for path in written],
+            "revision": kept.revision,
+            **sent,
+        }
 
     def decoded(
         self,

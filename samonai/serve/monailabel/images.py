@@ -55,6 +55,10 @@ class CaseIndex:
 
     def dicom_facts(self, case_id: str) -> dict[str, str]:
         """Return UIDs and modality of a case that is a DICOM series; else nothing."""
+        pacs = self.workspace.pacs
+        told = None if pacs is None else pacs.dicom_facts(case_id)
+        if told is not None:
+            return told
         case = self.workspace.cases[case_id]
         if not is_dicom(case.image):
             return {}

@@ -375,7 +375,8 @@ async function save() {
   state.current.state = "done";
   state.undo = [];
   state.redo = [];
-  $("saved").textContent = `Version ${found.version}: ${found.files.join(", ")}`;
+  const sent = found.send_failure ? `; not sent: ${found.send_failure}` : found.sent ? "; sent" : "";
+  $("saved").textContent = `Version ${found.version}: ${found.files.join(", ")}${sent}`;
   await refreshCases();
   await showLearning();
   say("Saved. N goes to the next case.");
