@@ -26,6 +26,7 @@ from samonai.cli import (
     embed,
     evaluate,
     export,
+    listen,
     predict,
     rank,
     serve,
@@ -49,8 +50,8 @@ app = typer.Typer(
 )
 
 for verb in (
-    *(train, evaluate, calibrate, predict, rank, serve, sweep, curve, embed, settings, export),
-    *(demo, doctor),
+    *(train, evaluate, calibrate, predict, rank, serve, listen, sweep, curve, embed),
+    *(settings, export, demo, doctor),
 ):
     name = verb.__name__.rpartition(".")[2]
     app.command(name, epilog=verb.EXAMPLE)(getattr(verb, name))

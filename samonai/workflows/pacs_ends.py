@@ -1,5 +1,6 @@
 """PACS as the source and the sink of workflows."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from samonai.domains.capabilities import capabilities
 
 if TYPE_CHECKING:
     from samonai.pacs.fetching import PacsSeries
+    from samonai.pacs.receiver import ReceiverOptions
     from samonai.pacs.sending import Sink
 
 _PREFIXES = ("dicomweb:", "dicomweb+", "dimse:")
@@ -75,3 +77,18 @@ def sent_formats(formats: list[str]) -> list[str]:
 def _check_dicom(domain: str) -> None:
     if not capabilities(get_domain(domain)).reads_dicom:
         raise InputError("a PACS holds DICOM, which is medical data")
+
+
+def receiver_options(aet: str, host: str, port: int, allow: Sequence[str]) -> "ReceiverOptions":
+    """Return the options of a storage SCP.
+
+    Raises:
+        InputError: They cannot be used, or pynetdicom is not installed.
+    """
+    try:
+        from samonai.pacs.receiver import ReceiverOptions
+    except ImportError as error:
+        from samonai.pacs import INSTALL
+
+        raise InputError(f"listening needs {error.name}: {INSTALL}") from error
+    return ReceiverOptions(aet, host, port, tuple(allow))

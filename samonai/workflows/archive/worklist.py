@@ -130,11 +130,11 @@ class _Team:
         try:
             files = tuple(self.work(case, future.result()))
         except InputError as error:
-            _stop_when_full(error)
+            stop_when_full(error)
             state, reason = FAILED, without_paths(str(error), case)
         except Exception as error:  # an error of one study must not stop the others
-            _stop_when_full(error)
-            state, reason = FAILED, _where(error)
+            stop_when_full(error)
+            state, reason = FAILED, place_of(error)
         self.manifest.finished(case.case_id, state, reason, files, time.monotonic() - began)
         if self.on_case is not None:
             self.on_case(case.case_id, state)
@@ -159,7 +159,7 @@ def without_paths(message: str, case: Case) -> str:
     return message.replace(where, case.case_id)
 
 
-def _where(error: BaseException) -> str:
+def place_of(error: BaseException) -> str:
     """Return the type of an error and its location; its text may quote a patient's data."""
     frames = traceback.extract_tb(error.__traceback__)
     package = str(Path(__file__).parents[2])
@@ -172,7 +172,12 @@ def _where(error: BaseException) -> str:
     return f"unexpected {type(error).__name__}{place}; please report it"
 
 
-def _stop_when_full(error: BaseException) -> None:
+def stop_when_full(error: BaseException) -> None:
+    """Refuse to go on if an error is of a disk that is full or cannot be written.
+
+    Raises:
+        InputError: The disk is full or cannot be written.
+    """
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and errno.errorcode.get(cause.errno or 0) in _NO_SPACE:
