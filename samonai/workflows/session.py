@@ -115,7 +115,9 @@ class Session:
             self.networks += load_members(runs[0].network, first, self.decoders[1:])
         else:
             network = cast("SamNetwork | str", model)
-            self.networks = [load_network(network, checkpoint, sha256, device).fork().eval()]
+            loaded = load_network(network, checkpoint, sha256, device)
+            # A given network may be trained on meanwhile; a loaded one is nobody else's.
+            self.networks = [(loaded if isinstance(network, str) else loaded.fork()).eval()]
         self.classes = trained_classes(first)
         if isinstance(store, Path | str):
             store = store_location(store)
