@@ -472,6 +472,8 @@ def test_training_on_finished_cases_takes_over_where_it_is_better(
     assert found["in_use"] == int(one["better"])
     assert (workspace.session is session) == (not one["better"])
     assert set(one["split"]["train"]).isdisjoint(one["split"]["val"])
+    metrics = json.loads((Path(one["run"]).parent / "evaluation/metrics.json").read_text())
+    assert list(metrics["per_class"]) == ["ball"], "structures keep their names"
     if one["better"]:
         assert latest_run(tmp_path / "out") == Path(one["run"])
         learner.go_back()

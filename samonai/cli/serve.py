@@ -54,6 +54,13 @@ def serve(
         str | None, typer.Option(help="Who annotates, for the audit log; by default the login.")
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of each training.")] = 20,
+    heads: Annotated[
+        str | None,
+        typer.Option(
+            help="Heads of each training: promptable; semantic or both also give proposals and "
+            "the order of active learning. By default as `samonai train`."
+        ),
+    ] = None,
     ranking: Annotated[
         Path | None,
         typer.Option(help="The CSV file of `samonai rank`: the order in which cases come next."),
@@ -82,19 +89,22 @@ def serve(
     from samonai.domains import DEFAULT_DOMAIN, DOMAINS
     from samonai.serve.server import ServeOptions
     from samonai.serve.server import serve as start
+    from samonai.settings.choices import HEADS
     from samonai.workflows.bundle_files import INFERENCE, config_files, read_config
     from samonai.workflows.settings import parse_settings
 
     if demo:
         from samonai.serve.demo import demo_images
 
-        if images is not None:
-            raise InputError("--demo makes its own images; leave --images out")
+        if images is not None or labels is not None:
+            raise InputError("--demo makes its own images; leave --images and --labels out")
         domain, out = domain or DEFAULT_DOMAIN, out or Path("samonai-annotation")
-        images, named = demo_images(out)
+        images, labels, named = demo_images(out)
         classes, browser = classes or ",".join(named.values()), True
     if domain not in DOMAINS:
         raise InputError(f"give the kind of data first: {', '.join(sorted(DOMAINS))}")
+    if heads is not None and heads not in HEADS:
+        raise InputError(f"--heads {heads}: use one of {', '.join(HEADS)}")
     for option, value in (("--images", images or dicomweb), ("--out", out)):
         if value is None:
             raise InputError(f"{option} is missing; `samonai serve --demo` needs neither")
@@ -105,7 +115,8 @@ def serve(
             domain, images, out, labels, run, model, checkpoint, store,
             [part.strip() for part in (classes or "").split(",") if part.strip()],
             format_ or (), host, port, name or (), _login() if user is None else user,
-            device, epochs, ranking, parse_settings(set_ or [], config), ohif, dicomweb, send,
+            device, epochs, heads, ranking, parse_settings(set_ or [], config), ohif, dicomweb,
+            send,
         ),
         browser=browser,
         ready=lambda address: typer.echo(f"{address}  (Ctrl-C ends the server)"),

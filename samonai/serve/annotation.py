@@ -11,7 +11,7 @@ import io
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,10 @@ class FrameObject:
     iou: float | None = None
     origin: str = PROMPTED
     outline: str | None = None
+
+    def document(self) -> dict[str, Any]:
+        """Return the object as JSON values."""
+        return dict(vars(self))  # nothing in it can change
 
     @property
     def key(self) -> tuple[str, int]:
@@ -125,9 +129,15 @@ class Annotation:
         return {
             "format_version": _FORMAT_VERSION,
             "case": self.case_id,
+            **self.facts(),
+            "objects": [one.document() for one in self.objects],
+        }
+
+    def facts(self) -> dict[str, Any]:
+        """Return everything but the objects, of which a volume has hundreds, as JSON values."""
+        return {
             "revision": self.revision,
             "state": self.state,
-            "objects": [asdict(one) for one in self.objects],
             "structures": {str(value): name for value, name in sorted(self.structures.items())},
             "saved": self.saved,
         }

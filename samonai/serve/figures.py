@@ -17,11 +17,18 @@ from samonai.serve.open_cases import OpenCase
 from samonai.serve.workspace import Workspace
 
 
-def figures(workspace: Workspace, case_id: str) -> dict[str, dict[str, float]]:
+def figures(
+    workspace: Workspace, case_id: str, index: int | None = None
+) -> dict[str, dict[str, float]]:
     """Return volumes in ml, and Dice against the given label, by structure.
 
     Volumes are missing where the source has no physical size. Nothing is locked meanwhile: clicks
     go on.
+
+    Args:
+        workspace: Has the case.
+        case_id: The case.
+        index: A frame; its own Dice is "dice_here".
     """
     one = workspace.opened(case_id)
     labels = workspace.frame_labels(one)
@@ -41,12 +48,21 @@ def figures(workspace: Workspace, case_id: str) -> dict[str, dict[str, float]]:
             dice = (
                 _dice_of_slices(workspace, one, labels, value)
                 if merged is None
-                else pixel_metrics(np.asarray(merged) == value, np.asarray(truth) == value)["dice"]
+                else _dice(np.asarray(merged) == value, np.asarray(truth) == value)
             )
             if dice is not None:
                 own["dice"] = dice
+        if truth is not None and index is not None and index in labels:
+            here = workspace.frame(case_id, index).label
+            dice = None if here is None else _dice(labels[index] == value, here == value)
+            if dice is not None:
+                own["dice_here"] = dice
         found[name] = own
     return found
+
+
+def _dice(mask: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_]) -> float | None:
+    return pixel_metrics(mask, truth)["dice"]
 
 
 def _dice_of_slices(

@@ -46,7 +46,7 @@ class Learner:
         workspace: Gives the cases, and takes the new session.
         open_session: Opens a run's folder as the workspace's kind of session; None: the session
             that the server was started with.
-        model: Arguments of `samonai train` that name the model and where its weights are.
+        model: Arguments of `samonai train` that name the model, its weights and its heads.
         store: Where embeddings are kept; None: in each run.
         settings: Settings of training, as `--set` takes them.
         epochs: Epochs of each training.
@@ -191,7 +191,19 @@ class Learner:
             (images / f"{name}{ending}").symlink_to(case.image.resolve())
             path = saved_label(self.workspace.out, name)
             shutil.copy2(path, labels / path.name)
+        with write_atomically(folder / "dataset.json") as temporary:
+            named = {str(value): name for value, name in sorted(self._names(cases).items())}
+            temporary.write_text(json.dumps({"labels": named}), encoding="utf-8")
         return images, labels
+
+    def _names(self, cases: Sequence[str]) -> dict[int, str]:
+        """Return the names of the structures that were drawn, by label value."""
+        found: dict[int, str] = {}
+        for name in cases:
+            annotation = self.workspace.folder(name).read(self.workspace.classes)
+            for drawn in annotation.objects:
+                found.setdefault(drawn.value, annotation.structures[drawn.value])
+        return found
 
     def _learn(self, folder: Path, images: Path, labels: Path) -> None:
         run, domain = folder / "run", self.workspace.session.domain.name

@@ -8,7 +8,6 @@ import base64
 import logging
 from collections.abc import Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -169,7 +168,8 @@ class Api:
             "labelled": getattr(one.source, "label", None) is not None,
             "ready": self.workspace.queue.ready(name),
             "failure": self.workspace.queue.failure(name),
-            **_annotation(one.annotation.document()),
+            **one.annotation.facts(),
+            "objects": [drawn.document() for drawn in one.annotation.objects],
         }
 
     async def view(self, request: Request) -> Response:
@@ -313,9 +313,9 @@ class Api:
             masks = self.workspace.folder(name).masks
             few = {o.mask for o in drawn} if len(drawn) == 1 else ()
             return {
-                "objects": [asdict(one_object) for one_object in drawn],
+                "objects": [one_object.document() for one_object in drawn],
                 "masks": {m: base64.b64encode(masks.png(m)).decode() for m in few},
-                **_state(one.annotation.document()),
+                **one.annotation.facts(),
             }
 
         return JSONResponse(await run_in_threadpool(content))
@@ -329,14 +329,6 @@ def _grid(source: Any, axis: int) -> dict[str, Any]:
         "start": [side.start for side in source.part],
         "affine": source.affine.tolist(),
     }
-
-
-def _annotation(document: dict[str, Any]) -> dict[str, Any]:
-    return {**_state(document), "objects": document["objects"]}
-
-
-def _state(document: dict[str, Any]) -> dict[str, Any]:
-    return {key: document[key] for key in ("revision", "state", "structures", "saved")}
 
 
 def _by_value(classes: Any) -> dict[str, str]:

@@ -46,6 +46,7 @@ class ServeOptions:
         user: Who annotates, for the audit log.
         device: Where to compute.
         epochs: Epochs of each training.
+        heads: Heads of each training, see `samonai train`; None: the domain's default.
         ranking: The CSV file of `samonai rank` (active learning), which orders the cases; None: by
             name.
         settings: Settings of the domain and of prediction.
@@ -71,6 +72,7 @@ class ServeOptions:
     user: str = ""
     device: str | None = None
     epochs: int = 20
+    heads: str | None = None
     ranking: Path | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     ohif: Path | None = None
@@ -120,6 +122,8 @@ def open_workspace(options: ServeOptions) -> tuple[Workspace, Learner]:
     model = ["--model", options.model] if options.run is None else []
     if options.checkpoint is not None:
         model += ["--checkpoint", str(options.checkpoint)]
+    if options.heads is not None:
+        model += ["--heads", options.heads]
     learner = Learner(workspace, opened, model, store, epochs=options.epochs)
     return workspace, learner
 

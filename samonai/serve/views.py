@@ -84,8 +84,12 @@ class Views:
         return await _file(content, "application/octet-stream")
 
     async def figures(self, request: Request) -> Response:
-        """Answer with volumes and Dice by structure."""
-        return JSONResponse(await run_in_threadpool(figures, self.workspace, case_name(request)))
+        """Answer with volumes and Dice by structure, of a frame too if one is named."""
+        given, name = request.query_params.get("frame"), case_name(request)
+        if given is not None and not given.isdecimal():
+            raise InputError("frame: expected a number")
+        index = None if given is None else int(given)
+        return JSONResponse(await run_in_threadpool(figures, self.workspace, name, index))
 
     async def history(self, request: Request) -> Response:
         """Answer with the saved versions of a case, the latest first."""

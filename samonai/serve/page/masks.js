@@ -11,6 +11,7 @@ const MOST = 400;
 export const colour = (value) => COLOURS[(value - 1) % COLOURS.length];
 export const css = (value) => `rgb(${colour(value).join(",")})`;
 
+/** @param {string} url @returns {Promise<HTMLImageElement>} */
 export async function loadImage(url) {
   const image = new Image();
   image.src = url;
@@ -18,9 +19,12 @@ export async function loadImage(url) {
   return image;
 }
 
+/** @typedef {{width: number, height: number, inside: Uint8Array}} Mask */
+
+/** Masks by the hash of their PNG, and the coloured canvases made of them. */
 export class MaskCache {
-  #alphas = new Map(); // mask -> {width, height, inside: Uint8Array}
-  #overlays = new Map(); // mask, colour, contour -> canvas
+  /** @type {Map<string, Mask>} */ #alphas = new Map();
+  #overlays = new Map(); // by mask, colour and contour
 
   // Keeps a mask that came with an answer, so that it is not fetched.
   async put(sha, base64) {
@@ -80,7 +84,46 @@ function onBorder(inside, x, y, width, height) {
   return !(inside[n - 1] && inside[n + 1] && inside[n - width] && inside[n + width]);
 }
 
-// Returns a mask as the base64 of a PNG.
+/** A mask in white, while it is being painted. */
+export const white = (mask) => paint(mask, [255, 255, 255], false);
+
+/** A grey picture of 0..1 bit of entropy as yellow to red, clear where the model is certain. */
+export function heat(image) {
+  const canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight);
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.drawImage(image, 0, 0);
+  const picture = context.getImageData(0, 0, canvas.width, canvas.height);
+  for (let n = 0; n < picture.data.length; n += 4) {
+    const bits = picture.data[n];
+    picture.data.set([255, 220 - 0.8 * bits, 60 - 0.2 * bits, Math.min(230, 1.2 * bits)], n);
+  }
+  context.putImageData(picture, 0, 0);
+  return canvas;
+}
+
+/**
+ * The inside of a closed path, with the pixels whose centres lie within it.
+ * @param {number[][]} path @param {number} width @param {number} height
+ */
+export function filled(path, width, height) {
+  const shape = new Path2D();
+  for (const [x, y] of path) shape.lineTo(x, y);
+  shape.closePath();
+  const context = new OffscreenCanvas(1, 1).getContext("2d");
+  const inside = new Uint8Array(width * height);
+  const xs = path.map(([x]) => x);
+  const ys = path.map(([, y]) => y);
+  const rows = [Math.max(0, Math.floor(Math.min(...ys))), Math.min(height, Math.ceil(Math.max(...ys)))];
+  const columns = [Math.max(0, Math.floor(Math.min(...xs))), Math.min(width, Math.ceil(Math.max(...xs)))];
+  for (let y = rows[0]; y < rows[1]; y++) {
+    for (let x = columns[0]; x < columns[1]; x++) {
+      if (context.isPointInPath(shape, x + 0.5, y + 0.5)) inside[y * width + x] = 1;
+    }
+  }
+  return { width, height, inside };
+}
+
+/** A mask as the base64 of a PNG. @returns {Promise<string>} */
 export async function pngOf({ width, height, inside }) {
   const canvas = new OffscreenCanvas(width, height);
   const context = canvas.getContext("2d");

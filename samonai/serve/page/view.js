@@ -4,6 +4,7 @@
 
 const CLICK_PIXELS = 4;
 
+/** One frame with masks and prompts. */
 export class View {
   #canvas;
   #display = { transpose: false, flip_x: false, flip_y: false, aspect: 1 };
@@ -13,14 +14,19 @@ export class View {
   picture = null;
   overlays = []; // canvases in frame space
   prompts = { box: null, clicks: [] };
+  heat = null; // a canvas in frame space, above the overlays
+  path = null; // an outline that is being drawn, in frame space
+  cross = null; // the place that the three planes show, in frame space
   opacity = 0.45;
   filter = "none";
+  /** @type {{box: (box: number[]) => any, click: (x: number, y: number, sign: number) => any,
+   *   stroke: (point: number[], phase: string) => any, wheel: (step: number) => any}|null} */
+  handlers = null;
+  painting = () => false;
 
-  // handlers: box([x0,y0,x1,y1]), click(x, y, sign), stroke(points, phase), wheel(step)
-  constructor(canvas, handlers) {
+  /** @param {HTMLCanvasElement} canvas */
+  constructor(canvas) {
     this.#canvas = canvas;
-    this.handlers = handlers;
-    this.painting = () => false;
     canvas.addEventListener("pointerdown", (event) => this.#down(event));
     canvas.addEventListener("pointermove", (event) => this.#moved(event));
     canvas.addEventListener("pointerup", (event) => this.#up(event));
@@ -47,12 +53,13 @@ export class View {
     this.draw();
   }
 
-  // Returns where a point of the frame is on the canvas, in CSS pixels.
+  /** A point of the frame on the canvas, in CSS pixels. @returns {number[]} */
   toScreen(x, y) {
     const point = this.#matrix().transformPoint({ x, y });
     return [point.x, point.y];
   }
 
+  /** A point of the canvas on the frame. @returns {number[]} */
   toFrame(x, y) {
     const point = this.#matrix().inverse().transformPoint({ x, y });
     return [point.x, point.y];
@@ -73,11 +80,19 @@ export class View {
     context.globalAlpha = this.opacity;
     for (const overlay of this.overlays) context.drawImage(overlay, 0, 0);
     context.globalAlpha = 1;
+    if (this.heat) context.drawImage(this.heat, 0, 0);
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     this.#drawPrompts(context);
   }
 
   #drawPrompts(context) {
+    if (this.cross) this.#drawCross(context);
+    if (this.path) {
+      context.strokeStyle = "#f0d58c";
+      context.beginPath();
+      for (const point of this.path) context.lineTo(...this.toScreen(...point));
+      context.stroke();
+    }
     const box = this.#drag?.box ?? this.prompts.box;
     context.lineWidth = 1.5;
     context.strokeStyle = "#f0d58c";
@@ -95,6 +110,18 @@ export class View {
       context.strokeStyle = "#000";
       context.stroke();
     }
+  }
+
+  #drawCross(context) {
+    const [x, y] = this.toScreen(...this.cross);
+    context.lineWidth = 1;
+    context.strokeStyle = "#5aa9e6";
+    context.beginPath();
+    for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
+      context.moveTo(x + 8 * dx, y + 8 * dy);
+      context.lineTo(x + 1e4 * dx, y + 1e4 * dy);
+    }
+    context.stroke();
   }
 
   #shownSize() {
@@ -161,12 +188,13 @@ export class View {
       this.handlers.wheel(Math.sign(event.deltaY));
       return;
     }
-    const factor = event.deltaY < 0 ? 1.2 : 1 / 1.2;
+    this.zoomBy(event.deltaY < 0 ? 1.2 : 1 / 1.2, event.offsetX, event.offsetY);
+  }
+
+  /** Zooms around a point of the canvas; by default its middle. */
+  zoomBy(factor, x = this.#canvas.clientWidth / 2, y = this.#canvas.clientHeight / 2) {
     this.#zoom *= factor;
-    this.#move = [
-      event.offsetX - (event.offsetX - this.#move[0]) * factor,
-      event.offsetY - (event.offsetY - this.#move[1]) * factor,
-    ];
+    this.#move = [x - (x - this.#move[0]) * factor, y - (y - this.#move[1]) * factor];
     this.draw();
   }
 
