@@ -22,6 +22,7 @@ from samonai.pacs.matching import FoundSeries, checked_query, matching, wider, w
 from samonai.pacs.opening import open_client
 from samonai.pacs.sending import sent_formats
 from samonai.workflows.pacs_ends import opened_sink, pacs_series
+from samonai.workflows.run import Run
 
 pytest.importorskip("dicomweb_client")
 pynetdicom = pytest.importorskip("pynetdicom")
@@ -84,6 +85,8 @@ def test_a_pacs_is_for_medical_data_and_for_some_verbs_only(tmp_path: Path) -> N
     with pytest.raises(InputError, match="add --format dicom-seg"):
         sent_formats(["nifti"])
     assert sent_formats([]) == ["dicom-seg"]
+    with pytest.raises(InputError, match="send needs out"):
+        Run.predict(None, tmp_path, send="dicomweb://pacs/a")  # type: ignore[arg-type]
     assert pacs_series(tmp_path, "medical") is None
 
 

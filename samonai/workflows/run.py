@@ -71,6 +71,8 @@ class Run(TrainedRun):
         """
         if prompt is not None and not isinstance(prompt, str):
             boxes, prompt = prompt, None
+        if out is None and options.get("send") is not None:
+            raise InputError("send needs out: a folder for the objects that are sent")
         folder = None if out is None else output_folder(out)
         with _writing(folder, options.get("store")), one_line_errors(), quiet_third_parties():
             job = PredictionJob(self, source, boxes, folder, prompt=prompt, **options)
