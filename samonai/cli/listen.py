@@ -7,6 +7,7 @@ import typer
 
 from samonai.cli import options
 from samonai.core.errors import InputError
+from samonai.domains import DEFAULT_DOMAIN
 
 EXAMPLE = (
     "Example: samonai listen --run runs/spleen --out queue --aet SAMONAI --port 11112 "
@@ -82,13 +83,15 @@ def listen(
 
     if bool(run) == (model is not None):
         raise InputError("give --run for a fine-tuned decoder, or --model for a stock model")
-    config = read_config(config_files("medical", INFERENCE))
+    config = read_config(config_files(DEFAULT_DOMAIN, INFERENCE))
     settings = options.given_settings(
         config, set_, allow_gaps=allow_gaps, case_map=None, precision=precision
     )
     receiver = receiver_options(aet, host, port, allow or ())
     network = (
-        open_runs(run, checkpoint=checkpoint, device=device, domain="medical") if run else model
+        open_runs(run, checkpoint=checkpoint, device=device, domain=DEFAULT_DOMAIN)
+        if run
+        else model
     )
     with listening(
         network, out, send, receiver, quiet=quiet, largest=int(largest * 1e9), retry=retry,
