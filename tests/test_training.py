@@ -32,6 +32,7 @@ from samonai.training import (
     prepare_batch,
     prepare_training,
 )
+from samonai.training.best_decoder import _metadata as decoder_metadata
 from samonai.training.data import prepare as prepare_module
 from samonai.training.data.frame_dataset import EpochBatchSampler, FrameSample, collate_frames
 from samonai.training.objectives.losses import RECIPES, binary_iou
@@ -326,12 +327,16 @@ def test_validation_measures_a_sample_of_a_crowded_frame_and_says_so(
 
     data = prepare(10)
     assert len(data.val[0].prompts) == 10
-    assert data.provenance()["validation_sample"] == {
-        "objects": 10, "of": 49, "per_frame": 10, "seed": 5,
+    # What `metrics.json` repeats as `chosen_by`.
+    history = [{"epoch": 1, "val_dice": 0.5}]
+    chosen_by = decoder_metadata(tiny_network, get_domain("medical"), data, {}, history).metrics
+    assert chosen_by == {
+        "val_dice": 0.5, "epoch": 1,
+        "validation_sample": {"objects": 10, "of": 49, "per_frame": 10, "seed": 5},
     }  # fmt: skip
     data.val.set_epoch(3)
     again = prepare(10).val
     assert torch.equal(again[0].prompts.boxes, data.val[0].prompts.boxes)
     everything = prepare(64)
     assert len(everything.val[0].prompts) == 49
-    assert "validation_sample" not in everything.provenance()
+    assert everything.validation_sample() == {}

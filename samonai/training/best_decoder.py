@@ -105,6 +105,7 @@ def _metadata(
             "val_dice": best.get("val_dice"),
             "epoch": best.get("epoch"),
             **{name: value for name, value in best.items() if name.startswith("val_dice_")},
+            **data.validation_sample(),
         },
         heads=trained_heads(data.heads),
     )

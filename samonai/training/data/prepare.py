@@ -60,13 +60,12 @@ class TrainingData:
             "held_out_by": self.split.rule,
             "classes": {str(value): name for value, name in self.classes.items()},
             "dropped_objects": self.encoded.dropped_objects,
-            **self._validation_sample(),
             "heads": self.heads,
             "borders": self.borders,
             **self.frames,
         }
 
-    def _validation_sample(self) -> dict[str, Any]:
+    def validation_sample(self) -> dict[str, Any]:
         """Return the sample of held-out objects that validation measures; empty for all."""
         drawn, objects = self.val.object_counts()
         if drawn == objects:
