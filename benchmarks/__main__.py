@@ -11,6 +11,7 @@ from rich.status import Status
 from benchmarks import (
     attention,
     crowd,
+    crowd_trees,
     decoder,
     embedding,
     encoder,
@@ -35,6 +36,7 @@ SUBJECTS: dict[str, Callable[[Setting, Progress], list[Row]]] = {
     "attention": attention.measure,
     "decoder": decoder.measure,
     "crowd": crowd.measure,
+    "crowd_trees": crowd_trees.measure,
     "ensemble": ensemble.measure,
     "freed": freed.measure,
     "house": house.measure,

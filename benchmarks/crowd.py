@@ -12,6 +12,7 @@ from statistics import median
 
 import numpy as np
 import torch
+from segment_anything.modeling import MaskDecoder
 
 from benchmarks.memory import peak_bytes, reset_peak
 from benchmarks.rows import Row
@@ -44,14 +45,19 @@ def measure(setting: Setting, progress: Progress) -> list[Row]:
     for name, negative in (("noise", False), ("masks end within their boxes", True)):
         network = network_of(random_sam(setting.model), setting.model)
         if negative:
-            # Upscaled channels above 0, all weighed negatively: no logit is above 0.
-            network.mask_decoder.output_upscaling[3].bias.add_(5)
-            network.mask_decoder.output_hypernetworks_mlps[0].layers[-1].bias.sub_(10)
+            masks_within_boxes(network.mask_decoder)
         title = f"{setting.model}, random weights, {name}"
         bar = _RATIO_BAR if negative else None
         embedding = random_embeddings(network, 1)
         rows += _rows(title, network, embedding, prompts, progress, bar)
     return rows
+
+
+@torch.no_grad()
+def masks_within_boxes(decoder: MaskDecoder) -> None:
+    """Weigh upscaled channels, made greater than 0, negatively: no logit is above 0."""
+    decoder.output_upscaling[3].bias.add_(5)
+    decoder.output_hypernetworks_mlps[0].layers[-1].bias.sub_(10)
 
 
 def drawn_cells(count: int) -> tuple[np.ndarray, np.ndarray]:

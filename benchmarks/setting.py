@@ -27,6 +27,7 @@ class Setting:
         short_rounds: Turns for the others.
         objects: Box prompts on one frame.
         crowd: Box prompts on a crowded one.
+        crowded_slice: Box prompts on the slice that two checkouts predict.
         frames: Frames in the store.
         scaling_frames: Sizes of the epochs whose growth is measured.
         scaling_rounds: Turns for these.
@@ -44,6 +45,7 @@ class Setting:
     short_rounds: int = 15
     objects: int = 50
     crowd: int = 100
+    crowded_slice: int = 1000
     frames: int = 64
     scaling_frames: tuple[int, ...] = (100, 1000, 10_000)
     scaling_rounds: int = 1
@@ -61,6 +63,7 @@ QUICK = Setting(
     short_rounds=2,
     objects=4,
     crowd=8,
+    crowded_slice=8,
     frames=4,
     scaling_frames=(2, 4),
     scaling_prompts=(1, 2),
