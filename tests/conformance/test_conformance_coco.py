@@ -200,6 +200,7 @@ def test_annotations_that_cannot_be_true_are_refused(kind: Any, tmp_path: Path) 
     far = [[0, 0, 1e9, 0, 1e9, 5]]
     for more, message in (
         ({"segmentation": {"size": size, "counts": [-1, HEIGHT * WIDTH + 1]}}, "from 0"),
+        ({"segmentation": {"size": size, "counts": [0, 2**32 + HEIGHT * WIDTH]}}, "run lengths"),
         ({"segmentation": {"size": size, "counts": [HEIGHT * WIDTH - 1]}}, "do not add up"),
         ({"segmentation": {"size": size, "counts": "o" * 40}}, "damaged run lengths"),
         ({"segmentation": {"size": [WIDTH, HEIGHT], "counts": [4800]}}, "run lengths for"),

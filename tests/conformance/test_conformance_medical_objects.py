@@ -428,3 +428,26 @@ def test_a_bad_segment_costs_only_itself(tmp_path: Path, scan: tuple[Path, Volum
     subprocess.run([str(part) for part in command], check=True, capture_output=True)
     found = sitk.ReadImage(str(tmp_path / "1.nrrd"))
     assert np.count_nonzero(sitk.GetArrayFromImage(found)) == np.count_nonzero(label)
+
+
+@pytest.mark.conformance(
+    domain="medical",
+    condition="`--format nifti --measure` of a DICOM series",
+    source="issue 17 D.7; PS3.3 C.7.1.1, Patient's Name",
+    right="measurements as JSON and CSV; no DICOM report, which names the patient, unless other "
+    "DICOM objects are asked for",
+    reader="pydicom, the name's bytes in every file",
+    severity=1,
+)
+def test_measurements_beside_nifti_name_nobody(tmp_path: Path, scan: tuple[Path, Volume]) -> None:
+    folder, volume = scan
+    name = str(pydicom.dcmread(next(folder.iterdir())).PatientName).encode()
+    label = np.where(seg_masks(volume)["liver"], 1, 0)
+    for formats, named in ((["nifti"], set()), (["nifti", "dicom-seg"], {"a.seg.dcm", "a.sr.dcm"})):
+        (tmp_path / formats[-1]).mkdir()
+        paths = write_outputs(
+            volume, label, tmp_path / formats[-1] / "a", formats, with_measurements=True,
+            facts=FACTS,
+        )  # fmt: skip
+        assert {path.name for path in paths if name in path.read_bytes()} == named
+        assert {"a.nii.gz", "a.measurements.json", "a.measurements.csv"} <= {p.name for p in paths}

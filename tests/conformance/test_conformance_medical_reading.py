@@ -603,11 +603,18 @@ def test_slices_without_a_size(tmp_path: Path) -> None:
     save(dataset, tmp_path / "a" / "a.dcm")
     assert "no PixelSpacing" in refusal(tmp_path / "a")
     frame = make_enhanced(stored_values((1, 5, 4)), [0])
-    frame.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SliceThickness = 7
-    save(frame, tmp_path / "c" / "a.dcm")
-    volume = read_volume(tmp_path / "c")
-    assert volume.spacing[2] == 7
-    assert volume.unmeasurable == ""
+    (shared,), (own,) = (
+        frame.SharedFunctionalGroupsSequence, frame.PerFrameFunctionalGroupsSequence
+    )  # fmt: skip
+    shared.PixelMeasuresSequence[0].SliceThickness = 7
+    for name in ("shared", "per frame"):
+        if name == "per frame":
+            own.PixelMeasuresSequence = shared.PixelMeasuresSequence
+            del shared.PixelMeasuresSequence
+        save(frame, tmp_path / name / "a.dcm")
+        volume = read_volume(tmp_path / name)
+        np.testing.assert_allclose(volume.spacing, (0.7, 0.8, 7))
+        assert volume.unmeasurable == ""
 
 
 @pytest.mark.parametrize("modality", ["PX", "IO", "RF", "XA", "OT", "CR", "DX", "MG", "US", "CT"])
