@@ -18,10 +18,12 @@ from benchmarks import (
     ensemble,
     freed,
     house,
+    many_cases,
     scaling,
     serving,
     store,
     training,
+    validation,
     volume,
 )
 from benchmarks.report import table_of, write_report
@@ -42,6 +44,8 @@ SUBJECTS: dict[str, Callable[[Setting, Progress], list[Row]]] = {
     "house": house.measure,
     "store": store.measure,
     "scaling": scaling.measure,
+    "many_cases": many_cases.measure,
+    "validation": validation.measure,
     "serving": serving.measure,
     "volume": volume.measure,
     "embedding": embedding.measure,

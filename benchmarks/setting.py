@@ -32,6 +32,7 @@ class Setting:
         scaling_frames: Sizes of the epochs whose growth is measured.
         scaling_rounds: Turns for these.
         scaling_prompts: Numbers of boxes whose growth is measured.
+        many_cases: Numbers of tiny cases whose growth is measured.
         volume_slices: Slices of the predicted volume.
         volume_prompted: How many of them have a box: each costs an encoding. And the slices of a
             smaller volume of which all have one.
@@ -50,6 +51,7 @@ class Setting:
     scaling_frames: tuple[int, ...] = (100, 1000, 10_000)
     scaling_rounds: int = 1
     scaling_prompts: tuple[int, ...] = (8, 16, 32, 64)
+    many_cases: tuple[int, ...] = (100, 400, 1600)
     volume_slices: int = 600
     volume_prompted: int = 12
     volume_memory_prompted: int = 600
@@ -67,6 +69,7 @@ QUICK = Setting(
     frames=4,
     scaling_frames=(2, 4),
     scaling_prompts=(1, 2),
+    many_cases=(2, 4),
     volume_slices=3,
     volume_prompted=1,
     volume_memory_prompted=1,
