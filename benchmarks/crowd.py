@@ -2,8 +2,8 @@
 
 Against the decoder over all image tokens and mask_tokens for each prompt, as it was before. Times
 are CPU seconds. The embedded model has real masks. Random weights have none: their logits are noise
-over the whole frame, of which every token is upscaled; with a bias that makes them negative, masks
-end within their boxes, as those of trained weights do.
+over the whole frame, of which every token is upscaled. The embedded decoder, widened to the
+model's channels, finds masks within their boxes on any embedding, as trained weights do.
 """
 
 import time
@@ -12,12 +12,12 @@ from statistics import median
 
 import numpy as np
 import torch
-from segment_anything.modeling import MaskDecoder
 
 from benchmarks.memory import peak_bytes, reset_peak
 from benchmarks.rows import Row
 from benchmarks.setting import SEED, Setting, network_of, random_embeddings, random_sam
 from benchmarks.timing import Progress
+from benchmarks.widened import widen
 from samonai.core.geometry import FrameGeometry
 from samonai.prompts.frame_prompts import FramePrompts
 from samonai.prompts.types import Prompts
@@ -30,6 +30,9 @@ _SIDE = 256
 _AT_ONCE = 16  # as the inferer decodes them
 _RATIO_BAR, _DICE_BAR, _MEMORY_BAR = 3.0, 0.999, 1.1
 _FEW = 8  # up to so many, a run only shows that the measurement works
+NOISE = 0.5
+"""Scale of random embeddings, so that the embedded decoder's masks end within their boxes."""
+
 _GEOMETRY = FrameGeometry((_SIDE, _SIDE))
 
 Decode = Callable[[Prompts], torch.Tensor]
@@ -42,22 +45,19 @@ def measure(setting: Setting, progress: Progress) -> list[Row]:
     prompts = Prompts.of_frame(FramePrompts(boxes, np.ones(len(boxes), np.int64)), _GEOMETRY)
     micro = load_sam("micro", device="cpu")
     rows = _rows("micro", micro, micro.encode(micro.preprocess(image)[None]), prompts, progress)
-    for name, negative in (("noise", False), ("masks end within their boxes", True)):
-        network = network_of(random_sam(setting.model), setting.model)
-        if negative:
-            masks_within_boxes(network.mask_decoder)
-        title = f"{setting.model}, random weights, {name}"
-        bar = _RATIO_BAR if negative else None
+    for name in ("noise", "widened"):
+        sam = random_sam(setting.model)
+        if name == "widened" and setting.model != "micro":
+            widen(micro, sam)
+        network = network_of(sam, setting.model)
+        title = f"{setting.model}, random weights: noise"
+        bar = None
         embedding = random_embeddings(network, 1)
+        if name == "widened":
+            title, bar = f"{setting.model}, the embedded decoder widened", _RATIO_BAR
+            embedding *= NOISE
         rows += _rows(title, network, embedding, prompts, progress, bar)
     return rows
-
-
-@torch.no_grad()
-def masks_within_boxes(decoder: MaskDecoder) -> None:
-    """Weigh upscaled channels, made greater than 0, negatively: no logit is above 0."""
-    decoder.output_upscaling[3].bias.add_(5)
-    decoder.output_hypernetworks_mlps[0].layers[-1].bias.sub_(10)
 
 
 def drawn_cells(count: int) -> tuple[np.ndarray, np.ndarray]:

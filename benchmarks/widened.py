@@ -1,0 +1,73 @@
+"""The embedded model's decoder in the geometry of SAM's own, computing the same masks.
+
+Random weights have no masks: their logits are noise, or empty. So each channel of the embedded
+decoder is doubled, and what reads it halved (Net2WiderNet, arXiv 1511.05641): layer norm sees the
+same mean and variance, twice the heads attend as their twins do, and the masks stay what they were.
+"""
+
+import torch
+from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam
+from torch import nn
+
+from samonai.sam.network import SamNetwork
+
+_HALF = 0.5
+
+
+@torch.no_grad()
+def widen(micro: SamNetwork, target: Sam) -> None:
+    """Write the decoder and prompt encoder of the embedded model into one of twice the channels.
+
+    Args:
+        micro: The embedded model.
+        target: A stock SAM of 256 channels; the parts that embed masks stay as they are.
+    """
+    _widen_prompts(micro.prompt_encoder, target.prompt_encoder)
+    _widen_decoder(micro.mask_decoder, target.mask_decoder)
+
+
+def _widen_prompts(source: PromptEncoder, target: PromptEncoder) -> None:
+    name = "positional_encoding_gaussian_matrix"
+    getattr(target.pe_layer, name).copy_(_twins(getattr(source.pe_layer, name), 1))
+    for own, wide in zip(source.point_embeddings, target.point_embeddings, strict=True):
+        wide.weight.copy_(_twins(own.weight, 1))
+    target.not_a_point_embed.weight.copy_(_twins(source.not_a_point_embed.weight, 1))
+    target.no_mask_embed.weight.copy_(_twins(source.no_mask_embed.weight, 1))
+
+
+def _widen_decoder(source: MaskDecoder, target: MaskDecoder) -> None:
+    wide_modules = dict(target.named_modules())
+    for name, own in source.named_modules():
+        wide = wide_modules[name]
+        part = name.rsplit(".", 1)[-1]
+        if isinstance(own, nn.Embedding):
+            wide.weight.copy_(_twins(own.weight, 1))
+        elif isinstance(own, nn.ConvTranspose2d):
+            wide.weight.copy_(_twins(_twins(own.weight, 0), 1) * _HALF)
+            wide.bias.copy_(_twins(own.bias, 0))
+        elif isinstance(own, nn.Linear):
+            into_heads = part in ("q_proj", "k_proj", "v_proj")
+            weight, bias = _twins(own.weight, 1), own.bias
+            if part == "out_proj":
+                weight = own.weight.repeat(1, 2)
+            weight = weight * _HALF
+            repeats = wide.weight.shape[1] // weight.shape[1]  # the hidden layer is wider yet
+            weight = weight.repeat_interleave(repeats, 1) / repeats
+            factor = wide.weight.shape[0] // weight.shape[0]
+            if into_heads:
+                weight, bias = weight.repeat(2, 1), bias.repeat(2)
+            else:
+                weight, bias = (v.repeat_interleave(factor, 0) for v in (weight, bias))
+            wide.weight.copy_(weight)
+            wide.bias.copy_(bias)
+        elif isinstance(getattr(own, "weight", None), nn.Parameter):  # layer norms
+            wide.weight.copy_(_twins(own.weight, 0))
+            wide.bias.copy_(_twins(own.bias, 0))
+    for mlp in target.output_hypernetworks_mlps:
+        # Twice the channels are weighed and added up.
+        mlp.layers[-1].weight.mul_(_HALF)
+        mlp.layers[-1].bias.mul_(_HALF)
+
+
+def _twins(values: torch.Tensor, axis: int) -> torch.Tensor:
+    return values.repeat_interleave(2, axis)
