@@ -240,6 +240,52 @@ def test_labels_of_turned_photographs(
     np.testing.assert_array_equal(assumed > 0, blue if told else mask)
 
 
+@pytest.mark.conformance(
+    domain="documents",
+    condition="A turned photograph beside upright outlines and the size of its stored pixels, as "
+    "Label Studio exports them",
+    source="github.com/HumanSignal/label-studio/issues/6608",
+    right="label_orientation=upright reads them; refused where outlines fit the upright picture "
+    "alone; else taken for stored pixels, with a warning",
+    reader="none (the object's colour in the picture)",
+    severity=1,
+)
+@pytest.mark.parametrize("orientation", [6, 8])
+def test_upright_outlines_beside_the_stored_size(
+    orientation: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    photo, labels = tmp_path / "photo.png", tmp_path / "labels.json"
+    turned_photo(photo, orientation, (24, 32))
+    (unlabelled,) = DocumentsDomain().find_cases(photo)
+    page = DocumentsDomain().read(unlabelled)
+    seen = page.image[..., 2].astype(int) - page.image[..., 0] > 80  # (32, 24)
+    rows, columns = (np.flatnonzero(seen.any(axis)) for axis in (1, 0))
+    box = [int(v) for v in (columns[0], rows[0], np.ptp(columns) + 1, np.ptp(rows) + 1)]
+    low = [1, 26, 4, 5]  # beyond the 24 rows of the stored pixels
+    entry = {"id": 1, "file_name": "photo.png", "height": 24, "width": 32}
+    for boxes in ([box], [box, low]):
+        rows_of = [
+            {"id": n, "image_id": 1, "category_id": 1, "bbox": b} for n, b in enumerate(boxes)
+        ]
+        content = {
+            "images": [entry],
+            "annotations": rows_of,
+            "categories": [{"id": 1, "name": "a"}],
+        }
+        labels.write_text(json.dumps(content))
+        said = DocumentsDomain(label_orientation="upright")
+        expected = seen.copy()
+        expected[26:31, 1:5] |= len(boxes) > 1
+        (case,) = said.find_cases(photo, labels)
+        np.testing.assert_array_equal(said.read(case).label > 0, expected)
+        if box[1] + box[3] > 24 or len(boxes) > 1:
+            with pytest.raises(InputError, match=r"fit the upright picture of 24 x 32 alone"):
+                DocumentsDomain().read(case)
+        else:
+            DocumentsDomain().read(case)
+            assert "label_orientation=upright says otherwise" in caplog.text
+
+
 def write_grey(path: Path, values: np.ndarray, significant: int | None = None) -> Path:
     """Write a PNG of 16 bit grey, with its sBIT chunk."""
     Image.fromarray(values.astype(np.uint16)).save(path)

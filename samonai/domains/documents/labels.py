@@ -156,8 +156,12 @@ def _drawn(
             return draw(PageAnnotations(page.size, regions), page.size, values)
     if _of_stored_pixels(page, path, size, orientation):
         stored, turn = _stored_size(page), page.orientation
+        if orientation == "auto":
+            _check_stated_size(page, path, annotations)
     else:
         stored, turn = page.size, 1
+        if orientation == "upright" and size == _stored_size(page):
+            size = page.size  # Label Studio states the stored size beside upright outlines
     if size is None or size == stored:
         return draw(annotations, stored, values, turn)
     raise InputError(
@@ -179,8 +183,37 @@ def _of_stored_pixels(
         return orientation == "stored"
     stored = _stored_size(page)
     if size is None or (size == page.size and size == stored):
-        _warn_once(path if is_coco(path) else path.parent, page.path, page.orientation)
+        _warn_once(
+            path if is_coco(path) else path.parent,
+            "%s has EXIF orientation %d, and its size does not tell whether %s labels its stored "
+            "or its upright pixels; upright is assumed, label_orientation=stored says otherwise",
+            page,
+        )
     return size == stored and size != page.size
+
+
+def _check_stated_size(page: Page, path: Path, annotations: PageAnnotations) -> None:
+    """Refuse outlines that fit the upright page alone, beside the size of the stored pixels.
+
+    Raises:
+        InputError: An outline leaves the stored pixels and lies on the upright page.
+    """
+    reach = [one.max(0)[::-1] for region in annotations.regions for one in region.rings]
+    sides = np.max(reach, axis=0) if reach else np.zeros(2)
+    height, width = _stored_size(page)
+    if (sides > (height + 1, width + 1)).any() and (sides <= np.add(page.size, 1)).all():
+        raise InputError(
+            f"{path}: states {width} x {height} for {page.path}, the size of its stored pixels, "
+            f"but its outlines fit the upright picture of {page.size[1]} x {page.size[0]} alone; "
+            f"set label_orientation=upright"
+        )
+    if any(one.mask is None for one in annotations.regions):
+        _warn_once(
+            path if is_coco(path) else path.parent,
+            "%s has EXIF orientation %d, and %s states the size of its stored pixels, for which "
+            "its labels are taken; label_orientation=upright says otherwise",
+            page,
+        )
 
 
 def _stored_size(page: Page) -> tuple[int, int]:
@@ -188,21 +221,15 @@ def _stored_size(page: Page) -> tuple[int, int]:
     return (width, height) if page.orientation >= _TURNED else (height, width)
 
 
-_warned: set[Path] = set()
+_warned: set[tuple[Path, str]] = set()
 
 
-def _warn_once(labels: Path, picture: Path, orientation: int) -> None:
+def _warn_once(labels: Path, message: str, page: Page) -> None:
     """Warn of the first such photograph of a label file or folder."""
-    if labels in _warned:
+    if (labels, message) in _warned:
         return
-    _warned.add(labels)
-    logger.warning(
-        "%s has EXIF orientation %d, and its size does not tell whether %s labels its stored or "
-        "its upright pixels; upright is assumed, label_orientation=stored says otherwise",
-        picture,
-        orientation,
-        labels,
-    )
+    _warned.add((labels, message))
+    logger.warning(message, page.path, page.orientation, labels)
 
 
 def _mask_label(page: Page, path: Path, orientation: str) -> PageLabel:
