@@ -9,13 +9,13 @@ from typing import Any
 
 _REPOSITORY = Path(__file__).parents[1]
 
-OLD_TREE = "SAMONAI_OLD_TREE"
-"""Environment variable: a checkout to measure beside this one."""
+BEFORE = "SAMONAI_BEFORE"
+"""Environment variable: the checkout of an earlier version, to measure beside this one."""
 
 
-def old_tree() -> Path | None:
+def earlier_checkout() -> Path | None:
     """Return the checkout to measure beside this one; None where none is named."""
-    named = os.environ.get(OLD_TREE)
+    named = os.environ.get(BEFORE)
     return Path(named).resolve() if named else None
 
 

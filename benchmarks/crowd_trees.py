@@ -1,6 +1,6 @@
 """1,000 boxes on one 256 x 256 slice, as `samonai.predict` answers them, beside another checkout.
 
-`SAMONAI_OLD_TREE=DIR python -m benchmarks --only crowd_trees`. CPU seconds are those of the whole
+`SAMONAI_BEFORE=DIR python -m benchmarks --only crowd_trees`. CPU seconds are those of the whole
 prediction on a stored embedding: reading, decoding, merging and writing. Each checkout works in a
 process of its own, on the same weights, and they take turns. Without another checkout, this one's
 memory is measured.
@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from segment_anything.modeling import Sam
 
-from benchmarks.apart import old_tree, run_in_tree
+from benchmarks.apart import earlier_checkout, run_in_tree
 from benchmarks.crowd import NOISE, drawn_cells
 from benchmarks.rows import Row
 from benchmarks.setting import Setting, random_sam
@@ -70,7 +70,7 @@ def _write_inputs(folder: Path, count: int) -> None:
 
 
 def _rows(title: str, folder: Path, model: str, count: int, progress: Progress) -> list[Row]:
-    old, full = old_tree(), count > _FEW
+    old, full = earlier_checkout(), count > _FEW
     trees = {"this": None} if old is None else {"this": None, "old": old}
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in trees}
     for turn in range(_TURNS if full and old else 1):

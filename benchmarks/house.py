@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+from benchmarks.apart import earlier_checkout
 from benchmarks.house_jobs import write_inputs
 from benchmarks.rows import Row
 from benchmarks.setting import Setting
@@ -22,7 +23,6 @@ from benchmarks.timing import Progress
 
 _REPOSITORY = Path(__file__).parents[1]
 _JOBS = Path(__file__).with_name("house_jobs.py")
-_BEFORE = "SAMONAI_BEFORE"
 _SUBJECT = "house"
 _FEW = 100
 """A quick run has fewer cases, and only shows that the measurement works."""
@@ -44,8 +44,8 @@ class _Spent(NamedTuple):
 
 def measure(setting: Setting, progress: Progress) -> list[Row]:
     """Measure cold predictions, a session's predictions, and the way to the first training step."""
-    before = os.environ.get(_BEFORE)
-    trees = {"now": _REPOSITORY, **({"before": Path(before)} if before else {})}
+    before = earlier_checkout()
+    trees = {"now": _REPOSITORY, **({"before": before} if before else {})}
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         small, cases = setting.house_cases
