@@ -16,7 +16,7 @@ import samonai
 
 
 def main(folder: Path, model: str) -> None:
-    """Predict, and print what was measured."""
+    """Predict, and print paths, seconds and bytes."""
     # Where `predict` was before the façade had it.
     predict = getattr(samonai, "predict", None) or importlib.import_module("samonai.run").predict
     weights = folder / f"{model}.pth"
