@@ -5,6 +5,8 @@ decoder is doubled, and what reads it halved (Net2WiderNet, arXiv 1511.05641): l
 same mean and variance, twice the heads attend as their twins do, and the masks stay what they were.
 """
 
+from typing import Any
+
 import torch
 from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam
 from torch import nn
@@ -36,30 +38,17 @@ def _widen_prompts(source: PromptEncoder, target: PromptEncoder) -> None:
 
 
 def _widen_decoder(source: MaskDecoder, target: MaskDecoder) -> None:
-    wide_modules = dict(target.named_modules())
-    for name, own in source.named_modules():
+    wide_modules: dict[str, Any] = dict(target.named_modules())
+    own_modules: dict[str, Any] = dict(source.named_modules())
+    for name, own in own_modules.items():
         wide = wide_modules[name]
-        part = name.rsplit(".", 1)[-1]
         if isinstance(own, nn.Embedding):
             wide.weight.copy_(_twins(own.weight, 1))
         elif isinstance(own, nn.ConvTranspose2d):
             wide.weight.copy_(_twins(_twins(own.weight, 0), 1) * _HALF)
             wide.bias.copy_(_twins(own.bias, 0))
         elif isinstance(own, nn.Linear):
-            into_heads = part in ("q_proj", "k_proj", "v_proj")
-            weight, bias = _twins(own.weight, 1), own.bias
-            if part == "out_proj":
-                weight = own.weight.repeat(1, 2)
-            weight = weight * _HALF
-            repeats = wide.weight.shape[1] // weight.shape[1]  # the hidden layer is wider yet
-            weight = weight.repeat_interleave(repeats, 1) / repeats
-            factor = wide.weight.shape[0] // weight.shape[0]
-            if into_heads:
-                weight, bias = weight.repeat(2, 1), bias.repeat(2)
-            else:
-                weight, bias = (v.repeat_interleave(factor, 0) for v in (weight, bias))
-            wide.weight.copy_(weight)
-            wide.bias.copy_(bias)
+            _widen_linear(name.rsplit(".", 1)[-1], own, wide)
         elif isinstance(getattr(own, "weight", None), nn.Parameter):  # layer norms
             wide.weight.copy_(_twins(own.weight, 0))
             wide.bias.copy_(_twins(own.bias, 0))
@@ -67,6 +56,24 @@ def _widen_decoder(source: MaskDecoder, target: MaskDecoder) -> None:
         # Twice the channels are weighed and added up.
         mlp.layers[-1].weight.mul_(_HALF)
         mlp.layers[-1].bias.mul_(_HALF)
+
+
+def _widen_linear(name: str, own: nn.Linear, wide: nn.Linear) -> None:
+    """Copy a linear layer; attention's inner channels are doubled head by head."""
+    inputs = wide.in_features // own.in_features
+    outputs = wide.out_features // own.out_features
+    weight: torch.Tensor = own.weight / inputs
+    bias: torch.Tensor = own.bias
+    if name == "out_proj":
+        weight = weight.repeat(1, inputs)
+    else:
+        weight = weight.repeat_interleave(inputs, 1)
+    if name in ("q_proj", "k_proj", "v_proj"):
+        weight, bias = weight.repeat(outputs, 1), bias.repeat(outputs)
+    else:
+        weight, bias = (value.repeat_interleave(outputs, 0) for value in (weight, bias))
+    wide.weight.copy_(weight)
+    wide.bias.copy_(bias)
 
 
 def _twins(values: torch.Tensor, axis: int) -> torch.Tensor:
