@@ -64,10 +64,8 @@ def _widen_linear(name: str, own: nn.Linear, wide: nn.Linear) -> None:
     outputs = wide.out_features // own.out_features
     weight: torch.Tensor = own.weight / inputs
     bias: torch.Tensor = own.bias
-    if name == "out_proj":
-        weight = weight.repeat(1, inputs)
-    else:
-        weight = weight.repeat_interleave(inputs, 1)
+    by_head = name == "out_proj"
+    weight = weight.repeat(1, inputs) if by_head else weight.repeat_interleave(inputs, 1)
     if name in ("q_proj", "k_proj", "v_proj"):
         weight, bias = weight.repeat(outputs, 1), bias.repeat(outputs)
     else:
