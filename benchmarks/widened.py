@@ -45,6 +45,7 @@ def _widen_decoder(source: MaskDecoder, target: MaskDecoder) -> None:
         if isinstance(own, nn.Embedding):
             wide.weight.copy_(_twins(own.weight, 1))
         elif isinstance(own, nn.ConvTranspose2d):
+            assert own.bias is not None
             wide.weight.copy_(_twins(_twins(own.weight, 0), 1) * _HALF)
             wide.bias.copy_(_twins(own.bias, 0))
         elif isinstance(own, nn.Linear):

@@ -284,7 +284,8 @@ def _read_end(files: StoreFiles, name: str) -> _End | None:
     length = int.from_bytes(data[-8:-4].tobytes(), "little")
     if length + _END_BYTES > len(data):
         data = files.read(name, max(0, size - length - _END_BYTES), size)
-    if data is None or length + _END_BYTES > len(data):
+    # The zeros within a map have the length and the checksum of nothing.
+    if data is None or not 0 < length <= len(data) - _END_BYTES:
         return None
     content = data[len(data) - length - _END_BYTES : -_END_BYTES]
     if crc32c(content) != int.from_bytes(data[-4:].tobytes(), "little"):
