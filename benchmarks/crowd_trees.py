@@ -116,7 +116,8 @@ def _rows(title: str, folder: Path, model: str, count: int, progress: Progress) 
 
 
 def _label(path: str) -> npt.NDArray[np.int64]:
-    return np.asarray(nib.load(path).dataobj).astype(np.int64)
+    image: Any = nib.load(path)
+    return np.asarray(image.dataobj).astype(np.int64)
 
 
 def _dice_of_classes(ours: npt.NDArray[np.int64], theirs: npt.NDArray[np.int64]) -> list[float]:
