@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:
 	@echo "make demo    train on phantom patients and leave a folder to look at: demo-output"
 	@echo "make test    run the tests"
-	@echo "make faults  the same property-based and fault-injection tests on many more examples: minutes"
+	@echo "make faults  property-based and fault-injection tests on many more examples, and the long tests"
 	@echo "make coverage  the tests that are not slow, and the lines they reach: coverage-output"
 	@echo "make lowest  the tests with the lowest versions that pyproject.toml declares: .venv-lowest"
 	@echo "make lint    ruff and mypy"
@@ -27,7 +27,7 @@ $(READY): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "needs Python 3.11 or newer; name it: make PYTHON=..."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV), once; torch is large, so this takes some minutes."
-	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $(READY)
 
 demo: $(READY)
@@ -41,6 +41,8 @@ FAULTS ?= 20
 faults: $(READY)
 	SAMONAI_FAULTS=$(FAULTS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 \
 		--dist loadgroup tests/faults tests/test_fuzz_*.py
+	SAMONAI_FAULTS=$(FAULTS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 \
+		--dist loadfile -m long
 
 # Apart from `make test`, because tracing slows the tests down; the floor is in pyproject.toml.
 coverage: $(READY)

@@ -5,7 +5,7 @@
 The user goes through the cases in turn. On three slices of each, every structure gets a box (5 %
 jitter), then clicks into the middle of the largest error until Dice is 0.9 or the clicks run out.
 After every `--every` finished cases the server's own training runs on them (`samonai serve`'s
-"train on what is done", in processes of its own). Beside it stands the same user with a decoder
+"train on finished cases", in processes of its own). Beside it stands the same user with a decoder
 that is never trained. Printed are the clicks and seconds per case, by thirds, and the two ratios;
 `loop.json` has every case.
 """
@@ -76,8 +76,8 @@ def _play(
 
     session = opened(None)
     cases = session.domain.find_cases(given.images, given.labels)[: given.cases]
-    first = session.domain.read(cases[0]).label
-    names = {value: f"structure {value}" for value in np.unique(first[first > 0]).tolist()}
+    values = {v for t in _truths(session, session.domain.read(cases[0])).values() for v in t.flat}
+    names = {int(value): f"structure {value}" for value in sorted(values - {0})}
     workspace = Workspace(session, cases, folder / "out", classes=names)
     model = ["--model", given.model]
     learner = Learner(workspace, opened, model, store, settings, given.epochs)
@@ -111,22 +111,24 @@ def _annotate(
 ) -> tuple[int, list[float]]:
     """Annotate three slices of a case and save it; return the clicks, and the Dice of each mask."""
     one = workspace.opened(case_id)
-    domain = workspace.session.domain
-    shown = [
-        index
-        for index in range(domain.frame_count(one.source))
-        if (domain.frame(one.source, index).label > 0).any()
-    ]
-    assert shown, f"{case_id} has no label"
+    truths = _truths(workspace.session, one.source)
+    shown = list(truths)
     total, dice = 0, []
-    for index in {shown[len(shown) * (2 * n + 1) // (2 * SLICES)] for n in range(SLICES)}:
-        truth = domain.frame(one.source, index).label
+    for index in sorted({shown[len(shown) * (2 * n + 1) // (2 * SLICES)] for n in range(SLICES)}):
+        truth = truths[index]
         for value in np.unique(truth[truth > 0]).tolist():
             clicks, reached = _segment(workspace, case_id, index, value, truth == value, random)
             total += clicks
             dice.append(reached)
     workspace.save(case_id, one.annotation.revision)
     return total, dice
+
+
+def _truths(session: Session, source: Any) -> dict[int, npt.NDArray[np.integer]]:
+    """Return the labels of a source's frames that have objects, by frame index."""
+    frames = (session.domain.frame(source, n) for n in range(session.domain.frame_count(source)))
+    labels = {index: frame.label for index, frame in enumerate(frames)}
+    return {n: label for n, label in labels.items() if label is not None and label.any()}
 
 
 def _segment(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fuzzing import TIMES
 
 from samonai.core.memory import SWITCH as MEMORY_SWITCH
 
@@ -14,6 +15,15 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).parents[1]
 _LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost", "0.0.0.0", "")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave long tests to `make faults`, so that CI ends within twenty minutes on two cores."""
+    if TIMES > 1:
+        return
+    for item in items:
+        if item.get_closest_marker("long"):
+            item.add_marker(pytest.mark.skip(reason="long: runs with make faults"))
 
 
 @pytest.fixture(autouse=True)

@@ -198,7 +198,7 @@ def test_a_model_as_it_is_answers_with_a_grid(tiny_network: "SamNetwork", tmp_pa
 @pytest.mark.parametrize("automatic", AUTOMATIC)
 def test_every_way_can_be_asked_for(automatic: str, monkeypatch: pytest.MonkeyPatch) -> None:
     both = SimpleNamespace(heads=["promptable", "semantic"], classes={"1": "roof"}, training={})
-    for module in ("select", "compatibility"):
+    for module in ("select", "compatibility", "decoder_checks"):
         monkeypatch.setattr(
             f"samonai.inference.prompting.{module}.read_decoder_metadata", lambda _: both
         )

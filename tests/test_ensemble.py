@@ -201,7 +201,9 @@ def test_predicting_with_several_runs(
     assert [path.name for path in (tmp_path / "same").glob("[!.]*")] == ["case_c.nii.gz"]
 
 
-@pytest.mark.parametrize("more", [["--propagate"], ["--planes", "3"]])
+@pytest.mark.parametrize(
+    "more", [["--propagate"], pytest.param(["--planes", "3"], marks=pytest.mark.long)]
+)
 def test_uncertainty_of_propagated_prompts_and_of_planes(
     runs: list[samonai.Run], folder: Path, tmp_path: Path, more: list[str]
 ) -> None:

@@ -384,6 +384,7 @@ def orthanc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Orthanc
         yield found
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_killed_listener_goes_on_and_sends_the_result_once(
     orthanc: Orthanc, tmp_path: Path

@@ -207,14 +207,17 @@ LINKED = """([i, j, k]) => {
 }"""
 
 
+@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.long)])
 def test_the_screen_and_the_three_planes_in_all_48_axis_orders(
-    browser: Any, session: Session, tmp_path: Path
+    browser: Any, session: Session, tmp_path: Path, every: int
 ) -> None:
+    """All orders with `make faults`; in CI every seventh, which mixes axes and signs."""
     shape = (4, 5, 6)
     values = (np.arange(120).reshape(shape, order="F") + 10).astype(np.int16)
     (tmp_path / "images").mkdir()
     affines = dict(orders())
     assert len(affines) == 48
+    affines = dict(sorted(affines.items())[::every])
     for name, affine in affines.items():
         nib.save(nib.Nifti1Image(values, affine), tmp_path / "images" / f"{name}.nii")
     workspace = Workspace(

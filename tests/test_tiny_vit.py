@@ -312,7 +312,7 @@ def test_a_run_trains_reuses_its_store_predicts_and_exports(official, tmp_path):
         min_area=4,
     )  # fmt: skip
     assert (report.encoded, report.reused) == (0, 2)
-    assert EmbeddingStore(tmp_path / "store", read_only=True).root is not None
+    assert EmbeddingStore(tmp_path / "store", read_only=True).dtype == "float16"
     scan = images / "scan_0.nii.gz"
     label = run.predict(scan, [[3, 4, 0, 10, 12, 1]])
     assert label.shape == nib.load(scan).shape

@@ -12,11 +12,10 @@ from fuzzing import TIMES
 TESTS = Path(__file__).parents[1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("job", ["train", "embed", "evaluate", "predict"])
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="jobs are forked")
 def test_killed_jobs_end_as_undisturbed_ones(job: str, tmp_path: Path) -> None:
-    if TIMES == 1 and job != "embed":
-        pytest.skip("runs with make faults; test_cli_run kills a training in CI")
     paths = [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
         [sys.executable, TESTS / "faults" / "kill_jobs.py", tmp_path, job, str(TIMES), "0"],
