@@ -20,8 +20,7 @@ from samonai.pacs.address import is_pacs_address, parse_address
 from samonai.pacs.fetching import PacsSeries
 from samonai.pacs.matching import FoundSeries, checked_query, matching, wider, without_escapes
 from samonai.pacs.opening import open_client
-from samonai.pacs.sending import sent_formats
-from samonai.workflows.pacs_ends import opened_sink, pacs_series
+from samonai.workflows.pacs_ends import opened_sink, pacs_series, sent_formats
 from samonai.workflows.run import Run
 
 pytest.importorskip("dicomweb_client")

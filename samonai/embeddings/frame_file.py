@@ -197,6 +197,10 @@ class FrameFile:
         """Return a frame's values from this file."""
         if index not in self._places and (self._files.appends or not self._looked):
             self._look_for_new()
+        return self._read_noted(index)
+
+    def _read_noted(self, index: int) -> npt.NDArray[Any] | None:
+        """Return a frame's values from the places that the last look noted."""
         for position in self._places.get(index, ()):
             start = self._start + position * self.record.nbytes
             record = self._files.read(self._name, start, start + self.record.nbytes)
@@ -223,11 +227,12 @@ class FrameFile:
 
     def _append(self, file: FileIO, index: int, record: Bytes) -> None:
         """Write a record into the locked file: over a damaged one of the frame, or at the end."""
-        if _read_header(self._files.read(self._name, 0, _HEADER_BYTES))[0] is None:
+        end = self._look_for_new()
+        if not self._start:  # there is no whole header
             file.truncate(0)
             _write_at(file, 0, self._first_line())
-        end = self._look_for_new()
-        if self._read_record(index) is not None:
+            end = self._look_for_new()
+        if self._read_noted(index) is not None:
             return
         position = self._places.get(index, [end])[-1]
         _write_at(file, self._start + position * self.record.nbytes, record.tobytes())

@@ -4,15 +4,12 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from samonai.core.errors import InputError
 from samonai.pacs.address import parse_address
 from samonai.pacs.client import ALREADY_THERE, Stored
 from samonai.pacs.opening import open_client
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_FORMATS = ("dicom-seg",)
-_DICOM_FORMATS = frozenset({"dicom-seg", "rtstruct"})
 _ENDINGS = (".seg.dcm", ".rtstruct.dcm", ".sr.dcm")  # a report refers to the segmentation
 
 
@@ -46,14 +43,3 @@ class Sink:
             where = "was there" if one.state == ALREADY_THERE else "stored"
             logger.info("%s: %s %s", self.address.shown, one.path.name, where)
         return stored
-
-
-def sent_formats(formats: Sequence[str]) -> list[str]:
-    """Return the formats of results that are sent; by default DICOM-SEG.
-
-    Raises:
-        InputError: None of the formats is a DICOM object.
-    """
-    if formats and not _DICOM_FORMATS.intersection(formats):
-        raise InputError("--send sends DICOM objects; add --format dicom-seg or --format rtstruct")
-    return list(formats) or list(DEFAULT_FORMATS)

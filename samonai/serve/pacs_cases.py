@@ -57,7 +57,7 @@ class PacsCases:
 
     def formats(self, formats: Sequence[str]) -> list[str]:
         """Return the formats that saved labels are written in besides label maps."""
-        return list(formats) if self._sink is None else sent_formats(list(formats))
+        return list(formats) if self._sink is None else sent_formats(formats)
 
     def send(self, written: Sequence[Path]) -> dict[str, Any]:
         """Send a saved label's DICOM objects, and return how that went; empty without a sink.

@@ -7,7 +7,6 @@ before torch is imported. The jobs make the same checks again, where they use th
 from collections.abc import Sequence
 from pathlib import Path
 
-from samonai.core.errors import InputError
 from samonai.domains.capabilities import CLASSES
 from samonai.inference.prompting.decoder_checks import (
     check_automatic,
@@ -17,9 +16,10 @@ from samonai.inference.prompting.decoder_checks import (
 )
 from samonai.prompts.values import prompt_content
 from samonai.sam.checkpoints import check_sha256, find_checkpoint
+from samonai.sam.decoder_metadata import read_decoder_metadata
 from samonai.sam.device_names import check_device_name
 from samonai.workflows.bundle_files import INFERENCE, config_files, read_config
-from samonai.workflows.inputs import existing
+from samonai.workflows.inputs import check_prompt, existing, existing_checkpoint
 from samonai.workflows.trained_run import TrainedRun, opened_runs
 
 
@@ -59,8 +59,8 @@ def check_runs(
     folders = [runs] if isinstance(runs, Path) else list(runs)
     opened = [run for folder in folders for run in opened_runs(TrainedRun, folder, domain=domain)]
     decoders = [run.folder.decoder for run in opened]
-    for run in opened:
-        _ = run.metadata
+    for decoder in decoders:
+        read_decoder_metadata(decoder)
     return decoders
 
 
@@ -107,8 +107,7 @@ def check_prompts(
         InputError: The file does not exist or is not JSON, the class is unknown, or the decoders
             were not trained for such prompts.
     """
-    if prompt is not None and not prompt.strip():
-        raise InputError("the prompt is empty; leave it out to predict all classes")
+    check_prompt(prompt)
     if boxes is not None:
         boxes = existing(boxes, "boxes")
         if boxes.suffix.lower() == ".json" and boxes.is_file():
@@ -122,7 +121,6 @@ def check_prompts(
 
 
 def _check_common(checkpoint: Path | None, device: str | None) -> None:
-    if checkpoint is not None and not checkpoint.exists():
-        raise InputError(f"checkpoint {checkpoint}: there is no such file or folder")
+    existing_checkpoint(checkpoint)
     if device is not None:
         check_device_name(device)

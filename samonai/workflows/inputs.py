@@ -56,10 +56,7 @@ def network_overrides(
         InputError: The file or device does not exist.
     """
     model_name(sam)
-    if checkpoint is not None:
-        checkpoint = as_path(checkpoint, "checkpoint")
-        if not checkpoint.exists():
-            raise InputError(f"checkpoint {checkpoint}: there is no such file or folder")
+    checkpoint = existing_checkpoint(checkpoint)
     if not isinstance(sam, str):
         return {"network_def": sam.fork().eval(), "device": sam.device}
     from samonai.sam.checkpoints import check_sha256
@@ -71,6 +68,20 @@ def network_overrides(
         "sha256": None if sha256 is None else check_sha256(sha256),
         "device": choose_device(device),
     }
+
+
+def existing_checkpoint(path: Path | str | None) -> Path | None:
+    """Return the path of a model's weights after checking that it exists; None: none is given.
+
+    Raises:
+        InputError: There is no such file or folder.
+    """
+    if path is None:
+        return None
+    path = as_path(path, "checkpoint")
+    if not path.exists():
+        raise InputError(f"checkpoint {path}: there is no such file or folder")
+    return path
 
 
 def load_network(
@@ -107,6 +118,16 @@ def given_prompts(boxes: Boxes | None) -> Path | PromptValues | None:
     if boxes is None:
         return None
     return existing(boxes, "boxes") if isinstance(boxes, Path | str) else prompt_values(boxes)
+
+
+def check_prompt(prompt: str | None) -> None:
+    """Refuse a prompt in words that is empty, as from an unset variable.
+
+    Raises:
+        InputError: The prompt is empty.
+    """
+    if prompt is not None and not prompt.strip():
+        raise InputError("the prompt is empty; leave it out to predict all classes")
 
 
 def listed(names: str | Sequence[str], what: str) -> list[str]:

@@ -65,7 +65,7 @@ class Listener:
         self.queue, self.sink, self.attempts, self.tell = queue, sink, attempts, tell
         with one_line_errors(), quiet_third_parties():
             self._job = PredictionJob(
-                run, folder / SERIES, None, folder / RESULTS, formats=sent_formats(list(formats)),
+                run, folder / SERIES, None, folder / RESULTS, formats=sent_formats(formats),
                 **options,
             )  # fmt: skip
             self._job.start(several=True)
@@ -182,13 +182,10 @@ def listening(
     """
     if quiet < 0:
         raise InputError(f"quiet={quiet:g}: expected seconds, 0 or more")
-    try:
-        from samonai.pacs.queue import SeriesQueue
-        from samonai.pacs.receiver import Receiver
-    except ImportError as error:
-        from samonai.pacs import INSTALL
+    # Options of a receiver come from its module, so what that needs is installed.
+    from samonai.pacs.queue import SeriesQueue
+    from samonai.pacs.receiver import Receiver
 
-        raise InputError(f"listening needs {error.name}: {INSTALL}") from error
     with locked_folder(folder, "listening into"):
         queue = SeriesQueue(folder, quiet, largest)
         if retry:

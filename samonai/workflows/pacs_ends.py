@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from samonai.pacs.receiver import ReceiverOptions
     from samonai.pacs.sending import Sink
 
+_DEFAULT_FORMATS = ("dicom-seg",)
+_DICOM_FORMATS = frozenset({"dicom-seg", "rtstruct"})
 _PREFIXES = ("dicomweb:", "dicomweb+", "dimse:")
 
 
@@ -67,11 +69,15 @@ def opened_sink(
     return sink
 
 
-def sent_formats(formats: list[str]) -> list[str]:
-    """Return the formats of results that are sent; see `samonai.pacs.sending.sent_formats`."""
-    from samonai.pacs.sending import sent_formats as chosen
+def sent_formats(formats: Sequence[str]) -> list[str]:
+    """Return the formats of results that are sent; by default DICOM-SEG.
 
-    return chosen(formats)
+    Raises:
+        InputError: None of the formats is a DICOM object.
+    """
+    if formats and not _DICOM_FORMATS.intersection(formats):
+        raise InputError("--send sends DICOM objects; add --format dicom-seg or --format rtstruct")
+    return list(formats) or list(_DEFAULT_FORMATS)
 
 
 def _check_dicom(domain: str) -> None:

@@ -14,6 +14,7 @@ from samonai.inference.writing import PredictionWriter
 from samonai.workflows.bundle_files import INFERENCE, config_files, read_config
 from samonai.workflows.inputs import (
     Boxes,
+    check_prompt,
     existing,
     existing_or_elsewhere,
     given_prompts,
@@ -74,8 +75,7 @@ class PredictionJob:
         config = read_config(config_files(name, INFERENCE))
         if series is not None and "series" not in config:
             raise InputError("series is for DICOM, which is medical data")
-        if prompt is not None and not prompt.strip():
-            raise InputError("the prompt is empty; leave it out to predict all classes")
+        check_prompt(prompt)
         known = capabilities(get_domain(name))
         if uncertainty is None:
             uncertainty = len(runs) > 1 and known.value_maps is not None
