@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from samonai.metrics.objects import pixel_metrics
 from samonai.prompts.clicks import interior_pixel
 from samonai.prompts.sampling import jitter_boxes
 from samonai.serve.learning import Learner
@@ -149,7 +150,7 @@ def _segment(
         given = {"value": value, "box": box, "clicks": clicks}
         drawn = workspace.prompt(case_id, f"o{value}", index, given, one.annotation.revision)
         found = workspace.folder(case_id).masks.read(drawn.mask)
-        reached = 2 * float((found & truth).sum()) / float(found.sum() + truth.sum())
+        reached = pixel_metrics(found, truth)["dice"] or 0.0
         if reached >= GOOD_DICE or len(clicks) == MOST_CLICKS:
             return len(clicks), reached
         missed, extra = truth & ~found, found & ~truth

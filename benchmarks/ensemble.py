@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from benchmarks.rows import Row
+from benchmarks.rows import Row, ratio_row
 from benchmarks.setting import Setting, network_of, random_boxes, random_images, random_sam
 from benchmarks.timing import Contestant, Progress, interleave
 from samonai.core.frame import Frame, FrameLocation
@@ -44,14 +44,12 @@ def measure(setting: Setting, progress: Progress) -> list[Row]:
         progress=progress,
     )
     alone, together = times["one run"], times[f"{MEMBERS} runs"]
-    ratios = [b / a for a, b in zip(alone.rounds, together.rounds, strict=True)]
     return [
-        Row(
+        ratio_row(
             "ensemble",
             f"a frame with {BOXES} boxes: {MEMBERS} runs and the uncertainty map, beside one run",
-            together.median / alone.median,
-            "x",
-            spread=(min(ratios), max(ratios)),
+            together.rounds,
+            alone.rounds,
             # The embedded model's encoder is so small that its decoder is no trifle beside it.
             at_most=None if setting.model == "micro" else _AT_MOST,
             details={

@@ -12,12 +12,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from typing import Any, NamedTuple
 
 from benchmarks.apart import earlier_checkout
 from benchmarks.house_jobs import write_inputs
-from benchmarks.rows import Row
+from benchmarks.rows import Row, ratio_row
 from benchmarks.setting import Setting
 from benchmarks.timing import Progress
 
@@ -125,20 +124,8 @@ def _first_step_rows(
     return rows
 
 
-def _ratio(
-    name: str,
-    over: list[float],
-    under: list[float],
-    *,
-    at_least: float | None = None,
-    at_most: float | None = None,
-) -> Row:
-    """Return the ratio of two medians, with each round's own ratio as its spread."""
-    ratios = [a / b for a, b in zip(over, under, strict=True)]
-    return Row(
-        _SUBJECT, name, median(over) / median(under), "x", (min(ratios), max(ratios)),
-        at_least=at_least, at_most=at_most, details={"over": over, "under": under},
-    )  # fmt: skip
+def _ratio(name: str, over: list[float], under: list[float], **bars: float) -> Row:
+    return ratio_row(_SUBJECT, name, over, under, details={"over": over, "under": under}, **bars)
 
 
 def _predict(tree: Path, work: Path, name: str) -> Callable[[], _Spent]:

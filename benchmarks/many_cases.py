@@ -12,19 +12,11 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import torch
-from segment_anything.modeling import (
-    ImageEncoderViT,
-    MaskDecoder,
-    PromptEncoder,
-    Sam,
-    TwoWayTransformer,
-)
 
 import samonai
 from benchmarks.memory import peak_bytes, reset_peak
 from benchmarks.rows import Row
-from benchmarks.setting import SEED, Setting, network_of
+from benchmarks.setting import SEED, Setting, narrow_network
 from benchmarks.timing import Progress
 from samonai.sam.network import SamNetwork
 
@@ -36,7 +28,7 @@ _SLOPE_BAR, _MEMORY_BAR = 1.1, 1.2
 def measure(setting: Setting, progress: Progress) -> list[Row]:
     """Embed, train for one epoch and evaluate each number of cases, in folders of their own."""
     sizes = setting.many_cases
-    network = _network()
+    network = narrow_network(depth=0)
     seconds: dict[str, list[float]] = {}
     peaks: dict[str, list[int]] = {}
     with tempfile.TemporaryDirectory() as name:
@@ -113,19 +105,3 @@ def _jobs(folder: Path, network: SamNetwork) -> dict[str, Callable[[], object]]:
         "train": train,
         "evaluate": evaluate,
     }
-
-
-def _network() -> SamNetwork:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
-        transformer = TwoWayTransformer(
-            depth=2, embedding_dim=_CHANNELS, num_heads=2, mlp_dim=2 * _CHANNELS
-        )
-        sam = Sam(
-            ImageEncoderViT(embed_dim=16, depth=0, num_heads=1, out_chans=_CHANNELS),
-            PromptEncoder(_CHANNELS, (64, 64), (1024, 1024), mask_in_chans=16),
-            MaskDecoder(
-                transformer_dim=_CHANNELS, transformer=transformer, iou_head_hidden_dim=_CHANNELS
-            ),
-        )
-    return network_of(sam.eval(), "narrow")

@@ -10,19 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from segment_anything.modeling import (
-    ImageEncoderViT,
-    MaskDecoder,
-    PromptEncoder,
-    Sam,
-    TwoWayTransformer,
-)
 
 from benchmarks.memory import peak_bytes, reset_peak
 from benchmarks.rows import Row
 from benchmarks.setting import (
     SEED,
     Setting,
+    narrow_network,
     network_of,
     random_boxes,
     random_embeddings,
@@ -52,7 +46,7 @@ def measure(setting: Setting, progress: Progress) -> list[Row]:
 def _epoch_rows(setting: Setting, progress: Progress) -> list[Row]:
     """Train epochs of a narrow decoder: what grows is the same, and it takes minutes, not hours."""
     sizes = setting.scaling_frames
-    network = _narrow_network()
+    network = narrow_network(depth=1).train()
     peaks: dict[int, int] = {}
     with _cases(max(sizes), network) as cases:
         _epoch(network, cases, min(sizes), setting.batch, {})  # the first of all takes longer
@@ -187,20 +181,3 @@ def _targets(store: EmbeddingStore) -> SourceTargets:
         frame_count=_FRAMES_PER_CASE,
         long_side=1024,
     )
-
-
-def _narrow_network() -> SamNetwork:
-    """Return a SAM with a decoder of 32 channels; its encoder takes no part."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
-        transformer = TwoWayTransformer(
-            depth=2, embedding_dim=_CHANNELS, num_heads=2, mlp_dim=2 * _CHANNELS
-        )
-        sam = Sam(
-            ImageEncoderViT(embed_dim=16, depth=1, num_heads=1, out_chans=_CHANNELS),
-            PromptEncoder(_CHANNELS, (64, 64), (1024, 1024), mask_in_chans=16),
-            MaskDecoder(
-                transformer_dim=_CHANNELS, transformer=transformer, iou_head_hidden_dim=_CHANNELS
-            ),
-        )
-    return network_of(sam.eval(), "narrow").train()

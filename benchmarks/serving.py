@@ -18,7 +18,7 @@ import numpy as np
 import uvicorn
 from segment_anything import SamPredictor
 
-from benchmarks.rows import Row, speed_up
+from benchmarks.rows import Row, ratio_row, speed_up
 from benchmarks.setting import Setting, network_of, random_sam
 from benchmarks.timing import Contestant, Progress, Timing, interleave
 from samonai.serve.guard import Guard, limits_of
@@ -85,11 +85,7 @@ def measure(setting: Setting, progress: Progress) -> list[Row]:
 
 
 def _share(name: str, ours: Timing, theirs: Timing, at_most: float) -> Row:
-    ratios = [our / their for our, their in zip(ours.rounds, theirs.rounds, strict=True)]
-    return Row(
-        "serving", name, ours.median / theirs.median, "x", (min(ratios), max(ratios)),
-        at_most=at_most,
-    )  # fmt: skip
+    return ratio_row("serving", name, ours.rounds, theirs.rounds, at_most=at_most)
 
 
 def _workspace(folder: Path, sam: Any, model: str) -> Workspace:

@@ -4,7 +4,13 @@ from dataclasses import dataclass
 
 import torch
 from segment_anything import sam_model_registry
-from segment_anything.modeling import Sam
+from segment_anything.modeling import (
+    ImageEncoderViT,
+    MaskDecoder,
+    PromptEncoder,
+    Sam,
+    TwoWayTransformer,
+)
 
 from samonai.prompts.types import Prompts
 from samonai.sam.micro import build_micro
@@ -13,6 +19,7 @@ from samonai.sam.normalisation import SAM_NORMALISATION
 from samonai.training.objectives.losses import MaskTargets
 
 SEED = 0
+_NARROW = 32  # channels
 _NO_IDENTITY = "00" * 32  # random weights have no checksum to go by
 
 
@@ -86,6 +93,27 @@ def random_sam(model: str) -> Sam:
             if "rel_pos" in name or "pos_embed" in name:
                 torch.nn.init.normal_(parameter, std=0.02)
     return sam.eval()
+
+
+def narrow_network(depth: int) -> SamNetwork:
+    """Return a SAM of 32 channels with random weights, for what other work than its own is timed.
+
+    Args:
+        depth: Blocks of its image encoder.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        transformer = TwoWayTransformer(
+            depth=2, embedding_dim=_NARROW, num_heads=2, mlp_dim=2 * _NARROW
+        )
+        sam = Sam(
+            ImageEncoderViT(embed_dim=16, depth=depth, num_heads=1, out_chans=_NARROW),
+            PromptEncoder(_NARROW, (64, 64), (1024, 1024), mask_in_chans=16),
+            MaskDecoder(
+                transformer_dim=_NARROW, transformer=transformer, iou_head_hidden_dim=_NARROW
+            ),
+        )
+    return network_of(sam.eval(), "narrow")
 
 
 def network_of(sam: Sam, name: str) -> SamNetwork:

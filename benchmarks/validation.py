@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from monai.engines import SupervisedEvaluator
 
-from benchmarks.rows import Row
+from benchmarks.rows import Row, ratio_row
 from benchmarks.setting import SEED, Setting
 from benchmarks.timing import Contestant, Progress, interleave
 from samonai.domains import get_domain
@@ -45,15 +45,13 @@ def measure(setting: Setting, progress: Progress) -> list[Row]:
             progress=progress,
         )
     few, many = (times[str(count)] for count in counts)
-    ratios = [b / a for a, b in zip(few.rounds, many.rounds, strict=True)]
     sample = data[counts[1]].validation_sample()
     return [
-        Row(
+        ratio_row(
             "validation",
             f"a held-out slice of {counts[1]:,} components: time of one with {counts[0]}",
-            many.median / few.median,
-            "x",
-            spread=(min(ratios), max(ratios)),
+            many.rounds,
+            few.rounds,
             at_most=_BAR if full else None,
             details={**{name: list(one.rounds) for name, one in times.items()}, **sample},
         )
