@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
+from local_server import running
 
 from samonai.serve.guard import Guard, limits_of
 from samonai.serve.routes import annotation_app
@@ -54,14 +52,8 @@ def chromium(*, webgl: bool = True) -> Iterator[Any]:
 @contextmanager
 def served(workspace: Workspace) -> Iterator[str]:
     """Serve a workspace, and return the page's address."""
-    app = Guard(annotation_app(workspace), limits_of("127.0.0.1"))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
-    bound = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{bound.getsockname()[1]}/"
-    server.should_exit = True
-    thread.join(10)
+    with running(Guard(annotation_app(workspace), limits_of("127.0.0.1"))) as port:
+        yield f"http://127.0.0.1:{port}/"
 
 
 class Tab:

@@ -9,11 +9,9 @@ call.
 import hashlib
 import importlib.util
 import os
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import urllib.request
 import warnings
 import zipfile
@@ -25,7 +23,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
-import uvicorn
+from local_server import running
 
 from samonai.serve.guard import Guard, Limits
 from samonai.serve.monailabel import monailabel_routes
@@ -104,14 +102,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
 @pytest.fixture(scope="module")
 def address(workspace: Workspace) -> Iterator[str]:
     app = annotation_app(workspace, clients=monailabel_routes(workspace))
-    guarded = Guard(app, Limits(frozenset({"127.0.0.1"}), TOKEN))
-    server = uvicorn.Server(uvicorn.Config(guarded, log_level="error"))
-    bound = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{bound.getsockname()[1]}/t/{TOKEN}/"
-    server.should_exit = True
-    thread.join(10)
+    with running(Guard(app, Limits(frozenset({"127.0.0.1"}), TOKEN))) as port:
+        yield f"http://127.0.0.1:{port}/t/{TOKEN}/"
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813
 import test_monailabel_client
-import uvicorn
+from local_server import running
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
@@ -197,13 +197,8 @@ def server(tmp_path: Path, orthanc: str) -> Iterator[str]:
     workspace = Workspace(session, cases, tmp_path / "out", classes={1: "ball", 2: "wall"})
     routes = monailabel_routes(workspace) + ohif_routes(OhifOptions(tmp_path / inside, orthanc))
     app = Guard(annotation_app(workspace, clients=routes), limits_of("127.0.0.1"))
-    found = uvicorn.Server(uvicorn.Config(app, log_level="error"))
-    bound = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=found.run, kwargs={"sockets": [bound]}, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{bound.getsockname()[1]}"
-    found.should_exit = True
-    thread.join(10)
+    with running(app) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.mark.slow
