@@ -10,7 +10,7 @@ import pytest
 from samonai.core.memory import SWITCH, keep_freed_memory
 
 GLIBC = platform.libc_ver()[0] == "glibc"
-# Page faults of twenty tensors of 64 MiB, after the first: of all of them, or of the few that
+# Page faults of a hundred tensors of 64 MiB, after the first: of all of them, or of the few that
 # the heap grows for.
 SCRIPT = """
 import resource, sys
@@ -22,7 +22,7 @@ if sys.argv[1] == "ask":
 import torch
 torch.ones(1 << 24)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(20):
+for _ in range(100):
     torch.ones(1 << 24)
 print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
