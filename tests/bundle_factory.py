@@ -20,11 +20,11 @@ MEDICAL = REPOSITORY / "bundles" / "medical"
 AFFINE = np.array([[-2.0, 0, 0, 30], [0, 1.5, 0, -20], [0, 0, 4, 10], [0, 0, 0, 1]])
 
 
-def write_scans(folder: Path, cases: int = 3, slices: int = 2) -> Path:
+def write_scans(folder: Path, cases: int = 3, slices: int = 2, seed: int = 0) -> Path:
     """Write scans, 24 x 20 x (slices + 1) voxels: two bright blocks, last slice bare."""
     names = [f"scan_{number}" for number in range(cases)]
     for number, name in enumerate(names):
-        rng = np.random.default_rng(number)
+        rng = np.random.default_rng(seed + number)
         label = np.zeros((24, 20, slices + 1), np.uint8)
         label[3 + number : 10 + number, 4:12, :slices] = 1
         label[14:20, 8 + number : 15 + number, :slices] = 2

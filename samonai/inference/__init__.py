@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from samonai.inference.checkpoint_context import (
         evaluation_cases,
         evaluation_facts,
+        existing_decoder,
         input_cases,
         label_facts,
         trained_classes,
@@ -109,6 +110,7 @@ __all__ = [
     "evaluation_cases",
     "evaluation_facts",
     "evaluation_prompts",
+    "existing_decoder",
     "input_cases",
     "interpolate_boxes",
     "label_facts",
@@ -154,6 +156,7 @@ _HOMES = {
     "ensemble_decoders": "ensemble",
     "evaluation_cases": "checkpoint_context",
     "evaluation_facts": "checkpoint_context",
+    "existing_decoder": "checkpoint_context",
     "evaluation_prompts": "prompting.select",
     "input_cases": "checkpoint_context",
     "interpolate_boxes": "prompting.interpolate",

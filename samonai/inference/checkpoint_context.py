@@ -28,6 +28,25 @@ logger = logging.getLogger(__name__)
 _CARRIED_IOU = 0.6
 
 
+def existing_decoder(decoder: Path | str | None) -> Path | None:
+    """Return a decoder's file, or None before a run has written it.
+
+    MONAI's federated client builds the evaluation before the first round and brings the weights;
+    `DecoderCheckpointLoader` refuses every other evaluation without the file.
+    """
+    if decoder is None:
+        return None
+    path = Path(decoder)
+    if path.exists():
+        return path
+    logger.warning(
+        "there is no decoder at %s yet: the evaluation reads images with the settings that it is "
+        "given, not with those of a training, and measures all cases, unless some are named",
+        path,
+    )
+    return None
+
+
 def trained_domain(
     decoder: Path | str | None, name: str = DEFAULT_DOMAIN, **settings: Any
 ) -> Domain[Any]:

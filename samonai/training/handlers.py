@@ -158,6 +158,9 @@ class RunCheckpoint:
     weights of an uninterrupted one. Attach it after the validation handler and all other parts that
     it saves.
 
+    A run resumes only over the weights that the trainer was built with. Weights that were loaded
+    into the network since then are trained as they are: those of a federated server, at each round.
+
     Args:
         output_dir: Folder of the files.
         network: Saved by its `state_dict()`, without the frozen encoder.
@@ -183,6 +186,7 @@ class RunCheckpoint:
         self.best: dict[str, Any] = {"epoch": 0, "metric": None}
         self.history: list[dict[str, Any]] = []
         self._losses: list[float] = []
+        self._built_with = _versions(self.network)
 
     def attach(self, engine: Engine) -> None:
         """Attach to the trainer."""
@@ -198,6 +202,14 @@ class RunCheckpoint:
         """
         path = self.folder / LAST_FILE
         if not (self.resume and path.exists()):
+            return
+        if _versions(self.network) != self._built_with:
+            if engine.state.epoch == 0:
+                logger.warning(
+                    "weights were loaded into the network after the trainer was built: training "
+                    "starts from them, and %s is not resumed from",
+                    path,
+                )
             return
         try:
             check_archive(path)
@@ -345,6 +357,11 @@ class TrainingProgress(EngineProgress):
         metrics = self.validator.state.metrics
         if metrics:
             self.update(dice=f"val Dice {next(iter(metrics.values())):.3f}")
+
+
+def _versions(network: nn.Module) -> list[tuple[int, int]]:
+    """Return which tensors the trainable parameters are, and how often each was written to."""
+    return [(id(p), p._version) for p in network.parameters() if p.requires_grad]
 
 
 def _validated(validator: Engine, epoch: int) -> bool:
