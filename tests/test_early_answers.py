@@ -53,6 +53,10 @@ def test_mistakes_are_answered_without_torch(tiny_network: SamNetwork, tmp_path:
     here, out = shlex.quote(str(scan)), shlex.quote(str(tmp_path / "out"))
     empty = shlex.quote(str(tmp_path / "empty"))
     expected = {
+        f"embed medical --images {empty} --archive --store s --out {out} --part 0/8": "from 1 to",
+        f"embed medical --images {empty} --archive --store s --out {out} --part 2": "expected K/N",
+        f"predict medical --model micro --input {here} --out {out} --part 1/2": "with --archive",
+        f"status {empty}": "has no manifest",
         f"predict medical --model micro --input /nowhere.nii --out {out}": "no such file or folder",
         f"predict medical --model macro --input {here} --out {out}": "unknown model 'macro'",
         f"predict medical --model micro --input {here} --out {out}": "a stock model needs some",

@@ -31,6 +31,7 @@ from samonai.cli import (
     rank,
     serve,
     settings,
+    status,
     sweep,
     train,
 )
@@ -51,7 +52,7 @@ app = typer.Typer(
 
 for verb in (
     *(train, evaluate, calibrate, predict, rank, serve, listen, sweep, curve, embed),
-    *(settings, export, demo, doctor),
+    *(status, settings, export, demo, doctor),
 ):
     name = verb.__name__.rpartition(".")[2]
     app.command(name, epilog=verb.EXAMPLE)(getattr(verb, name))

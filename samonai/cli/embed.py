@@ -33,6 +33,7 @@ def embed(
     limit: options.Limit = None,
     dry_run: options.DryRun = False,
     retry_failed: options.RetryFailed = False,
+    part: options.ArchivePart = None,
     model: options.Model = "micro",
     heads: options.Heads = None,
     checkpoint: options.Checkpoint = None,
@@ -74,7 +75,8 @@ def embed(
         "sha256": sha256,
         "device": device,
     }
-    going = options.archive_settings(archive, readers, limit, dry_run, retry_failed)
+    assigned = options.archive_part(archive, part)
+    going = options.archive_settings(archive, readers, limit, dry_run, retry_failed, assigned)
     if archive and (out is None or labels is not None):
         raise InputError("--archive needs --out for the manifest, and takes no --labels")
     arguments.check_model(model, checkpoint, sha256, device)
@@ -82,8 +84,9 @@ def embed(
     if archive and out is not None:
         from samonai.workflows.archive.archive import embed_archive
 
+        asked["device"] = device or assigned.device
         state = embed_archive(model, images, out, **going, **asked)
-        raise typer.Exit(options.tell(state, out, dry_run))
+        raise typer.Exit(options.tell(state, out, dry_run, assigned))
     from samonai.workflows import train as workflow
 
     report = workflow.embed(model, images, labels, **asked)

@@ -12,6 +12,7 @@ from samonai.settings import options
 
 if TYPE_CHECKING:
     from samonai.workflows.archive.archive import ArchiveReport
+    from samonai.workflows.archive.parts import Assigned
 
 
 def _known_domain(name: str) -> str:
@@ -92,6 +93,15 @@ Limit = Annotated[int | None, typer.Option(help="With --archive: largest number 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="With --archive: only list the studies.")]
 RetryFailed = Annotated[
     bool, typer.Option("--retry-failed", help="With --archive: retry failed studies.")
+]
+ArchivePart = Annotated[
+    str | None,
+    typer.Option(
+        "--part",
+        metavar="K/N",
+        help="With --archive: only the K-th of N parts of the studies; several processes share "
+        "--out and --store. By default that of a Slurm array's task or of torchrun's process.",
+    ),
 ]
 Send = Annotated[
     str | None,
@@ -204,10 +214,17 @@ def plane_settings(config: Mapping[str, Any], planes: int) -> dict[str, Any]:
 
 
 def archive_settings(
-    archive: bool, readers: int | None, limit: int | None, dry_run: bool, retry_failed: bool
+    archive: bool,
+    readers: int | None,
+    limit: int | None,
+    dry_run: bool,
+    retry_failed: bool,
+    part: "Assigned",
 ) -> dict[str, Any]:
     """Return the options of an archive; refuse them without an archive."""
     given: dict[str, Any] = {"limit": limit, "dry_run": dry_run, "retry_failed": retry_failed}
+    if archive:
+        given["part"] = part.part
     if readers is not None:
         given["readers"] = readers
     if not archive and (dry_run or retry_failed or limit is not None or readers is not None):
@@ -215,12 +232,40 @@ def archive_settings(
     return given
 
 
-def tell(report: "ArchiveReport", out: Path, dry_run: bool) -> int:
-    """Print the state of an archive and return the exit code: 1 if studies failed."""
+def archive_part(archive: bool, part: str | None) -> "Assigned":
+    """Return the part of an archive that is given, or that of the job's environment."""
+    from samonai.workflows.archive.parts import WHOLE, Assigned, as_part, assigned_part
+
+    if not archive:
+        if part is not None:
+            raise InputError("--part goes with --archive")
+        return Assigned(WHOLE)
+    if part is not None:
+        return Assigned(as_part(part))
+    found = assigned_part()
+    if found.why:
+        typer.echo(
+            f"part {found.part} of the studies, from {found.why}; --part 1/1 takes all", err=True
+        )
+    return found
+
+
+def tell(report: "ArchiveReport", out: Path, dry_run: bool, part: "Assigned") -> int:
+    """Print the state of an archive and return the exit code: 1 if studies failed.
+
+    torchrun ends all its processes when one of them ends with another code than 0, so that there
+    failed studies are no failure of the process.
+    """
     if dry_run:
         for case_id in report.waiting:
             typer.echo(f"to do    {case_id}")
     for case_id, reason in sorted(report.reasons.items()):
         typer.echo(f"{report.states[case_id]:8} {case_id}: {reason}")
-    typer.echo(report.summary() + ("" if dry_run else f"; {out / 'manifest.jsonl'}"))
-    return int(report.count("failed") > 0 and not dry_run)
+    own = part.part
+    told = "" if own.count == 1 else f"part {own}: "
+    typer.echo(told + report.summary() + ("" if dry_run else f"; {out / own.manifest}"))
+    if own.count > 1 and not dry_run:
+        from samonai.workflows.archive.status import archive_status
+
+        typer.echo(archive_status(out).other_parts(own))
+    return int(report.count("failed") > 0 and not dry_run and part.local_rank is None)

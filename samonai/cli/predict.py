@@ -96,6 +96,7 @@ def predict(
     limit: options.Limit = None,
     dry_run: options.DryRun = False,
     retry_failed: options.RetryFailed = False,
+    part: options.ArchivePart = None,
     send: options.Send = None,
     store: options.Store = None,
     device: options.Device = None,
@@ -117,20 +118,22 @@ def predict(
     )
     if propagate:
         settings["spread"] = "propagate"
-    going = options.archive_settings(archive, readers, limit, dry_run, retry_failed)
+    assigned = options.archive_part(archive, part)
+    going = options.archive_settings(archive, readers, limit, dry_run, retry_failed, assigned)
     if run:
         decoders = arguments.check_runs(run, domain, checkpoint, device)
     else:
         arguments.check_model(str(model), checkpoint, sha256, device)
         decoders = []
     if not dry_run:
-        output_folder(out)
+        output_folder(out, keep=assigned.part.count > 1)
     arguments.check_source(source)
     arguments.check_prompts(domain, boxes, prompt, decoders, automatic=settings.get("automatic"))
 
     from samonai.workflows import run as workflow
     from samonai.workflows.run import open_runs
 
+    device = device or assigned.device
     network = (
         open_runs(run, checkpoint=checkpoint, device=device, domain=domain) if run else str(model)
     )
@@ -153,7 +156,7 @@ def predict(
         from samonai.workflows.archive.archive import predict_archive
 
         state = predict_archive(network, source, boxes, out, **asked, **going)
-        raise typer.Exit(options.tell(state, out, dry_run))
+        raise typer.Exit(options.tell(state, out, dry_run, assigned))
     for path in workflow.predict(network, source, boxes, out, **asked):
         typer.echo(path)
     if send is not None:

@@ -167,8 +167,12 @@ def no_empty_folders(*paths: Path | str | None) -> Iterator[None]:
         raise
 
 
-def output_folder(path: Path | str) -> Path:
+def output_folder(path: Path | str, *, keep: bool = False) -> Path:
     """Return a path to a writable folder, which may not exist yet.
+
+    Args:
+        path: The folder.
+        keep: Leave the folder made, where other processes begin to use it at the same time.
 
     Raises:
         InputError: The path is a file, or the folder cannot be written to.
@@ -180,7 +184,7 @@ def output_folder(path: Path | str) -> Path:
     try:
         for folder in (*reversed(path.parents), path):
             if not folder.is_dir():
-                folder.mkdir()
+                folder.mkdir(exist_ok=keep)
                 made.append(folder)
         with tempfile.TemporaryFile(dir=path):
             pass
@@ -190,7 +194,7 @@ def output_folder(path: Path | str) -> Path:
             f"{path}: cannot be written to ({error.strerror}); give another folder"
         ) from error
     finally:
-        for folder in reversed(made):
+        for folder in [] if keep else reversed(made):
             with suppress(OSError):  # another run may have begun to use it
                 folder.rmdir()
     return path

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
@@ -12,10 +13,11 @@ from filelock import FileLock, Timeout
 from samonai.core.errors import InputError
 
 LOCK_FILE = ".lock"
+_LOOK_SECONDS = 0.05
 
 
 @contextmanager
-def locked_folder(folder: Path, doing: str) -> Iterator[None]:
+def locked_folder(folder: Path, doing: str, name: str = LOCK_FILE) -> Iterator[None]:
     """Lock a folder for one process; the kernel releases the lock when the process ends.
 
     The lock file is removed before its lock is released, and a process that has locked a file
@@ -25,11 +27,12 @@ def locked_folder(folder: Path, doing: str) -> Iterator[None]:
     Args:
         folder: The folder; made when missing.
         doing: Activity of the other process for the message, such as "training into".
+        name: Name of the lock file; processes with other names do not exclude each other.
 
     Raises:
         InputError: Another process holds the folder, or it cannot be written.
     """
-    path = folder / LOCK_FILE
+    path = folder / name
     busy = InputError(f"another process is {doing} {folder}; wait for it")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -38,6 +41,9 @@ def locked_folder(folder: Path, doing: str) -> Iterator[None]:
                 yield
             return
         handle = _lock(path)
+        if handle is None:
+            time.sleep(_LOOK_SECONDS)  # another process may only have looked at it
+            handle = _lock(path)
     except OSError as error:
         raise InputError(f"cannot write into {folder}: {error.strerror}") from error
     if handle is None:
@@ -47,6 +53,32 @@ def locked_folder(folder: Path, doing: str) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         os.close(handle)
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether a process holds the lock of this file; one that a killed process left is free.
+
+    The lock is taken for a moment where it is free.
+    """
+    if sys.platform == "win32":  # pragma: no cover
+        with suppress(Timeout), FileLock(path, timeout=0):
+            return False
+        return True
+    import fcntl  # not on Windows
+
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return False
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from samonai.core.pseudonyms import PREFIX, pseudonym
 from samonai.domains.base import Case
 
 OWNERSHIP_FILE = ".sources.jsonl"
+_ANY_FILE = ".sources*.jsonl"
 _DIGITS = 16
 
 
@@ -24,20 +25,28 @@ class OutputOwnership:
 
     Args:
         folder: The folder of predictions.
+        name: Name of the file for what is registered here. Jobs that share a folder have one each,
+            since some file systems of several machines lose lines of a file that all append to.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Read the register of the folder."""
-        self.folder = folder
+    def __init__(self, folder: Path, name: str = OWNERSHIP_FILE) -> None:
+        """Read the registers of the folder."""
+        self.folder, self.path = folder, folder / name
         self._registered: dict[str, str] = {}
-        content = self._content()
-        self._torn = not content.endswith("\n") and bool(content)
-        for line in content.splitlines():
-            try:
-                record = json.loads(line)
-                self._registered[record["case"]] = record["source"]
-            except (ValueError, KeyError, TypeError, RecursionError):  # killed while writing
-                continue
+        self._torn = False
+        self._read()
+
+    def _read(self) -> None:
+        for path in {*self.folder.glob(_ANY_FILE), self.path}:
+            content = _content(path)
+            if path == self.path:
+                self._torn = not content.endswith("\n") and bool(content)
+            for line in content.splitlines():
+                try:
+                    record = json.loads(line)
+                    self._registered[record["case"]] = record["source"]
+                except (ValueError, KeyError, TypeError, RecursionError):  # killed while writing
+                    continue
 
     def register(self, case: Case) -> None:
         """Register the source of a case's predictions, before any is written.
@@ -48,6 +57,11 @@ class OutputOwnership:
         source, known = _mark(case), self._registered.get(case.case_id)
         if source == known:
             return
+        if self._files_of(case.case_id):
+            self._read()  # another job may have registered more since
+            known = self._registered.get(case.case_id)
+            if source == known:
+                return
         if there := self._files_of(case.case_id):
             why = (
                 "no prediction wrote it" if known is None else "it is of another input of this name"
@@ -60,14 +74,8 @@ class OutputOwnership:
         if self._torn:
             record = "\n" + record
         self.folder.mkdir(parents=True, exist_ok=True)
-        append_lines(self.folder / OWNERSHIP_FILE, record)
+        append_lines(self.path, record)
         self._registered[case.case_id], self._torn = source, False
-
-    def _content(self) -> str:
-        try:
-            return (self.folder / OWNERSHIP_FILE).read_text("utf-8", "surrogateescape")
-        except OSError:
-            return ""
 
     def _files_of(self, case_id: str) -> list[Path]:
         """Return files of a case's name; those of `a.b` are not those of `a`."""
@@ -77,6 +85,13 @@ class OutputOwnership:
             for path in self.folder.glob("*")
             if path.name.startswith(f"{case_id}.") and not path.name.startswith(tuple(longer))
         )
+
+
+def _content(path: Path) -> str:
+    try:
+        return path.read_text("utf-8", "surrogateescape")
+    except OSError:
+        return ""
 
 
 def _mark(case: Case) -> str:

@@ -9,6 +9,7 @@ from samonai.domains import DEFAULT_DOMAIN, get_domain
 from samonai.domains.base import Case
 from samonai.domains.capabilities import capabilities
 from samonai.inference.case_dataset import CaseItem, prompted
+from samonai.inference.output_ownership import OWNERSHIP_FILE, OutputOwnership
 from samonai.inference.prediction import Prediction
 from samonai.inference.writing import PredictionWriter
 from samonai.workflows.bundle_files import INFERENCE, config_files, read_config
@@ -114,11 +115,12 @@ class PredictionJob:
             return self.pacs.cases(self.session.domain)
         return self.session.cases(self.source, self.series)
 
-    def start(self, *, several: bool) -> None:
+    def start(self, *, several: bool, sources: str = OWNERSHIP_FILE) -> None:
         """Prepare reading and writing.
 
         Args:
             several: Whether there are several cases, so that prompts must state their case.
+            sources: Name of the file that registers the sources of this job's files.
 
         Raises:
             InputError: The prompts or the formats cannot be used.
@@ -137,6 +139,7 @@ class PredictionJob:
                 given["measure"],
                 session.facts,
             )
+            self._writer.ownership = OutputOwnership(self.out, sources)
 
     def read(self, case: Case) -> CaseItem[Any]:
         """Read a case and its prompts; safe in several threads."""

@@ -5,7 +5,7 @@ stopped or killed run resumes and does nothing twice.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +25,11 @@ from samonai.domains import DEFAULT_DOMAIN
 from samonai.domains.base import Case, Domain, Source, SourceT
 from samonai.domains.capabilities import capabilities
 from samonai.inference.case_dataset import CaseItem
+from samonai.inference.output_ownership import OWNERSHIP_FILE
 from samonai.prompts.values import PromptValues
 from samonai.settings import compared
 from samonai.workflows.archive.manifest import DONE, FAILED, SKIPPED, Manifest
+from samonai.workflows.archive.parts import WHOLE, Part, as_part, check_counts, parts_of
 from samonai.workflows.archive.worklist import Read, Work, locked_results, still_open, work_through
 from samonai.workflows.bundle_engine import one_line_errors, quiet_third_parties
 from samonai.workflows.inputs import existing, shows_progress, store_location
@@ -39,7 +41,7 @@ from samonai.workflows.train import embedder, reader_of
 if TYPE_CHECKING:
     from samonai.pacs.fetching import PacsSeries
 
-MANIFEST_FILE = "manifest.jsonl"
+MANIFEST_FILE = WHOLE.manifest
 
 # Options of the outputs, which a dry run ignores.
 _WRITTEN = {"store", "case_map"}
@@ -87,6 +89,7 @@ def predict_archive(
     limit: int | None = None,
     dry_run: bool = False,
     retry_failed: bool = False,
+    part: Part | str | None = None,
     progress: bool | None = None,
     **options: Any,
 ) -> ArchiveReport:
@@ -101,6 +104,8 @@ def predict_archive(
         limit: Largest number of studies.
         dry_run: Only list the studies.
         retry_failed: Retry failed studies.
+        part: The part of the studies to do, such as "2/8"; several processes, each with a part of
+            its own, may share `out` and `store`. None: all studies.
         progress: Show a bar; by default if standard error is a terminal.
         **options: Further arguments of `predict`.
 
@@ -111,15 +116,19 @@ def predict_archive(
         InputError: An argument cannot be used for any study.
     """
     source = source if is_pacs(source) else existing(source, "the input")
-    out = _result_folder(out, dry_run)
-    how = _How(readers, limit, dry_run, retry_failed, shows_progress(progress))
+    how = _How(readers, limit, dry_run, retry_failed, as_part(part), shows_progress(progress))
+    out = _result_folder(out, how)
     if dry_run:
         options = {key: value for key, value in options.items() if key not in _WRITTEN}
     store = options.get("store")
+    # Other processes may be about to work in folders that this one has made.
+    alone = how.part.count == 1
     with (
-        no_empty_folders(out, None if store is None else store_location(store)),
-        nothing_left_of_a_mistake(out, results=True),
-        nullcontext() if dry_run else locked_results(out),
+        no_empty_folders(out, None if store is None else store_location(store))
+        if alone
+        else nullcontext(),
+        nothing_left_of_a_mistake(out, results=True) if alone else nullcontext(),
+        nullcontext() if dry_run else locked_results(out, how.part),
         one_line_errors(),
         quiet_third_parties(),
     ):
@@ -129,7 +138,7 @@ def predict_archive(
             settings = _fingerprint(job)
             if dry_run:
                 return _as_planned(cases, left_out, out, settings, how)
-            job.start(several=len(cases) > 1)
+            job.start(several=len(cases) > 1, sources=how.part.named(OWNERSHIP_FILE))
 
             def work(case: Case, item: CaseItem[Any]) -> Sequence[Path]:
                 try:
@@ -138,7 +147,10 @@ def predict_archive(
                 finally:
                     job.release(case)
 
-            return _run(cases, left_out, out, settings, job.read, work, how)
+            def frames(item: CaseItem[Any]) -> int:
+                return job.session.domain.frame_count(item.source)
+
+            return _run(cases, left_out, out, settings, job.read, work, frames, how)
 
 
 def embed_archive(
@@ -151,6 +163,7 @@ def embed_archive(
     limit: int | None = None,
     dry_run: bool = False,
     retry_failed: bool = False,
+    part: Part | str | None = None,
     progress: bool | None = None,
     **options: Any,
 ) -> ArchiveReport:
@@ -165,14 +178,15 @@ def embed_archive(
         limit: Likewise.
         dry_run: Likewise.
         retry_failed: Likewise.
+        part: Likewise.
         progress: Likewise.
         **options: Further arguments of `embed`.
     """
     pacs = pacs_series(images, options.get("domain", DEFAULT_DOMAIN))
     if pacs is None:
         images = existing(images, "images")
-    out = _result_folder(out, dry_run)
-    how = _How(readers, limit, dry_run, retry_failed, shows_progress(progress))
+    how = _How(readers, limit, dry_run, retry_failed, as_part(part), shows_progress(progress))
+    out = _result_folder(out, how)
     if dry_run:
         domain = reader_of(**{k: v for k, v in options.items() if k not in _OF_ENCODING})
     else:
@@ -197,14 +211,14 @@ def embed_archive(
         encode(cast("Domain[Any]", _AlreadyRead(domain, source)), [case], False)
         return ()
 
-    with locked_results(out), nullcontext() if pacs is None else closing(pacs):
-        return _run(cases, left_out, out, settings, read, work, how)
+    with locked_results(out, how.part), nullcontext() if pacs is None else closing(pacs):
+        return _run(cases, left_out, out, settings, read, work, domain.frame_count, how)
 
 
-def _result_folder(out: Path | str, dry_run: bool) -> Path:
+def _result_folder(out: Path | str, how: "_How") -> Path:
     """Return the folder for results, which a dry run does not check."""
-    if not dry_run:
-        return output_folder(out)
+    if not how.dry_run:
+        return output_folder(out, keep=how.part.count > 1)
     path = as_path(out, "the output folder")
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; give a folder")
@@ -232,6 +246,7 @@ class _How:
     limit: int | None
     dry_run: bool
     retry_failed: bool
+    part: Part
     progress: bool
 
     def __post_init__(self) -> None:
@@ -262,14 +277,18 @@ def _run(
     settings: Mapping[str, Any],
     read: Read,
     work: Work,
+    frames: Callable[[Any], int],
     how: _How,
 ) -> ArchiveReport:
-    manifest = Manifest(out / MANIFEST_FILE, settings)
+    manifest, total = _opened(out, settings, how.part), len(cases) + len(left_out)
+    cases, left_out = _of_part(cases, left_out, how.part)
     if how.retry_failed:
         manifest.forget_failures()
     for case_id, reason in left_out.items():
         if case_id not in manifest.states:
             manifest.finished(case_id, SKIPPED, reason)
+    if still_open(cases, manifest) or manifest.is_new:
+        manifest.begin(len(cases) + len(left_out), total)
     todo = len(still_open(cases, manifest)[: how.limit])
     columns = (TextColumn("studies"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
@@ -283,6 +302,7 @@ def _run(
             readers=how.readers,
             limit=how.limit,
             on_case=lambda case_id, state: bar.update(task, advance=1),
+            frames=frames,
         )
     return _report(cases, manifest, worked)
 
@@ -295,7 +315,9 @@ def _as_planned(
     how: _How,
 ) -> ArchiveReport:
     """Return the state of the archive before any study is done."""
-    manifest = Manifest(out / MANIFEST_FILE, settings)
+    check_counts(out, how.part)
+    manifest = _opened(out, settings, how.part)
+    cases, left_out = _of_part(cases, left_out, how.part)
     report = _report(cases, manifest, 0)
     states = {**dict.fromkeys(left_out, SKIPPED), **report.states}
     if how.retry_failed:
@@ -303,6 +325,25 @@ def _as_planned(
     waiting = [case.case_id for case in cases if case.case_id not in states]
     return ArchiveReport(
         states, {**left_out, **report.reasons}, tuple(waiting[: how.limit]), worked=0
+    )
+
+
+def _opened(out: Path, settings: Mapping[str, Any], part: Part) -> Manifest:
+    """Open the manifest of a part, whose settings must be those of the other parts."""
+    manifest = Manifest(out / part.manifest, settings)
+    for other in parts_of(out):
+        if other != part:
+            Manifest(out / other.manifest, settings)
+    return manifest
+
+
+def _of_part(
+    cases: Sequence[Case], left_out: Mapping[str, str], part: Part
+) -> tuple[list[Case], dict[str, str]]:
+    """Return the cases and the skipped ones of a part."""
+    return (
+        [case for case in cases if part.has(case.case_id)],
+        {case_id: reason for case_id, reason in left_out.items() if part.has(case_id)},
     )
 
 

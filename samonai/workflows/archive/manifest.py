@@ -5,8 +5,10 @@ stopped or killed run resumes. The first line holds the settings.
 """
 
 import json
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,30 @@ from samonai.version import __version__
 
 DONE, FAILED, SKIPPED = "done", "failed", "skipped"
 
-_STARTED, _AGAIN = "started", "again"
+_STARTED, _AGAIN, _SESSION = "started", "again", "session"
 _WITHOUT_DIGESTS, _FORMAT_VERSION = _VERSIONS = 1, 2
 _BEGINNING = b'{"manifest": '
+
+
+@dataclass
+class Session:
+    """One process at work on a manifest, which may have been interrupted.
+
+    Attributes:
+        cases: Number of cases of the manifest.
+        of: Number of cases of the archive.
+        began: Time of its start, in seconds since 1970; 0 in manifests of older versions.
+        last: Time of the last result.
+        finished: Number of cases finished since.
+        frames: Number of their frames.
+    """
+
+    cases: int = 0
+    of: int = 0
+    began: float = 0.0
+    last: float = 0.0
+    finished: int = 0
+    frames: int = 0
 
 
 class Manifest:
@@ -30,27 +53,34 @@ class Manifest:
     Args:
         path: The file; made when missing.
         settings: Everything that the results depend on, as JSON values; a manifest with others is
-            refused.
+            refused. None: the file is only read.
+
+    Attributes:
+        states: Case id to "done", "failed" or "skipped".
+        reasons: Case id to reason, of cases that are not done.
+        session: What the last session began with, and has finished.
+        is_new: Whether nothing is written yet.
 
     Raises:
         InputError: The file has other settings, or is not a manifest.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, settings: Mapping[str, Any] | None) -> None:
         """Read the file."""
         self.path = path
         self.states: dict[str, str] = {}
         self.reasons: dict[str, str] = {}
         self._attempts: Counter[str] = Counter()
         self._alone: Counter[str] = Counter()
-        self._settings = json.loads(json.dumps(dict(settings)))
+        self.session = Session()
+        self._settings = None if settings is None else json.loads(json.dumps(dict(settings)))
         self._whole_bytes: int | None = None
         records = self._read() if path.exists() or path.is_symlink() else []
         if records:
             self._check_header(records[0])
         for record in records[1:]:
             self._apply(record)
-        self._is_new = not records
+        self.is_new = not records
 
     def attempts(self, case_id: str) -> int:
         """Return the number of attempts on a case without a result."""
@@ -71,6 +101,7 @@ class Manifest:
         reason: str = "",
         files: Sequence[Path] = (),
         seconds: float = 0.0,
+        frames: int = 0,
     ) -> None:
         """Record the result of a case."""
         record: dict[str, Any] = {"case": case_id, "state": state}
@@ -78,7 +109,18 @@ class Manifest:
             record["reason"] = reason
         if files:
             record["files"] = [path.name for path in files]
-        self._append({**record, "seconds": round(seconds, 3)})
+        if frames:
+            record["frames"] = frames
+        self._append({**record, "seconds": round(seconds, 3), "at": _now()})
+
+    def begin(self, cases: int, of: int) -> None:
+        """Record the start of a session.
+
+        Args:
+            cases: Number of cases of this manifest, those with a result included.
+            of: Number of cases of the whole archive.
+        """
+        self._append({"state": _SESSION, "cases": cases, "of": of, "at": _now()})
 
     def forget_failures(self) -> None:
         """Clear failed cases, so that they are tried again."""
@@ -87,16 +129,20 @@ class Manifest:
 
     def _append(self, record: Mapping[str, Any]) -> None:
         lines = [record]
-        if self._is_new:
+        if self.is_new:
             header = {"manifest": _FORMAT_VERSION, "samonai": __version__}
             lines.insert(0, {**header, "settings": self._settings})
         text = "".join(json.dumps(sealed(line), ensure_ascii=False) + "\n" for line in lines)
         append_lines(self.path, text, after=self._whole_bytes)
-        self._is_new, self._whole_bytes = False, None
+        self.is_new, self._whole_bytes = False, None
         self._apply(record)
 
     def _apply(self, record: Mapping[str, Any]) -> None:
         case_id, state = str(record.get("case")), str(record.get("state"))
+        if state == _SESSION:
+            cases, of, at = (record.get(key, 0) for key in ("cases", "of", "at"))
+            self.session = Session(int(cases), int(of), float(at), float(at))
+            return
         if state == _STARTED:
             self._attempts[case_id] += 1
             self._alone[case_id] += bool(record.get("alone"))
@@ -107,6 +153,10 @@ class Manifest:
         self.reasons.pop(case_id, None)
         if state in (DONE, FAILED, SKIPPED):
             self.states[case_id] = state
+            if state != SKIPPED:
+                self.session.finished += 1
+                self.session.frames += int(record.get("frames", 0))
+                self.session.last = float(record.get("at", 0.0))
             if record.get("reason"):
                 self.reasons[case_id] = str(record["reason"])
 
@@ -142,6 +192,8 @@ class Manifest:
         if header.get("manifest") not in _VERSIONS:
             raise InputError(f"{self.path} is no manifest of samonai; choose another folder")
         written = header.get("settings")
+        if self._settings is None:
+            return
         if not isinstance(written, dict):
             raise InputError(f"{self.path} is no manifest of samonai; choose another folder")
         # Files and folders are recorded by identifiers of their content, and are compared too.
@@ -160,3 +212,7 @@ class Manifest:
                 f"{self.path.parent} holds results of other settings ({', '.join(differing)}); "
                 f"choose another folder"
             )
+
+
+def _now() -> float:
+    return round(time.time(), 3)

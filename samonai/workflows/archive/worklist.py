@@ -18,6 +18,7 @@ from samonai.core.files import remove_abandoned, walk_below
 from samonai.core.locks import locked_folder
 from samonai.domains.base import Case
 from samonai.workflows.archive.manifest import DONE, FAILED, Manifest
+from samonai.workflows.archive.parts import WHOLE, Part, check_counts
 
 _DEADLY_ATTEMPTS = 3
 _NO_SPACE = {"EDQUOT", "EFBIG", "ENOSPC", "EROFS"}
@@ -27,14 +28,19 @@ Work = Callable[[Case, Any], Sequence[Path]]
 
 
 @contextmanager
-def locked_results(folder: Path) -> Iterator[None]:
-    """Lock a folder for one process, and remove half-written files of killed ones.
+def locked_results(folder: Path, part: Part = WHOLE) -> Iterator[None]:
+    """Lock a folder, or a part of it, for one process; remove half-written files of killed ones.
 
     Raises:
-        InputError: Another process works there, or the folder cannot be written to.
+        InputError: Another process works there, the folder holds another number of parts, or it
+            cannot be written to.
     """
-    with locked_folder(folder, "working into"):
-        remove_abandoned(folder, older_than=0)
+    with locked_folder(folder, part.doing, part.lock):
+        check_counts(folder, part)
+        if part.count == 1:
+            remove_abandoned(folder, older_than=0)
+        else:
+            remove_abandoned(folder)  # younger ones may be those of another part
         yield
 
 
@@ -53,6 +59,7 @@ def work_through(
     readers: int = 2,
     limit: int | None = None,
     on_case: Callable[[str, str], None] | None = None,
+    frames: Callable[[Any], int] | None = None,
 ) -> int:
     """Read cases in parallel and work on them one after the other.
 
@@ -64,6 +71,7 @@ def work_through(
         readers: Number of cases that are read at once or wait.
         limit: Largest number of cases.
         on_case: Called with each case's id and its result.
+        frames: Returns the number of frames of a read case, for the record.
 
     Returns:
         The number of cases worked on.
@@ -74,9 +82,9 @@ def work_through(
     todo = still_open(cases, manifest)[:limit]
     fresh = [case for case in todo if not manifest.attempts(case.case_id)]
     suspects = todo[len(fresh) :]
-    _Team(manifest, read, work, on_case).run(fresh, max(1, readers))
+    _Team(manifest, read, work, on_case, frames).run(fresh, max(1, readers))
     # One at a time, to find the one that brings the program down.
-    alone = _Team(manifest, read, work, on_case, alone=True)
+    alone = _Team(manifest, read, work, on_case, frames, alone=True)
     for case in suspects:
         if manifest.alone(case.case_id) >= _DEADLY_ATTEMPTS:
             reason = f"the program died {_DEADLY_ATTEMPTS} times while working on it alone"
@@ -95,11 +103,12 @@ class _Team:
         read: Read,
         work: Work,
         on_case: Callable[[str, str], None] | None,
+        frames: Callable[[Any], int] | None,
         *,
         alone: bool = False,
     ) -> None:
         self.manifest, self.read, self.work = manifest, read, work
-        self.on_case, self.alone = on_case, alone
+        self.on_case, self.frames, self.alone = on_case, frames, alone
 
     def run(self, cases: Sequence[Case], readers: int) -> None:
         """Work on all cases."""
@@ -127,15 +136,19 @@ class _Team:
     def _finish(self, case: Case, future: Future[Any], began: float) -> None:
         state, reason = DONE, ""
         files: tuple[Path, ...] = ()
+        frames = 0
         try:
-            files = tuple(self.work(case, future.result()))
+            item = future.result()
+            files = tuple(self.work(case, item))
+            frames = 0 if self.frames is None else self.frames(item)
         except InputError as error:
             stop_when_full(error)
             state, reason = FAILED, without_paths(str(error), case)
         except Exception as error:  # an error of one study must not stop the others
             stop_when_full(error)
             state, reason = FAILED, place_of(error)
-        self.manifest.finished(case.case_id, state, reason, files, time.monotonic() - began)
+        seconds = time.monotonic() - began
+        self.manifest.finished(case.case_id, state, reason, files, seconds, frames)
         if self.on_case is not None:
             self.on_case(case.case_id, state)
 
