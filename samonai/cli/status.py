@@ -1,4 +1,4 @@
-"""`samonai status`: what the workers of an archive have done, and what is open."""
+"""`samonai status`: results of the workers of an archive, and the studies still open."""
 
 from pathlib import Path
 from typing import Annotated

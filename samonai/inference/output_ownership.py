@@ -25,8 +25,8 @@ class OutputOwnership:
 
     Args:
         folder: The folder of predictions.
-        name: Name of the file for what is registered here. Jobs that share a folder have one each,
-            since some file systems of several machines lose lines of a file that all append to.
+        name: Name of the file that this job appends to. Jobs that share a folder have one each:
+            some file systems of several machines lose lines of a file that all append to.
     """
 
     def __init__(self, folder: Path, name: str = OWNERSHIP_FILE) -> None:
