@@ -14,7 +14,6 @@ from torch.nn.functional import pad
 from samonai.core.errors import InputError
 from samonai.core.geometry import FrameGeometry
 from samonai.prompts.types import Prompts
-from samonai.sam.decoder import decode_class_tokens
 from samonai.sam.encoder import encode_images
 from samonai.sam.encoder_state import ENCODER_IDENTITY, register_hooks
 from samonai.sam.normalisation import Normalisation
@@ -22,9 +21,10 @@ from samonai.sam.object_classifier import ObjectClassifier
 from samonai.sam.outputs import DecodeOutput, HeadsOutput, choose_masks
 from samonai.sam.positive import positive_logits
 from samonai.sam.prompted import decode_prompts, share_image
-from samonai.sam.semantic import SemanticHead
+from samonai.sam.semantic import SemanticHead, decode_frames
 from samonai.sam.shared_image import SharedImage
 from samonai.sam.tuning import TrainParts, changed_encoder, open_decoder, open_encoder, tuned_sha256
+from samonai.sam.windows import WindowRule, window_rule
 
 __all__ = ["DecodeOutput", "HeadsOutput", "SamNetwork"]
 
@@ -49,6 +49,7 @@ class SamNetwork(nn.Module):
         object_classifier: Linear classifier of found objects; None unless training fitted it.
         multimask: Whether `decode_single` returns the best of a single point's three masks, as
             segment-anything's authors advise; False for decoders that were trained otherwise.
+        windows: Rule of the window of image tokens that each prompt is decoded on; None: all.
     """
 
     encoder_identity: torch.Tensor
@@ -78,6 +79,7 @@ class SamNetwork(nn.Module):
         self._stock_encoder = [sam.image_encoder]  # in a list: no part of the network twice
         self.tuned_names = frozenset()
         self.checkpointing = self.multimask = True
+        self.windows: WindowRule | None = None
         identity = torch.frombuffer(bytearray(bytes.fromhex(encoder_sha256)), dtype=torch.uint8)
         self.register_buffer(ENCODER_IDENTITY, identity)
         register_hooks(self)
@@ -167,6 +169,15 @@ class SamNetwork(nn.Module):
         self.semantic_head = SemanticHead(self.mask_decoder, classes, seed, borders)
         return self.train(self.training)
 
+    def set_windows(self, windows: str) -> Self:
+        """Choose the image tokens that a prompt's decoding sees, of `settings.choices.WINDOWS`.
+
+        Raises:
+            InputError: The choice is unknown.
+        """
+        self.windows = window_rule(windows)
+        return self
+
     def remove_semantic_head(self) -> Self:
         """Remove the semantic head, if there is one."""
         self.semantic_head = None
@@ -185,7 +196,7 @@ class SamNetwork(nn.Module):
             (self.semantic_head, self.object_classifier)
         )
         fork._stock_encoder, fork.tuned_names = self._stock_encoder, self.tuned_names
-        fork.multimask = self.multimask
+        fork.multimask, fork.windows = self.multimask, self.windows
         return fork
 
     def train(self, mode: bool = True) -> Self:
@@ -285,8 +296,8 @@ class SamNetwork(nn.Module):
         mask_tokens = (
             range(count) if all_masks else range(1, count) if multimask_output else range(1)
         )
-        modules = self.prompt_encoder, self.mask_decoder
-        return decode_prompts(*modules, image_embeddings, prompts, mask_tokens, shared)
+        given = self.prompt_encoder, self.mask_decoder, image_embeddings, prompts
+        return decode_prompts(*given, mask_tokens, shared, self.windows)
 
     def decode_single(
         self,
@@ -317,8 +328,8 @@ class SamNetwork(nn.Module):
 
         Elsewhere are numbers that are not. The prompts are on image 0, none with a mask.
         """
-        multimask = self.multimask
-        return positive_logits(self.prompt_encoder, shared, prompts, geometry, multimask=multimask)
+        given = self.prompt_encoder, shared, prompts, geometry
+        return positive_logits(*given, multimask=self.multimask, rule=self.windows)
 
     def decode_frames(self, image_embeddings: torch.Tensor) -> HeadsOutput:
         """Run the semantic head on whole frames, without a prompt.
@@ -340,18 +351,8 @@ class SamNetwork(nn.Module):
                 f"heads=semantic or heads=both"
             )
         self._check_embeddings(image_embeddings)
-        image = image_embeddings.to(self.device, torch.float32).permute(0, 2, 3, 1).contiguous()
-        with torch.autocast(self.device.type, enabled=False):
-            position = self.prompt_encoder.get_dense_pe().flatten(2).transpose(1, 2)
-        logits = decode_class_tokens(
-            self.mask_decoder,
-            image + self.prompt_encoder.no_mask_embed.weight,
-            position,
-            *self.semantic_head.tokens(),
-        )
-        if not self.semantic_head.borders:
-            return HeadsOutput(None, logits)
-        return HeadsOutput(None, logits[:, :-1], logits[:, -1])
+        images = image_embeddings.to(self.device, torch.float32)
+        return decode_frames(self.prompt_encoder, self.mask_decoder, self.semantic_head, images)
 
     def forward(
         self,

@@ -13,10 +13,11 @@ def embed_prompts(prompt_encoder: Any, prompts: Prompts) -> tuple[torch.Tensor, 
 
     Args:
         prompt_encoder: The stock prompt encoder.
-        prompts: N prompts.
+        prompts: N prompts. Their masks may be cut to windows of whole tokens: each token's dense
+            embedding depends on its own 4 x 4 pixels alone.
 
     Returns:
-        sparse (N, T, C) and dense (N, C, h, w) embeddings.
+        sparse (N, T, C) and dense (N, C, h, w) embeddings, h and w those of the cut masks.
     """
     points = None
     if prompts.point_coords is not None and prompts.point_labels is not None:

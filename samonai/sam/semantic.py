@@ -10,7 +10,7 @@ is not a class and is not part of the softmax over the classes.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from segment_anything.modeling import MaskDecoder
@@ -18,6 +18,8 @@ from segment_anything.modeling.mask_decoder import MLP
 from torch import nn
 
 from samonai.core.errors import InputError
+from samonai.sam.decoder import decode_class_tokens
+from samonai.sam.outputs import HeadsOutput
 
 HEAD_PREFIX = "semantic_head."
 VALUES_KEY = HEAD_PREFIX + "class_values"
@@ -150,3 +152,24 @@ def head_to_restore(
             f"semantic head of borders={str(head.borders).lower()}"
         )
     return None
+
+
+def decode_frames(
+    prompt_encoder: Any, decoder: Any, head: SemanticHead, image_embeddings: torch.Tensor
+) -> HeadsOutput:
+    """Run a semantic head on whole frames, on all of their tokens.
+
+    Args:
+        prompt_encoder: The stock module.
+        decoder: The stock mask decoder.
+        head: The head.
+        image_embeddings: float32 (B, C, h, w).
+    """
+    image = image_embeddings.permute(0, 2, 3, 1).contiguous()
+    with torch.autocast(image.device.type, enabled=False):
+        position = prompt_encoder.get_dense_pe().flatten(2).transpose(1, 2)
+    image = image + prompt_encoder.no_mask_embed.weight
+    logits = decode_class_tokens(decoder, image, position, *head.tokens())
+    if not head.borders:
+        return HeadsOutput(None, logits)
+    return HeadsOutput(None, logits[:, :-1], logits[:, -1])

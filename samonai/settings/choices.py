@@ -18,3 +18,6 @@ CHANNELS = ("grey", "neighbours", "windows")
 CROPS = ("none", "body", "prompt")
 SCALINGS = ("auto", "raster", "set", "fixed")
 PLACINGS = ("prompts", "objects", "grid")
+ALL_TOKENS, LOCAL = "all", "auto"
+WINDOWS = (ALL_TOKENS, LOCAL)
+"""Image tokens that the mask decoder sees: all, or a window around each prompt."""
