@@ -24,16 +24,21 @@ def test_every_code_of_the_table_is_dicoms_own() -> None:
 
     known = {
         (code, meaning)
-        for entry in concepts["SCT"].values()
+        for scheme in ("SCT", "FMA")
+        for entry in concepts[scheme].values()
         for code, (meaning, _) in entry.items()
     }
     table = _table()
-    assert len(table) > 140
+    assert len(table) > 700
     for name, code in table.items():
         assert code.category in known, name
         spelled = {code.type, (code.type[0], code.type[1].lower())}
         assert spelled & known, (name, code.type)
-        assert code.colour is not None
+        assert code.type[0] in {c for one in concepts[code.scheme].values() for c in one}
+    assert sum(code.colour is not None for code in table.values()) > 140
+    assert segment_code("Caudate nucleus").scheme == "SCT"
+    lumen = segment_code("lumen of gallbladder")
+    assert (lumen.scheme, lumen.type) == ("FMA", ("17891", "Lumen of gallbladder"))
 
 
 def test_side_case_and_spelling_do_not_matter() -> None:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from samonai.core.frame import Frame
 from samonai.domains.base import Case, Domain, LabelFacts, LabelMaps, ReadSourceT, SourceT
 from samonai.prompts.frame_prompts import FramePrompts
+from samonai.prompts.values import PromptFile
 
 CLASSES = "classes"
 """Segmentation without prompts that every domain supports: the map of classes."""
@@ -166,6 +167,30 @@ class RegionProposals(Protocol):
 
 
 @runtime_checkable
+class PromptNames(Protocol[SourceT]):
+    """A domain whose prompt files may name classes and be of other tools, known by content."""
+
+    def holds_prompts(self, path: Path) -> bool:
+        """Return whether a file holds prompts; otherwise it is a coarse label map."""
+        ...
+
+    def prompt_classes(self, paths: Sequence[PromptFile]) -> dict[int, str]:
+        """Return label value to name of the classes that prompts or coarse labels name.
+
+        Args:
+            paths: All files of one prediction, so that its cases get the same label values.
+
+        Raises:
+            InputError: A file cannot be read, or names some classes only.
+        """
+        ...
+
+    def with_classes(self, classes: Mapping[int, str]) -> Domain[SourceT]:
+        """Return a domain that gives the named classes of coarse labels these label values."""
+        ...
+
+
+@runtime_checkable
 class PromptCrop(Protocol[SourceT]):
     """A domain whose frames may show a part of a source only, chosen by the prompts."""
 
@@ -242,6 +267,7 @@ class Capabilities(Generic[SourceT]):
         results: Gives what predictions hold beside label maps.
         queries: Runs queries on predictions.
         proposals: Proposes boxes of objects on a frame.
+        prompt_names: Reads the names of classes in files of prompts.
         planes: Cuts volumes across any of their axes.
         crop: Cuts frames around the prompts.
         structures: Gives structures label values.
@@ -259,6 +285,7 @@ class Capabilities(Generic[SourceT]):
     results: Results[SourceT] | None = None
     queries: TextQueries[SourceT] | None = None
     proposals: RegionProposals | None = None
+    prompt_names: PromptNames[SourceT] | None = None
     planes: Planes[SourceT] | None = None
     crop: PromptCrop[SourceT] | None = None
     structures: NamedStructures | None = None
@@ -279,6 +306,7 @@ def capabilities(domain: Domain[SourceT]) -> Capabilities[SourceT]:
         results=domain if isinstance(domain, Results) else None,
         queries=domain if isinstance(domain, TextQueries) else None,
         proposals=domain if isinstance(domain, RegionProposals) else None,
+        prompt_names=domain if isinstance(domain, PromptNames) else None,
         planes=domain if isinstance(domain, Planes) else None,
         crop=domain if isinstance(domain, PromptCrop) else None,
         structures=domain if isinstance(domain, NamedStructures) else None,

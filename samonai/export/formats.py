@@ -37,7 +37,7 @@ def export_run(run: "Run", out: Path, format_name: str) -> dict[str, float]:
     if "promptable" not in run.metadata.heads:
         raise InputError(
             f"format {format_name}: {run.path} trained a semantic head only, "
-            f"which SAM's prompts do not reach; train with heads=promptable or heads=both"
+            f"which SAM's prompts do not reach; train with --heads promptable or --heads both"
         )
     if format_name == "sam":
         from samonai.sam.full_state import save_sam

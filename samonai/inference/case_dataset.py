@@ -1,14 +1,16 @@
 """Case dataset and loader of MONAI's evaluator: one source and its prompts per batch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Generic, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from samonai.domains.base import Case, Domain, SourceT
+from samonai.domains.base import Case, Domain, LabelFacts, SourceT
 from samonai.domains.capabilities import capabilities
 from samonai.inference.frame_outputs import Automatic, CasePrompts
+from samonai.inference.prompting.from_file import FilePrompts
 
 PromptSource = Callable[[Domain[SourceT], Case, SourceT], CasePrompts]
 """Function to the prompts of a case, given its domain and its source."""
@@ -21,11 +23,17 @@ class CaseItem(NamedTuple, Generic[SourceT]):
         case: Its name and path.
         source: The source, with its label if it has one.
         prompts: Prompts by frame index, or `Automatic`.
+        classes: Label value to name, of the classes that the prompts name; None: the decoder's.
     """
 
     case: Case
     source: SourceT
     prompts: CasePrompts
+    classes: Mapping[int, str] | None = None
+
+    def facts(self, of_decoder: LabelFacts) -> LabelFacts:
+        """Return the metadata of the predicted label map, with the classes of the prompts."""
+        return of_decoder if not self.classes else replace(of_decoder, classes=self.classes)
 
 
 class CaseDataset(Dataset[CaseItem[SourceT]], Generic[SourceT]):
@@ -65,13 +73,14 @@ def prompted(
         prompts: Function to the case's prompts.
     """
     crop = capabilities(domain).crop
+    classes = prompts.classes(domain, case) if isinstance(prompts, FilePrompts) else None
     if crop is None:
-        return CaseItem(case, source, prompts(domain, case, source))
+        return CaseItem(case, source, prompts(domain, case, source), classes)
     # Prompts are given for whole frames, before a crop.
     asked = prompts(domain, case, crop.all_frames(source))
     if isinstance(asked, Automatic):
         return CaseItem(case, crop.frames_around_prompts(source, None)[0], asked)
-    return CaseItem(case, *crop.frames_around_prompts(source, asked))
+    return CaseItem(case, *crop.frames_around_prompts(source, asked), classes)
 
 
 def case_loader(

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
 from samonai.core.frame import Frame
 from samonai.core.settings import renamed_parameters
-from samonai.domains.base import Domain, SourceT
+from samonai.domains.base import Domain, LabelFacts, SourceT
 from samonai.engine.progress import EngineProgress
 from samonai.inference.case_dataset import CaseItem
 from samonai.inference.frame_outputs import FrameOutput
@@ -67,7 +67,8 @@ class LabelWriter(PredictionWriter[SourceT]):
     def __call__(self, engine: Engine) -> None:
         """Write the predicted label map."""
         item: CaseItem[SourceT] = engine.state.batch
-        self.write(item.case.case_id, item.source, engine.state.output[CommonKeys.PRED])
+        label, facts = engine.state.output[CommonKeys.PRED], item.facts(self.facts or LabelFacts())
+        self.write(item.case.case_id, item.source, label, facts=facts)
 
 
 @renamed_parameters(folder="output_dir", enabled="uncertainty")
@@ -122,7 +123,7 @@ class CertaintyWriter(Generic[SourceT]):
     def case_completed(self, engine: Engine) -> None:
         """Write the uncertainty of the predicted case."""
         item: CaseItem[SourceT] = engine.state.batch
-        found = None if self._seen is None else self._seen.finish(self.classes)
+        found = None if self._seen is None else self._seen.finish(item.classes or self.classes)
         self._seen = None
         if found is None:
             warn_of_no_uncertainty(item.case.case_id)

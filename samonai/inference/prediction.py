@@ -95,7 +95,7 @@ class Prediction(Generic[SourceT]):
     def write_with(self, writer: PredictionWriter[SourceT]) -> list[Path]:
         """Write with a writer that owns the case's name; return the files."""
         name = self.case.case_id
-        written = writer.write(name, self.source, self.result, self.domain)
+        written = writer.write(name, self.source, self.result, self.domain, self.facts)
         if self.uncertainty is not None:
             written += self.uncertainty.write(
                 writer.folder, name, self.domain, self.source, writer.ending

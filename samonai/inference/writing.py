@@ -50,7 +50,12 @@ class PredictionWriter(Generic[SourceT]):
         _check_formats(domain, ending, self.formats, measure)
 
     def write(
-        self, case_id: str, source: SourceT, label: Any, domain: Domain[SourceT] | None = None
+        self,
+        case_id: str,
+        source: SourceT,
+        label: Any,
+        domain: Domain[SourceT] | None = None,
+        facts: LabelFacts | None = None,
     ) -> list[Path]:
         """Write one prediction in every chosen format, and return the files.
 
@@ -59,14 +64,20 @@ class PredictionWriter(Generic[SourceT]):
             source: The source.
             label: The label map, or the result of the domain's merger.
             domain: Writes this prediction, such as a domain with a query; None: the writer's.
+            facts: Names of its classes, such as those that prompts brought; None: the writer's.
         """
         domain = domain or self.domain
-        stem = self.folder / case_id
+        stem, facts = self.folder / case_id, facts or self.facts
         with all_or_none(self.folder, case_id):
             exporter = capabilities(domain).exporter
             if exporter is not None and not self.ending:
                 written = exporter.export(
-                    source, label, stem, self.formats, measure=self.measure, facts=self.facts
+                    source,
+                    label,
+                    stem,
+                    self.formats,
+                    measure=self.measure,
+                    facts=facts or self.facts,
                 )
             else:
                 written = [domain.write(source, label, stem.with_name(case_id + self.ending))]

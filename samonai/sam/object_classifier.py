@@ -57,7 +57,7 @@ class ObjectClassifier(nn.Module):
             raise InputError(
                 f"this run's object classifier was fitted to {len(self.mean)} features by another "
                 f"version of samonai; this one has {features.shape[1]}: train again, or use "
-                f"automatic=classes"
+                f"--set automatic=classes"
             )
         logits = (features - self.mean) / self.scale @ self.weight.T + self.bias
         return logits.softmax(1)

@@ -113,8 +113,11 @@ def check_prompts(
         if boxes.suffix.lower() == ".json" and boxes.is_file():
             prompt_content(boxes)
         check_prompted(decoders)
-    elif (automatic or read_config(config_files(domain, INFERENCE))["automatic"]) == CLASSES:
-        check_automatic(decoders)
+        return
+    found = automatic or read_config(config_files(domain, INFERENCE))["automatic"]
+    # Without a run there is no domain's own way either.
+    if (found or (None if decoders else CLASSES)) == CLASSES:
+        check_automatic(decoders, prompt)
         if prompt is not None:
             classes = {int(value): name for value, name in decoder_classes(decoders).items()}
             class_by_name(prompt, classes)

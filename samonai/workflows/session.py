@@ -217,11 +217,12 @@ class Session:
         seen = SourceCertainty(self.domain, item.source, self.decoders) if uncertainty else None
         watching = [*observers, *([] if seen is None else [seen])]
         result = self.inferer(item.source, self.networks[0], item.prompts, observers=watching)
-        sure = None if seen is None else seen.finish(self.classes)
+        facts = item.facts(self.facts)
+        sure = None if seen is None else seen.finish(facts.classes)
         if seen is not None and sure is None:
             warn_of_no_uncertainty(item.case.case_id)
         return Prediction(
-            item.case, item.source, domain or self.domain, result, item.prompts, self.facts, sure
+            item.case, item.source, domain or self.domain, result, item.prompts, facts, sure
         )
 
     def write(
@@ -325,11 +326,12 @@ class Session:
                 "clicks: say which frame (x, y, sign) are on, or give them as "
                 '{"points": …, "labels": …} in the coordinates of the source'
             )
+        given = prompt_values(clicks)
+        named = capabilities(self.domain).prompt_names
+        classes = self.classes or ({} if named is None else named.prompt_classes([given]))
         found = {
             index: value if isinstance(value, FramePrompts) else FramePrompts(*value)
-            for index, value in self.domain.read_boxes(
-                source, prompt_values(clicks), class_names=self.classes
-            ).items()
+            for index, value in self.domain.read_boxes(source, given, class_names=classes).items()
             if frame is None or index == frame
         }
         count = sum(len(prompts) for prompts in found.values())

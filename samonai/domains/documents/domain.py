@@ -13,6 +13,7 @@ import numpy.typing as npt
 from samonai.core.errors import InputError
 from samonai.core.frame import Frame, FrameLocation
 from samonai.core.settings import check_given
+from samonai.domains.annotations.cvat import is_cvat
 from samonai.domains.base import Case, LabelFacts, LabelMaps, Merger
 from samonai.domains.documents import dataset
 from samonai.domains.documents.formats import pdf, pictures
@@ -31,13 +32,15 @@ from samonai.domains.documents.labels import (
     is_coco,
     label_page,
     names_in,
+    parse_names,
+    parse_renames,
 )
 from samonai.domains.documents.layout.merger import PageMerger
 from samonai.domains.documents.layout.pieces import page_pieces
 from samonai.domains.documents.layout.prediction import PagePrediction, from_label
 from samonai.domains.documents.layout.proposals import proposed_boxes
 from samonai.domains.documents.page import Page, PageLabel
-from samonai.domains.documents.prompts import PROMPT_ENDINGS, read_prompts
+from samonai.domains.documents.prompts import PROMPT_ENDINGS, prompt_classes, read_prompts
 from samonai.domains.documents.text.ocr import read_words
 from samonai.domains.documents.text.query import parse_query
 from samonai.domains.documents.text.query_result import QueryResult
@@ -102,8 +105,8 @@ class DocumentsDomain:
         check_given(DocumentsSettings, locals())
         check_given(PromptFileSettings, {"prompt": prompt})
         self.dpi, self.longest, self.overlap = float(dpi), float(longest), float(overlap)
-        self.classes = _parse_names(classes)
-        self.rename = _parse_renames(rename)
+        self.classes = parse_names(classes)
+        self.rename = parse_renames(rename)
         self.pages = None if pages in (None, "") else str(pages)
         self.choice = dataset.PageChoice.parse(pages)
         self.missing_images = missing_images
@@ -210,6 +213,25 @@ class DocumentsDomain:
             class_names,
             only_case,
         )
+
+    def holds_prompts(self, path: Path) -> bool:
+        """Return whether a file holds prompts; other files are coarse labels."""
+        return path.suffix.lower() in self.prompt_endings or is_cvat(path)
+
+    def prompt_classes(self, paths: Sequence[PromptFile]) -> dict[int, str]:
+        """Return label value to name of the classes in files of prompts, or in coarse labels."""
+        prompts = [path for path in paths if isinstance(path, Mapping) or self.holds_prompts(path)]
+        if prompts:
+            return prompt_classes(prompts)
+        found = {name for path in paths if isinstance(path, Path) for name in names_in(path)}
+        names = {self.rename.get(name, name) for name in found} - {""}
+        return dict(enumerate(sorted(names), 1))
+
+    def with_classes(self, classes: Mapping[int, str]) -> "DocumentsDomain":
+        """Return a domain that gives named regions of coarse labels these label values."""
+        other = copy(self)
+        other.classes = tuple(name for _, name in sorted(classes.items()))
+        return other
 
     def grid(self, source: Page) -> TileGrid:
         """Return the pieces of a page."""
@@ -362,22 +384,3 @@ class DocumentsDomain:
             found = [sorted({name for names in found for name in names})]
         renamed = [self.rename.get(name, name) for names in found for name in names]
         return tuple(dict.fromkeys(name for name in renamed if name))
-
-
-def _parse_names(classes: str | Sequence[str] | None) -> tuple[str, ...] | None:
-    names = classes.split(",") if isinstance(classes, str) else classes
-    found = tuple(str(name).strip() for name in names or ())
-    if len(set(found)) != len(found) or "" in found[:-1]:
-        raise InputError(f"classes={classes!r}: expected different names such as text,title")
-    return found or None
-
-
-def _parse_renames(rename: str | Mapping[str, str] | None) -> dict[str, str]:
-    if not rename:
-        return {}
-    if isinstance(rename, Mapping):
-        return {str(old): str(new) for old, new in rename.items()}
-    pairs = [part.partition(":") for part in rename.split(",")]
-    if any(not colon or not old.strip() for old, colon, _ in pairs):
-        raise InputError(f"rename={rename!r}: expected pairs such as MainZone:text,noise:")
-    return {old.strip(): new.strip() for old, _, new in pairs}

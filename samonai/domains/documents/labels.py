@@ -21,8 +21,8 @@ from samonai.domains.documents.formats.pictures import (
     read_values,
     upright,
 )
-from samonai.domains.documents.formats.xml import Element, read_xml
 from samonai.domains.documents.page import Page, PageLabel
+from samonai.domains.xml import Element, read_xml
 
 logger = logging.getLogger(__name__)
 
@@ -186,7 +186,7 @@ def _of_stored_pixels(
         _warn_once(
             path if is_coco(path) else path.parent,
             "%s has EXIF orientation %d, and its size does not tell whether %s labels its stored "
-            "or its upright pixels; upright is assumed, label_orientation=stored says otherwise",
+            "or its upright pixels; upright is assumed, --set label_orientation=stored says otherwise",
             page,
         )
     return size == stored and size != page.size
@@ -205,13 +205,13 @@ def _check_stated_size(page: Page, path: Path, annotations: PageAnnotations) -> 
         raise InputError(
             f"{path}: states {width} x {height} for {page.path}, the size of its stored pixels, "
             f"but its outlines fit the upright picture of {page.size[1]} x {page.size[0]} alone; "
-            f"set label_orientation=upright"
+            f"give --set label_orientation=upright"
         )
     if any(one.mask is None for one in annotations.regions):
         _warn_once(
             path if is_coco(path) else path.parent,
             "%s has EXIF orientation %d, and %s states the size of its stored pixels, for which "
-            "its labels are taken; label_orientation=upright says otherwise",
+            "its labels are taken; --set label_orientation=upright says otherwise",
             page,
         )
 
@@ -254,3 +254,32 @@ def check_classes(path: Path, values: npt.NDArray[np.integer]) -> None:
     """
     if values.size and (values.min() < 0 or values.max() > _LARGEST_CLASS):
         raise InputError(f"{path}: holds {values.min()} to {values.max()}, which are no classes")
+
+
+def parse_names(classes: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    """Return class names from a list or "text,title"; None if there are none.
+
+    Raises:
+        InputError: A name comes twice or is empty.
+    """
+    names = classes.split(",") if isinstance(classes, str) else classes
+    found = tuple(str(name).strip() for name in names or ())
+    if len(set(found)) != len(found) or "" in found[:-1]:
+        raise InputError(f"classes={classes!r}: expected different names such as text,title")
+    return found or None
+
+
+def parse_renames(rename: str | Mapping[str, str] | None) -> dict[str, str]:
+    """Return renamed classes from a mapping or "MainZone:text,noise:"; no new name drops a class.
+
+    Raises:
+        InputError: A part is not a pair.
+    """
+    if not rename:
+        return {}
+    if isinstance(rename, Mapping):
+        return {str(old): str(new) for old, new in rename.items()}
+    pairs = [part.partition(":") for part in rename.split(",")]
+    if any(not colon or not old.strip() for old, colon, _ in pairs):
+        raise InputError(f"rename={rename!r}: expected pairs such as MainZone:text,noise:")
+    return {old.strip(): new.strip() for old, _, new in pairs}

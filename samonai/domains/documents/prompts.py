@@ -3,7 +3,7 @@
 import csv
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from samonai.core.errors import InputError
+from samonai.domains.annotations.drawn import DrawnShape
+from samonai.domains.annotations.read import drawn_names, shapes_of
+from samonai.domains.class_naming import named_in_order
 from samonai.domains.documents.page import Page
 from samonai.domains.label_map import coordinates
 from samonai.domains.tiling.tiles import TileGrid, Window
@@ -56,7 +59,8 @@ def read_prompts(
     has a name or value per box, then per object of the points in the order in which they appear
     (without `object` all points are for one), then per polygon, which prompts with the box around
     it. CSV: columns x0, y0, x1, y1 and, where needed, class and case. In pixels of the upright page
-    (of a PDF as drawn at its dpi), upper ends exclusive.
+    (of a PDF as drawn at its dpi), upper ends exclusive. Exports of CVAT, Label Studio, LabelMe and
+    napari, and COCO, are recognised by content; see `domains.annotations`.
 
     Args:
         page: The page.
@@ -72,6 +76,10 @@ def read_prompts(
         InputError: The file cannot be read, or has no prompt for this page.
     """
     names = dict(class_names or {})
+    shapes = shapes_of(path, [page.path.name, page.source_id], page.size, only_case=only_case)
+    if shapes is not None:
+        asked = [_of_shape(shape, str(path), names) for shape in shapes]
+        return frame_prompts(page, grid, asked, str(path)) if asked else {}
     if isinstance(path, Path) and path.suffix.lower() == ".csv":
         asked = list(_from_csv(page, path, names, only_case))
     else:
@@ -79,6 +87,36 @@ def read_prompts(
     if not asked and only_case:
         raise InputError(f"{path} has no prompt for {page.source_id}")
     return frame_prompts(page, grid, asked, str(path))
+
+
+def prompt_classes(paths: Sequence[PromptFile]) -> dict[int, str]:
+    """Return label value to name of the classes that files of prompts name.
+
+    Raises:
+        InputError: A file cannot be read, or names some classes only.
+    """
+    given: list[Any] = []
+    for path in paths:
+        drawn = drawn_names(path)
+        if drawn is not None:
+            given += drawn
+        elif isinstance(path, Path) and path.suffix.lower() == ".csv":
+            given += [row.get("class") for row in _rows(path)]
+        else:
+            content = _load(path)
+            classes = content.get("classes") if isinstance(content, dict) else None
+            given += classes if isinstance(classes, list) else []
+    where = paths[0] if len(paths) == 1 else "the prompts"
+    return named_in_order(given, where)
+
+
+def _of_shape(shape: DrawnShape, where: str, names: Mapping[int, str]) -> Asked:
+    if shape.slice is not None:
+        raise InputError(f"{where}: shapes on slices of a volume, but a page has none")
+    value = class_value(shape.name, where, names)
+    if shape.is_region:
+        return Asked(value, shape.box)
+    return Asked(value, points=tuple((x, y, 1) for x, y in shape.points.tolist()))
 
 
 def from_content(content: Any, where: str, names: Mapping[int, str]) -> Iterator[Asked]:
@@ -256,12 +294,7 @@ def _load(path: PromptFile) -> Any:
 
 
 def _from_csv(page: Page, path: Path, names: Mapping[int, str], only_case: bool) -> Iterator[Asked]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as CSV: {error}") from error
-    for number, row in enumerate(rows, 2):
+    for number, row in enumerate(_rows(path), 2):
         case = (row.get("case") or "").strip()
         if case not in ("", page.source_id) or (not case and not only_case):
             continue
@@ -272,3 +305,11 @@ def _from_csv(page: Page, path: Path, names: Mapping[int, str], only_case: bool)
             raise InputError(f"{where}: expected numbers in {', '.join(_COLUMNS)}") from None
         named = None if row.get("class") in (None, "") else [row["class"]]
         yield from from_content({"boxes": box, "classes": named}, where, names)
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as CSV: {error}") from error

@@ -79,7 +79,7 @@ class Crop:
         if self.what == PROMPT:
             raise InputError(
                 "crop=prompt follows the given boxes or clicks, and there are none here; "
-                "use crop=body or crop=none"
+                "use --set crop=body or --set crop=none"
             )
 
     def of_volume(self, volume: Volume, axis: int) -> Volume:

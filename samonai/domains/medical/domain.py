@@ -26,12 +26,13 @@ from samonai.domains.medical.dataset_file import read_class_names
 from samonai.domains.medical.formats.read_volume import read_raw, read_volume
 from samonai.domains.medical.formats.write_label import (
     WRITTEN_ENDINGS,
-    default_ending,
+    with_ending,
     write_label,
     write_values,
 )
 from samonai.domains.medical.intensity import Intensity, picture, plane
 from samonai.domains.medical.labels.label_matching import structure_values, with_structures
+from samonai.domains.medical.labels.named_maps import by_name, label_names
 from samonai.domains.medical.labels.read_labels import (
     check_structures,
     read_known_label,
@@ -39,8 +40,7 @@ from samonai.domains.medical.labels.read_labels import (
 )
 from samonai.domains.medical.labels.structures import class_names_of, parse_structures
 from samonai.domains.medical.outputs import FORMATS, write_outputs
-from samonai.domains.medical.prompts.boxes import boxes_on_slices, read_boxes
-from samonai.domains.medical.prompts.points import holds_points, prompts_on_slices, read_points
+from samonai.domains.medical.prompts.read import holds_prompts, prompt_classes, read_prompts
 from samonai.domains.medical.volume import ReadOptions, Volume, format_shape
 from samonai.domains.tiling.frames import FrameMaps, FrameMerger
 from samonai.prompts.frame_prompts import FramePrompts
@@ -83,7 +83,7 @@ class MedicalDomain:
 
     name = "medical"
     frames_are_whole = reads_dicom = True
-    prompt_endings: tuple[str, ...] = (".json", ".csv")
+    prompt_endings: tuple[str, ...] = (".json", ".csv", ".xml")
     formats = FORMATS
     unmeasured = ""
     endings = WRITTEN_ENDINGS
@@ -236,8 +236,11 @@ class MedicalDomain:
                 structures.
         """
         if isinstance(label, Path | str):
-            check_structures(Path(label), self.structures)
-            label = read_label(label, source, self.label_map, self.prefer, self.structures)
+            path, known = Path(label), self.structures
+            check_structures(path, known)
+            label = read_label(path, source, self.label_map, self.prefer, known)
+            if known and (names := label_names(path)):
+                label = by_name(label, names, known, path)
         return replace(source, label=label.astype(np.int32), known=None)
 
     def read_boxes(
@@ -248,19 +251,23 @@ class MedicalDomain:
         class_names: Mapping[int, str] | None = None,
         only_case: bool = True,
     ) -> Mapping[int, FramePrompts]:
-        """Read a volume's boxes from a JSON or CSV file, by slice; see `boxes.read_boxes`.
-
-        A JSON file may hold clicks too; see `points.read_points`.
-        """
-        found: Mapping[int, FramePrompts]
-        if holds_points(path):
-            clicks = read_points(path, source, class_names=class_names, only_case=only_case)
-            found = prompts_on_slices(clicks, self.axis, path)
-        else:
-            boxes = read_boxes(path, source, class_names=class_names, only_case=only_case)
-            on_slices = boxes_on_slices(boxes, self.axis)
-            found = {index: FramePrompts(*of_slice) for index, of_slice in on_slices.items()}
+        """Read a volume's prompts, by slice; see `prompts.read.read_prompts`."""
+        found = read_prompts(path, source, self.axis, class_names, only_case)
         return in_frames(found, source, self.axis)
+
+    def holds_prompts(self, path: Path) -> bool:
+        """Return whether a file holds prompts; others are coarse labels."""
+        return holds_prompts(path)
+
+    def prompt_classes(self, paths: Sequence[PromptFile]) -> dict[int, str]:
+        """Return label value to name of the classes that prompts or coarse labels name."""
+        return class_names_of(self.structures) or prompt_classes(paths)
+
+    def with_classes(self, classes: Mapping[int, str]) -> "MedicalDomain":
+        """Return a domain that gives the structures of coarse labels these label values."""
+        other = self.along(self.axis)
+        other.structures = {name: value for value, name in classes.items()}
+        return other
 
     def all_frames(self, source: Volume) -> Volume:
         """Return a volume whose slices show all of it."""
@@ -348,11 +355,11 @@ class MedicalDomain:
 
         A path without a volume's ending gets the input's (.nii.gz for NIfTI and DICOM).
         """
-        return write_label(source, label, _with_ending(source, Path(path)))
+        return write_label(source, label, with_ending(source, Path(path)))
 
     def write_map(self, source: Volume, values: npt.NDArray[np.float32], path: Path | str) -> Path:
         """Write float32 values on the volume's grid, in the format that a label map would have."""
-        return write_values(source, values, _with_ending(source, Path(path)))
+        return write_values(source, values, with_ending(source, Path(path)))
 
     def _merged(
         self, source: Volume, frames: Mapping[int, npt.NDArray[Any]], dtype: npt.DTypeLike
@@ -391,9 +398,3 @@ class MedicalDomain:
                 f"slice {index} of {source.source_id}: it has slices 0 to "
                 f"{self.frame_count(source) - 1} across axis {self.axis}"
             )
-
-
-def _with_ending(source: Volume, path: Path) -> Path:
-    if path.name.lower().endswith((".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".nhdr")):
-        return path
-    return path.with_name(path.name + default_ending(source))

@@ -73,7 +73,7 @@ class Intensity:
         if not looks_like_ct(volume):
             raise InputError(
                 f"{volume.source_id}: channels=windows needs Hounsfield units and this is no CT; "
-                "use channels=grey or channels=neighbours"
+                "use --set channels=grey or --set channels=neighbours"
             )
         lung, soft, bone = (window_range(*CT_WINDOWS[name]) for name in THREE_WINDOWS)
         return lung, soft, bone

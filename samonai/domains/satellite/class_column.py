@@ -81,8 +81,8 @@ def class_values(
         values = [int(text) if text else 0 for text in texts]
     else:
         raise InputError(
-            f"{path}: column {field!r} holds names; give them in order, as "
-            f"classes={','.join((class_names(set(texts) - {''}) or ())[:3])}"
+            f"{path}: column {field!r} holds names; give them in order: --set "
+            f"classes={','.join(class_names(set(texts) - {''}) or ())}"
         )
     if left_out := values.count(0):
         logger.warning("%s: %d features without a known class are left out", path, left_out)

@@ -159,7 +159,7 @@ def transformer(source: Any, target: Any, what: str) -> Transformer:
     except ProjError as error:
         raise InputError(
             f"{what}: {format_crs(source)} cannot be converted to {format_crs(target)}; where the "
-            f"coordinates are the image's own, say so with label_crs=image"
+            f"coordinates are the image's own, say so with --set label_crs=image"
         ) from error
 
 

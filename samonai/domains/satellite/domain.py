@@ -13,6 +13,8 @@ from affine import Affine
 
 from samonai.core.errors import InputError
 from samonai.core.frame import Frame, FrameLocation
+from samonai.domains.annotations.cvat import is_cvat
+from samonai.domains.annotations.napari import is_napari
 from samonai.domains.base import Case, LabelFacts, LabelMaps, Merger
 from samonai.domains.satellite import dataset, features, labels
 from samonai.domains.satellite.access import VECTOR_ENDINGS, open_raster
@@ -21,7 +23,7 @@ from samonai.domains.satellite.lengths import blocks
 from samonai.domains.satellite.merger import TileMaps, TileMerger
 from samonai.domains.satellite.placing import GRID, OBJECTS, place
 from samonai.domains.satellite.prediction import RasterPrediction
-from samonai.domains.satellite.prompts import read_prompts
+from samonai.domains.satellite.prompts import prompt_classes, read_prompts
 from samonai.domains.satellite.raster import Raster, read_raster, sample_raster
 from samonai.domains.satellite.scale import filled_up
 from samonai.domains.satellite.scratch import ScratchRaster
@@ -110,7 +112,7 @@ class SatelliteDomain(RasterSettings):
                 if len({len(sample.values) for sample in samples}) > 1:
                     raise InputError(
                         "the rasters differ in their number of bands; choose some with bands, or "
-                        "use scaling=raster"
+                        "use --set scaling=raster"
                     )
                 joined = samples[0].joined(samples[1:])
                 ranges = joined.percentiles(self.scaling.lower, self.scaling.upper)
@@ -261,6 +263,21 @@ class SatelliteDomain(RasterSettings):
             only_case=only_case,
             every=self.placing != GRID,
         )
+
+    def holds_prompts(self, path: Path) -> bool:
+        """Return whether a file holds prompts: a vector file, or an annotation tool's."""
+        ending = path.suffix.lower()
+        return ending in self.prompt_endings or is_cvat(path) or is_napari(path)
+
+    def prompt_classes(self, paths: Sequence[PromptFile]) -> dict[int, str]:
+        """Return label value to name of the classes in files of prompts."""
+        if self.options.classes is not None:
+            return dict(enumerate(self.options.classes, 1))
+        return prompt_classes(paths, self.options)
+
+    def with_classes(self, classes: Mapping[int, str]) -> "SatelliteDomain":
+        """Return this domain: coarse labels of rasters are numbers."""
+        return self
 
     def read_back(self, path: Path) -> npt.NDArray[np.integer]:
         """Read a class map that `write` wrote, int32 (H, W); nodata is background."""

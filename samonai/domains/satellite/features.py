@@ -135,7 +135,7 @@ def read_table(path: PromptFile, raster: Raster, options: FeatureOptions) -> gpd
         reason = "has no CRS" if frame.crs is None else raster.unplaced
         raise InputError(
             f"{without} {reason}, but {other} has one ({format_crs(wanted or frame.crs)}); where "
-            f"the coordinates are the image's own, say so with label_crs=image"
+            f"the coordinates are the image's own, say so with --set label_crs=image"
         )
     if frame.crs is None or wanted is None:
         return frame
@@ -193,6 +193,12 @@ def _table(file: Path | io.BytesIO, path: PromptFile) -> gpd.GeoDataFrame:
         layers = [name for name, kind in pyogrio.list_layers(file) if kind is not None]
         if not layers:
             raise InputError(f"{path} holds no layer with geometries; it may be damaged")
+        if len(layers) > 1:
+            shown = ", ".join(repr(name)[:40] for name in layers[:5])
+            raise InputError(
+                f"{path} holds {len(layers)} layers with geometries ({shown}); export one of them "
+                f"into a file of its own"
+            )
         frame = gpd.read_file(file, layer=layers[0], engine="pyogrio")
     except (RuntimeError, ValueError, shapely.errors.ShapelyError) as error:  # theirs, all of them
         raise InputError(f"{path}: {_unreadable(path, error)}") from error
@@ -226,7 +232,7 @@ def check_degrees(bounds: npt.NDArray[Any], crs: Any, path: PromptFile) -> None:
         raise InputError(
             f"{path} says {format_crs(crs)}, but its coordinates reach "
             f"{np.abs(bounds).max():.0f}, which are no degrees; where they are the image's own, "
-            f"say so with label_crs=image"
+            f"say so with --set label_crs=image"
         )
 
 

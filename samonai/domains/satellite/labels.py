@@ -187,7 +187,7 @@ class MaskLabels:
         if label.size and (label.min() < 0 or label.max() > _LARGEST_CLASS):
             raise InputError(
                 f"{self.path}: holds {label.min()} to {label.max()}; expected classes 0 to "
-                f"{_LARGEST_CLASS}; map others with label_map=STORED:CLASS"
+                f"{_LARGEST_CLASS}; map others with --set label_map=STORED:CLASS"
             )
         return label
 

@@ -1,14 +1,19 @@
 """Vector prompts on the tiles of a raster: boxes, points and polygons in any CRS."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import shapely
 
 from samonai.core.errors import InputError
+from samonai.domains.annotations.drawn import DrawnShape
+from samonai.domains.annotations.read import drawn_names, shapes_of
+from samonai.domains.class_naming import is_class_number, joined_names, named_in_order
+from samonai.domains.satellite.access import VECTOR_ENDINGS
 from samonai.domains.satellite.class_column import class_texts
 from samonai.domains.satellite.coco_features import read_coco
 from samonai.domains.satellite.features import (
@@ -20,7 +25,7 @@ from samonai.domains.satellite.features import (
 from samonai.domains.satellite.raster import Raster
 from samonai.domains.tiling.tiles import Tiles, Window
 from samonai.prompts.frame_prompts import NO_POINT, FramePrompts
-from samonai.prompts.values import PromptFile
+from samonai.prompts.values import PromptFile, PromptValues
 
 _CLASS_COLUMN = "class"
 _LEAST_SHARE = 0.1
@@ -73,7 +78,7 @@ def read_prompts(
     Raises:
         InputError: The file cannot be read, or has no feature on this raster.
     """
-    features = _features(path, raster, options, dict(class_names or {}))
+    features = _features(path, raster, options, dict(class_names or {}), only_case)
     shift = np.array([raster.window.column, raster.window.row] * 2, float)
     bounds = shapely.bounds(features.geometries).reshape(-1, 4) - shift
     height, width = raster.size
@@ -161,21 +166,101 @@ def _points_on(
     return [(tile, tuple(found)) for tile, found in shown.items()]
 
 
+def prompt_classes(paths: Sequence[PromptFile], options: FeatureOptions) -> dict[int, str]:
+    """Return label value to name of the classes that files of prompts name.
+
+    COCO keeps its category ids; the names of a column are numbered in their order, over all files.
+
+    Args:
+        paths: Vector files, COCO, or exports of annotation tools.
+        options: How vector files are read.
+
+    Raises:
+        InputError: A file cannot be read, or names some classes only.
+    """
+    given: list[Any] = []
+    coco: list[tuple[PromptFile, Mapping[int, str]]] = []
+    for path in paths:
+        content = read_coco(path)
+        if content is not None:
+            coco.append((path, content.names))
+        elif (drawn := drawn_names(path)) is not None:
+            given += drawn
+        elif isinstance(path, PromptValues) or path.suffix.lower() in VECTOR_ENDINGS:
+            table = load(path, options.any_driver)
+            field = options.class_field or _CLASS_COLUMN
+            given += class_texts(table[field]) if field in table.columns else [None] * len(table)
+    names = named_in_order(given, paths[0] if len(paths) == 1 else "the prompts")
+    return joined_names([*coco, *([("the prompts", names)] if names else [])])
+
+
 def _features(
-    path: PromptFile, raster: Raster, options: FeatureOptions, names: dict[int, str]
+    path: PromptFile,
+    raster: Raster,
+    options: FeatureOptions,
+    names: dict[int, str],
+    only_case: bool = True,
 ) -> Features:
-    if options.class_field is None and read_coco(path) is None:
-        field = _CLASS_COLUMN if _CLASS_COLUMN in load(path, options.any_driver).columns else None
-        options = replace(options, class_field=field)
-        if field is not None:
-            column = set(class_texts(load(path, options.any_driver)[field])) - {""}
-            texts = column - {str(value) for value in names}
-            if texts & set(names.values()):
-                ordered = tuple(names.get(n, "") for n in range(1, max(names) + 1))
-                options = replace(options, classes=ordered)
-            else:
-                options = replace(options, classes=None)
-        elif len(names) == 1:
-            found = read_features(path, raster, replace(options, classes=None), widen=False)
-            return replace(found, classes=np.full_like(found.classes, next(iter(names))))
+    """Return the features of a file; those of an annotation tool are in pixels of the file."""
+    if read_coco(path) is not None:
+        return read_features(path, raster, options, widen=False)
+    shapes = shapes_of(
+        path, [raster.path.name, raster.source_id], raster.file_size, only_case=only_case
+    )
+    if shapes is not None:
+        values = [_class_value(shape.name, names, path) for shape in shapes]
+        drawn = [_geometry(shape, path) for shape in shapes]
+        return Features(np.array(drawn, object), np.array(values, np.int64))
+    if options.class_field is not None:
+        if names and options.classes is None:
+            options = replace(options, classes=_in_order(names))
+        return read_features(path, raster, options, widen=False)
+    table = load(path, options.any_driver)
+    if _CLASS_COLUMN not in table.columns:
+        if len(names) != 1:
+            return read_features(path, raster, options, widen=False)
+        found = read_features(path, raster, replace(options, classes=None), widen=False)
+        return replace(found, classes=np.full_like(found.classes, next(iter(names))))
+    texts = set(class_texts(table[_CLASS_COLUMN])) - {"", *map(str, names)}
+    known = _in_order(names) if texts & set(names.values()) else None
+    other = sorted(text for text in texts if not is_class_number(text))
+    if names and other and known is None:
+        raise InputError(
+            f"{path}: column {_CLASS_COLUMN!r} holds {other[0]!r:.60}, which is none of the "
+            f"classes known here ({', '.join(names.values())}); rename it in the file"
+        )
+    options = replace(options, class_field=_CLASS_COLUMN, classes=known)
     return read_features(path, raster, options, widen=False)
+
+
+def _in_order(names: Mapping[int, str]) -> tuple[str, ...]:
+    """Return the names of the classes 1, 2, …, "" for a label value without one."""
+    return tuple(names.get(value, "") for value in range(1, max(names) + 1))
+
+
+def _class_value(name: str | None, names: Mapping[int, str], path: PromptFile) -> int:
+    """Return the label value of a shape's class.
+
+    Raises:
+        InputError: The class is unknown.
+    """
+    if name is None:
+        return next(iter(names)) if len(names) == 1 else 1
+    for value, known in names.items():
+        if known == name:
+            return value
+    if is_class_number(name):
+        return int(float(name))
+    raise InputError(f"{path}: class {name!r:.60} is none of {', '.join(names.values())}")
+
+
+def _geometry(shape: DrawnShape, path: PromptFile) -> Any:
+    """Return a shape as a geometry in pixels.
+
+    Raises:
+        InputError: The shape is on a slice of a volume.
+    """
+    if shape.slice is not None:
+        raise InputError(f"{path}: shapes on slices of a volume, but a raster has none")
+    # A region prompts with the box around it.
+    return shapely.box(*shape.box) if shape.is_region else shapely.MultiPoint(shape.points)

@@ -32,23 +32,32 @@ def class_by_name(name: str, classes: Mapping[int, str]) -> int:
     return found[0]
 
 
-def check_automatic(decoders: Sequence[Path | str]) -> None:
+def check_automatic(decoders: Sequence[Path | str], prompt: str | None = None) -> None:
     """Check that decoders segment without prompts.
+
+    Args:
+        decoders: The decoders' files.
+        prompt: The requested class or query, for the message.
 
     Raises:
         InputError: There is no decoder, or one has no semantic head.
     """
+    if not decoders and prompt is not None:
+        raise InputError(
+            f"prompt {prompt!r:.60}: a stock model knows no classes and no words; give a run that "
+            f"was trained with --heads semantic or --heads both (--run), or boxes (--boxes)"
+        )
     if not decoders:
         raise InputError(
-            "no prompts given, and a stock model needs some; give boxes, a run "
-            "trained with --heads semantic or --heads both, or automatic=grid, which uses "
-            "a grid of points"
+            "no prompts given, and a stock model needs some: give --boxes, a --run that was trained "
+            "with --heads semantic or --heads both, or --set automatic=grid, which uses a grid of "
+            "points"
         )
     for path in decoders:
         if "semantic" not in read_decoder_metadata(path).heads:
             raise InputError(
                 f"{path} has no semantic head, which is needed without prompts; give boxes, "
-                f"train with --heads semantic or --heads both, or use automatic=grid"
+                f"train with --heads semantic or --heads both, or use --set automatic=grid"
             )
 
 

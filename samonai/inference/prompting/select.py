@@ -121,7 +121,7 @@ def prediction_prompts(
             coarse_label=coarse_label,
             compatibility=PromptCompatibility(decoders),
         )
-    found = _found_without_prompts(finding, decoders)
+    found = _found_without_prompts(finding, decoders, prompt=prompt)
     if prompt is None:
         return NoPrompts(finding=found)
     if found is not None and found.automatic == GRID:
@@ -187,12 +187,16 @@ def suitable_finding(
 
 
 def _found_without_prompts(
-    finding: ObjectFinding | None, decoders: Sequence[Path | str], *, known: bool = True
+    finding: ObjectFinding | None,
+    decoders: Sequence[Path | str],
+    *,
+    known: bool = True,
+    prompt: str | None = None,
 ) -> ObjectFinding | None:
     """Check that decoders support segmentation without prompts; return the way."""
     if finding is None or finding.automatic == CLASSES:
         if known:
-            check_automatic(decoders)
+            check_automatic(decoders, prompt)
         return finding
     check_prompted(decoders)
     compatibility = PromptCompatibility(decoders)

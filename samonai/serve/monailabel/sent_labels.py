@@ -1,21 +1,22 @@
 """Label maps that clients send, on the grid of their image, with the names of their values."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk  # noqa: N813
 
 from samonai.core.errors import InputError
 from samonai.domains.medical.formats.read_volume import read_raw
+from samonai.domains.medical.formats.slicer_segmentation import (
+    SEGMENTATION_ENDING,
+    on_grid,
+    segment_names,
+)
 from samonai.domains.medical.labels.read_labels import read_label
-from samonai.domains.medical.volume import LabelReadOptions, RawVolume, Volume, same_grid
-from samonai.serve.monailabel.wire import SEGMENTATION_ENDING
+from samonai.domains.medical.volume import LabelReadOptions, Volume
 
-_SEGMENT = re.compile(r"Segment(\d+)_(Name|LabelValue|Layer)")
 _LEFT_OUT = ("background", "foreground_scribbles", "background_scribbles")
 """Segments that are no structures; 3D Slicer's module leaves them out of `label_info` too."""
 
@@ -52,73 +53,15 @@ def read_sent_label(path: Path, source: Volume, info: Any) -> SentLabel:
     Raises:
         InputError: The file cannot be read, lies on another grid, or its names are not clear.
     """
-    named = _segments(path) if path.name.endswith(SEGMENTATION_ENDING) else {}
+    named = segment_names(path) if path.name.endswith(SEGMENTATION_ENDING) else {}
     if not named:
         label = read_label(path, source)
         return SentLabel(label, names_of(label, info))
-    label = _on_grid(read_raw(path, LabelReadOptions()), source)
+    label = on_grid(read_raw(path, LabelReadOptions()), source)
     found = [value for value in np.unique(label).tolist() if value]
     if unknown := [value for value in found if value not in named]:
         raise InputError(f"the segmentation: values {unknown} have no segment in its header")
     return SentLabel(label, named)
-
-
-def _segments(path: Path) -> dict[int, str]:
-    """Return the segment's name of each value, from the header; empty: a plain label map.
-
-    Raises:
-        InputError: Segments lie in several layers, since they overlap, or share a value.
-    """
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise InputError("the segmentation: its header cannot be read; save it again") from error
-    fields: dict[int, dict[str, str]] = {}
-    for key in reader.GetMetaDataKeys():
-        if match := _SEGMENT.fullmatch(key):
-            fields.setdefault(int(match[1]), {})[match[2]] = reader.GetMetaData(key)
-    if len({one.get("Layer", "0") for one in fields.values()}) > 1:
-        raise InputError(
-            "the segmentation: its segments overlap, and a label map has one structure per voxel; "
-            "switch off overlapping segments in the module's settings"
-        )
-    values = [one.get("LabelValue", "") for one in fields.values()]
-    if not all(value.isdigit() and int(value) for value in values) or len(set(values)) < len(
-        values
-    ):
-        raise InputError("the segmentation: expected a label value of its own for each segment")
-    return {int(one["LabelValue"]): one.get("Name", "").strip() for one in fields.values()}
-
-
-def _on_grid(raw: RawVolume, source: Volume) -> npt.NDArray[np.int32]:
-    """Return a cropped label map on the grid of its image.
-
-    Raises:
-        InputError: Its voxels are not those of the image, or it goes beyond the image.
-    """
-    if raw.array.dtype.kind not in "iu" or (raw.array.size and int(raw.array.min()) < 0):
-        raise InputError(f"the segmentation: expected whole numbers from 0, got {raw.array.dtype}")
-    start = np.rint((np.linalg.inv(source.affine) @ raw.affine[:, 3])[:3]).astype(int)
-    shifted = source.affine.copy()
-    shifted[:, 3] = source.affine @ np.append(start, 1)
-    if not same_grid(raw.affine, shifted, raw.array.shape):
-        raise InputError(
-            "the segmentation lies on another grid than the image; set the image as its source "
-            "geometry in 3D Slicer"
-        )
-    stop = start + raw.array.shape
-    inside = [slice(max(a, 0), max(b, 0)) for a, b in zip(start, stop, strict=True)]
-    kept = tuple(
-        slice(max(-a, 0), max(min(n, b) - a, 0))
-        for a, b, n in zip(start, stop, source.shape, strict=True)
-    )
-    if np.count_nonzero(raw.array[kept]) < np.count_nonzero(raw.array):
-        raise InputError("the segmentation goes beyond the image; crop it to the image")
-    label = np.zeros(source.shape, np.int32)
-    label[tuple(inside)] = raw.array[kept]
-    return label
 
 
 def names_of(label: npt.NDArray[np.integer], info: Any) -> dict[int, str]:

@@ -14,7 +14,7 @@ from samonai.domains.documents.formats.annotations import (
     box_ring,
     ring,
 )
-from samonai.domains.documents.formats.xml import Element, read_xml
+from samonai.domains.xml import Element, read_xml
 
 _BLOCKS = {
     "TextBlock": "text",

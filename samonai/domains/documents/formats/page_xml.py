@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from samonai.core.errors import InputError
 from samonai.domains.documents.formats.annotations import Annotation, PageAnnotations, ring
-from samonai.domains.documents.formats.xml import Element, read_xml, texts
+from samonai.domains.xml import Element, read_xml, texts
 
 _REGION = "Region"
 _LINES = ("TextLine", "TableCell")

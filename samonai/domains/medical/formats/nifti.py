@@ -270,7 +270,7 @@ def _choose_affine(
         if prefer is None and finite and not same_corners(sform, qform, shape):
             raise InputError(
                 f"{path}: qform {format_affine(qform)} and sform {format_affine(sform)} contradict "
-                "each other; say which is right with prefer=sform or prefer=qform"
+                "each other; say which is right with --set prefer=sform or --set prefer=qform"
             )
     affine = np.array(affine, np.float64)
     affine[:3] *= _millimetres(header, path)

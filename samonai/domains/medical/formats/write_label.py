@@ -95,7 +95,7 @@ def slicer_metadata(label: npt.NDArray[np.integer], segments: Sequence[Segment])
     whole = " ".join(f"0 {size - 1}" for size in label.shape)
     for number, segment in enumerate(segments):
         code = segment.code
-        kind = "~".join(["SCT", *code.type])
+        kind = "~".join([code.scheme, *code.type])
         side = "~".join(["SCT", *code.side]) if code.side else "~~"
         said |= {
             f"Segment{number}_ID": f"Segment_{segment.value}",
@@ -118,6 +118,13 @@ def slicer_metadata(label: npt.NDArray[np.integer], segments: Sequence[Segment])
 def default_ending(volume: Volume) -> str:
     """Return the default ending for a label on this volume: the input's format if writable."""
     return {"nrrd": ".nrrd", "metaimage": ".mha"}.get(volume.facts.format, ".nii.gz")
+
+
+def with_ending(volume: Volume, path: Path) -> Path:
+    """Return a path with the default ending, unless it has a volume's."""
+    if path.name.lower().endswith((".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".nhdr")):
+        return path
+    return path.with_name(path.name + default_ending(volume))
 
 
 def _smallest(label: npt.NDArray[np.integer], path: Path) -> npt.NDArray[np.integer]:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,11 @@ import numpy.typing as npt
 from samonai.core.errors import InputError
 from samonai.core.files import files_below
 from samonai.domains.medical.formats.read_volume import ENDINGS, read_raw, strip_ending
+from samonai.domains.medical.formats.slicer_segmentation import (
+    SEGMENTATION_ENDING,
+    on_grid,
+    segment_names,
+)
 from samonai.domains.medical.labels.structures import (
     LabelObject,
     NamedMask,
@@ -98,6 +104,8 @@ def read_known_label(
             logger.warning("%s: none of the structures is there", reference.source_id)
         return label, None
     raw = read_raw(path, LabelReadOptions(prefer=prefer))
+    if _is_cropped(raw, reference, path):
+        raw = replace(raw, array=on_grid(raw, reference, str(path)), affine=reference.affine)
     _check_grid(raw, reference, path)
     label = _as_classes(raw.array, path)
     marks = sorted(set(ignored) - set(label_map or {}))
@@ -176,6 +184,16 @@ def _structure_mask(path: Path, reference: Volume, prefer: str | None) -> npt.ND
             "folder per case each file holds one structure, 0 and 1"
         )
     return np.asarray(classes > 0)
+
+
+def _is_cropped(raw: RawVolume, reference: Volume, path: Path) -> bool:
+    """Return whether a label is a segmentation of 3D Slicer on a part of the image's grid."""
+    if not path.name.lower().endswith(SEGMENTATION_ENDING) or raw.array.dtype.kind not in "iu":
+        return False
+    same = raw.array.shape == reference.shape
+    if same and same_grid(reference.affine, raw.affine, reference.shape):
+        return False
+    return bool(segment_names(path, str(path)))
 
 
 def _check_grid(raw: RawVolume, reference: Volume, path: Path) -> None:

@@ -138,14 +138,16 @@ def _observation(number: int, segment: Segment) -> Dataset:
     observation.RTROIInterpretedType = "" if not segment.is_coded else "ORGAN"
     observation.ROIInterpreter = ""
     if segment.is_coded:
-        observation.RTROIIdentificationCodeSequence = [_coded(segment.code.type)]
+        observation.RTROIIdentificationCodeSequence = [
+            _coded(segment.code.type, segment.code.scheme)
+        ]
     return observation
 
 
-def _coded(pair: tuple[str, str]) -> Dataset:
+def _coded(pair: tuple[str, str], scheme: str) -> Dataset:
     code = Dataset()
     code.CodeValue, code.CodeMeaning = pair
-    code.CodingSchemeDesignator = "SCT"
+    code.CodingSchemeDesignator = scheme
     return code
 
 

@@ -81,9 +81,9 @@ def algorithm_identification(facts: LabelFacts) -> hd.AlgorithmIdentificationSeq
     )
 
 
-def coded(pair: tuple[str, str]) -> Code:
-    """Return a SNOMED CT code with its meaning as a DICOM code."""
-    return _code("SCT", *pair)
+def coded(pair: tuple[str, str], scheme: str = "SCT") -> Code:
+    """Return a code of a scheme, SNOMED CT by default, with its meaning as a DICOM code."""
+    return _code(scheme, *pair)
 
 
 def tracking_id(segment: Segment, uid: str) -> str:
@@ -189,7 +189,7 @@ def _descriptions(
             segment_number=number,
             segment_label=segment.name[:_LONGEST_TEXT],
             segmented_property_category=coded(segment.code.category),
-            segmented_property_type=coded(segment.code.type),
+            segmented_property_type=coded(segment.code.type, segment.code.scheme),
             algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
             algorithm_identification=identification,
             tracking_uid=uid,

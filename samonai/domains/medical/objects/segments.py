@@ -1,8 +1,9 @@
 """Names, SNOMED CT codes and colours of a label map's classes in written objects.
 
-`segment_codes.csv` holds SNOMED CT codes for the names that data sets commonly use. Codes and
-meanings are those of DICOM PS3.16 (CID 7150 and 7151, from pydicom's dictionary); the
-colours are ours. Any other name gets `GENERIC`, which 3D Slicer treats as unspecified.
+`segment_codes.csv` holds SNOMED CT codes for the names that data sets commonly use, and the codes
+(SNOMED CT, FMA) of all segmentation property types of DICOM PS3.16 under their own meanings (CID
+7150 and 7151, from pydicom's dictionary; `tools/segment_codes.py` writes these rows); the colours
+are ours. Any other name gets `GENERIC`, which 3D Slicer treats as unspecified.
 """
 
 import colorsys
@@ -38,19 +39,21 @@ JOINED = " // "
 
 @dataclass(frozen=True)
 class SegmentCode:
-    """SNOMED CT codes of a structure: (code, meaning) pairs.
+    """Codes of a structure: (code, meaning) pairs, of SNOMED CT unless `scheme` says otherwise.
 
     Attributes:
         category: Its category, of CID 7150.
         type: The structure, of CID 7151.
         side: Left or right, of CID 244; None if unspecified.
         colour: Recommended display colour, RGB 0..255; None where the table has none.
+        scheme: Coding scheme of the type: "SCT", or "FMA".
     """
 
     category: tuple[str, str]
     type: tuple[str, str]
     side: tuple[str, str] | None = None
     colour: Colour | None = None
+    scheme: str = "SCT"
 
 
 GENERIC = SegmentCode(("85756007", "Tissue"), ("85756007", "Tissue"))
@@ -124,7 +127,7 @@ def segment_code(name: str) -> SegmentCode:
         if len(words) > 1 and (side := _SIDES.get(words[place])) is not None:
             rest = "_".join(words[:-1] if place else words[1:])
             if (found := table.get(rest)) is not None:
-                return SegmentCode(found.category, found.type, side, found.colour)
+                return replace(found, side=side)
     return GENERIC
 
 
@@ -144,7 +147,8 @@ def _table() -> dict[str, SegmentCode]:
             _CATEGORIES[row["category"]],
             (row["type"], row["meaning"]),
             None,
-            (int(row["red"]), int(row["green"]), int(row["blue"])),
+            (int(row["red"]), int(row["green"]), int(row["blue"])) if row["red"] else None,
+            row["scheme"],
         )
         for row in rows
     }

@@ -194,13 +194,15 @@ def _said(
         name, unit = intensity
         values.append((name, measured.mean, unit, codes.SCT.Mean))
         values.append((name, measured.sd, unit, codes.SCT.StandardDeviation))
-    side = segment.code.side
+    side, kind = segment.code.side, coded(segment.code.type, segment.code.scheme)
     return {
         "finding_category": coded(segment.code.category),
-        "finding_type": coded(segment.code.type),
+        "finding_type": kind,
         "finding_sites": None
         if side is None
-        else [hd.sr.FindingSite(coded(segment.code.type), laterality=coded(side))],
+        else [
+            hd.sr.FindingSite(coded(segment.code.type, segment.code.scheme), laterality=coded(side))
+        ],
         "algorithm_id": hd.sr.AlgorithmIdentification(
             name=MANUFACTURER,
             version=__version__,
