@@ -352,9 +352,9 @@ def test_where_nothing_is_asked_no_crop_can_follow_it(tmp_path: Path) -> None:
     domain = MedicalDomain(crop="prompt")
     read(tmp_path, np.full((6, 5, 4), TISSUE, np.float32), domain)
     case = Case("v", tmp_path / "v.nii")
-    with pytest.raises(InputError, match="use crop=body or crop=none"):
+    with pytest.raises(InputError, match="use --set crop=body or --set crop=none"):
         CaseDataset(domain, [case], NoPrompts())[0]
-    with pytest.raises(InputError, match="use crop=body or crop=none"):
+    with pytest.raises(InputError, match="use --set crop=body or --set crop=none"):
         domain.fit([case])
     MedicalDomain(crop="body").fit([case])
     nothing = CaseDataset(domain, [case], lambda *_: {})[0]  # a label without objects
@@ -419,7 +419,7 @@ def test_a_run_predicts_with_its_crop(tmp_path: Path, capsys: pytest.CaptureFixt
         assert f"but {said} is given" in " ".join(capsys.readouterr().err.split())
     train = [*argv[:6], "--out", tmp_path / "other", "--set", "crop=prompt"]
     assert main([str(part) for part in train]) != 0
-    assert "use crop=body or crop=none" in " ".join(capsys.readouterr().err.split())
+    assert "use --set crop=body or --set crop=none" in " ".join(capsys.readouterr().err.split())
 
 
 def test_archives_are_cropped(tmp_path: Path, tiny_network) -> None:
@@ -436,5 +436,5 @@ def test_archives_are_cropped(tmp_path: Path, tiny_network) -> None:
     stored = tmp_path / "store"
     done = embed_archive(tiny_network, tmp_path / "in", tmp_path / "e", store=stored, crop="body")
     assert done.states == {name: "done"}
-    with pytest.raises(InputError, match="use crop=body or crop=none"):
+    with pytest.raises(InputError, match="use --set crop=body or --set crop=none"):
         embed_archive(tiny_network, tmp_path / "in", tmp_path / "f", store=stored, crop="prompt")

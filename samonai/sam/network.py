@@ -348,7 +348,7 @@ class SamNetwork(nn.Module):
         if self.semantic_head is None:
             raise InputError(
                 f"{self.name} has no semantic head and answers prompts only; train one with "
-                f"--heads semantic or --heads both"
+                f"heads=semantic or heads=both"
             )
         self._check_embeddings(image_embeddings)
         images = image_embeddings.to(self.device, torch.float32)

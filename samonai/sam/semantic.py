@@ -135,7 +135,7 @@ def head_to_restore(
         if head is not None:
             raise InputError(
                 "these weights have no semantic head, but the network has one; load them into a "
-                "network without, or train with --heads semantic or --heads both"
+                "network without, or train with heads=semantic or heads=both"
             )
         return None
     values, borders = tuple(stored.tolist()), prefix + BORDER_KEY in state

@@ -186,7 +186,8 @@ def _of_stored_pixels(
         _warn_once(
             path if is_coco(path) else path.parent,
             "%s has EXIF orientation %d, and its size does not tell whether %s labels its stored "
-            "or its upright pixels; upright is assumed, --set label_orientation=stored says otherwise",
+            "or its upright pixels; upright is assumed, and --set label_orientation=stored says "
+            "otherwise",
             page,
         )
     return size == stored and size != page.size

@@ -49,9 +49,8 @@ def check_automatic(decoders: Sequence[Path | str], prompt: str | None = None) -
         )
     if not decoders:
         raise InputError(
-            "no prompts given, and a stock model needs some: give --boxes, a --run that was trained "
-            "with --heads semantic or --heads both, or --set automatic=grid, which uses a grid of "
-            "points"
+            "no prompts given, and a stock model needs some: give --boxes, a --run trained with "
+            "--heads semantic or --heads both, or --set automatic=grid, which uses a grid of points"
         )
     for path in decoders:
         if "semantic" not in read_decoder_metadata(path).heads:
