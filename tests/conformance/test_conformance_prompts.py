@@ -81,6 +81,14 @@ def read(path: Path, source: Volume, axis: int = 2, names: Any = None) -> Any:
     return domain.read_boxes(source, path, class_names=names), names
 
 
+@pytest.mark.conformance(
+    domain="medical",
+    condition="An ROI of 3D Slicer on a flipped, anisotropic scan",
+    source="Slicer markups-schema 1.0.3 (center, orientation, size; LPS, mm)",
+    right="the box on the slices that it covers, its class the file's name",
+    reader="nibabel 5.4.2",
+    severity=1,
+)
 def test_an_roi_of_3d_slicer_is_a_box_on_its_slices(tmp_path) -> None:
     path = write(tmp_path / "spleen.mrk.json", markups(roi()))
     prompts, names = read(path, volume())
@@ -98,6 +106,14 @@ def test_an_roi_in_ras_is_the_same_box(tmp_path) -> None:
     np.testing.assert_allclose(prompts[3].boxes, [[4, 3, 10, 7]], atol=1e-4)
 
 
+@pytest.mark.conformance(
+    domain="medical",
+    condition="An ROI of 3D Slicer that is turned to the voxels",
+    source="Slicer markups-schema 1.0.3 (orientation)",
+    right="the section of the box with each slice",
+    reader="none (geometry by hand)",
+    severity=1,
+)
 def test_a_turned_roi_is_cut_slice_by_slice(tmp_path) -> None:
     """Its axes are those of the patient, the scan's are turned: each slice has its own section."""
     affine = np.eye(4)
@@ -127,6 +143,14 @@ def test_fiducials_of_3d_slicer_are_clicks_by_their_labels(tmp_path) -> None:
     assert read(path, volume())[1] == {1: "spleen", 2: "kidney"}
 
 
+@pytest.mark.conformance(
+    domain="medical",
+    condition="A closed curve of 3D Slicer, drawn on one slice",
+    source="Slicer markups-schema 1.0.3 (controlPoints)",
+    right="the box around it on its slice; refused across another axis",
+    reader="nibabel 5.4.2",
+    severity=1,
+)
 def test_a_closed_curve_is_boxed_on_its_slice(tmp_path) -> None:
     curve = {"type": "ClosedCurve", "controlPoints": points([3, 4, 2], [8, 4.5, 2], [6, 9, 2])}
     path = write(tmp_path / "CC.mrk.json", markups(curve))
@@ -157,6 +181,14 @@ def test_markups_without_a_clear_place_are_refused(tmp_path, content, message) -
         read(write(tmp_path / "R.mrk.json", content), volume())
 
 
+@pytest.mark.conformance(
+    domain="medical",
+    condition="Boxes in mm, LPS",
+    source="docs/prompt_files.md",
+    right="the voxels that they enclose; refused on a grid without mm",
+    reader="nibabel 5.4.2",
+    severity=1,
+)
 def test_boxes_in_mm_are_those_in_voxels(tmp_path) -> None:
     ends = np.array([lps([3.5, 2.5, 1.5]), lps([9.5, 6.5, 3.5])])
     row = [*ends.min(0), *ends.max(0)]
@@ -176,6 +208,14 @@ def test_boxes_in_mm_are_those_in_voxels(tmp_path) -> None:
         read(write(tmp_path / "b.json", {**content, "coordinates": "mm"}), volume())
 
 
+@pytest.mark.conformance(
+    domain="medical",
+    condition="A .seg.nrrd that 3D Slicer cropped to its segments",
+    source="Slicer segmentations: SegmentN_Name, LabelValue, Layer in the NRRD header",
+    right="the voxels of the image's grid, classes of a run by name",
+    reader="SimpleITK 2.5.7",
+    severity=1,
+)
 def test_a_segmentation_of_3d_slicer_prompts_where_it_was_cropped_from(tmp_path) -> None:
     part = np.zeros((4, 3, 2), np.uint8)
     part[1:3, 1, 0], part[3, 2, 1] = 2, 7
@@ -266,6 +306,14 @@ def on_image(kind: str, data: list[float], uid: str) -> Dataset:
     return item("NUM", ("42798000", "SCT", "Area"), ContentSequence=[place])
 
 
+@pytest.mark.conformance(
+    domain="medical",
+    condition="DICOM SR with regions in pixels and in mm, repeated measurements, a length",
+    source="PS3.16 TID 1500, TID 1410; PS3.3 C.18.6, C.18.9",
+    right="boxes and clicks on their slices, a region once, lengths left out; another series refused",
+    reader="pydicom 3.0.2",
+    severity=1,
+)
 def test_measurements_of_a_report_prompt_their_slices(tmp_path) -> None:
     series = write_series(tmp_path / "scan")  # 6 slices of 5 x 4 pixels
     headers = [pydicom.dcmread(path) for path in sorted(series.folder.iterdir())]
@@ -392,6 +440,14 @@ def small_picture(tmp_path) -> Path:
     return save_picture(tmp_path / "one.png", block_page(30, 40)[0])
 
 
+@pytest.mark.conformance(
+    domain="documents",
+    condition="Exports of CVAT (XML 1.1), LabelMe and Label Studio: boxes, polygons, points, ellipses",
+    source="docs.cvat.ai XML format; labelme/utils/shape.py; labelstud.io task format",
+    right="boxes around them and clicks in pixels, with their classes; lines left out",
+    reader="none (format by its documentation)",
+    severity=1,
+)
 @pytest.mark.parametrize("name", ["documents", "satellite", "medical"])
 @pytest.mark.parametrize(
     ("file", "content", "round_box"),
@@ -435,6 +491,14 @@ def test_exports_of_annotation_tools_prompt_pictures(
     np.testing.assert_allclose(clicks, [[6.5, 20.5]], atol=1e-4)
 
 
+@pytest.mark.conformance(
+    domain="medical",
+    condition="napari's CSV of shapes and points, 2D and 3D",
+    source="napari_builtins/io/_write.py (napari_write_shapes)",
+    right="row, column indices at pixels' centres; a shape across slices refused",
+    reader="none (format by its writer)",
+    severity=1,
+)
 def test_shapes_of_napari_are_rows_and_columns_of_pixels_centres(tmp_path, small_picture) -> None:
     path = write(tmp_path / "Shapes.csv", SHAPES_CSV)
     for name in ("documents", "satellite"):
