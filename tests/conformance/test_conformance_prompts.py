@@ -310,7 +310,7 @@ def on_image(kind: str, data: list[float], uid: str) -> Dataset:
     domain="medical",
     condition="DICOM SR with regions in pixels and in mm, repeated measurements, a length",
     source="PS3.16 TID 1500, TID 1410; PS3.3 C.18.6, C.18.9",
-    right="boxes and clicks on their slices, a region once, lengths left out; another series refused",
+    right="boxes and clicks on their slices, a region once, no lengths; other series refused",
     reader="pydicom 3.0.2",
     severity=1,
 )
@@ -442,7 +442,7 @@ def small_picture(tmp_path) -> Path:
 
 @pytest.mark.conformance(
     domain="documents",
-    condition="Exports of CVAT (XML 1.1), LabelMe and Label Studio: boxes, polygons, points, ellipses",
+    condition="Exports of CVAT, LabelMe, Label Studio: boxes, polygons, points, ellipses",
     source="docs.cvat.ai XML format; labelme/utils/shape.py; labelstud.io task format",
     right="boxes around them and clicks in pixels, with their classes; lines left out",
     reader="none (format by its documentation)",
