@@ -29,12 +29,17 @@ def test_finetune_predict_and_evaluate(tiny_network: "SamNetwork", tmp_path: Pat
         epochs=1,
         split={"train": ["case_a", "case_b"], "val": ["case_c"]},
         learning_rate=1e-3,
+        decoder_window="auto",
     )
     after = tiny_network.state_dict()
     assert all(value.equal(after[name]) for name, value in before.items())
     assert any(not value.equal(after[name]) for name, value in run.network.state_dict().items())
     assert run.metadata.encoder_sha256 == tiny_network.encoder_sha256
     assert repr(run) == f"Run('{tmp_path / 'run'}')"
+    assert tiny_network.windows is None
+    assert run.network.windows is not None
+    assert run.metadata.training["windows"] == run.network.windows.to_metadata()
+    assert all(one.windows == run.network.windows for one in samonai.Session(run).networks)
 
     box = [4, 3, 0, 20, 17, 2]
     mask = run.predict(images / "case_c.nii.gz", boxes=np.array([box]))

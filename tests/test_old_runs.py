@@ -76,8 +76,10 @@ def test_a_decoder_of_an_old_run_keeps_its_training(
     path = save_decoder(tiny_network, tmp_path / "decoder.safetensors", metadata)
     network = tiny_network.fork()
     network.multimask = False
+    network.set_windows("auto")
     training = load_decoder(network, path).training
     assert network.multimask
+    assert network.windows is None
     assert training["interactive"] == {"click_rounds": 1, "multimask": True}
     assert training["mixup"] == {"probability": 0.5}
     assert training["loss_recipe"] == "dice_bce"

@@ -7,8 +7,11 @@ import torch
 
 from samonai.core.errors import InputError
 from samonai.core.geometry import FrameGeometry
+from samonai.export.card import model_card
+from samonai.export.probe import make_probe
 from samonai.prompts.frame_prompts import NO_POINT
 from samonai.prompts.types import Prompts
+from samonai.sam.decoder_metadata import DecoderMetadata
 from samonai.sam.network import SamNetwork
 from samonai.sam.windows import BACKGROUND, Window, WindowRule
 
@@ -203,10 +206,12 @@ def test_windows_are_off_unless_chosen_and_pass_to_forks(tiny_network):
 
 def test_a_rule_is_read_from_metadata_or_refused():
     rule = WindowRule((8, 20), margin=3, step=2)
-    assert WindowRule.from_metadata(rule.to_metadata()) == rule
     content = rule.to_metadata()
+    assert WindowRule.of_training({"windows": content}, "x") == rule
+    assert WindowRule.of_training({}, "x") is None
     for wrong in (
-        None,
+        "all",
+        [16],
         {"sizes": [16]},
         content | {"sizes": [20, 8]},
         content | {"sizes": 16},
@@ -215,5 +220,17 @@ def test_a_rule_is_read_from_metadata_or_refused():
         content | {"margin": -1},
         content | {"margin": 1.5},
     ):
-        with pytest.raises(InputError, match="windows in the metadata"):
-            WindowRule.from_metadata(wrong)
+        with pytest.raises(InputError, match=r"x: windows in the metadata is .*, not a rule"):
+            WindowRule.of_training({"windows": wrong}, "x")
+
+
+@torch.no_grad()
+def test_exports_are_compared_on_all_tokens_and_their_card_states_windows(tiny_network):
+    expected = make_probe(tiny_network).box_logits
+    found = make_probe(tiny_network.fork().set_windows("auto")).box_logits
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    training = {"windows": WindowRule((16, 48)).to_metadata()}
+    metadata = DecoderMetadata("micro", "00", {}, "medical", {}, {}, training, {})
+    assert "windows of 16, 48 image tokens" in model_card(metadata, usage="", checks={})
+    metadata.training.clear()
+    assert "image tokens" not in model_card(metadata, usage="", checks={})

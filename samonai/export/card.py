@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from samonai.sam.decoder_metadata import WINDOWS_ENTRY
 from samonai.version import __version__
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def model_card(metadata: "DecoderMetadata", *, usage: str, checks: Mapping[str, 
         f"* **Classes**: {classes}. A promptable model: the prompt says which object, the class is",
         "  the user's.",
         f"* **Prompts trained with**: {_regime(metadata.training)}.",
+        *_windows(metadata.training),
         f"* **Pixels**: {_plain(metadata.normalisation)}; longest side to 1024, padded right and",
         "  bottom.",
         f"* **Validation**: {_plain(metadata.metrics)}.",
@@ -61,6 +63,17 @@ def _listed(counts: Mapping[str, int]) -> str:
 def _regime(training: Mapping[str, Any]) -> str:
     prompts = training.get("prompts") or training.get("sampler") or {}
     return _plain(prompts) if prompts else "boxes"
+
+
+def _windows(training: Mapping[str, Any]) -> list[str]:
+    """Return the line about windows of image tokens, of a decoder that was trained with them."""
+    if WINDOWS_ENTRY not in training:
+        return []
+    sizes = ", ".join(str(size) for size in training[WINDOWS_ENTRY]["sizes"])
+    return [
+        f"* **Image tokens**: trained on windows of {sizes} image tokens a side around each",
+        "  prompt, where samonai decodes it; this format decodes all tokens of an image.",
+    ]
 
 
 def _plain(values: Mapping[str, Any]) -> str:

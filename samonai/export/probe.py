@@ -13,6 +13,7 @@ from samonai.core.errors import InputError
 from samonai.core.geometry import FrameGeometry
 from samonai.prompts.types import Prompts
 from samonai.sam.network import SamNetwork
+from samonai.settings.choices import ALL_TOKENS
 
 SIZE = (180, 260)
 """(H, W) of the frame in pixels: an odd aspect, to detect a frozen crop."""
@@ -56,7 +57,11 @@ def make_image(size: tuple[int, int] = SIZE) -> npt.NDArray[np.uint8]:
 
 @torch.no_grad()
 def make_probe(network: SamNetwork) -> Probe:
-    """Run a network on the frame; single-mask output, float32, on the network's device."""
+    """Run a network on the frame; single-mask output, float32, on the network's device.
+
+    All image tokens are decoded, as every consumer does, also by a decoder trained with windows.
+    """
+    network = network.fork().set_windows(ALL_TOKENS)
     image = make_image()
     geometry = FrameGeometry(SIZE, network.long_side)
     embedding = network.encode(network.preprocess(image)[None])

@@ -24,6 +24,7 @@ from samonai.sam.decoder_metadata import (
 from samonai.sam.encoder_state import ENCODER_PREFIX
 from samonai.sam.lora import portable_state
 from samonai.sam.network import SamNetwork
+from samonai.sam.windows import WindowRule
 
 
 def save_decoder(network: SamNetwork, path: Path | str, metadata: DecoderMetadata) -> Path:
@@ -61,6 +62,7 @@ def load_decoder(network: SamNetwork, path: Path | str) -> DecoderMetadata:
         InputError: Another encoder, or a file that is not such a decoder.
     """
     state, metadata = _read(Path(path))
+    windows = WindowRule.of_training(metadata.training, path)
     for name, value in state.items():
         if not bool(torch.isfinite(value).all()):
             raise InputError(
@@ -83,6 +85,7 @@ def load_decoder(network: SamNetwork, path: Path | str) -> DecoderMetadata:
         raise
     # Other prompts than single points had the single mask only, and its training alone.
     network.multimask = bool(metadata.training.get("interactive", {}).get("multimask", False))
+    network.windows = windows
     return metadata
 
 

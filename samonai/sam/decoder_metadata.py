@@ -22,6 +22,12 @@ METADATA_KEY = "samonai"
 WEIGHTS_DIGEST = "weights_sha256"
 """The entry of the metadata that holds the digest of the weights."""
 
+WINDOWS_ENTRY = "windows"
+"""The entry of the training metadata that holds the rule of a decoder's windows; see `sam.windows`.
+
+Absent: the decoder was trained on all image tokens.
+"""
+
 # What a domain reads, writes or loads besides the files that the user names. Whoever made a run
 # does not decide that for the one who uses it.
 _NEVER_TAKEN = frozenset({"any_driver", "case_map", "query", "retrieval"})

@@ -7,6 +7,7 @@ back at their exact place; the rest of the low-res frame is `BACKGROUND`.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from torch.nn.functional import pad
 from samonai.core.errors import InputError
 from samonai.core.geometry import LOW_RES_STRIDE
 from samonai.prompts.types import Prompts
+from samonai.sam.decoder_metadata import WINDOWS_ENTRY
 from samonai.sam.upscaling import BLOCK
 from samonai.settings.choices import ALL_TOKENS, WINDOWS
 
@@ -74,24 +76,37 @@ class WindowRule:
     step: int = 4
 
     @classmethod
-    def from_metadata(cls, content: Any) -> "WindowRule":
-        """Return the rule that a decoder's metadata state.
+    def of_training(cls, training: Mapping[str, Any], path: Path | str) -> "WindowRule | None":
+        """Return the rule that a decoder was trained with; None for all tokens.
+
+        Args:
+            training: The metadata of its training.
+            path: The decoder's file, for messages.
 
         Raises:
-            InputError: The content is not a rule.
+            InputError: The metadata hold another thing than a rule.
         """
-        names = {"sizes", "margin", "step"}
-        if not isinstance(content, Mapping) or set(content) != names:
-            raise InputError(f"windows in the metadata are {content!r:.80}, not a rule of windows")
-        sizes, margin, step = content["sizes"], content["margin"], content["step"]
-        numbers = [*sizes, margin, step] if isinstance(sizes, list) else [None]
-        if not all(type(number) is int for number in numbers):
+        content = training.get(WINDOWS_ENTRY)
+        if content is None:
+            return None
+        try:
+            rule = cls(tuple(content["sizes"]), content["margin"], content["step"])
+        except (TypeError, KeyError):
+            rule = cls(())
+        if not rule.is_valid:
             raise InputError(
-                f"windows in the metadata: expected whole numbers, got {content!r:.80}"
+                f"{path}: {WINDOWS_ENTRY} in the metadata is {content!r:.80}, not a rule of windows"
             )
-        if not sizes or sizes != sorted(set(sizes)) or min(sizes[0], step) < 1 or margin < 0:
-            raise InputError(f"windows in the metadata: {content!r:.80} is out of range")
-        return cls(tuple(sizes), margin, step)
+        return rule
+
+    @property
+    def is_valid(self) -> bool:
+        """Return whether all are whole numbers in their ranges, and the sizes ascend."""
+        numbers = [*self.sizes, self.margin, self.step]
+        if not self.sizes or not all(type(number) is int for number in numbers):
+            return False
+        ascending = list(self.sizes) == sorted(set(self.sizes))
+        return ascending and min(self.sizes[0], self.step) >= 1 and self.margin >= 0
 
     def to_metadata(self) -> dict[str, Any]:
         """Return the rule as JSON values."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from samonai.core.settings import Affects, setting
-from samonai.settings.choices import COMPONENTS, HEADS, LOSS_RECIPES
+from samonai.settings.choices import ALL_TOKENS, COMPONENTS, HEADS, LOSS_RECIPES, WINDOWS
 
 _WEIGHTS, _NOTHING = Affects.WEIGHTS, Affects.NOTHING
 
@@ -78,6 +78,13 @@ class HeadSettings:
     lora_rank: int = setting(8, "Rank of LoRA updates.", _WEIGHTS, low=1)
     checkpointing: bool = setting(
         True, "Compute activations of a trained encoder again instead of keeping them.", _WEIGHTS
+    )
+    decoder_window: str = setting(
+        ALL_TOKENS,
+        "Image tokens that the mask decoder sees for a prompt: all, or (auto) the smallest of a "
+        "few windows that holds the prompt and a margin. The decoder is used as it was trained.",
+        _WEIGHTS,
+        choices=WINDOWS,
     )
 
 

@@ -16,7 +16,7 @@ from samonai.domains.base import Domain
 from samonai.engine.processes import is_main_process
 from samonai.prompts.sampling import PromptSampler
 from samonai.sam.decoder_file import save_decoder
-from samonai.sam.decoder_metadata import DecoderMetadata
+from samonai.sam.decoder_metadata import WINDOWS_ENTRY, DecoderMetadata
 from samonai.sam.network import SamNetwork
 from samonai.training.classifier import fit_object_classifier
 from samonai.training.data.prepare import TrainingData
@@ -96,6 +96,7 @@ def _metadata(
             "epochs_done": len(history),
             "trainable_parameters": trainable_parameters(network),
             "encoder_changed": bool(network.tuned_names),
+            **({} if network.windows is None else {WINDOWS_ENTRY: network.windows.to_metadata()}),
             "versions": {
                 "samonai": __version__,
                 **{name: version(name) for name in ("monai", "torch", "segment-anything")},
