@@ -17,8 +17,8 @@ from samonai.domains.coco_masks import decode_rle, encode_rle
 from samonai.domains.documents.formats.alto import read_alto
 from samonai.domains.documents.formats.coco import page_annotations
 from samonai.domains.documents.formats.page_xml import read_page_xml
-from samonai.domains.documents.formats.pictures import count_pages, read_picture, read_values
 from samonai.domains.documents.page import Page
+from samonai.domains.pictures import count_pages, read_picture, read_values
 
 SIZE = (24, 32)
 numbers = st.one_of(

@@ -31,7 +31,8 @@ def predict(
         Path | None,
         typer.Option(
             help="JSON (boxes, or clicks as points), CSV (columns case, i0, j0, k0, i1, j1, k1, "
-            "class), a coarse label map, or a folder with one of these per case. Not needed by a "
+            "class), markups of 3D Slicer, DICOM SR, RTSTRUCT, an export of CVAT, LabelMe, Label "
+            "Studio or napari, a coarse label map, or a folder with one of these per case. Not needed by a "
             "run trained with --heads semantic or both, nor with --set automatic=grid, which "
             "prompts with a grid of points."
         ),
@@ -66,7 +67,7 @@ def predict(
         list[str] | None,
         typer.Option(
             "--format",
-            help="nifti, nrrd, mha, dicom-seg or rtstruct; may be repeated. By default "
+            help="nifti, nrrd, mha, dicom-seg, rtstruct; png or overlay; may be repeated. By default "
             "the input's own kind.",
         ),
     ] = None,

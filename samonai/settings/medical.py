@@ -32,8 +32,9 @@ class MedicalSettings:
         99.5, "Percentile of valid voxels that becomes white.", _PIXELS, unit="%", low=0, high=100
     )
     channels: str = setting(
-        "grey", "grey: the slice three times; neighbours: the slices before, at and after; "
-        "windows: lung, soft tissue and bone windows.", _PIXELS, choices=CHANNELS,
+        "grey", "grey: the slice three times, or a picture's colours; neighbours: the slices "
+        "before, at and after; windows: lung, soft tissue and bone windows.", _PIXELS,
+        choices=CHANNELS,
     )  # fmt: skip
     axis: int = setting(2, "Array axis that slices are cut across.", _PIXELS, choices=(0, 1, 2))
     crop: str = setting(

@@ -18,10 +18,10 @@ from reportlab.pdfgen.canvas import Canvas
 from samonai.core.errors import InputError
 from samonai.domains.documents.domain import DocumentsDomain
 from samonai.domains.documents.formats.pdf import read_pdf_page
-from samonai.domains.documents.formats.pictures import read_picture
 from samonai.domains.documents.text.page_text import page_text
 from samonai.domains.documents.text.text_matching import exact_matches, regex_matches
 from samonai.domains.documents.text.words import Word, text_of
+from samonai.domains.pictures import read_picture
 
 LEFT = ["The left column speaks", "of many things that", "have a place and infor-"]
 RIGHT = ["mation about the right", "column, well-known words", "until the page ends"]

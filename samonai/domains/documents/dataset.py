@@ -12,8 +12,8 @@ from samonai.domains.base import Case
 from samonai.domains.coco import CocoImage, read_coco
 from samonai.domains.documents.formats import docbank
 from samonai.domains.documents.formats.pdf import count_pdf_pages
-from samonai.domains.documents.formats.pictures import PICTURE_ENDINGS, count_pages
 from samonai.domains.documents.labels import LABEL_ENDINGS, is_coco
+from samonai.domains.pictures import PICTURE_ENDINGS, count_pages
 
 logger = logging.getLogger(__name__)
 

@@ -13,10 +13,11 @@ import numpy.typing as npt
 from samonai.core.errors import InputError
 from samonai.core.frame import Frame, FrameLocation
 from samonai.core.settings import check_given
+from samonai.domains import pictures
 from samonai.domains.annotations.cvat import is_cvat
 from samonai.domains.base import Case, LabelFacts, LabelMaps, Merger
 from samonai.domains.documents import dataset
-from samonai.domains.documents.formats import pdf, pictures
+from samonai.domains.documents.formats import pdf
 from samonai.domains.documents.formats.label_png import write_label
 from samonai.domains.documents.formats.outputs import (
     DEFAULT_FORMATS,

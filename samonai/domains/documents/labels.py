@@ -15,13 +15,13 @@ from samonai.domains.documents.formats.alto import read_alto
 from samonai.domains.documents.formats.annotations import PageAnnotations, draw, report
 from samonai.domains.documents.formats.coco import page_annotations
 from samonai.domains.documents.formats.page_xml import read_page_xml
-from samonai.domains.documents.formats.pictures import (
+from samonai.domains.documents.page import Page, PageLabel
+from samonai.domains.pictures import (
     PICTURE_ENDINGS,
     check_size,
     read_values,
     upright,
 )
-from samonai.domains.documents.page import Page, PageLabel
 from samonai.domains.xml import Element, read_xml
 
 logger = logging.getLogger(__name__)

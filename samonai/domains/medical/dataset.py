@@ -14,11 +14,13 @@ from samonai.core.files import files_below
 from samonai.core.json_files import read_json
 from samonai.domains.base import Case
 from samonai.domains.medical.dataset_file import ignored_values
+from samonai.domains.medical.formats.picture import PICTURE_ENDINGS
 from samonai.domains.medical.formats.read_volume import ENDINGS, source_name, strip_ending
 from samonai.domains.medical.labels.label_matching import (
     holds_labels_only,
     label_objects,
     match_by_series,
+    series_of,
 )
 from samonai.domains.medical.labels.structures import holds_dicom
 
@@ -60,6 +62,8 @@ def find_cases(
     objects = [] if listed is not None or labels is None else label_objects(labels)
     if listed is not None:
         cases = _listed_cases(listed, labels, channel)
+    elif pictures := _dicom_pictures(images, labels):
+        cases = pictures
     elif objects:
         cases = match_by_series(_dicom_folders(images), objects, images)
     elif images.is_file() or _holds_dicom_files(images):
@@ -79,7 +83,8 @@ def is_dicom_file(path: Path) -> bool:
 
 def is_dicom(image: Path) -> bool:
     """Return whether a case's image is DICOM: a folder, or a file of no other format's ending."""
-    return image.is_dir() or not _is_volume_name(image)
+    named = image.name.lower().endswith((*ENDINGS, *PICTURE_ENDINGS))
+    return image.is_dir() or not named
 
 
 def _dataset_file(images: Path) -> Path | None:
@@ -97,7 +102,11 @@ def _visible(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _is_volume_name(path: Path | os.DirEntry[str]) -> bool:
-    return path.name.lower().endswith(ENDINGS)
+    return _has_ending(path, ENDINGS)
+
+
+def _has_ending(path: Path | os.DirEntry[str], endings: tuple[str, ...]) -> bool:
+    return path.name.lower().endswith(endings)
 
 
 def _dicom_folders(images: Path) -> list[Path]:
@@ -120,17 +129,23 @@ def _scans(images: Path) -> dict[str, Path]:
 def _volumes(folder: Path, structures: bool = False) -> dict[str, Path]:
     """Return the volumes directly in a folder, files and DICOM sub-folders, by stripped name.
 
-    With `structures`, also sub-folders that hold one file per structure.
+    With `structures`, also sub-folders that hold one file per structure. Pictures count in a folder
+    without volumes.
     """
+    return _named(folder, ENDINGS, structures) or _named(folder, PICTURE_ENDINGS, structures)
+
+
+def _named(folder: Path, endings: tuple[str, ...], structures: bool) -> dict[str, Path]:
+    """Return the files with an ending, and the sub-folders of `_volumes`, by stripped name."""
     found: dict[str, Path] = {}
     for entry in _visible(folder):
         path = folder / entry.name
         if entry.is_dir() and not (
             any(is_dicom_file(file) for file in files_below(path))
-            or (structures and any(_is_volume_name(file) for file in _visible(path)))
+            or (structures and any(_has_ending(file, endings) for file in _visible(path)))
         ):
             continue
-        if entry.is_file() and not _is_volume_name(entry):
+        if entry.is_file() and not _has_ending(entry, endings):
             continue
         stem = strip_ending(entry.name) if entry.is_file() else entry.name
         if stem in found:
@@ -153,6 +168,20 @@ def _holds_dicom_files(folder: Path) -> bool:
     return loose
 
 
+def _dicom_pictures(images: Path, labels: Path | None) -> list[Case]:
+    """Return a case per loose DICOM file where each is a series with a label named like it."""
+    if labels is None or not (images.is_dir() and labels.is_dir()):
+        return []
+    masks = _named(labels, PICTURE_ENDINGS, structures=False)
+    files = [images / entry.name for entry in _visible(images) if entry.is_file()] if masks else []
+    named = {path.stem: path for path in files if is_dicom_file(path)}
+    if not named or set(named) != set(masks):
+        return []
+    if len(set().union(*(series_of(path) for path in named.values()))) < len(named):
+        return []  # slices of one series are no pictures of their own
+    return [Case(name, path, masks[name]) for name, path in named.items()]
+
+
 def _single_case(image: Path, label: Path | None, channel: int | None) -> Case:
     case_id = source_name(image)
     if channel is None or not case_id.endswith(f"_{channel:04d}"):
@@ -172,7 +201,8 @@ def _folder_cases(images: Path, labels: Path | None, channel: int | None) -> lis
     found = _scans(images)
     if not found:
         raise InputError(
-            f"{images}: no volumes in it; expected {', '.join(ENDINGS)} files or folders of DICOM"
+            f"{images}: no volumes in it; expected {', '.join((*ENDINGS, *PICTURE_ENDINGS))} files "
+            f"or folders of DICOM"
         )
     if labels is None:
         return [
@@ -182,7 +212,9 @@ def _folder_cases(images: Path, labels: Path | None, channel: int | None) -> lis
         raise InputError(f"{labels}: one label file for a folder of images; give a folder")
     targets = _volumes(labels, structures=True)
     if not targets:
-        raise InputError(f"{labels}: no label maps in it; expected {', '.join(ENDINGS)} files")
+        raise InputError(
+            f"{labels}: no label maps in it; expected {', '.join(ENDINGS)} files or PNG"
+        )
     if set(found) & set(targets):
         _warn_of_channel(channel, images)
         named = found

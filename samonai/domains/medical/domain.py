@@ -41,7 +41,7 @@ from samonai.domains.medical.labels.read_labels import (
 from samonai.domains.medical.labels.structures import class_names_of, parse_structures
 from samonai.domains.medical.outputs import FORMATS, write_outputs
 from samonai.domains.medical.prompts.read import holds_prompts, prompt_classes, read_prompts
-from samonai.domains.medical.volume import ReadOptions, Volume, format_shape
+from samonai.domains.medical.volume import LabelReadOptions, ReadOptions, Volume, format_shape
 from samonai.domains.tiling.frames import FrameMaps, FrameMerger
 from samonai.prompts.frame_prompts import FramePrompts
 from samonai.prompts.values import PromptFile
@@ -348,7 +348,7 @@ class MedicalDomain:
 
     def read_back(self, path: Path) -> npt.NDArray[np.integer]:
         """Read a label map that `write` wrote, int32 (I, J, K)."""
-        return read_raw(path).array.astype(np.int32)
+        return read_raw(path, LabelReadOptions()).array.astype(np.int32)
 
     def write(self, source: Volume, label: npt.NDArray[np.integer], path: Path | str) -> Path:
         """Write a label map on the volume's grid; see `write_label`.
@@ -390,7 +390,7 @@ class MedicalDomain:
         facts: LabelFacts | None = None,
     ) -> list[Path]:
         """Write one prediction in several formats; see `write_outputs`."""
-        return write_outputs(source, label, stem, formats, with_measurements=measure, facts=facts)
+        return write_outputs(source, label, stem, formats, measure, facts, self.intensity)
 
     def _check_index(self, source: Volume, index: int) -> None:
         if not 0 <= index < self.frame_count(source):

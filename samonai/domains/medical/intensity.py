@@ -41,8 +41,9 @@ class Intensity:
         width: Width of an explicit window.
         lower: Lower percentile of the volume's valid voxels that becomes black.
         upper: Upper percentile that becomes white.
-        channels: "grey" (the slice three times), "neighbours" (the slices before, at and after),
-            or "windows" (lung, soft tissue and bone windows, CT only).
+        channels: "grey" (the slice three times; a colour picture has its colours), "neighbours"
+            (the slices before, at and after), or "windows" (lung, soft tissue and bone windows, CT
+            only).
     """
 
     window: str = "auto"
@@ -98,6 +99,8 @@ class Intensity:
     def _range(self, volume: Volume) -> Range:
         if self.level is not None and self.width is not None:
             return window_range(self.level, self.width)
+        if volume.colours is not None and self.window == "auto":
+            return 0.0, 255.0
         window = self.chosen_window(volume)
         if window == "percentile":
             return volume.quantiles(self.lower, self.upper)
@@ -116,11 +119,11 @@ def window_range(level: float, width: float) -> Range:
     return level - width / 2, level + width / 2
 
 
-def to_grey(values: FloatArray, limits: Range) -> npt.NDArray[np.uint8]:
+def to_grey(values: FloatArray | npt.NDArray[np.uint8], limits: Range) -> npt.NDArray[np.uint8]:
     """Map values linearly so that the limits become 0 and 255, clipped, rounded.
 
     Args:
-        values: float32, any shape, the scan's unit.
+        values: float32 or uint8, any shape, the scan's unit.
         limits: (black, white); equal limits give 0 everywhere.
 
     Returns:
@@ -152,6 +155,9 @@ def picture(
         ranges: The result of `intensity.ranges(volume)`, measured once per volume.
         part: Rows and columns.
     """
+    if volume.colours is not None and intensity.channels == "grey":
+        colours = [plane(volume.colours[..., n], axis, index)[part] for n in range(3)]
+        return np.stack([to_grey(c, r) for c, r in zip(colours, ranges, strict=True)], axis=-1)
     if intensity.channels == "neighbours":
         last = volume.shape[axis] - 1
         steps = (max(index - 1, 0), index, min(index + 1, last))

@@ -10,7 +10,9 @@ import numpy.typing as npt
 
 from samonai.core.errors import InputError
 from samonai.domains.base import LabelFacts
+from samonai.domains.medical.formats.picture import write_overlay
 from samonai.domains.medical.formats.write_label import default_ending, write_label
+from samonai.domains.medical.intensity import Intensity, picture
 from samonai.domains.medical.objects.measurements import (
     Measurement,
     all_segments,
@@ -23,10 +25,11 @@ from samonai.domains.medical.volume import Volume, format_shape
 
 logger = logging.getLogger(__name__)
 
-_LABEL_ENDINGS = {"nifti": ".nii.gz", "nrrd": ".seg.nrrd", "mha": ".mha"}
+_LABEL_ENDINGS = {"nifti": ".nii.gz", "nrrd": ".seg.nrrd", "mha": ".mha", "png": ".png"}
 _DICOM_ENDINGS = {"dicom-seg": ".seg.dcm", "rtstruct": ".rtstruct.dcm"}
+_OVERLAY, _OVERLAY_ENDING = "overlay", ".overlay.png"
 _REPORT_ENDING = ".sr.dcm"
-FORMATS = (*_LABEL_ENDINGS, *_DICOM_ENDINGS)
+FORMATS = (*_LABEL_ENDINGS, *_DICOM_ENDINGS, _OVERLAY)
 
 
 def write_outputs(
@@ -34,9 +37,9 @@ def write_outputs(
     label: npt.NDArray[np.integer],
     stem: Path,
     formats: Sequence[str] = (),
-    *,
     with_measurements: bool = False,
     facts: LabelFacts | None = None,
+    intensity: Intensity | None = None,
 ) -> list[Path]:
     """Write one prediction in every requested format.
 
@@ -47,6 +50,7 @@ def write_outputs(
         formats: Of `FORMATS`; none: the format family of the input.
         with_measurements: Write measurements as JSON and CSV, and as a DICOM SR beside other DICOM.
         facts: Names of the classes, and the algorithm.
+        intensity: Mapping to grey of the overlay's picture; None: the default.
 
     Returns:
         The files written. An empty label map gives no DICOM object, and the JSON reports this
@@ -70,6 +74,10 @@ def write_outputs(
     if with_measurements or (dicom and not segments):
         written += prediction.write_measurements([] if segments else dicom)
     endings = [ending for name, ending in _LABEL_ENDINGS.items() if name in formats]
+    if _OVERLAY in formats:
+        mapping = intensity or Intensity()
+        shown = picture(volume, 2, 0, mapping, mapping.ranges(volume))
+        written.append(write_overlay(shown, label, prediction.path(_OVERLAY_ENDING)))
     for ending in endings if formats else [default_ending(volume)]:
         path = stem.with_name(stem.name + ending)
         written.append(write_label(volume, label, path, segments))

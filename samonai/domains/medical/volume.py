@@ -44,7 +44,7 @@ class FormatFacts:
     """Metadata of a file besides voxels and affine, for writing back and windowing.
 
     Attributes:
-        format: "nifti", "nrrd", "metaimage" or "dicom".
+        format: "nifti", "nrrd", "metaimage", "dicom" or "picture".
         nifti_header: A NIfTI header holding geometry fields only (codes, quaternion, units), or
             None when the volume came from another format. Free-text fields are never kept.
         modality: DICOM's Modality ("CT", "MR", ...), or None where the format has none.
@@ -125,12 +125,14 @@ class RawVolume:
         affine: float64 (4, 4), voxel index to mm in RAS+.
         facts: Metadata for writing back.
         valid: bool (I, J, K), False on padding stated in the file; None: all valid.
+        colours: uint8 (I, J, K, 3), RGB of a colour picture, whose luminance is `array`.
     """
 
     array: npt.NDArray[Any]
     affine: Affine
     facts: FormatFacts
     valid: npt.NDArray[np.bool_] | None = None
+    colours: npt.NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +150,7 @@ class Volume:
         valid: bool (I, J, K), False on padding and on voxels that were not numbers; None: all.
         known: bool (I, J, K), False on unlabelled voxels; None: all labelled.
         crop: The part that slices show; None: all. All other attributes are of the whole volume.
+        colours: uint8 (I, J, K, 3), RGB of a colour picture, whose luminance is `data`; None: grey.
     """
 
     data: FloatArray
@@ -158,6 +161,7 @@ class Volume:
     valid: npt.NDArray[np.bool_] | None = None
     known: npt.NDArray[np.bool_] | None = None
     crop: Part | None = None
+    colours: npt.NDArray[np.uint8] | None = None
     _measured: dict[Any, Any] = field(default_factory=dict, repr=False, init=False)
 
     @property
@@ -194,7 +198,8 @@ class Volume:
     def content_hash(self) -> str:
         """Return the sha256 of voxels, valid mask, affine and crop, without the label."""
         if "content" not in self._measured:
-            self._measured["content"] = _hash_arrays(self.data, self.affine, self.valid)
+            coloured = () if self.colours is None else (self.colours,)
+            self._measured["content"] = _hash_arrays(self.data, self.affine, self.valid, *coloured)
         whole = str(self._measured["content"])
         if self.crop is None:
             return whole

@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from samonai.domains.base import CoveredObject
 from samonai.domains.coco_masks import draw_whole, encode_rle
-from samonai.domains.documents.formats.pictures import upright
 from samonai.domains.documents.page import PageLabel
 from samonai.domains.outlines import fill_polygons
+from samonai.domains.pictures import upright
 
 logger = logging.getLogger(__name__)
 

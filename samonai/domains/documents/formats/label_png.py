@@ -8,6 +8,7 @@ from PIL import Image
 
 from samonai.core.files import write_atomically
 from samonai.domains.documents.page import Page
+from samonai.domains.palette import palette
 
 _LARGEST_PALETTE = 255
 
@@ -34,18 +35,3 @@ def write_label(page: Page, label: npt.NDArray[np.integer], path: Path) -> Path:
     with write_atomically(path) as temporary:
         image.save(temporary, format="PNG", **dpi)
     return path
-
-
-def palette() -> list[int]:
-    """Return 256 RGB colours for Pillow: black, then Pascal VOC's, which are distinguishable."""
-    colours = []
-    for value in range(256):
-        red = green = blue = 0
-        bits = value
-        for shift in range(7, -1, -1):
-            red |= (bits & 1) << shift
-            green |= (bits >> 1 & 1) << shift
-            blue |= (bits >> 2 & 1) << shift
-            bits >>= 3
-        colours += [red, green, blue]
-    return colours

@@ -7,9 +7,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from samonai.core.files import write_atomically
-from samonai.domains.documents.formats.label_png import palette
 from samonai.domains.documents.layout.prediction import Region
 from samonai.domains.documents.page import Page
+from samonai.domains.palette import palette
 
 _TINT = 0.35
 

@@ -14,8 +14,8 @@ import pypdfium2
 import pypdfium2.raw as pdfium
 
 from samonai.core.errors import InputError
-from samonai.domains.documents.formats.pictures import check_size
 from samonai.domains.documents.text.words import Box, Word, is_unspaced, joined_box
+from samonai.domains.pictures import check_size
 
 POINTS_PER_INCH = 72.0
 

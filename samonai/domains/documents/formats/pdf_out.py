@@ -19,12 +19,12 @@ from PIL import Image
 
 from samonai.core.errors import InputError
 from samonai.core.files import write_atomically
-from samonai.domains.documents.formats.label_png import palette
 from samonai.domains.documents.formats.pdf import POINTS_PER_INCH, opened_pdf
 from samonai.domains.documents.layout.prediction import Region
 from samonai.domains.documents.page import Page
 from samonai.domains.documents.text.words import Box
 from samonai.domains.outlines import outlines
+from samonai.domains.palette import palette
 
 _PICTURE_DPI = 150.0  # of pictures without a resolution
 _JPEG_QUALITY = 92

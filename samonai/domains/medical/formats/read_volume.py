@@ -8,6 +8,11 @@ import numpy as np
 from samonai.core.errors import InputError
 from samonai.domains.medical.formats.itk import read_itk, sniff
 from samonai.domains.medical.formats.nifti import header_bytes, is_nifti, read_nifti
+from samonai.domains.medical.formats.picture import (
+    PICTURE_ENDINGS,
+    is_picture,
+    read_medical_picture,
+)
 from samonai.domains.medical.volume import (
     RawVolume,
     ReadOptions,
@@ -73,7 +78,7 @@ def _as_volume(raw: RawVolume, path: Path) -> Volume:
         data[~valid] = data[valid].min()
     if data.min() == data.max():
         logger.warning("%s: every voxel has the same value", logged)
-    return Volume(data, raw.affine, source_name(path), raw.facts, valid=valid)
+    return Volume(data, raw.affine, source_name(path), raw.facts, valid=valid, colours=raw.colours)
 
 
 def read_raw(path: Path, options: ReadOptions | None = None) -> RawVolume:
@@ -105,7 +110,12 @@ def _read_raw(path: Path, options: ReadOptions) -> RawVolume:
         return read_itk(path, kind, options)
     if head[128:132] == b"DICM":
         return _read_dicom(path, options)
-    raise InputError(f"{path}: {_describe(head, path)}; expected NIfTI, NRRD, MHA or DICOM")
+    if is_picture(head):
+        return read_medical_picture(path, options)
+    raise InputError(
+        f"{path}: {_describe(head, path)}; expected NIfTI, NRRD, MHA, DICOM, "
+        f"or a picture (PNG, JPEG, TIFF)"
+    )
 
 
 def source_name(path: Path) -> str:
@@ -116,7 +126,8 @@ def source_name(path: Path) -> str:
 def strip_ending(name: str) -> str:
     """Return a file name without a volume's ending; other names are unchanged."""
     lower = name.lower()
-    ending = next((ending for ending in ENDINGS if lower.endswith(ending)), "")
+    known = (*ENDINGS, *PICTURE_ENDINGS)
+    ending = next((ending for ending in known if lower.endswith(ending)), "")
     return name[: len(name) - len(ending)] if ending else name
 
 

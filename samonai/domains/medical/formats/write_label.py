@@ -10,11 +10,17 @@ import numpy.typing as npt
 from samonai.core.errors import InputError
 from samonai.domains.medical.formats.itk import write_itk
 from samonai.domains.medical.formats.nifti import write_nifti
+from samonai.domains.medical.formats.picture import (
+    PICTURE,
+    PICTURE_ENDINGS,
+    write_label_picture,
+)
 from samonai.domains.medical.formats.read_volume import ENDINGS
 from samonai.domains.medical.objects.segments import Segment
 from samonai.domains.medical.volume import Volume, format_shape
 
-WRITTEN_ENDINGS = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha")
+WRITTEN_ENDINGS = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha", ".png")
+_OF_FORMATS = {"nrrd": ".nrrd", "metaimage": ".mha", PICTURE: ".png"}
 
 
 def write_label(
@@ -71,11 +77,16 @@ def _write(
             f"{path}: label of {format_shape(array.shape)} voxels for a volume of "
             f"{format_shape(volume.shape)}; merge it on the volume's grid first"
         )
-    ending = next((known for known in ENDINGS if path.name.lower().endswith(known)), None)
+    known = (*ENDINGS, *PICTURE_ENDINGS)
+    ending = next((one for one in known if path.name.lower().endswith(one)), None)
     if ending is None:
         path, ending = path.with_name(path.name + ".nii.gz"), ".nii.gz"
     if ending not in WRITTEN_ENDINGS:
         raise InputError(f"{path}: cannot write {ending}; use one of {', '.join(WRITTEN_ENDINGS)}")
+    if ending == ".png":
+        if array.dtype.kind == "f":
+            raise InputError(f"{path}: a PNG holds no fractions; give another ending, as .nii.gz")
+        return write_label_picture(array, path)
     if ending.startswith(".nii"):
         write_nifti(array, volume.affine, volume.facts, path)
     else:
@@ -117,12 +128,12 @@ def slicer_metadata(label: npt.NDArray[np.integer], segments: Sequence[Segment])
 
 def default_ending(volume: Volume) -> str:
     """Return the default ending for a label on this volume: the input's format if writable."""
-    return {"nrrd": ".nrrd", "metaimage": ".mha"}.get(volume.facts.format, ".nii.gz")
+    return _OF_FORMATS.get(volume.facts.format, ".nii.gz")
 
 
 def with_ending(volume: Volume, path: Path) -> Path:
     """Return a path with the default ending, unless it has a volume's."""
-    if path.name.lower().endswith((".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".nhdr")):
+    if path.name.lower().endswith((*ENDINGS, *PICTURE_ENDINGS)):
         return path
     return path.with_name(path.name + default_ending(volume))
 

@@ -60,7 +60,7 @@ def match_by_series(
     """
     places: dict[str, list[Path]] = defaultdict(list)
     for folder in folders:
-        for uid in _series_of(folder):
+        for uid in series_of(folder):
             places[uid].append(folder)
     found: dict[tuple[Path, str], list[LabelObject]] = defaultdict(list)
     lonely = 0
@@ -120,7 +120,7 @@ def structure_values(
     return tuple(sorted(number_structures(names, wanted).items(), key=lambda item: item[1]))
 
 
-def _series_of(path: Path) -> set[str]:
+def series_of(path: Path) -> set[str]:
     """Return the SeriesInstanceUIDs of all images in a file or folder."""
     import pydicom  # slow to import
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from samonai.core.errors import InputError
 from samonai.core.files import files_below
+from samonai.domains.medical.formats.picture import PICTURE, PICTURE_ENDINGS
 from samonai.domains.medical.formats.read_volume import ENDINGS, read_raw, strip_ending
 from samonai.domains.medical.formats.slicer_segmentation import (
     SEGMENTATION_ENDING,
@@ -103,7 +104,7 @@ def read_known_label(
         if not label.any():
             logger.warning("%s: none of the structures is there", reference.source_id)
         return label, None
-    raw = read_raw(path, LabelReadOptions(prefer=prefer))
+    raw = _placed(read_raw(path, LabelReadOptions(prefer=prefer)), reference)
     if _is_cropped(raw, reference, path):
         raw = replace(raw, array=on_grid(raw, reference, str(path)), affine=reference.affine)
     _check_grid(raw, reference, path)
@@ -146,6 +147,7 @@ def find_structures(path: Path) -> list[tuple[str, Path | LabelObject]]:
         return []
     files = sorted(each for each in path.iterdir() if not each.name.startswith("."))
     volumes = [each for each in files if each.name.lower().endswith(ENDINGS)]
+    volumes = volumes or [each for each in files if each.name.lower().endswith(PICTURE_ENDINGS)]
     if volumes:
         return [(strip_ending(each.name), each) for each in volumes]
     objects = (label_object(each) for each in files_below(path))
@@ -174,7 +176,7 @@ def _masks(
 
 
 def _structure_mask(path: Path, reference: Volume, prefer: str | None) -> npt.NDArray[np.bool_]:
-    raw = read_raw(path, LabelReadOptions(prefer=prefer))
+    raw = _placed(read_raw(path, LabelReadOptions(prefer=prefer)), reference)
     _check_grid(raw, reference, path)
     classes = _as_classes(raw.array, path)
     values = np.unique(classes)
@@ -184,6 +186,13 @@ def _structure_mask(path: Path, reference: Volume, prefer: str | None) -> npt.ND
             "folder per case each file holds one structure, 0 and 1"
         )
     return np.asarray(classes > 0)
+
+
+def _placed(raw: RawVolume, reference: Volume) -> RawVolume:
+    """Return a mask picture on the grid of its picture, also where that is one slice of DICOM."""
+    if raw.facts.format != PICTURE or reference.facts.format not in (PICTURE, "dicom"):
+        return raw
+    return raw if reference.shape[2] != 1 else replace(raw, affine=reference.affine)
 
 
 def _is_cropped(raw: RawVolume, reference: Volume, path: Path) -> bool:

@@ -83,6 +83,21 @@ def read_picture(path: Path, number: int = 1) -> Picture:
         return Picture(upright(np.asarray(_as_rgb(path, opened)), orientation), orientation, dpi)
 
 
+def stored_grey(path: Path) -> npt.NDArray[np.integer] | None:
+    """Return the upright stored values of a picture of one channel, integer (H, W); None: colours.
+
+    Raises:
+        InputError: The file is damaged, too large, or holds fractions.
+    """
+    with open_picture(path) as opened:
+        check_size(path, opened.size[::-1])
+        if opened.mode == "F":
+            raise InputError(f"{path}: holds fractions; expected whole numbers, or colours")
+        if opened.mode not in ("L", "I", "I;16", "I;16B", "I;16L") or opened.has_transparency_data:
+            return None
+        return upright(np.asarray(opened), _orientation(opened))
+
+
 def read_values(path: Path) -> tuple[npt.NDArray[np.integer], int]:
     """Read the stored values of a mask picture, and its EXIF orientation.
 
