@@ -282,7 +282,7 @@ def test_wrong_use_of_the_options(scans: tuple[Path, Path], fails: Fails) -> Non
 @pytest.mark.parametrize(
     ("more", "wanted"),
     [
-        (("--ending", ".png"), "ending '.png' is not known; use .nii.gz"),
+        (("--ending", ".bmp"), "ending '.bmp' is not known; use .nii.gz"),
         (("--ending", "nii"), "ending 'nii' is not known"),
         (("--series", "1.2.3"), "series 1.2.3 is chosen in a folder of DICOM"),
         (("--set", "min_score=nan"), "min_score='nan': expected a number"),

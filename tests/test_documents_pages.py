@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from samonai.core.errors import InputError
+from samonai.domains import pictures as pictures_module
 from samonai.domains.base import Case
 from samonai.domains.documents import DocumentsDomain
-from samonai.domains.documents.formats import pictures as pictures_module
 from samonai.prompts.frame_prompts import UNKNOWN_ID, FramePrompts
 
 

@@ -28,9 +28,8 @@ Domain = Annotated[
 Images = Annotated[
     Path,
     typer.Option(
-        help="Folder of volumes (NIfTI, NRRD, MetaImage, folders of DICOM) or medical pictures (PNG, "
-        "JPEG, TIFF), or a dataset.json; of "
-        "rasters; of pages (PNG, JPEG, TIFF, WebP, PDF)."
+        help="Folder of volumes (NIfTI, NRRD, MetaImage, folders of DICOM) or medical pictures "
+        "(PNG, JPEG, TIFF), or a dataset.json; of rasters; of pages (PNG, JPEG, TIFF, WebP, PDF)."
     ),
 ]
 Labels = Annotated[

@@ -32,9 +32,9 @@ def predict(
         typer.Option(
             help="JSON (boxes, or clicks as points), CSV (columns case, i0, j0, k0, i1, j1, k1, "
             "class), markups of 3D Slicer, DICOM SR, RTSTRUCT, an export of CVAT, LabelMe, Label "
-            "Studio or napari, a coarse label map, or a folder with one of these per case. Not needed by a "
-            "run trained with --heads semantic or both, nor with --set automatic=grid, which "
-            "prompts with a grid of points."
+            "Studio or napari, a coarse label map, or a folder with one of these per case. Not "
+            "needed by a run trained with --heads semantic or both, nor with --set "
+            "automatic=grid, which prompts with a grid of points."
         ),
     ] = None,
     prompt: Annotated[
@@ -67,8 +67,8 @@ def predict(
         list[str] | None,
         typer.Option(
             "--format",
-            help="nifti, nrrd, mha, dicom-seg, rtstruct; png or overlay; may be repeated. By default "
-            "the input's own kind.",
+            help="nifti, nrrd, mha, dicom-seg, rtstruct, png or overlay; may be repeated. By "
+            "default the input's own kind.",
         ),
     ] = None,
     measure: Annotated[
