@@ -80,8 +80,7 @@ def _play(
     values = {v for t in _truths(session, session.domain.read(cases[0])).values() for v in t.flat}
     names = {int(value): f"structure {value}" for value in sorted(values - {0})}
     workspace = Workspace(session, cases, folder / "out", classes=names)
-    model = ["--model", given.model]
-    learner = Learner(workspace, opened, model, store, settings, given.epochs)
+    learner = Learner(workspace, opened, store=store, settings=settings, epochs=given.epochs)
     random = np.random.default_rng(0)
     rows = []
     for number, case in enumerate(cases, start=1):

@@ -16,11 +16,11 @@ from samonai.core.errors import InputError
 from samonai.domains import get_domain
 from samonai.domains.base import Case
 from samonai.inference import ObjectFinding, SourceInferer, evaluation_prompts, prediction_prompts
-from samonai.inference.automatic.instances import AUTOMATIC
 from samonai.inference.inferer import Automatic
 from samonai.prompts.frame_prompts import NO_POINT
 from samonai.prompts.types import Prompts
 from samonai.sam.outputs import DecodeOutput, HeadsOutput
+from samonai.settings.choices import AUTOMATIC
 
 if TYPE_CHECKING:
     from samonai.sam.network import SamNetwork

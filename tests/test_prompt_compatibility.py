@@ -12,11 +12,11 @@ from bundle_factory import AFFINE
 from samonai.domains.base import Case
 from samonai.domains.medical import MedicalDomain
 from samonai.inference import ObjectFinding, evaluation_prompts, prediction_prompts
-from samonai.inference.automatic.instances import AUTOMATIC
 from samonai.inference.prompting.compatibility import PromptCompatibility, trained_kinds
 from samonai.sam.decoder_file import save_decoder
 from samonai.sam.decoder_metadata import DecoderMetadata
 from samonai.settings import current_training
+from samonai.settings.choices import AUTOMATIC
 
 BOXES_ONLY = {
     "prompts": {"box_probability": 1.0, "points_probability": 0.0, "mask_probability": 0.0},

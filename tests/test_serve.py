@@ -3,6 +3,7 @@
 import base64
 import gzip
 import io
+import itertools
 import json
 import time
 from collections.abc import Iterator
@@ -26,7 +27,9 @@ from samonai.inference.frame_outputs import Automatic
 from samonai.inference.refining import mask_logits
 from samonai.inference.uncertainty import SourceCertainty
 from samonai.prompts.frame_prompts import FramePrompts
-from samonai.serve.annotation import mask_png
+from samonai.sam.decoder_file import save_decoder
+from samonai.sam.decoder_metadata import DecoderMetadata
+from samonai.serve.annotation import mask_png, png_of
 from samonai.serve.encoding import EncodingQueue, outward
 from samonai.serve.guard import Guard, Limits
 from samonai.serve.learning import Learner, latest_run
@@ -441,6 +444,52 @@ def test_cases_come_by_their_scores_once_a_model_can_score_them(
     workspace.close()
 
 
+def test_training_reads_as_the_session_does_and_begins_with_its_decoder(
+    images: Path, tmp_path: Path
+) -> None:
+    commands: list[list[str]] = []
+
+    def recorded(arguments: list[str], log: Path) -> int:
+        commands.append(arguments)
+        log.write_text("stopped by the test")
+        return 1
+
+    session = Session("micro", store=tmp_path / "store", device="cpu", window="lung")
+    workspace = workspace_of(session, images, tmp_path / "out")
+    learner = Learner(workspace, lambda run: session, heads="both", execute=recorded)
+    empty = png_of(np.zeros((SHAPE[1], SHAPE[0]), np.uint8))
+    for name in CASES:
+        workspace.paint(name, "one", 2, 1, empty, 0)
+        workspace.save(name, 1)
+
+    def given() -> dict[str, list[str]]:
+        learner.start()
+        learner.join()
+        (command,) = commands
+        commands.clear()
+        found: dict[str, list[str]] = {}
+        for option, value in itertools.pairwise(command):
+            found.setdefault(option, []).append(value)
+        return found
+
+    first = given()
+    assert {"window=lung", "interactive.click_rounds=3"} <= set(first["--set"])
+    assert (first["--model"], first["--heads"]) == (["micro"], ["both"])
+    assert "--from" not in first
+    run = tmp_path / "run"
+    run.mkdir()
+    network = session.networks[0]
+    settings = session.domain.settings()
+    metadata = DecoderMetadata(
+        network.name, network.encoder_sha256, network.normalisation.to_metadata(), "medical",
+        settings, {"1": "ball"}, {}, {},
+    )  # fmt: skip
+    save_decoder(network, run / "decoder.safetensors", metadata)
+    session.decoders = [run / "decoder.safetensors"]
+    assert given()["--from"] == [str(run)]
+    workspace.close()
+
+
 def test_training_on_finished_cases_takes_over_where_it_is_better(
     session: Session, images: Path, tmp_path: Path
 ) -> None:
@@ -450,8 +499,8 @@ def test_training_on_finished_cases_takes_over_where_it_is_better(
         return session if run is None else Session(run, store=session.store, device="cpu")
 
     learner = Learner(
-        workspace, opened, ["--model", "micro"], str(tmp_path / "store"),
-        {"learning_rate": "1e-3"}, epochs=1, execute=in_this_process,
+        workspace, opened, store=str(tmp_path / "store"), settings={"learning_rate": 1e-3},
+        epochs=1, execute=in_this_process,
     )  # fmt: skip
     with pytest.raises(InputError, match="training needs 2 at least"):
         learner.start()

@@ -55,7 +55,7 @@ def test_the_turns_are_all_there_are_and_the_first_is_none() -> None:
 
 @pytest.mark.parametrize("count", [0, 3, 9, -1, "2", True, None])
 def test_other_numbers_are_one_line(count: Any) -> None:
-    with pytest.raises(InputError, match="use 1"):
+    with pytest.raises(InputError, match="tta="):
         orientations_of(count)
 
 

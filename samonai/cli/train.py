@@ -52,6 +52,14 @@ def train(
             "the encoder one of encoder-lora, encoder-adapters, encoder-last-K, encoder-norms.",
         ),
     ] = "decoder",
+    from_: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="RUN",
+            help="Begin with the decoder of an earlier run instead of the model's own.",
+        ),
+    ] = None,
     seed: options.Seed = 0,
     store: options.Store = None,
     device: options.Device = None,
@@ -80,6 +88,8 @@ def train(
     )
     arguments.check_model(model, checkpoint, sha256, device)
     arguments.check_data(images, labels)
+    if from_ is not None:
+        settings["initial_decoder"] = arguments.check_initial_run(from_, domain, model)
 
     from samonai import selection
     from samonai.workflows import train as workflow

@@ -158,6 +158,27 @@ class Planes(Protocol[SourceT]):
 
 
 @runtime_checkable
+class VolumeViews(Protocol[ReadSourceT]):
+    """A domain whose sources a viewer shows in three planes and in windows of their own values."""
+
+    def windows(self, source: ReadSourceT) -> dict[str, tuple[float, float]]:
+        """Return named display windows (black, white) in the source's unit."""
+        ...
+
+    def windowed(
+        self, source: ReadSourceT, frame: Frame, window: tuple[float, float]
+    ) -> npt.NDArray[np.uint8]:
+        """Return a frame in a window: uint8 (H, W), 0 black, 255 white."""
+        ...
+
+    def volume_file(
+        self, source: ReadSourceT, label: npt.NDArray[np.integer] | None = None
+    ) -> bytes:
+        """Return the source, or a label map on its grid (values 0..255), as a NIfTI file."""
+        ...
+
+
+@runtime_checkable
 class RegionProposals(Protocol):
     """A domain with region proposals: boxes of objects on a frame, of any class."""
 
@@ -269,6 +290,7 @@ class Capabilities(Generic[SourceT]):
         proposals: Proposes boxes of objects on a frame.
         prompt_names: Reads the names of classes in files of prompts.
         planes: Cuts volumes across any of their axes.
+        viewer: Shows volumes in three planes and in windows.
         crop: Cuts frames around the prompts.
         structures: Gives structures label values.
         default_automatic: Default way of segmentation without prompts.
@@ -287,6 +309,7 @@ class Capabilities(Generic[SourceT]):
     proposals: RegionProposals | None = None
     prompt_names: PromptNames[SourceT] | None = None
     planes: Planes[SourceT] | None = None
+    viewer: VolumeViews[SourceT] | None = None
     crop: PromptCrop[SourceT] | None = None
     structures: NamedStructures | None = None
     default_automatic: str = CLASSES
@@ -308,6 +331,7 @@ def capabilities(domain: Domain[SourceT]) -> Capabilities[SourceT]:
         proposals=domain if isinstance(domain, RegionProposals) else None,
         prompt_names=domain if isinstance(domain, PromptNames) else None,
         planes=domain if isinstance(domain, Planes) else None,
+        viewer=domain if isinstance(domain, VolumeViews) else None,
         crop=domain if isinstance(domain, PromptCrop) else None,
         structures=domain if isinstance(domain, NamedStructures) else None,
         default_automatic=(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from samonai.core.errors import InputError
+from samonai.core.settings import check_given
 from samonai.domains.base import Domain, SourceT, metric_spacing
 from samonai.domains.capabilities import capabilities
 from samonai.engine.processes import gather
@@ -16,6 +17,7 @@ from samonai.metrics.average_precision import (
     detected_objects,
 )
 from samonai.metrics.volumes import Row
+from samonai.settings.inference import EvaluationSettings
 
 
 class Measure(Protocol):
@@ -56,6 +58,10 @@ class VolumeMeasure:
     surface_tolerance_mm: float = 1.0
     names: tuple[str, ...] = metrics.METRICS
 
+    def __post_init__(self) -> None:
+        """Check the tolerance."""
+        check_given(EvaluationSettings, vars(self))
+
     def rows(
         self,
         domain: Domain[SourceT],
@@ -95,6 +101,10 @@ class ObjectMeasure:
 
     boundary_tolerance: float = 1.0
     names: tuple[str, ...] = object_metrics.METRICS
+
+    def __post_init__(self) -> None:
+        """Check the tolerance."""
+        check_given(EvaluationSettings, vars(self))
 
     def rows(
         self,

@@ -18,7 +18,7 @@ from samonai.domains.base import Case, Domain, LabelFacts
 from samonai.domains.capabilities import capabilities
 from samonai.inference.ensemble import ensemble_decoders, member_names
 from samonai.inference.volumes.propagate import Propagation
-from samonai.sam.decoder_metadata import DecoderMetadata, read_decoder_metadata
+from samonai.sam.decoder_metadata import DecoderMetadata, read_decoder_metadata, trained_cases
 from samonai.sam.loading import load_sam
 from samonai.sam.network import SamNetwork
 from samonai.sam.normalisation import Normalisation
@@ -326,7 +326,7 @@ def input_cases(
 def _training_cases(decoders: Sequence[Path]) -> tuple[set[str], set[str]]:
     """Return the cases that any of the decoders was trained on, and those that all held out."""
     training = [read_decoder_metadata(path).training for path in decoders]
-    trained = {name for one in training for name in one.get("train_cases", [])}
+    trained = {name for one in training for name in trained_cases(one)}
     held_out = [set(one.get("val_cases", [])) for one in training]
     return trained, set.intersection(*held_out) - trained if held_out else set()
 

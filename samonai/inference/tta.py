@@ -14,9 +14,11 @@ import torch
 
 from samonai.core.errors import InputError
 from samonai.core.frame import Frame
+from samonai.core.settings import check_given
 from samonai.domains.base import Domain, SourceT
 from samonai.embeddings.changed_frames import changed_frames
 from samonai.prompts.frame_prompts import FramePrompts
+from samonai.settings.inference import DecodingSettings
 
 PredictOriented = Callable[["Orientation", Frame], tuple[torch.Tensor, torch.Tensor | None]]
 """Function to (..., H', W') of an augmented frame, and values without orientation, or None."""
@@ -106,7 +108,6 @@ _ORIENTATIONS = tuple(
     for upside_down in (False, True)
     for mirrored in (False, True)
 )
-_COUNTS = (1, 2, 4, 8)
 
 
 def orientations_of(count: int) -> tuple[Orientation, ...]:
@@ -115,11 +116,7 @@ def orientations_of(count: int) -> tuple[Orientation, ...]:
     Raises:
         InputError: The number is another one.
     """
-    if count not in _COUNTS or isinstance(count, bool):
-        raise InputError(
-            f"tta={count!r}: use 1 (original frames), 2 (mirrored too), 4 (all mirrorings) or "
-            f"8 (and all of these transposed)"
-        )
+    check_given(DecodingSettings, {"tta": count})
     return _ORIENTATIONS[:count]
 
 

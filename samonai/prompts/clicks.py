@@ -56,7 +56,8 @@ def corrective_clicks(
     Raises:
         InputError: The rule is unknown.
     """
-    check_rule(rule)
+    if rule not in CLICK_RULES:
+        raise InputError(f"click rule {rule!r} is not known; use {' or '.join(CLICK_RULES)}")
     errors = (predicted ^ masks) & valid
     if rule == "uniform":
         assert chances is not None
@@ -67,16 +68,6 @@ def corrective_clicks(
     inside = masks.flatten(1).gather(1, pixels[:, None])[:, 0].long()
     points = torch.stack([pixels % width, pixels // width], dim=1).float() + 0.5
     return Clicks(points, torch.where(found, inside, NO_POINT))
-
-
-def check_rule(rule: str) -> None:
-    """Refuse a rule that is not one of `CLICK_RULES`.
-
-    Raises:
-        InputError: The rule is unknown.
-    """
-    if rule not in CLICK_RULES:
-        raise InputError(f"click rule {rule!r} is not known; use {' or '.join(CLICK_RULES)}")
 
 
 def interior_pixel(region: npt.NDArray[np.bool_]) -> tuple[int, int]:

@@ -156,9 +156,18 @@ def metadata_of(content: Mapping[str, Any], path: Path) -> DecoderMetadata:
     return metadata
 
 
+def trained_cases(training: Mapping[str, Any]) -> set[str]:
+    """Return the cases that a decoder was trained on, by itself or in the runs it began from.
+
+    Args:
+        training: The training record of the decoder's file.
+    """
+    return {*training.get("train_cases", []), *training.get("earlier_cases", [])}
+
+
 def _current_training(training: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Return the provenance under the names of today; types of the entries in use are checked."""
-    lists = (training.get(name, []) for name in ("train_cases", "val_cases"))
+    lists = (training.get(name, []) for name in ("train_cases", "earlier_cases", "val_cases"))
     named = all(isinstance(n, list) and all(isinstance(c, str) for c in n) for n in lists)
     prompts = training.get("prompts", {})
     kinds = prompts.get("kinds", {}) if isinstance(prompts, dict) else None

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from samonai.core.errors import InputError
+from samonai.core.settings import check_given
+from samonai.settings.training import HeadSettings
 
 FACTOR_A, FACTOR_B = "weight.lora_A", "weight.lora_B"
 """Names of the factors of a layer's weight in files, after the layer's own name."""
@@ -31,8 +33,7 @@ def add_lora(module: nn.Module, targets: str, rank: int, seed: int) -> None:
     Raises:
         InputError: peft is not installed, or the rank is below 1.
     """
-    if rank < 1:
-        raise InputError(f"lora_rank is at least 1, got {rank}")
+    check_given(HeadSettings, {"lora_rank": rank})
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:

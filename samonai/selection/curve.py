@@ -27,8 +27,8 @@ from samonai.selection.job import Job
 from samonai.selection.members import SplitLike, make_job
 from samonai.selection.run_plan import differing_keys, locked_plan, read_plan, write_plan
 from samonai.selection.unet_baseline import UNetSettings, train_unet
+from samonai.settings.choices import PROMPTABLE, SEMANTIC
 from samonai.training.data.folds import group_cases, read_groups
-from samonai.training.objectives.heads import PROMPTABLE, SEMANTIC
 from samonai.workflows.run import Run
 from samonai.workflows.run_folder import RunFolder
 

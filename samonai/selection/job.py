@@ -15,8 +15,8 @@ from samonai.core.json_files import read_json
 from samonai.core.sealed import is_whole
 from samonai.domains import DEFAULT_DOMAIN
 from samonai.embeddings.counting import FrameCounts
+from samonai.settings.choices import PROMPTABLE
 from samonai.training.data.folds import SplitNames, fold_splits, grouped_split, read_groups
-from samonai.training.objectives.heads import PROMPTABLE
 from samonai.workflows.bundle_files import TRAIN, config_files, read_config
 from samonai.workflows.inputs import data_paths, shows_progress, store_location
 from samonai.workflows.run import Run, evaluate

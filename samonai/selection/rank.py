@@ -21,6 +21,7 @@ from samonai.core.errors import InputError
 from samonai.core.files import write_atomically
 from samonai.inference.case_dataset import prompted
 from samonai.inference.frame_outputs import Automatic
+from samonai.sam.decoder_metadata import trained_cases
 from samonai.workflows.inputs import existing, shows_progress
 from samonai.workflows.run import Run, open_runs
 from samonai.workflows.trained_run import Runs
@@ -218,7 +219,7 @@ def _everything(domain: Any, case: Any, source: Any) -> Automatic:
 
 def _known_cases(run: Run) -> list[str]:
     training = run.metadata.training
-    return [*training.get("train_cases", []), *training.get("val_cases", [])]
+    return [*trained_cases(training), *training.get("val_cases", [])]
 
 
 def _score(asked: str | None, runs: int, *, prompted: bool) -> str:

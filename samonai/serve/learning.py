@@ -22,14 +22,19 @@ from typing import Any
 from samonai.core.errors import InputError
 from samonai.core.files import write_atomically
 from samonai.core.json_files import read_json
-from samonai.sam.decoder_metadata import read_decoder_metadata
+from samonai.sam.decoder_metadata import read_decoder_metadata, trained_cases
 from samonai.serve.saving import saved_label
 from samonai.serve.workspace import Workspace
+from samonai.settings import options
+from samonai.settings.choices import BOTH
 from samonai.workflows.session import Session
 
 logger = logging.getLogger(__name__)
 
 FEWEST_CASES = 2
+TRAINING_SETTINGS: Mapping[str, Any] = {"interactive.click_rounds": 3}
+"""Settings of every training: who annotates corrects by clicks, so the decoder learns from them."""
+
 _STATE_FILE = "state.json"
 _SPLIT_FILE = "split.json"
 _HELD_OUT = 0.2
@@ -46,9 +51,11 @@ class Learner:
         workspace: Gives the cases, and takes the new session.
         open_session: Opens a run's folder as the workspace's kind of session; None: the session
             that the server was started with.
-        model: Arguments of `samonai train` that name the model, its weights and its heads.
+        checkpoint: The model's weights, if not the published ones.
+        heads: Heads of each training, see `samonai train`; None: those of the decoder in use, or
+            the domain's default without one.
         store: Where embeddings are kept; None: in each run.
-        settings: Settings of training, as `--set` takes them.
+        settings: Settings of training by name, beside `TRAINING_SETTINGS` and the domain's own.
         epochs: Epochs of each training.
         execute: Runs the arguments of a verb, with its output in a log file, and returns the exit
             code; None: in a process of its own.
@@ -58,15 +65,18 @@ class Learner:
         self,
         workspace: Workspace,
         open_session: Callable[[Path | None], Session],
-        model: Sequence[str],
+        *,
+        checkpoint: Path | str | None = None,
+        heads: str | None = None,
         store: str | None = None,
-        settings: Mapping[str, str] | None = None,
+        settings: Mapping[str, Any] | None = None,
         epochs: int = 20,
         execute: Callable[[list[str], Path], int] | None = None,
     ) -> None:
         """Keep what training needs; nothing is trained yet."""
         self.workspace, self._open_session = workspace, open_session
-        self._model, self._store, self._epochs = list(model), store, epochs
+        self._checkpoint, self._heads = checkpoint, heads
+        self._store, self._epochs = store, epochs
         self._settings = dict(settings or {})
         self.folder = workspace.out / "learning"
         self._execute = execute or self._in_own_process
@@ -167,7 +177,7 @@ class Learner:
         """
         trained = {name for one in self._rounds for name in one["split"]["train"]}
         for decoder in self.workspace.session.decoders:
-            trained |= set(read_decoder_metadata(decoder).training.get("train_cases", []))
+            trained |= trained_cases(read_decoder_metadata(decoder).training)
         before = {name for one in self._rounds for name in one["split"]["val"]}
         fresh = [name for name in cases if name not in trained]
         wanted = max(1, round(_HELD_OUT * len(cases)))
@@ -239,12 +249,21 @@ class Learner:
 
     def _training(self, folder: Path, run: Path) -> list[str]:
         """Return the arguments of training besides the data."""
-        arguments = ["--out", str(run), "--epochs", str(self._epochs), *self._model]
-        arguments += ["--split", str(folder / _SPLIT_FILE)]
-        if self._store is not None:
-            arguments += ["--store", self._store]
-        for key, value in self._settings.items():
-            arguments += ["--set", f"{key}={value}"]
+        session = self.workspace.session
+        arguments = ["--out", str(run), "--epochs", str(self._epochs)]
+        arguments += ["--split", str(folder / _SPLIT_FILE), "--model", session.networks[0].name]
+        heads = self._heads
+        if session.decoders:
+            metadata = read_decoder_metadata(session.decoders[0])
+            heads = heads or (BOTH if len(metadata.heads) > 1 else metadata.heads[0])
+            if not metadata.tunes_encoder:
+                arguments += ["--from", str(session.decoders[0].parent)]
+        given = {"--checkpoint": self._checkpoint, "--heads": heads, "--store": self._store}
+        for option, value in given.items():
+            arguments += [] if value is None else [option, str(value)]
+        reading = {k: v for k, v in session.domain.settings().items() if v is not None}
+        for key, value in {**TRAINING_SETTINGS, **reading, **self._settings}.items():
+            arguments += _as_option(key, value)
         return arguments
 
     def _measured(
@@ -307,6 +326,15 @@ def latest_run(out: Path) -> Path | None:
     """Return the run of a workspace that was in use when its server ended; None: the first."""
     current = _in_use(_rounds_of(out / "learning"))
     return None if current is None else Path(current["run"])
+
+
+def _as_option(key: str, value: Any) -> list[str]:
+    """Return a setting as arguments of `samonai train`: by its own option, or by `--set`."""
+    if (option := options().get(key)) is None:
+        return ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
+    if isinstance(value, bool):
+        return [option] if value else []
+    return [option, str(value)]
 
 
 def _rounds_of(folder: Path) -> list[dict[str, Any]]:

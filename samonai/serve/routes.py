@@ -26,7 +26,6 @@ from samonai.serve.annotation import FrameObject, decoded_png
 from samonai.serve.display import FLAT, display_of
 from samonai.serve.json_body import json_of
 from samonai.serve.open_cases import NotThereError, RevisionError
-from samonai.serve.pictures import windows
 from samonai.serve.views import Views, case_name, frame_number
 from samonai.serve.workspace import Workspace
 from samonai.version import __version__
@@ -153,7 +152,8 @@ class Api:
         one = self.workspace.opened(name)
         domain = self.workspace.session.domain
         count = domain.frame_count(one.source)
-        planes = capabilities(domain).planes
+        able = capabilities(domain)
+        planes, viewer = able.planes, able.viewer
         spacing = None if planes is None else metric_spacing(one.source)
         height, width = domain.frame(one.source, 0).size
         return {
@@ -163,7 +163,7 @@ class Api:
             "spacing_mm": None if spacing is None else list(map(float, spacing)),
             "volume": planes is not None,
             "grid": None if planes is None else _grid(one.source, planes.axis),
-            "windows": windows(one.source),
+            "windows": {} if viewer is None else viewer.windows(one.source),
             "display": (FLAT if planes is None else display_of(one.source.affine, planes.axis)),
             "labelled": getattr(one.source, "label", None) is not None,
             "ready": self.workspace.queue.ready(name),

@@ -19,6 +19,7 @@ from samonai.serve.scoring import CaseScorer
 from samonai.serve.workspace import Workspace
 from samonai.workflows.inputs import data_paths
 from samonai.workflows.session import Session
+from samonai.workflows.trained_run import TrainedRun
 
 logger = logging.getLogger(__name__)
 
@@ -119,12 +120,13 @@ def open_workspace(options: ServeOptions) -> tuple[Workspace, Learner]:
         classes=_classes(session, options),
         pacs=pacs,
     )
-    model = ["--model", options.model] if options.run is None else []
-    if options.checkpoint is not None:
-        model += ["--checkpoint", str(options.checkpoint)]
-    if options.heads is not None:
-        model += ["--heads", options.heads]
-    learner = Learner(workspace, opened, model, store, epochs=options.epochs)
+    checkpoint: Path | str | None = options.checkpoint
+    if checkpoint is None and session.decoders:
+        checkpoint = TrainedRun(session.decoders[0].parent).checkpoint
+    learner = Learner(
+        workspace, opened, checkpoint=checkpoint, heads=options.heads, store=store,
+        epochs=options.epochs,
+    )  # fmt: skip
     return workspace, learner
 
 

@@ -9,7 +9,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from samonai.core.errors import InputError
-from samonai.domains.medical.volume import Volume
 from samonai.serve.figures import figures, uncertainty
 from samonai.serve.open_cases import NotThereError
 from samonai.serve.pictures import Range, frame_png, heat_png, label_file, volume_file
@@ -71,17 +70,12 @@ class Views:
     async def volume(self, request: Request) -> Response:
         """Answer with a volume as NIfTI, for the three planes and 3D."""
         name = case_name(request)
-        return await _file(lambda: volume_file(self._volume(name)), "application/octet-stream")
+        return await _file(lambda: volume_file(self.workspace, name), "application/octet-stream")
 
     async def label(self, request: Request) -> Response:
         """Answer with a case's masks as a NIfTI label map on the volume's grid."""
         name = case_name(request)
-
-        def content() -> bytes:
-            self._volume(name)
-            return label_file(self.workspace, self.workspace.opened(name))
-
-        return await _file(content, "application/octet-stream")
+        return await _file(lambda: label_file(self.workspace, name), "application/octet-stream")
 
     async def figures(self, request: Request) -> Response:
         """Answer with volumes and Dice by structure, of a frame too if one is named."""
@@ -96,12 +90,6 @@ class Views:
         name = case_name(request)
         self.workspace.folder(name)  # refuses names of no case
         return JSONResponse(await run_in_threadpool(versions, self.workspace.out, name))
-
-    def _volume(self, name: str) -> Volume:
-        source = self.workspace.opened(name).source
-        if not isinstance(source, Volume):
-            raise NotThereError("only volumes are shown in three planes")
-        return source
 
 
 def case_name(request: Request) -> str:

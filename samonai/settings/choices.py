@@ -1,6 +1,7 @@
 """Names that a setting can choose from, where its description and its component share them."""
 
 HEADS = ("promptable", "semantic", "both")
+PROMPTABLE, SEMANTIC, BOTH = HEADS
 LOSS_RECIPES = ("dice_bce", "dice_focal", "dice_ce", "bce", "dice_boundary", "dice_hausdorff")
 COMPONENTS = ("each", "largest", "whole")
 CLICK_RULES = ("uniform", "largest")

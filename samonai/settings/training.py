@@ -1,6 +1,7 @@
 """Settings of a training run: optimiser, heads and loss, parts that are trained, frames."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from samonai.core.settings import Affects, setting
 from samonai.settings.choices import ALL_TOKENS, COMPONENTS, HEADS, LOSS_RECIPES, WINDOWS
@@ -75,6 +76,10 @@ class HeadSettings:
         _WEIGHTS,
         option="--train",
     )
+    initial_decoder: Path | None = setting(
+        None, "Decoder of an earlier run, which training begins with; null: the model's own.",
+        _WEIGHTS, option="--from",
+    )  # fmt: skip
     lora_rank: int = setting(8, "Rank of LoRA updates.", _WEIGHTS, low=1)
     checkpointing: bool = setting(
         True, "Compute activations of a trained encoder again instead of keeping them.", _WEIGHTS
@@ -94,7 +99,7 @@ class DataSettings:
 
     val_fraction: float = setting(
         0.2, "Share of the cases that is held out, without a split.", _WEIGHTS, low=0, high=1,
-        option="--val-fraction",
+        above=True, below=True, option="--val-fraction",
     )  # fmt: skip
     objects_per_frame: int = setting(
         8, "Most objects of a frame in one step.", _WEIGHTS, unit="objects", low=1

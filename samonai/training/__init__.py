@@ -13,6 +13,7 @@ from samonai.training.handlers import (
     StopOnNan,
     TrainingProgress,
 )
+from samonai.training.initial_decoder import initial_facts, with_initial_decoder
 from samonai.training.interactive import interactive_update
 from samonai.training.objectives.heads import HeadsLoss, HeadTargets, heads_loss, with_heads
 from samonai.training.objectives.losses import MaskLoss, MaskTargets
@@ -46,8 +47,10 @@ __all__ = [
     "export_best",
     "frame_loader",
     "heads_loss",
+    "initial_facts",
     "interactive_update",
     "prepare_batch",
     "prepare_training",
     "with_heads",
+    "with_initial_decoder",
 ]

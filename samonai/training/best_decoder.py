@@ -60,6 +60,7 @@ def export_best(
     plain.load_state_dict(state)
     plain.object_classifier = fit_object_classifier(plain, domain, data)
     training = {**provenance, **data.provenance(), "prompts": sampler.settings()}
+    training |= training.pop("initial", {})
     metadata = _metadata(plain, domain, data, training, history)
     save_decoder(plain, path, metadata)
     logger.info("wrote %s", path)

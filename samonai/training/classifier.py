@@ -24,8 +24,8 @@ from samonai.prompts.frame_prompts import FramePrompts
 from samonai.prompts.types import Prompts
 from samonai.sam.network import SamNetwork
 from samonai.sam.object_classifier import ObjectClassifier, object_features
+from samonai.settings.choices import BOTH
 from samonai.training.data.prepare import TrainingData
-from samonai.training.objectives.heads import BOTH
 
 logger = logging.getLogger(__name__)
 

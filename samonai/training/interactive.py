@@ -17,11 +17,12 @@ import torch
 from monai.engines import IterationEvents, SupervisedTrainer
 from monai.utils import CommonKeys
 
-from samonai.core.errors import InputError
 from samonai.core.geometry import LOW_RES_STRIDE
-from samonai.prompts.clicks import check_rule, corrective_clicks
+from samonai.core.settings import check_given
+from samonai.prompts.clicks import corrective_clicks
 from samonai.prompts.types import Prompts
 from samonai.sam.outputs import DecodeOutput, HeadsOutput, choose_masks
+from samonai.settings.prompts import InteractiveSettings
 from samonai.training.decoder_inferer import DecoderInferer
 from samonai.training.objectives.heads import HeadTargets
 from samonai.training.objectives.losses import MaskTargets
@@ -49,12 +50,7 @@ def interactive_update(
     Raises:
         InputError: A number is negative, or the rule is unknown.
     """
-    check_rule(click_rule)
-    if click_rounds < 0 or mask_only_rounds < 0:
-        raise InputError(
-            f"click_rounds and mask_only_rounds are 0 or more, got {click_rounds} and "
-            f"{mask_only_rounds}"
-        )
+    check_given(InteractiveSettings, locals())
     if not (click_rounds or mask_only_rounds or multimask):
         return None
     return InteractiveUpdate(click_rounds, mask_only_rounds, click_rule, multimask)

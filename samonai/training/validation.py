@@ -10,7 +10,8 @@ from ignite.metrics import Metric
 from monai.utils import CommonKeys
 
 from samonai.sam.network import DecodeOutput, HeadsOutput
-from samonai.training.objectives.heads import BOTH, PROMPTABLE, SEMANTIC, HeadTargets, check_heads
+from samonai.settings.choices import BOTH, PROMPTABLE, SEMANTIC
+from samonai.training.objectives.heads import HeadTargets, check_heads
 from samonai.training.objectives.losses import MaskTargets
 from samonai.training.objectives.semantic_loss import ClassCounts
 

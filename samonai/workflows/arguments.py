@@ -7,6 +7,7 @@ before torch is imported. The jobs make the same checks again, where they use th
 from collections.abc import Sequence
 from pathlib import Path
 
+from samonai.core.errors import InputError
 from samonai.domains.capabilities import CLASSES
 from samonai.inference.prompting.decoder_checks import (
     check_automatic,
@@ -62,6 +63,32 @@ def check_runs(
     for decoder in decoders:
         read_decoder_metadata(decoder)
     return decoders
+
+
+def check_initial_run(run: Path, domain: str, model: str) -> Path:
+    """Return the decoder's file of a run that another training begins with.
+
+    Args:
+        run: The run's folder.
+        domain: The kind of data of the training that begins.
+        model: The name of its model.
+
+    Raises:
+        InputError: See `check_runs`; or the folder holds several runs, or one of another model.
+    """
+    decoders = check_runs(run, domain)
+    if len(decoders) > 1:
+        raise InputError(
+            f"{run} holds {len(decoders)} runs; name one of them to begin from, such as "
+            f"{decoders[0].parent}"
+        )
+    trained = read_decoder_metadata(decoders[0]).model
+    if trained != model:
+        raise InputError(
+            f"{decoders[0]} was trained on {trained}, and this training is of {model}; give "
+            f"--model {trained}"
+        )
+    return decoders[0]
 
 
 def check_data(images: Path | str, labels: Path | None = None) -> None:

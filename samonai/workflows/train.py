@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from samonai.core.files import as_path, no_empty_folders, write_atomically
+from samonai.core.files import as_path, no_empty_folders, sha256_file, write_atomically
 from samonai.domains import DEFAULT_DOMAIN, get_domain
 from samonai.domains.base import Case, Domain
 from samonai.embeddings.counting import FrameCounts
@@ -29,6 +29,7 @@ from samonai.workflows.run import Run
 from samonai.workflows.run_data import check_data, write_data
 from samonai.workflows.run_folder import (
     CURVE_FILE,
+    DECODER_FILE,
     HISTORY_FILE,
     SPLIT_FILE,
     STORE_FOLDER,
@@ -112,12 +113,13 @@ def finetune(
         **({} if heads is None else {"heads": heads}),
     }
     chosen = check_settings(plain, config)
+    initial = _initial_decoder(chosen.get("initial_decoder"), domain, plain["model"])
     # Before a model is loaded, or even downloaded.
     found = found_cases or domain_of(domain, config, chosen).find_cases(images, labels)
     split, rule = _checked_split(split, found)
     folder = RunFolder(out)
     record = {
-        **_record(domain, {**plain_settings(config), **chosen}, sam, checkpoint),
+        **_record(domain, {**plain_settings(config), **chosen}, sam, checkpoint, initial),
         "images": path_fingerprint(images),
         "labels": path_fingerprint(labels),
         "split": dict(split) if isinstance(split, Mapping) else file_fingerprint(split),
@@ -131,6 +133,7 @@ def finetune(
         overrides = {
             **chosen,
             **network_overrides(sam, checkpoint, sha256, device),
+            **({} if initial is None else {"initial_decoder": initial}),
             "images": images,
             "labels": labels,
             # A bundle of the user's own may list them itself.
@@ -247,8 +250,8 @@ def reader_of(domain: str = DEFAULT_DOMAIN, **settings: Any) -> "Domain[Any]":
 def _encode_options(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of `encode_views` that training with these settings would use."""
     from samonai.embeddings import Augmentation
+    from samonai.settings.choices import PROMPTABLE
     from samonai.training.data.propagated import frames_beside
-    from samonai.training.objectives.heads import PROMPTABLE
 
     heads = settings.get("heads", PROMPTABLE)
     return {
@@ -301,8 +304,9 @@ def _record(
     settings: Mapping[str, Any],
     sam: "SamNetwork | str",
     checkpoint: Path | str | None,
+    initial: Path | None,
 ) -> dict[str, Any]:
-    """Return the record of a run's settings and model for its folder."""
+    """Return the record of a run's settings, model and initial decoder for its folder."""
     return {
         "samonai": __version__,
         "domain": domain,
@@ -311,7 +315,18 @@ def _record(
         if checkpoint is None
         else str(as_path(checkpoint, "checkpoint").absolute()),
         "encoder_sha256": None if isinstance(sam, str) else sam.encoder_sha256,
+        **({} if initial is None else {"initial_decoder_sha256": sha256_file(initial)}),
     }
+
+
+def _initial_decoder(path: Path | str | None, domain: str, model: str) -> Path | None:
+    """Return the decoder's file of the run that training begins with, checked; None: none."""
+    if path is None:
+        return None
+    from samonai.workflows.arguments import check_initial_run
+
+    run = as_path(path, "initial_decoder")
+    return check_initial_run(run.parent if run.name == DECODER_FILE else run, domain, model)
 
 
 def domain_of(name: str, config: Mapping[str, Any], settings: Mapping[str, Any]) -> Domain[Any]:

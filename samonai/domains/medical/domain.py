@@ -41,7 +41,14 @@ from samonai.domains.medical.labels.read_labels import (
 from samonai.domains.medical.labels.structures import class_names_of, parse_structures
 from samonai.domains.medical.outputs import FORMATS, write_outputs
 from samonai.domains.medical.prompts.read import holds_prompts, prompt_classes, read_prompts
-from samonai.domains.medical.volume import LabelReadOptions, ReadOptions, Volume, format_shape
+from samonai.domains.medical.viewing import VolumeViewing
+from samonai.domains.medical.volume import (
+    LabelReadOptions,
+    ReadOptions,
+    Volume,
+    check_slice_number,
+    format_shape,
+)
 from samonai.domains.tiling.frames import FrameMaps, FrameMerger
 from samonai.prompts.frame_prompts import FramePrompts
 from samonai.prompts.values import PromptFile
@@ -51,7 +58,7 @@ from samonai.settings.medical import MedicalSettings
 logger = logging.getLogger(__name__)
 
 
-class MedicalDomain:
+class MedicalDomain(VolumeViewing):
     """Scans as stacks of slices. Settings are JSON values, so that checkpoints can carry them.
 
     Args:
@@ -311,7 +318,7 @@ class MedicalDomain:
             The slice, or the part of it that the crop shows, as (H, W): axis 2 gives rows j and
             columns i, never flipped.
         """
-        self._check_index(source, index)
+        check_slice_number(source, self.axis, index)
         ranges = self.intensity.ranges(source)
         label = source.label
         masks = [plane(m, self.axis, index) for m in (source.valid, source.known) if m is not None]
@@ -369,7 +376,7 @@ class MedicalDomain:
         merged = np.zeros(source.shape, dtype, order="F")
         part = rows_and_columns(source, self.axis)
         for index, values in frames.items():
-            self._check_index(source, index)
+            check_slice_number(source, self.axis, index)
             target = plane(merged, self.axis, index)[part]
             if values.shape != target.shape:
                 raise ValueError(
@@ -391,10 +398,3 @@ class MedicalDomain:
     ) -> list[Path]:
         """Write one prediction in several formats; see `write_outputs`."""
         return write_outputs(source, label, stem, formats, measure, facts, self.intensity)
-
-    def _check_index(self, source: Volume, index: int) -> None:
-        if not 0 <= index < self.frame_count(source):
-            raise IndexError(
-                f"slice {index} of {source.source_id}: it has slices 0 to "
-                f"{self.frame_count(source) - 1} across axis {self.axis}"
-            )

@@ -357,3 +357,16 @@ def _neighbours(flat: Values, sample: Values, rank: int) -> Values | None:
         return None
     near.partition([rank - below, last - below])
     return near[[rank - below, last - below]]
+
+
+def check_slice_number(source: Volume, axis: int, index: int) -> None:
+    """Refuse the number of a slice that a volume does not have.
+
+    Raises:
+        IndexError: The number is below 0, or not below the size of the axis.
+    """
+    if not 0 <= index < source.shape[axis]:
+        raise IndexError(
+            f"slice {index} of {source.source_id}: it has slices 0 to {source.shape[axis] - 1} "
+            f"across axis {axis}"
+        )

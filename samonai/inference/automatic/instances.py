@@ -23,6 +23,7 @@ import torch
 from samonai.core.errors import InputError
 from samonai.core.frame import Frame
 from samonai.core.geometry import LOW_RES_STRIDE
+from samonai.core.settings import check_given
 from samonai.domains.base import SourceT
 from samonai.domains.capabilities import CLASSES, capabilities
 from samonai.inference.automatic.borders import components
@@ -42,14 +43,12 @@ from samonai.inference.tta import refuse_augmentation
 from samonai.prompts.clicks import interior_pixel
 from samonai.prompts.frame_prompts import FramePrompts
 from samonai.sam.network import SamNetwork
+from samonai.settings.inference import FindingSettings
 
 PROMPT_KINDS = ("none", "box", "points", "box_and_points", "proposed", "box_and_proposed")
 
 GRID = "grid"
 """The value of `automatic` for a grid of points as prompts."""
-
-AUTOMATIC = (CLASSES, *PROMPT_KINDS[1:], GRID)
-"""Ways of segmentation without prompts."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +76,7 @@ class ObjectFinding:
         Raises:
             InputError: A setting is unknown or out of range.
         """
-        if self.automatic not in AUTOMATIC:
-            raise InputError(f"automatic={self.automatic!r}: use one of {', '.join(AUTOMATIC)}")
-        if self.min_score is not None and not 0 <= self.min_score <= 1:
-            raise InputError(f"min_score={self.min_score:g}: expected 0 to 1")
-        check_numbers(self.points_per_side, 1)
+        check_given(FindingSettings, vars(self))
 
     def settings(self) -> dict[str, Any]:
         """Return the settings as JSON values."""

@@ -15,6 +15,7 @@ import torch
 from samonai.core.errors import InputError
 from samonai.core.frame import Frame
 from samonai.core.geometry import FrameGeometry
+from samonai.core.settings import check_given
 from samonai.domains.base import Domain, SourceT
 from samonai.domains.capabilities import capabilities
 from samonai.inference.frame_outputs import (
@@ -31,7 +32,7 @@ from samonai.inference.volumes.planes import fuse_planes
 from samonai.inference.volumes.propagate import FrameTracks, Propagation, Propagator, seeds_of
 from samonai.prompts.frame_prompts import FramePrompts
 from samonai.sam.network import SamNetwork
-from samonai.settings.choices import SPREADS
+from samonai.settings.inference import CleaningSettings, DecodingSettings
 
 if TYPE_CHECKING:
     from samonai.embeddings.embedder import AnyStore
@@ -85,10 +86,7 @@ class VolumeInferer(SourceInferer[SourceT]):
     ) -> None:
         """Keep the settings."""
         super().__init__(domain, store, precision, prompts_at_once, members, observers, tta)
-        if spread not in SPREADS:
-            raise InputError(f"spread={spread!r}: use one of {', '.join(SPREADS)}")
-        if planes not in (1, 3):
-            raise InputError(f"planes={planes!r}: expected 1 or 3")
+        check_given(DecodingSettings, {"spread": spread, "planes": planes})
         self.spread, self.planes, self.clean = spread, planes, clean
         self.propagation = propagation or Propagation()
         self._others: list[SourceInferer[SourceT]] | None = None
@@ -206,7 +204,11 @@ def cleaning(
         keep_largest: Keep the largest connected component.
         min_size: Remove components of fewer voxels.
         fill_holes: Fill what a structure encloses.
+
+    Raises:
+        InputError: The size is negative.
     """
+    check_given(CleaningSettings, locals())
     if not (keep_largest or fill_holes or min_size > 1):
         return None
     from monai.transforms import (  # slow to import, and most predictions need none

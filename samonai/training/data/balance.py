@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from samonai.core.errors import InputError
+from samonai.core.settings import check_given
+from samonai.settings.training import DataSettings
 
 
 class BalancedDraw:
@@ -32,10 +33,7 @@ class BalancedDraw:
         self, classes: Sequence[frozenset[int]], empty_rate: float, class_balance: float
     ) -> None:
         """Sort the frames."""
-        if not 0 <= empty_rate < 1:
-            raise InputError(f"empty_rate is a share from 0 to below 1, got {empty_rate}")
-        if not 0 <= class_balance <= 1:
-            raise InputError(f"class_balance is from 0 to 1, got {class_balance}")
+        check_given(DataSettings, {"empty_rate": empty_rate, "class_balance": class_balance})
         self.empty = np.array([n for n, found in enumerate(classes) if not found], np.int64)
         frames: dict[int, list[int]] = {}
         for number, found in enumerate(classes):

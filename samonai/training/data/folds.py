@@ -9,6 +9,8 @@ import numpy as np
 
 from samonai.core.errors import InputError
 from samonai.core.files import as_path
+from samonai.core.settings import check_given
+from samonai.settings.training import DataSettings
 
 SplitNames = dict[str, list[str]]
 """{"train": [case, …], "val": [case, …]}, the content of a split file."""
@@ -108,8 +110,7 @@ def grouped_split(
     Raises:
         InputError: Fewer than two groups, or a fraction out of range.
     """
-    if not 0 < val_fraction < 1:
-        raise InputError(f"the validation fraction lies between 0 and 1, got {val_fraction}")
+    check_given(DataSettings, {"val_fraction": val_fraction})
     grouped = group_cases(cases, groups)
     if len(grouped) < 2:
         raise InputError("all cases are in one group; training needs two, one of them held out")

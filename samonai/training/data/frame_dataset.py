@@ -15,6 +15,7 @@ from samonai.embeddings.target_store import SourceTargets
 from samonai.embeddings.targets import FrameTargets
 from samonai.prompts.sampling import PromptSampler
 from samonai.prompts.types import Prompts, concatenate_prompts
+from samonai.settings.choices import PROMPTABLE, SEMANTIC
 from samonai.training.data.balance import BalancedDraw
 from samonai.training.data.mixing import EmbeddingMix, mix_with_next
 from samonai.training.data.propagated import (
@@ -25,7 +26,7 @@ from samonai.training.data.propagated import (
 )
 from samonai.training.data.stored import StoredCase
 from samonai.training.objectives.border_targets import border_map
-from samonai.training.objectives.heads import PROMPTABLE, SEMANTIC, HeadTargets
+from samonai.training.objectives.heads import HeadTargets
 from samonai.training.objectives.losses import MaskTargets
 from samonai.training.objectives.semantic_loss import ClassTargets, channel_map
 

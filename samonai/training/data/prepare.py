@@ -15,12 +15,13 @@ from samonai.embeddings.views import Augmentation
 from samonai.prompts.sampling import PromptSampler
 from samonai.sam.network import SamNetwork
 from samonai.sam.tuning import TrainParts
+from samonai.settings.choices import PROMPTABLE
 from samonai.training.data.frame_dataset import FrameDataset
 from samonai.training.data.mixing import EmbeddingMix
 from samonai.training.data.propagated import frames_beside
 from samonai.training.data.split import Split, split_cases
 from samonai.training.data.stored import StoredCase, StoredSplit, store_split
-from samonai.training.objectives.heads import PROMPTABLE, check_heads
+from samonai.training.objectives.heads import check_heads
 
 logger = logging.getLogger(__name__)
 

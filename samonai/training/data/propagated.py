@@ -18,7 +18,7 @@ from samonai.embeddings.targets import FrameTargets
 from samonai.prompts.coarse_masks import coarse_logits
 from samonai.prompts.sampling import PromptSampler, jitter_boxes
 from samonai.prompts.types import Prompts
-from samonai.training.objectives.heads import SEMANTIC
+from samonai.settings.choices import SEMANTIC
 
 REACH = 3
 """Largest distance in frames that prompts are carried over. One would do if masks were right, but

@@ -8,7 +8,9 @@ import numpy as np
 
 from samonai.core.errors import InputError
 from samonai.core.files import as_path
+from samonai.core.settings import check_given
 from samonai.domains.base import Case
+from samonai.settings.training import DataSettings
 from samonai.training.data.folds import SplitNames
 from samonai.training.data.split_files import Folds, folds_of, read_split
 
@@ -66,8 +68,7 @@ def split_cases(
         return _named(cases, *read_split(as_path(split_file, "the split file"), cases))
     if listed := listed_split(cases):
         return _named(cases, *listed)
-    if not 0 < val_fraction < 1:
-        raise InputError(f"the validation fraction lies between 0 and 1, got {val_fraction}")
+    check_given(DataSettings, {"val_fraction": val_fraction})
     if len(cases) < 2:
         raise InputError(
             f"training needs at least two cases, one of them held out; found {len(cases)}"

@@ -7,13 +7,12 @@ import torch
 from torch import nn
 
 from samonai.core.errors import InputError
-from samonai.core.settings import renamed_parameters
+from samonai.core.settings import check_given, renamed_parameters
 from samonai.sam.network import DecodeOutput, HeadsOutput, SamNetwork
-from samonai.settings.choices import HEADS
+from samonai.settings.choices import BOTH, PROMPTABLE, SEMANTIC
+from samonai.settings.training import HeadSettings
 from samonai.training.objectives.losses import MaskLoss, MaskTargets
 from samonai.training.objectives.semantic_loss import ClassTargets, SemanticLoss
-
-PROMPTABLE, SEMANTIC, BOTH = HEADS
 
 
 class HeadTargets(NamedTuple):
@@ -83,8 +82,7 @@ def heads_loss(
     of_masks = MaskLoss(loss_recipe, iou_weight)
     if heads == PROMPTABLE:
         return of_masks
-    if not semantic_weight > 0:
-        raise InputError(f"semantic_weight is above 0, got {semantic_weight}")
+    check_given(HeadSettings, {"semantic_weight": semantic_weight})
     return HeadsLoss(of_masks, semantic_weight)
 
 
@@ -134,8 +132,7 @@ def check_heads(heads: str, borders: bool = False) -> None:
     Raises:
         InputError: The heads are unknown, or borders are requested for the promptable head alone.
     """
-    if heads not in HEADS:
-        raise InputError(f"heads {heads!r} are not known; use one of {', '.join(HEADS)}")
+    check_given(HeadSettings, {"heads": heads})
     if borders and heads == PROMPTABLE:
         raise InputError(
             "borders=true is for the semantic head, which is not trained; give --heads both or "

@@ -13,8 +13,9 @@ from monai.losses import BoundaryLoss, DiceLoss, FocalLoss, LogHausdorffDTLoss
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
-from samonai.core.errors import InputError
+from samonai.core.settings import check_given
 from samonai.sam.network import DecodeOutput
+from samonai.settings.training import HeadSettings
 
 RECIPES = {
     "dice_bce": {"dice": 1.0, "bce": 1.0},
@@ -71,8 +72,7 @@ class MaskLoss(nn.Module):
     def __init__(self, recipe: str = "dice_bce", iou_weight: float = 1.0) -> None:
         """Set the weights of a recipe."""
         super().__init__()
-        if recipe not in RECIPES:
-            raise InputError(f"loss {recipe!r} is not known; use one of {', '.join(RECIPES)}")
+        check_given(HeadSettings, {"loss_recipe": recipe, "iou_weight": iou_weight})
         self.weights = RECIPES[recipe]
         self.iou_weight = iou_weight
         # Each gets masked probabilities, so the sigmoid is applied outside.
