@@ -64,8 +64,36 @@ def test_training_leaves_a_decoder_and_what_led_to_it(job: Job) -> None:
     assert not (job.run / ".lock").exists()
 
 
+def test_a_run_has_its_split_command_and_environment_in_readable_files(job: Job) -> None:
+    split = json.loads((job.run / "split.json").read_text())
+    assert split == {"train": ["case_a", "case_b"], "val": ["case_c"]}
+    command = (job.run / "command.txt").read_text()
+    assert command.startswith("samonai train medical --images IMAGES --labels LABELS --out RUN")
+    assert "--set learning_rate=0.001" in command
+    assert "--epochs 4" in command
+    found = json.loads((job.run / "environment.json").read_text())
+    assert {"torch", "monai"} <= set(found["packages"])
+    assert found["device"]
+
+
+def test_a_report_has_methods_with_the_facts_and_nothing_identifying(job: Job, tmp_path) -> None:
+    test = tmp_path / "test"
+    data = ("--images", job.images, "--labels", job.labels, "--cases", "all", "--out", test)
+    samonai("evaluate", "medical", "--run", job.run, *data, "--no-report")
+    samonai("report", job.run, "--evaluation", test, "--out", tmp_path / "report")
+    text = (tmp_path / "report" / "methods.md").read_text()
+    assert "2 cases were trained on and 1 held out" in text
+    assert "a box around each object of each slice, drawn from the reference masks" in text
+    assert "2 of the cases had been trained on" in text
+    assert "95 % by bootstrap over patients" in text
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "Reference standard" in page
+    for hidden in (str(job.folder), "case_a", "case_b"):
+        assert hidden not in text
+
+
 def test_a_run_names_no_folder_of_the_data(job: Job) -> None:
-    written = [path for path in job.run.iterdir() if path.suffix in (".json", ".csv")]
+    written = [path for path in job.run.iterdir() if path.suffix in (".json", ".csv", ".txt")]
     assert written
     for path in (*written, job.run / "decoder.safetensors"):
         assert str(job.images).encode() not in path.read_bytes()

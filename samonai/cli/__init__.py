@@ -20,6 +20,7 @@ from samonai.cli import (
     bundle,
     calibrate,
     checkpoints,
+    compare,
     curve,
     demo,
     doctor,
@@ -29,6 +30,7 @@ from samonai.cli import (
     listen,
     predict,
     rank,
+    report,
     serve,
     settings,
     status,
@@ -51,7 +53,20 @@ app = typer.Typer(
 )
 
 for verb in (
-    *(train, evaluate, calibrate, predict, rank, serve, listen, sweep, curve, embed),
+    *(
+        train,
+        evaluate,
+        compare,
+        report,
+        calibrate,
+        predict,
+        rank,
+        serve,
+        listen,
+        sweep,
+        curve,
+        embed,
+    ),
     *(status, settings, export, demo, doctor),
 ):
     name = verb.__name__.rpartition(".")[2]

@@ -53,6 +53,7 @@ def evaluate(
         typer.Option(help="Jitter: each side of a box moves by up to this share; 0.05 by default."),
     ] = None,
     seed: options.Seed = 0,
+    groups: options.Groups = None,
     checkpoint: options.Checkpoint = None,
     device: options.Device = None,
     precision: options.Precision = None,
@@ -82,6 +83,7 @@ def evaluate(
 
     from rich.console import Console
 
+    from samonai.report.statistics import interval_lines
     from samonai.report.tables import clicks_table, ensemble_lines, metrics_table
     from samonai.workflows import run as workflow
     from samonai.workflows.run import open_runs
@@ -96,12 +98,13 @@ def evaluate(
         box_jitter=box_jitter,
         seed=seed,
         report=report,
+        groups=groups,
         **settings,
     )
     Console().print(metrics_table(metrics))
     if "clicks" in metrics:
         Console().print(clicks_table(metrics))
-    for line in ensemble_lines(metrics):
+    for line in (*ensemble_lines(metrics), *interval_lines(metrics)):
         typer.echo(line)
     typer.echo(f"{out / 'metrics.json'}, metrics.csv" + (", index.html" if report else ""))
 

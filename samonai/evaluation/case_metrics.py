@@ -13,7 +13,7 @@ from monai.utils import CommonKeys
 from samonai.core.errors import InputError
 from samonai.core.settings import renamed_parameters
 from samonai.domains.base import SourceT
-from samonai.engine.processes import gather_rows, is_main_process
+from samonai.engine.processes import gather, gather_rows, is_main_process
 from samonai.evaluation.baselines import box_scores
 from samonai.evaluation.calibration_metrics import CalibrationMetrics
 from samonai.evaluation.measures import Measure, VolumeMeasure
@@ -76,6 +76,7 @@ class CaseMetrics(Generic[SourceT]):
         self.measure = measure or VolumeMeasure(surface_tolerance_mm)
         self.rows: list[Row] = []
         self.member_rows: list[Row] = []
+        self.patients: dict[str, str] = {}
         self.predictions: dict[str, Any] = {}
         self.document: dict[str, Any] = {}
 
@@ -100,6 +101,7 @@ class CaseMetrics(Generic[SourceT]):
         if label is None:
             raise InputError(f"case {item.case.case_id} has no label to measure against")
         classes = self.classes_of(label)
+        self.patients[item.case.case_id] = item.case.group or item.case.case_id
         predictions = {"finetuned": engine.state.output[CommonKeys.PRED]}
         if self.zero_shot is not None:
             predictions["zero_shot"] = self._alone(item, self.zero_shot)
@@ -140,6 +142,7 @@ class CaseMetrics(Generic[SourceT]):
     def completed(self, engine: Engine) -> None:
         """Write the files."""
         rows, member_rows = gather_rows(self.rows), gather_rows(self.member_rows)
+        patients = dict(gather(list(self.patients.items())))
         calibration = None if self.calibration is None else self.calibration.document()
         # Every process takes part: each holds the objects of its own cases only.
         facts = self.measure.facts(rows)
@@ -149,7 +152,10 @@ class CaseMetrics(Generic[SourceT]):
                 extra["calibration"] = calibration
             if self.members:
                 extra |= summarise_members(member_rows, self.measure.names)
-            self.document = write_metrics(self.folder, rows, extra, self.measure.names)
+            alone = [{**row, "method": f"member {row['member']}"} for row in member_rows]
+            self.document = write_metrics(
+                self.folder, rows, extra, self.measure.names, patients, alone
+            )
             engine.state.metrics["dice"] = self.document["summary"]["dice"]["finetuned"]
             logger.info("wrote %s", self.folder / "metrics.json")
 

@@ -12,6 +12,9 @@
 - `members`, `members_mean`: of an ensemble, whose own numbers are those of `finetuned`;
 - `counts`: for each metric and method, the number of averaged rows (`n`), and of
   rows where it is undefined (`missing`);
+- `statistics`: intervals over patients, paired tests, agreement of volumes, statuses and the worst
+  cases; see `metrics.statistics`;
+- `patients`: number of each case's patient, of no meaning elsewhere;
 - `sha256`: digest of the other entries, by which commands that read the file back find damage.
 
 `metrics.csv` holds the rows of `cases`.
@@ -29,6 +32,7 @@ import numpy as np
 from samonai.core.csv_cells import csv_row
 from samonai.core.files import write_atomically
 from samonai.core.sealed import sealed
+from samonai.metrics.statistics import evaluation_statistics
 from samonai.metrics.volumes import METHODS, METRICS, Row
 
 _KEYS = ("case", "class", "label")
@@ -130,6 +134,8 @@ def metrics_document(
     rows: Iterable[Row],
     extra: Mapping[str, Any] | None = None,
     metrics: Sequence[str] = METRICS,
+    patients: Mapping[str, str] | None = None,
+    others: Iterable[Row] = (),
 ) -> dict[str, Any]:
     """Return the content of `metrics.json`, as plain JSON values.
 
@@ -138,9 +144,17 @@ def metrics_document(
         extra: Further top-level entries, such as the kind of prompts. They cannot replace
             `cases`, `summary`, `per_class` or `counts`.
         metrics: The averaged columns.
+        patients: Case to patient, for the statistics; None: each case is a patient.
+        others: Rows of further methods that are compared in the statistics only.
     """
     rows = list(rows)
-    document = {**(extra or {}), "cases": join_methods(rows), **summarise(rows, metrics)}
+    document = {
+        **(extra or {}),
+        "cases": join_methods(rows),
+        **summarise(rows, metrics),
+        "statistics": evaluation_statistics([*rows, *others], metrics, patients),
+        "patients": numbered_patients(rows, patients),
+    }
     return {str(key): _json_value(value) for key, value in document.items()}
 
 
@@ -149,6 +163,8 @@ def write_metrics(
     rows: Iterable[Row],
     extra: Mapping[str, Any] | None = None,
     metrics: Sequence[str] = METRICS,
+    patients: Mapping[str, str] | None = None,
+    others: Iterable[Row] = (),
 ) -> dict[str, Any]:
     """Write `metrics.json` and `metrics.csv` into a folder.
 
@@ -157,12 +173,14 @@ def write_metrics(
         rows: Rows of `case_rows`, for any number of cases and methods.
         extra: Further top-level entries of the JSON file.
         metrics: The averaged columns.
+        patients: See `metrics_document`, like the others.
+        others: As there.
 
     Returns:
         Content of `metrics.json`.
     """
     out_dir = Path(out_dir)
-    document = sealed(metrics_document(rows, extra, metrics))
+    document = sealed(metrics_document(rows, extra, metrics, patients, others))
     with write_atomically(out_dir / "metrics.json") as path:
         text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
         path.write_text(text + "\n", encoding="utf-8")
@@ -175,6 +193,19 @@ def write_metrics(
         writer.writeheader()
         writer.writerows(map(csv_row, document["cases"]))
     return document
+
+
+def numbered_patients(
+    rows: Iterable[Row], patients: Mapping[str, str] | None = None
+) -> dict[str, int]:
+    """Return the number of each case's patient, in the order of the cases."""
+    known = patients or {}
+    cases = list(dict.fromkeys(str(row["case"]) for row in rows))
+    numbers = {
+        name: number
+        for number, name in enumerate(dict.fromkeys(known.get(case, case) for case in cases), 1)
+    }
+    return {case: numbers[known.get(case, case)] for case in cases}
 
 
 def _columns(rows: Sequence[Row]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -13,10 +13,12 @@ from samonai.domains.base import Domain, SourceT
 from samonai.engine.processes import is_main_process
 from samonai.evaluation.case_metrics import CaseMetrics
 from samonai.inference.case_dataset import CaseItem
+from samonai.metrics.statistics import worst_cases
 from samonai.report.html import write_report
 from samonai.report.overlays import informative_indices, overlay_png
-from samonai.report.palette import METHOD_LABELS
+from samonai.report.palette import METHOD_LABELS, METRIC_LABELS
 from samonai.report.plots import dice_bars, reliability_diagram
+from samonai.report.statistics import bland_altman_plot, metric_boxes, prompt_words
 from samonai.report.tables import ensemble_lines
 
 PICTURES = "pictures"
@@ -24,7 +26,7 @@ PICTURES = "pictures"
 
 @renamed_parameters(folder="evaluation_dir")
 class EvaluationReport(Generic[SourceT]):
-    """Handler that draws the first cases when measured, and finally the diagram and the page.
+    """Handler that draws the first and the worst cases, and finally the diagrams and the page.
 
     Attach it after the `CaseMetrics` whose predictions and metrics it shows.
 
@@ -51,6 +53,8 @@ class EvaluationReport(Generic[SourceT]):
         self.domain, self.metrics = domain, metrics
         self.cases, self.frames = cases, frames
         self.pictures: list[tuple[str, Path]] = []
+        self._drawn: list[Path] = []
+        self._worst: list[str] = []
 
     def attach(self, engine: Engine) -> None:
         """Attach to the evaluator, on the main process only."""
@@ -60,28 +64,68 @@ class EvaluationReport(Generic[SourceT]):
 
     def case_completed(self, engine: Engine) -> None:
         """Draw the measured case, if it is among the first."""
-        if len(self.pictures) >= self.cases:
-            return
         item: CaseItem[SourceT] = engine.state.batch
         path = self.folder / PICTURES / f"{item.case.case_id}.png"
+        first = len(self.pictures) < self.cases
+        if not (self._is_among_the_worst(item.case.case_id) or first):
+            return
         rows = {
             label: self.metrics.predictions[method]
             for method, label in METHOD_LABELS.items()
             if method != "box" and method in self.metrics.predictions
         }
         draw_case(self.domain, item.source, rows, path, self.metrics.classes, self.frames)
-        self.pictures.append((item.case.case_id, path))
+        if first:
+            self.pictures.append((item.case.case_id, path))
+        self._keep(path)
+
+    def _is_among_the_worst(self, case_id: str) -> bool:
+        """Return whether a case is among the worst of those measured so far."""
+        rows = [row for row in self.metrics.rows if row["method"] == "finetuned"]
+        self._worst = [one["case"] for one in worst_cases(rows, self.metrics.measure.names[0])]
+        return case_id in self._worst
+
+    def _keep(self, drawn: Path) -> None:
+        """Remove pictures of cases that are neither the first nor among the worst any more."""
+        self._drawn.append(drawn)
+        shown = {path for _, path in self.pictures}
+        for path in list(self._drawn):
+            if path not in shown and path.stem not in self._worst:
+                path.unlink(missing_ok=True)
+                self._drawn.remove(path)
+
+    def _worst_pictures(self) -> list[tuple[str, Path]]:
+        """Return caption and picture of the worst cases; those of other processes have none."""
+        found = self.metrics.document.get("statistics", {}).get("worst", [])
+        metric = self.metrics.measure.names[0]
+        paths = {path.stem: path for path in self._drawn}
+        return [
+            (f"{one['case']}: {METRIC_LABELS.get(metric, metric)} {one[metric]:.3f}", path)
+            for one in found
+            if (path := paths.get(one["case"])) is not None
+        ]
 
     def completed(self, engine: Engine) -> None:
-        """Write the diagram and the page."""
+        """Write the diagrams and the page."""
         document = self.metrics.document
         diagrams = [("Mean Dice by class", dice_bars(document, self.folder / "dice.png"))]
+        for caption, drawn in (
+            ("Dice of the cases by class", metric_boxes(document, self.folder / "boxes.png")),
+            (
+                "Bland-Altman: predicted minus reference volume",
+                bland_altman_plot(document, self.folder / "bland_altman.png"),
+            ),
+        ):
+            if drawn is not None:
+                diagrams.append((caption, drawn))
         if document.get("calibration", {}).get("per_class"):
             curve = reliability_diagram(document["calibration"], self.folder / "reliability.png")
             diagrams.append(("Reliability of the probabilities", curve))
         facts: dict[str, Any] = {
             key: document[key] for key in ("model", "prompts") if key in document
         }
+        if "prompts" in facts:
+            facts["prompts came from"] = prompt_words(document["prompts"])
         for line in ensemble_lines(document):
             facts["calibration"] = line
         write_report(
@@ -90,6 +134,7 @@ class EvaluationReport(Generic[SourceT]):
             metrics=document,
             pictures=[*diagrams, *self.pictures],
             facts=facts,
+            worst=self._worst_pictures(),
         )
 
 

@@ -8,6 +8,13 @@ from typing import Any
 
 from samonai.core.files import write_atomically
 from samonai.report.palette import METHOD_LABELS
+from samonai.report.statistics import (
+    measure_words,
+    paired_cells,
+    statistics_cells,
+    status_cells,
+    volume_cells,
+)
 from samonai.report.tables import UNDEFINED, click_cells, table_cells
 
 _STYLE = """
@@ -41,6 +48,9 @@ def write_report(
     metrics: Mapping[str, Any] | None = None,
     pictures: Sequence[tuple[str, Path | str]] = (),
     facts: Mapping[str, Any] | None = None,
+    worst: Sequence[tuple[str, Path | str]] = (),
+    texts: Sequence[tuple[str, str]] = (),
+    statistics: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write `index.html`, with every picture inside.
 
@@ -50,6 +60,9 @@ def write_report(
         metrics: Content of `metrics.json`, for the two tables.
         pictures: Caption and PNG file each, shown in this order.
         facts: Further names and values: model, data, prompts, time.
+        worst: Caption and PNG file of the worst cases, the worst first.
+        texts: Heading and paragraphs of further sections, shown first.
+        statistics: A document with `statistics` alone, such as a comparison's.
 
     Returns:
         The file that was written.
@@ -57,10 +70,19 @@ def write_report(
     parts = [f"<h1>{escape(title)}</h1>"]
     if facts:
         parts.append(_facts(facts))
+    for heading, text in texts:
+        paragraphs = "".join(f"<p>{escape(part)}</p>" for part in text.split("\n\n"))
+        parts.append(f"<h2>{escape(heading)}</h2>{paragraphs}")
     if metrics is not None:
         header, rows = table_cells(metrics)
         parts += ["<h2>Before and after</h2>", _table(header, rows, text=2)]
         parts.append(f'<p class="note">{escape(_NOTE)}</p>')
+        parts += _statistics(metrics)
+    if statistics is not None:
+        parts += _statistics(statistics)
+    if worst:
+        parts.append("<h2>Worst cases</h2>")
+        parts += [_figure(caption, Path(path)) for caption, path in worst]
     if metrics is not None and "clicks" in metrics:
         parts += ["<h2>Dice by clicks</h2>", _table(*click_cells(metrics), text=1)]
     if pictures:
@@ -72,6 +94,23 @@ def write_report(
     with write_atomically(page) as temporary:
         temporary.write_text(_page(title, parts), encoding="utf-8")
     return page
+
+
+def _statistics(metrics: Mapping[str, Any]) -> list[str]:
+    """Return the sections of intervals, paired tests, agreement of volumes and counts."""
+    sections = (
+        ("Statistics", statistics_cells(metrics), 3),
+        ("Paired comparisons, the first method against", paired_cells(metrics), 3),
+        ("Agreement of volumes (Bland and Altman)", volume_cells(metrics), 1),
+        ("Structures found and missing", status_cells(metrics), 1),
+    )
+    parts = [
+        part
+        for heading, (header, rows), text in sections
+        if rows
+        for part in (f"<h2>{escape(heading)}</h2>", _table(header, rows, text=text))
+    ]
+    return [*parts, *(f'<p class="note">{escape(line)}</p>' for line in measure_words(metrics))]
 
 
 def _page(title: str, parts: Iterable[str]) -> str:

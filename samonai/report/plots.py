@@ -57,10 +57,10 @@ def learning_curve(
     loss_axes.set(xlabel="epoch", ylabel="training loss", ylim=(0, None), title=title)
     loss_axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     dice_axes.set_ylabel("validation Dice", color=_DICE_COLOUR)
-    _clean(loss_axes, "x")
+    cleaned(loss_axes, "x")
     dice_axes.spines[["top", "left"]].set_visible(False)
     figure.legend(handles=lines, loc="outside upper center", ncols=2, frameon=False)
-    return _save(figure, Path(path))
+    return save_figure(figure, Path(path))
 
 
 def dice_bars(metrics: Mapping[str, Any], path: Path | str, metric: str = "dice") -> Path:
@@ -102,10 +102,10 @@ def dice_bars(metrics: Mapping[str, Any], path: Path | str, metric: str = "dice"
     axes.set_ylabel(METRIC_LABELS[metric])
     if metric in FRACTIONS:
         axes.set_ylim(0, 1)
-    _clean(axes, "y")
+    cleaned(axes, "y")
     if methods:
         figure.legend(loc="outside upper center", ncols=len(methods), frameon=False)
-    return _save(figure, Path(path))
+    return save_figure(figure, Path(path))
 
 
 def reliability_diagram(calibration: Mapping[str, Any], path: Path | str) -> Path:
@@ -134,9 +134,9 @@ def reliability_diagram(calibration: Mapping[str, Any], path: Path | str) -> Pat
     curve.set(ylabel="share that is inside", ylim=(0, 1), xlim=(0, 1))
     counts.set(xlabel="predicted probability", ylabel="voxels", yscale="log")
     for axes in (curve, counts):
-        _clean(axes, "y")
+        cleaned(axes, "y")
     figure.legend(loc="outside upper center", ncols=1, frameon=False)
-    return _save(figure, Path(path))
+    return save_figure(figure, Path(path))
 
 
 def _read_history(path: Path) -> list[dict[str, Any]]:
@@ -175,13 +175,15 @@ def _mark_best(axes: Axes, epochs: Sequence[float], scores: Sequence[float]) -> 
     axes.margins(y=0.18)
 
 
-def _clean(axes: Axes, grid: Literal["x", "y"]) -> None:
+def cleaned(axes: Axes, grid: Literal["x", "y"]) -> None:
+    """Leave the two axes and a faint grid across one of them."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis=grid, color="#e4e4e4")
     axes.set_axisbelow(True)
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG, whole or not at all; return the file."""
     with write_atomically(path) as temporary:
         figure.savefig(temporary, dpi=_DPI, format="png")
     return path

@@ -50,14 +50,14 @@ def metrics_table(metrics: Mapping[str, Any], title: str = "") -> Table:
         metrics: Content of `metrics.json`.
         title: Title of the table.
     """
-    return _table(title, *table_cells(metrics))
+    return text_table(title, *table_cells(metrics))
 
 
-def _table(title: str, header: list[str], rows: list[list[str]]) -> Table:
-    """Return a table whose first two columns are text and the others numbers."""
+def text_table(title: str, header: list[str], rows: list[list[str]], texts: int = 2) -> Table:
+    """Return a table whose first columns are text and the others numbers."""
     table = Table(title=Text(title) if title else None)
     for position, name in enumerate(header):
-        table.add_column(name, justify="left" if position < 2 else "right")
+        table.add_column(name, justify="left" if position < texts else "right")
     before = None
     for name, *cells in rows:
         if before is not None and name != before:
@@ -94,7 +94,7 @@ def click_cells(metrics: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]
 def clicks_table(metrics: Mapping[str, Any]) -> Table:
     """Return the Dice by number of clicks as a table for the terminal; see `click_cells`."""
     header, rows = click_cells(metrics)
-    return _table("Dice by clicks", header, rows)
+    return text_table("Dice by clicks", header, rows)
 
 
 def ensemble_lines(metrics: Mapping[str, Any]) -> list[str]:

@@ -1,8 +1,9 @@
 """Run: a fine-tuned decoder on disk, to load, evaluate and predict with."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +120,7 @@ def evaluate(
     zero_shot: bool = True,
     report: bool = True,
     progress: bool | None = None,
+    groups: Path | str | None = None,
     found_cases: Sequence[Case] | None = None,
     counts: FrameCounts | None = None,
     **settings: Any,
@@ -144,6 +146,8 @@ def evaluate(
         zero_shot: Measure the model before fine-tuning too.
         report: Write `index.html`, overlays and the learning curve.
         progress: Show a bar; by default if standard error is a terminal.
+        groups: JSON file with the patient of each case, over whom intervals are resampled; None:
+            the groups of the data set, else each case is a patient.
         found_cases: The cases of `images` and `labels`, if they were listed already.
         counts: The frames that were encoded and found are added to it.
         **settings: The bundle's other settings.
@@ -163,6 +167,8 @@ def evaluate(
         own["box_jitter"] = box_jitter
     asked = {**trained, **flat(settings), **flat({"evaluation": own}), "seed": seed}
     config = read_config(files)
+    if groups is not None:
+        found_cases = _grouped(run, config, asked, (images, labels), groups, found_cases)
     listed = None if "found_cases" not in config else found_cases
     overrides = {
         **check_settings(asked, config),
@@ -184,6 +190,24 @@ def evaluate(
         counts.add(inferer.store)
     metrics: dict[str, Any] = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     return metrics
+
+
+def _grouped(
+    run: Run,
+    config: Mapping[str, Any],
+    asked: Mapping[str, Any],
+    data: tuple[Path, Path | None],
+    groups: Path | str,
+    found: Sequence[Case] | None,
+) -> list[Case]:
+    """Return the cases of a data set with the patients of a groups file."""
+    from samonai.training.data.folds import read_groups
+    from samonai.workflows.train import domain_of
+
+    chosen = check_settings(dict(asked), config)
+    cases = found or domain_of(run.domain, config, chosen).find_cases(*data)
+    patients = read_groups(groups)
+    return [replace(case, group=patients.get(case.case_id, case.group)) for case in cases]
 
 
 def predict(

@@ -5,6 +5,8 @@
 * `data.json`: a digest of every case's files; a finished run is not taken for one on other data.
 * `model.pt`, `last.pt`: the best epoch for MONAI, and the state to resume from.
 * `history.json`, `history.csv`, `learning_curve.png`: loss and validation Dice by epoch.
+* `split.json`, `command.txt`, `environment.json`: the cases, the command with placeholders for
+  paths, versions and hardware; see `run_record`.
 * `tensorboard/`, `store/`: curves; embeddings, unless they are kept elsewhere.
 """
 
@@ -47,7 +49,7 @@ _FORMAT_VERSION = 1
 _ENCODER, _STORE_MARK, _VERSION = "encoder_sha256", "store_mark", "samonai"
 _MADE_BY_TRAINING = (
     SETTINGS_FILE, DECODER_FILE, STATE_FILE, HISTORY_FILE, "model.pt", "history.csv", SPLIT_FILE,
-    CURVE_FILE, DATA_FILE,
+    CURVE_FILE, DATA_FILE, "command.txt", "environment.json",
 )  # fmt: skip
 
 

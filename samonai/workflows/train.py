@@ -37,6 +37,7 @@ from samonai.workflows.run_folder import (
     file_fingerprint,
     path_fingerprint,
 )
+from samonai.workflows.run_record import write_run_record
 from samonai.workflows.settings import check_settings, plain_settings, recorded_settings
 
 if TYPE_CHECKING:
@@ -154,6 +155,14 @@ def finetune(
             _draw_history(folder.path)
     run = Run(folder.path, sam=None if isinstance(sam, str) else sam, device=device)
     run.frames = counts
+    if unfinished and folder.is_complete:
+        write_run_record(
+            folder.path,
+            record,
+            plain_settings(config),
+            run.metadata.training,
+            overrides.get("device", "cpu"),
+        )
     return run
 
 

@@ -126,6 +126,14 @@ def _scans(images: Path) -> dict[str, Path]:
     return scans or found  # the reader refuses label objects as scans
 
 
+def label_maps(folder: Path) -> dict[str, Path]:
+    """Return the label maps of a folder by case: files, or sub-folders with a file per structure.
+
+    nnU-Net and TotalSegmentator leave such folders.
+    """
+    return _volumes(folder, structures=True)
+
+
 def _volumes(folder: Path, structures: bool = False) -> dict[str, Path]:
     """Return the volumes directly in a folder, files and DICOM sub-folders, by stripped name.
 
