@@ -21,8 +21,8 @@ from samonai.workflows.bundle_files import TRAIN, config_files, read_config
 from samonai.workflows.inputs import data_paths, shows_progress, store_location
 from samonai.workflows.run import Run, evaluate
 from samonai.workflows.run_folder import STORE_FOLDER, path_fingerprint
-from samonai.workflows.settings import check_settings, plain_settings
-from samonai.workflows.train import domain_of, finetune
+from samonai.workflows.settings import check_settings, domain_of, plain_settings
+from samonai.workflows.train import finetune
 
 if TYPE_CHECKING:
     from samonai.domains.base import Case, Domain

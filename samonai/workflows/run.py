@@ -25,7 +25,7 @@ from samonai.workflows.bundle_engine import one_line_errors, quiet_third_parties
 from samonai.workflows.bundle_files import EVALUATE, TRAIN, config_files, read_config
 from samonai.workflows.inputs import Boxes, data_paths, shows_progress, store_location
 from samonai.workflows.prediction_job import PredictionJob
-from samonai.workflows.settings import check_settings, kept_settings
+from samonai.workflows.settings import check_settings, domain_of, kept_settings
 from samonai.workflows.trained_run import Runs, TrainedRun, opened_runs
 
 if TYPE_CHECKING:
@@ -202,7 +202,6 @@ def _grouped(
 ) -> list[Case]:
     """Return the cases of a data set with the patients of a groups file."""
     from samonai.training.data.folds import read_groups
-    from samonai.workflows.train import domain_of
 
     chosen = check_settings(dict(asked), config)
     cases = found or domain_of(run.domain, config, chosen).find_cases(*data)

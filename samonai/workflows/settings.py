@@ -11,6 +11,8 @@ from typing import Any
 
 from samonai.core.errors import InputError
 from samonai.core.settings import Setting, plain_number, validate
+from samonai.domains import get_domain
+from samonai.domains.base import Domain
 from samonai.settings import BLOCKS, domain_of_config, flat, recorded, renamed, settings_of
 from samonai.workflows.bundle_files import is_evaluated, read_config, suggest
 
@@ -165,3 +167,9 @@ def _of_default_type(key: str, value: Any, default: Any) -> Any:
             f"{json.dumps(default)}, got {str(value)[:80]!r}"
         )
     return value
+
+
+def domain_of(name: str, config: Mapping[str, Any], settings: Mapping[str, Any]) -> Domain[Any]:
+    """Build the domain of a training configuration."""
+    asked = {key: settings[key] for key in config["domain"] if settings.get(key) is not None}
+    return get_domain(name, **asked)

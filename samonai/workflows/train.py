@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samonai.core.files import as_path, no_empty_folders, sha256_file, write_atomically
-from samonai.domains import DEFAULT_DOMAIN, get_domain
+from samonai.domains import DEFAULT_DOMAIN
 from samonai.domains.base import Case, Domain
 from samonai.embeddings.counting import FrameCounts
 from samonai.settings import block
@@ -38,7 +38,12 @@ from samonai.workflows.run_folder import (
     path_fingerprint,
 )
 from samonai.workflows.run_record import write_run_record
-from samonai.workflows.settings import check_settings, plain_settings, recorded_settings
+from samonai.workflows.settings import (
+    check_settings,
+    domain_of,
+    plain_settings,
+    recorded_settings,
+)
 
 if TYPE_CHECKING:
     from samonai.embeddings import EncodeReport
@@ -336,12 +341,6 @@ def _initial_decoder(path: Path | str | None, domain: str, model: str) -> Path |
 
     run = as_path(path, "initial_decoder")
     return check_initial_run(run.parent if run.name == DECODER_FILE else run, domain, model)
-
-
-def domain_of(name: str, config: Mapping[str, Any], settings: Mapping[str, Any]) -> Domain[Any]:
-    """Build the domain of a training configuration."""
-    asked = {key: settings[key] for key in config["domain"] if settings.get(key) is not None}
-    return get_domain(name, **asked)
 
 
 def _draw_history(folder: Path) -> None:
