@@ -24,6 +24,7 @@ from samonai.prompts.types import Prompts
 from samonai.sam.loading import load_sam
 from samonai.sam.network import SamNetwork
 from samonai.sam.outputs import choose_masks
+from samonai.sam.positive import positive_logits
 from samonai.sam.prompted import decode_prompts
 
 _SIDE = 256
@@ -87,8 +88,8 @@ def _rows(
     def shared(asked: Prompts) -> torch.Tensor:
         common = network.share(embedding, len(asked))
         assert common is not None
-        masks = [network.positive(common, part, _GEOMETRY) > 0 for part in _parts(asked)]
-        return torch.cat(masks)
+        given = [(network, embedding, part, _GEOMETRY, common) for part in _parts(asked)]
+        return torch.cat([positive_logits(*one) > 0 for one in given])
 
     def each(asked: Prompts) -> torch.Tensor:
         parts = [_answer_all(network, embedding, part) for part in _parts(asked)]
@@ -155,7 +156,7 @@ def _peak(network: SamNetwork, embedding: torch.Tensor, prompts: Prompts) -> int
     common = network.share(embedding, len(prompts))
     assert common is not None
     for part in _parts(prompts):
-        network.positive(common, part, _GEOMETRY)
+        positive_logits(network, embedding, part, _GEOMETRY, common)
     return peak_bytes()
 
 

@@ -37,7 +37,7 @@ def measure(setting: Setting, progress: Progress) -> list[Row]:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _write_inputs(folder, setting.crowded_slice)
+        write_inputs(folder, setting.crowded_slice)
         for model in dict.fromkeys(("micro", setting.model)):
             title = model
             if model != "micro":
@@ -58,7 +58,7 @@ def _widened(model: str) -> Sam:
     return sam
 
 
-def _write_inputs(folder: Path, count: int) -> None:
+def write_inputs(folder: Path, count: int) -> None:
     """Write a slice, and boxes of one class each: one, a quarter of them, and all."""
     image, boxes = drawn_cells(count)
     voxels = image[..., 0].T[..., None].astype(np.int16)
@@ -91,8 +91,8 @@ def _rows(title: str, folder: Path, model: str, count: int, progress: Progress) 
         return rows
     seconds = {n: [one["all"]["cpu_seconds"] for one in runs] for n, runs in found.items()}
     ratios = [theirs / ours for theirs, ours in zip(seconds["old"], seconds["this"], strict=True)]
-    ours, theirs = (_label(found[name][-1]["all"]["label"]) for name in ("this", "old"))
-    dice = _dice_of_classes(ours, theirs)
+    ours, theirs = (label_of(found[name][-1]["all"]["label"]) for name in ("this", "old"))
+    dice = dice_of_classes(ours, theirs)
     return [
         Row(
             "crowd_trees",
@@ -115,12 +115,13 @@ def _rows(title: str, folder: Path, model: str, count: int, progress: Progress) 
     ]
 
 
-def _label(path: str) -> npt.NDArray[np.int64]:
+def label_of(path: str) -> npt.NDArray[np.int64]:
+    """Return the label map of a volume on disk."""
     image: Any = nib.load(path)
     return np.asarray(image.dataobj).astype(np.int64)
 
 
-def _dice_of_classes(ours: npt.NDArray[np.int64], theirs: npt.NDArray[np.int64]) -> list[float]:
+def dice_of_classes(ours: npt.NDArray[np.int64], theirs: npt.NDArray[np.int64]) -> list[float]:
     """Return the Dice of each class that either label map holds."""
     length = int(max(ours.max(), theirs.max())) + 1
     common = np.bincount(ours[ours == theirs], minlength=length)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 _RESET_PEAK = "5"
@@ -14,11 +15,17 @@ def main() -> None:
 
     model, whose, precision = sys.argv[1:]
     sam, image = random_sam(model), random_images(1)
-    # Building the model may have taken more than the encoding will.
+    added = added_bytes(lambda: encode(whose, precision, sam, image))
+    sys.stdout.write(json.dumps({"added_bytes": added}))
+
+
+def added_bytes(work: Callable[[], object]) -> int:
+    """Return the peak memory of some work above what this process has before it."""
+    # What came before may have taken more than the work will.
     reset_peak()
     before = _status_bytes("VmRSS")
-    encode(whose, precision, sam, image)
-    sys.stdout.write(json.dumps({"added_bytes": peak_bytes() - before}))
+    work()
+    return peak_bytes() - before
 
 
 def reset_peak() -> None:

@@ -12,8 +12,7 @@ from samonai.prompts.frame_prompts import NO_POINT, FramePrompts
 from samonai.prompts.types import Prompts
 from samonai.sam import positive as positive_module
 from samonai.sam.network import SamNetwork
-from samonai.sam.positive import _Asked, _window
-from samonai.sam.windows import Window
+from samonai.sam.positive import _Asked, _window, positive_logits
 
 CORNERS = [[0, 0, 60, 40], [960, 0, 1024, 70], [0, 970, 30, 1024], [900, 900, 1024, 1024]]
 INNER = [[100, 200, 400, 500], [512, 512, 530, 525], [0, 0, 1024, 1024], [3, 700, 1020, 720]]
@@ -66,7 +65,7 @@ def test_positive_logits_are_those_of_the_whole_frame(tiny_network, size, multim
     network.multimask = multimask
     embedding, prompts, geometry = embedding_of(network), ragged(), FrameGeometry(size)
     shared = network.share(embedding, len(prompts))
-    found = network.positive(shared, prompts, geometry)
+    found = positive_logits(network, embedding, prompts, geometry, shared)
     answered = network.decode_single(embedding, prompts, shared)
     expected = geometry.logits_to_frame(answered.low_res_logits)[:, 0]
     inside = expected > 1e-6
@@ -108,8 +107,8 @@ def test_windows_at_borders_and_corners_lie_where_the_mask_is(rows, columns, siz
     mask, geometry = drawn_mask(rows, columns), FrameGeometry(size)
     drawn = Drawn(mask)
     nothing = torch.zeros(64 * 64)
-    asked = _Asked(drawn, nothing, nothing[None], nothing, nothing[None])
-    window, top, left = _window(asked, None, Window(0, 0, 64), 64)
+    asked = _Asked(nothing, nothing[None], nothing, nothing[None])
+    window, top, left = _window(drawn, asked, None)
     lines, across, logits = geometry.window_to_frame(window, top, left)
     found = torch.full(size, -1.0)
     found[lines, across] = logits
@@ -125,10 +124,8 @@ def test_a_mask_grows_beyond_its_box_and_islands_are_found():
     mask = drawn_mask(slice(40, 44), slice(8, 230)) | drawn_mask(slice(200, 204), slice(200, 204))
     drawn = Drawn(mask)
     nothing = torch.zeros(64 * 64)
-    asked = _Asked(drawn, nothing, nothing[None], nothing, nothing[None])
-    window, top, left = _window(
-        asked, torch.tensor([40.0, 160.0, 60.0, 176.0]), Window(0, 0, 64), 64
-    )
+    asked = _Asked(nothing, nothing[None], nothing, nothing[None])
+    window, top, left = _window(drawn, asked, torch.tensor([40.0, 160.0, 60.0, 176.0]))
     found = np.zeros((256, 256), bool)
     found[top : top + window.shape[0], left : left + window.shape[1]] = window.numpy() > 0
     np.testing.assert_array_equal(found, mask)
@@ -138,9 +135,7 @@ def test_an_empty_mask_without_a_box_has_no_window():
     drawn = Drawn(np.zeros((256, 256), bool))
     drawn.logits[:] = -5
     nothing = torch.zeros(64 * 64)
-    window, *_ = _window(
-        _Asked(drawn, nothing, nothing[None], nothing, nothing[None]), None, Window(0, 0, 64), 64
-    )
+    window, *_ = _window(drawn, _Asked(nothing, nothing[None], nothing, nothing[None]), None)
     rows, columns, logits = FrameGeometry((50, 70)).window_to_frame(window, 0, 0)
     assert (rows, columns, logits.numel()) == (slice(0), slice(0), 0)
 

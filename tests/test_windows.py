@@ -13,6 +13,7 @@ from samonai.prompts.frame_prompts import NO_POINT
 from samonai.prompts.types import Prompts
 from samonai.sam.decoder_metadata import DecoderMetadata
 from samonai.sam.network import SamNetwork
+from samonai.sam.positive import positive_logits
 from samonai.sam.windows import BACKGROUND, Window, WindowRule
 
 SIDE = 64  # tokens of an embedding; 16 pixels of the model image each, 4 of the low-res frame
@@ -172,9 +173,8 @@ def test_positive_logits_are_those_of_the_whole_frame(network, size):
     images, prompts = every_kind(network)
     boxes = Prompts.from_boxes(prompts.boxes[: len(BOXES)].numpy())
     geometry = FrameGeometry(size)
-    shared = network.share(images[:1], len(boxes))
-    found = network.positive(shared, boxes, geometry)
-    decoded = network.decode_single(images[:1], boxes, shared)
+    found = positive_logits(network, images[:1], boxes, geometry)
+    decoded = network.decode_single(images[:1], boxes)
     expected = geometry.logits_to_frame(decoded.low_res_logits)[:, 0]
     inside = expected > 1e-6
     assert inside.any(2).any(1).sum() > len(boxes) // 2

@@ -16,7 +16,9 @@ from samonai.inference.tta import UPRIGHT, Orientation, mean_over, orientations_
 from samonai.prompts.frame_prompts import FramePrompts
 from samonai.prompts.types import Prompts
 from samonai.sam.network import DecodeOutput, SamNetwork
+from samonai.sam.positive import positive_logits
 from samonai.sam.prompted import FEWEST_SHARING
+from samonai.sam.windows import sharing_prompts
 
 if TYPE_CHECKING:
     from samonai.embeddings.embedder import AnyStore
@@ -287,13 +289,9 @@ class FrameDecoder(Generic[SourceT]):
         (common,) = self._share([network], embedding, model)
         shared = common.get("shared")
         for part in self._parts(len(prompts)):
-            some = prompts[part.numpy()]
-            if shared is None:
-                scores = self.logits([network], embedding, some, frame.size)
-            else:
-                with self.lock:
-                    scores = network.positive(shared, model[part], geometry)
-            yield some, scores
+            with self.lock:
+                scores = positive_logits(network, embedding[None], model[part], geometry, shared)
+            yield prompts[part.numpy()], scores
 
     def _in_parts(
         self, networks: Sequence[SamNetwork], embedding: torch.Tensor, prompts: Prompts
@@ -312,10 +310,14 @@ class FrameDecoder(Generic[SourceT]):
         self, networks: Sequence[SamNetwork], embedding: torch.Tensor, prompts: Prompts
     ) -> list[dict[str, Any]]:
         """Compute once what prompts on a frame share: what else each network's decoding takes."""
+        side = embedding.shape[-1]
         if len(prompts) < FEWEST_SHARING:
             return [{} for _ in networks]
         with self.lock:
-            found = [network.share(embedding[None], len(prompts)) for network in networks]
+            found = [
+                one.share(embedding[None], sharing_prompts(one.windows, prompts, side))
+                for one in networks
+            ]
         return [{} if shared is None else {"shared": shared} for shared in found]
 
     def _parts(self, prompts: int) -> Sequence[torch.Tensor]:

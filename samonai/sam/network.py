@@ -19,12 +19,11 @@ from samonai.sam.encoder_state import ENCODER_IDENTITY, register_hooks
 from samonai.sam.normalisation import Normalisation
 from samonai.sam.object_classifier import ObjectClassifier
 from samonai.sam.outputs import DecodeOutput, HeadsOutput, choose_masks
-from samonai.sam.positive import positive_logits
 from samonai.sam.prompted import decode_prompts, share_image
 from samonai.sam.semantic import SemanticHead, decode_frames
 from samonai.sam.shared_image import SharedImage
 from samonai.sam.tuning import TrainParts, changed_encoder, open_decoder, open_encoder, tuned_sha256
-from samonai.sam.windows import WindowRule, window_rule
+from samonai.sam.windows import WindowRule, sharing_prompts, window_rule
 
 __all__ = ["DecodeOutput", "HeadsOutput", "SamNetwork"]
 
@@ -291,13 +290,16 @@ class SamNetwork(nn.Module):
         image_embeddings = image_embeddings.to(self.device, torch.float32)
         prompts = prompts.to(self.device)
         if shared is None:
-            shared = self.share(image_embeddings, int((~prompts.row_has_mask()).sum()))
+            sharing = sharing_prompts(self.windows, prompts, image_embeddings.shape[-1])
+            shared = self.share(image_embeddings, sharing)
         count = self.mask_decoder.num_mask_tokens
         mask_tokens = (
             range(count) if all_masks else range(1, count) if multimask_output else range(1)
         )
-        given = self.prompt_encoder, self.mask_decoder, image_embeddings, prompts
-        return decode_prompts(*given, mask_tokens, shared, self.windows)
+        modules = self.prompt_encoder, self.mask_decoder
+        return decode_prompts(
+            *modules, image_embeddings, prompts, mask_tokens, shared, self.windows
+        )
 
     def decode_single(
         self,
@@ -320,16 +322,6 @@ class SamNetwork(nn.Module):
         """
         images = image_embeddings.to(self.device, torch.float32)
         return share_image(self.prompt_encoder, self.mask_decoder, images, prompts)
-
-    def positive(
-        self, shared: SharedImage, prompts: Prompts, geometry: FrameGeometry
-    ) -> torch.Tensor:
-        """Return float (N, H, W): `decode_single`'s logits in the frame where they are above 0.
-
-        Elsewhere are numbers that are not. The prompts are on image 0, none with a mask.
-        """
-        given = self.prompt_encoder, shared, prompts, geometry
-        return positive_logits(*given, multimask=self.multimask, rule=self.windows)
 
     def decode_frames(self, image_embeddings: torch.Tensor) -> HeadsOutput:
         """Run the semantic head on whole frames, without a prompt.

@@ -1,5 +1,6 @@
 """Prompts of every kind through the stock prompt encoder and mask decoder."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -10,7 +11,7 @@ from samonai.prompts.types import Prompts
 from samonai.sam.decoder import decode_tokens, prompts_at_once
 from samonai.sam.outputs import DecodeOutput
 from samonai.sam.prompt_embedding import embed_prompts
-from samonai.sam.shared_image import SharedImage, attend
+from samonai.sam.shared_image import SharedImage
 from samonai.sam.upscaling import BLOCK, whole_masks
 from samonai.sam.windows import Window, WindowRule, kinds_in_windows, place, windows_of
 
@@ -68,18 +69,18 @@ def decode_prompts(
         Logits (N, M, 4h, 4w) and IoU predictions (N, M), in the order of the prompts.
     """
     frames = _Frames(prompt_encoder, decoder, image_embeddings, mask_tokens)
-    windows = None if rule is None else rule.windows(prompts, frames.side)
+    windows = windows_of(rule, prompts, frames.side)
     groups, parts = [], []
     for rows, size in kinds_in_windows(prompts, windows, frames.side):
         common = None if bool(prompts[rows[:1]].row_has_mask()[0]) else shared
         for some in rows.split(frames.at_once(len(rows), size)):
             few = prompts[some]
-            seen = None if windows is None or size == frames.side else windows_of(windows, some)
-            part = (
-                _decode_kind(frames, few, seen)
-                if common is None
-                else _decode_shared(frames, common, few, seen)
-            )
+            if size < frames.side:
+                part = _decode_windows(frames, few, [windows[row] for row in some.tolist()])
+            elif common is not None:
+                part = _decode_shared(frames, common, few)
+            else:
+                part = _decode_kind(frames, few)
             groups.append(some)
             parts.append(part)
     if not parts:
@@ -121,56 +122,99 @@ class _Frames:
         return max(rows, 1)
 
 
-def _decode_kind(frames: _Frames, prompts: Prompts, windows: list[Window] | None) -> DecodeOutput:
-    """Decode prompts that all have the same parts, in windows of one size or on all tokens."""
-    prompt_encoder = frames.prompt_encoder
-    if windows is not None and prompts.mask_inputs is not None:
-        masks = [w.of_low_res(m) for w, m in zip(windows, prompts.mask_inputs, strict=True)]
-        prompts = replace(prompts, mask_inputs=torch.stack(masks))
-    # bfloat16 cannot represent a coordinate of a 1024 frame, so positions are outside autocast.
-    with torch.autocast(frames.embeddings.device.type, enabled=False):
-        sparse, dense = embed_prompts(prompt_encoder, prompts)
-        position = prompt_encoder.get_dense_pe().flatten(2).transpose(1, 2)
-    # Channels last: (B, h, w, C) and (N, h, w, C).
-    image, dense = frames.image, dense.permute(0, 2, 3, 1)
-    if windows is not None:
-        size, rows = windows[0].size, prompts.image_index.tolist()
-        grid = position[0].unflatten(0, (frames.side, -1))
-        position = torch.stack([window.of_tokens(grid).flatten(0, 1) for window in windows])
-        image = torch.stack(
-            [window.of_tokens(image[row]) for row, window in zip(rows, windows, strict=True)]
-        )
-        image = image + dense[:, :size, :size]  # of windows, or the same at each token
-    elif len(image) == 1 and not bool(prompts.row_has_mask()[0]):
+def _decode_kind(frames: _Frames, prompts: Prompts) -> DecodeOutput:
+    """Decode prompts that all have the same parts."""
+    sparse, dense, position = _embedded(frames, prompts)
+    image = frames.image
+    if len(image) == 1 and not bool(prompts.row_has_mask()[0]):
         image = image + dense[:1]  # the same for all
     else:
         image = image[prompts.image_index] + dense
-    logits, iou = decode_tokens(frames.decoder, image, position, sparse, frames.mask_tokens)
-    if windows is not None:
-        logits = place(logits, windows, frames.side)
-    return DecodeOutput(logits, iou[:, frames.mask_tokens.start : frames.mask_tokens.stop])
+    return _decoded(frames, image, position.flatten(0, 1)[None], sparse)
 
 
-def _decode_shared(
-    frames: _Frames, shared: SharedImage, prompts: Prompts, windows: list[Window] | None
+def _decode_windows(frames: _Frames, prompts: Prompts, windows: list[Window]) -> DecodeOutput:
+    """Decode prompts that all have the same parts, in windows of one size."""
+    logits, iou_predictions = _within_windows(frames, prompts, windows)
+    return DecodeOutput(place(logits, windows, frames.side), iou_predictions)
+
+
+def window_masks(
+    prompt_encoder: Any,
+    decoder: Any,
+    image_embeddings: torch.Tensor,
+    prompts: Prompts,
+    windows: list[Window],
+) -> Iterator[tuple[int, Window, torch.Tensor]]:
+    """Yield a row, its window and its single mask's logits there, of prompts with windows.
+
+    Args:
+        prompt_encoder: The stock module.
+        decoder: The stock mask decoder.
+        image_embeddings: float32 (B, C, h, w).
+        prompts: N prompts.
+        windows: Of each; those of all tokens are left out.
+
+    Yields:
+        Logits as float (4 * size, 4 * size), in no order of the rows.
+    """
+    frames = _Frames(prompt_encoder, decoder, image_embeddings, range(1))
+    for rows, size in kinds_in_windows(prompts, windows, frames.side):
+        if size == frames.side:
+            continue
+        for some in rows.split(frames.at_once(len(rows), size)):
+            seen = [windows[row] for row in some.tolist()]
+            logits, _ = _within_windows(frames, prompts[some], seen)
+            yield from zip(some.tolist(), seen, logits[:, 0], strict=True)
+
+
+def _within_windows(frames: _Frames, prompts: Prompts, windows: list[Window]) -> DecodeOutput:
+    """Return the output of `_decode_windows` before its logits, (N, M, 4s, 4s), are placed."""
+    if prompts.mask_inputs is not None:
+        masks = [w.of_low_res(m) for w, m in zip(windows, prompts.mask_inputs, strict=True)]
+        prompts = replace(prompts, mask_inputs=torch.stack(masks))
+    sparse, dense, position = _embedded(frames, prompts)
+    size, images = windows[0].size, prompts.image_index.tolist()
+    image = torch.stack(
+        [window.of_tokens(frames.image[n]) for n, window in zip(images, windows, strict=True)]
+    )
+    image = image + dense[:, :size, :size]  # of the windows, or the same at each token
+    position = torch.stack([window.of_tokens(position).flatten(0, 1) for window in windows])
+    return _decoded(frames, image, position, sparse)
+
+
+def _embedded(frames: _Frames, prompts: Prompts) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return sparse (N, P, C) and dense (N, h, w, C) embeddings, and positions (h, w, C)."""
+    # bfloat16 cannot represent a coordinate of a 1024 frame, so positions are outside autocast.
+    with torch.autocast(frames.embeddings.device.type, enabled=False):
+        sparse, dense = embed_prompts(frames.prompt_encoder, prompts)
+        position = frames.prompt_encoder.get_dense_pe()[0]
+    return sparse, dense.permute(0, 2, 3, 1), position.permute(1, 2, 0)
+
+
+def _decoded(
+    frames: _Frames, image: torch.Tensor, position: torch.Tensor, sparse: torch.Tensor
 ) -> DecodeOutput:
+    mask_tokens = frames.mask_tokens
+    logits, iou = decode_tokens(frames.decoder, image, position, sparse, mask_tokens)
+    return DecodeOutput(logits, iou[:, mask_tokens.start : mask_tokens.stop])
+
+
+def _decode_shared(frames: _Frames, shared: SharedImage, prompts: Prompts) -> DecodeOutput:
     """Decode prompts without a mask that all have the same parts, on the only image."""
     decoder, mask_tokens = frames.decoder, frames.mask_tokens
     sparse, _ = embed_prompts(frames.prompt_encoder, prompts)
-    parts = shared.parts(windows, len(prompts))
-    queries, image = attend(parts, prompt_tokens(decoder, sparse), 1 + mask_tokens.stop)
+    queries, image = shared.attend(prompt_tokens(decoder, sparse), 1 + mask_tokens.stop)
     hypernetworks = torch.stack([hypernetwork(decoder, queries, s) for s in mask_tokens], 1)
     pixels = [
-        part.upscaling.pixels(*of_prompt)
-        for part, *of_prompt in zip(
-            parts, image.scale, image.weights, image.rows, hypernetworks, strict=True
-        )
+        shared.upscaling.pixels(*parts)
+        for parts in zip(image.scale, image.weights, image.rows, hypernetworks, strict=True)
     ]
-    logits = whole_masks(torch.stack(pixels), (parts[0].side, parts[0].side))
-    if windows is not None:
-        logits = place(logits, windows, shared.side)
     iou_predictions = decoder.iou_prediction_head(queries[:, 0])
-    return DecodeOutput(logits, iou_predictions[:, mask_tokens.start : mask_tokens.stop])
+    return DecodeOutput(
+        whole_masks(torch.stack(pixels), (frames.side, frames.side)),
+        iou_predictions[:, mask_tokens.start : mask_tokens.stop],
+    )
 
 
 def prompt_tokens(decoder: Any, sparse: torch.Tensor) -> torch.Tensor:

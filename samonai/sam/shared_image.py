@@ -11,16 +11,12 @@ a prompt's own. Each projection of `base` is computed once per image. Per prompt
 products with as many columns as a head has channels, or as there are rows: a fifth of the
 arithmetic of `decoder.decode_tokens`, equal to it within float32 rounding.
 
-All of these are numbers per token, so a prompt that sees a window of the tokens takes the window's
-part of each projection.
-
 Nothing here takes part in training.
 """
 
 import math
 from collections.abc import Sequence
-from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -30,7 +26,6 @@ from segment_anything.modeling.transformer import Attention
 from samonai.sam.decoder import attend_to_tokens, by_head
 from samonai.sam.lora import effective_weight
 from samonai.sam.upscaling import SharedUpscaling
-from samonai.sam.windows import Window
 
 _BYTES_OF_WEIGHTS = 1 << 24
 """Of all prompts decoded at once: what a processor's last cache holds."""
@@ -41,8 +36,7 @@ class ImageTokens:
     """The image tokens of N prompts after the last block.
 
     Attributes:
-        scale: float (N, hw), the factor of the base at each token; hw those of the windows, if the
-            prompts have windows.
+        scale: float (N, hw), the factor of the base at each token.
         weights: float (N, K, hw).
         rows: float (N, K, C).
     """
@@ -66,11 +60,6 @@ class _Projection:
     base: torch.Tensor
     added: torch.Tensor
 
-    def within(self, window: Window, width: int) -> "_Projection":
-        """Return the part of a window's tokens, of a frame as wide."""
-        base, added = (window.of_rows(part, width) for part in (self.base, self.added))
-        return _Projection(self.weight, base, added)
-
 
 @dataclass(frozen=True)
 class _Values:
@@ -83,10 +72,6 @@ class _Values:
 
     weight: torch.Tensor
     base: torch.Tensor
-
-    def within(self, window: Window, width: int) -> "_Values":
-        """Return the part of a window's tokens, of a frame as wide."""
-        return _Values(self.weight, window.of_rows(self.base.mT, width).mT)
 
 
 @dataclass(frozen=True)
@@ -112,15 +97,6 @@ class _Norm:
     bias: torch.Tensor
     eps: float
 
-    def within(self, window: Window, width: int) -> "_Norm":
-        """Return the part of a window's tokens, of a frame as wide."""
-        return replace(
-            self,
-            squares=window.of_rows(self.squares, width),
-            products=tuple(window.of_rows(part, width) for part in self.products),
-            constants=tuple(window.of_rows(part, width) for part in self.constants),
-        )
-
 
 class SharedImage:
     """One image before the mask decoder, projected as each of its attentions asks for.
@@ -129,17 +105,11 @@ class SharedImage:
         decoder: The stock decoder.
         image: float (hw, C), image embedding plus the dense embedding of "no mask".
         position: float (hw, C), positional encoding of the image tokens.
-
-    Attributes:
-        decoder: The stock decoder.
-        side: Tokens along a side of the image, or of a part of it.
-        upscaling: The upscaling of its tokens.
     """
 
     def __init__(self, decoder: MaskDecoder, image: torch.Tensor, position: torch.Tensor) -> None:
         """Project the image."""
         self.decoder = decoder
-        self.side = math.isqrt(len(image))
         self._asked: list[tuple[_Projection, _Values]] = []
         self._asking: list[_Projection] = []
         self._norms: list[_Norm] = []
@@ -171,68 +141,39 @@ class SharedImage:
         attention = decoder.transformer.final_attn_token_to_image
         self._final = _keys_and_values(attention, base, position)
 
-    def within(self, window: Window) -> "SharedImage":
-        """Return the part of a window's tokens."""
-        if window.size == self.side:
-            return self
-        part = copy(self)
-        part.side = window.size
-        part._asked = [
-            (keys.within(window, self.side), values.within(window, self.side))
-            for keys, values in self._asked
-        ]
-        part._asking = [asking.within(window, self.side) for asking in self._asking]
-        part._norms = [norm.within(window, self.side) for norm in self._norms]
-        keys, values = self._final
-        part._final = keys.within(window, self.side), values.within(window, self.side)
-        part.upscaling = copy(self.upscaling)
-        part.upscaling.base = window.of_rows(self.upscaling.base.T, self.side).T.contiguous()
-        return part
-
-    def parts(self, windows: Sequence[Window] | None, prompts: int) -> "list[SharedImage]":
-        """Return each prompt's part of the image; without windows all of it for each."""
-        if windows is None:
-            return [self] * prompts
-        found = {window: self.within(window) for window in dict.fromkeys(windows)}
-        return [found[window] for window in windows]
-
-    def prompts_at_once(self, tokens: int, size: int) -> int:
-        """Return how many prompts of so many tokens to decode at once, in windows of a size."""
+    def prompts_at_once(self, tokens: int) -> int:
+        """Return how many prompts of so many tokens to decode at once."""
         rows = len(self._norms) * (tokens * len(self._asking[0].weight) + 1)
-        return max(1, _BYTES_OF_WEIGHTS // (4 * rows * size**2))
+        return max(1, _BYTES_OF_WEIGHTS // (4 * rows * len(self.upscaling.base)))
 
+    def attend(self, tokens: torch.Tensor, kept: int) -> tuple[torch.Tensor, ImageTokens]:
+        """Run the two-way transformer.
 
-def attend(
-    images: Sequence[SharedImage], tokens: torch.Tensor, kept: int
-) -> tuple[torch.Tensor, ImageTokens]:
-    """Run the two-way transformer.
+        Args:
+            tokens: float (N, T, C), the decoder's own tokens and the sparse prompt embeddings.
+            kept: How many of them, from the first on, are wanted back.
 
-    Args:
-        images: The image of each of N prompts: one, or parts of one of the same size.
-        tokens: float (N, T, C), the decoder's own tokens and the sparse prompt embeddings.
-        kept: How many of them, from the first on, are wanted back.
-
-    Returns:
-        float (N, kept, C), and the image tokens.
-    """
-    run = _Run(tokens.shape[1], images)
-    transformer, queries = images[0].decoder.transformer, tokens
-    for number, layer in enumerate(transformer.layers):
-        queries = attend_to_tokens(layer, queries, tokens)
-        attention = layer.cross_attn_token_to_image
-        asked = [image._asked[number] for image in images]
-        attended = run.gather(attention, queries + tokens, asked)
-        queries = layer.norm2(queries + attended)
-        queries = layer.norm3(queries + layer.mlp(queries))
-        asking = [image._asking[number] for image in images]
-        run.update(layer.cross_attn_image_to_token, queries + tokens, queries, asking)
-        run.normalise([image._norms[number] for image in images])
-    attention = transformer.final_attn_token_to_image
-    queries, placed = queries[:, :kept], (queries + tokens)[:, :kept]
-    attended = run.gather(attention, placed, [image._final for image in images])
-    assert run.scale is not None
-    tokens_of_image = ImageTokens(run.scale, run.weights, run.rows)
-    return transformer.norm_final_attn(queries + attended), tokens_of_image
+        Returns:
+            float (N, kept, C), and the image tokens.
+        """
+        run = _Run(len(tokens), tokens.shape[1], self._norms, self._asking)
+        transformer, queries = self.decoder.transformer, tokens
+        for layer, (keys, values), asking, norm in zip(
+            transformer.layers, self._asked, self._asking, self._norms, strict=True
+        ):
+            queries = attend_to_tokens(layer, queries, tokens)
+            attention = layer.cross_attn_token_to_image
+            attended = run.gather(attention, queries + tokens, keys, values)
+            queries = layer.norm2(queries + attended)
+            queries = layer.norm3(queries + layer.mlp(queries))
+            run.update(layer.cross_attn_image_to_token, queries + tokens, queries, asking)
+            run.normalise(norm)
+        attention = transformer.final_attn_token_to_image
+        queries, placed = queries[:, :kept], (queries + tokens)[:, :kept]
+        attended = run.gather(attention, placed, *self._final)
+        assert run.scale is not None
+        image = ImageTokens(run.scale, run.weights, run.rows)
+        return transformer.norm_final_attn(queries + attended), image
 
 
 class _Run:
@@ -242,12 +183,13 @@ class _Run:
     batched products of these shapes are slower.
     """
 
-    def __init__(self, tokens: int, images: Sequence[SharedImage]) -> None:
-        norms, (heads, _, size) = images[0]._norms, images[0]._asking[0].base.shape
-        rows = len(norms) * (heads * tokens + 1)
-        self._buffer = norms[0].squares.new_empty(len(images), rows, size)
+    def __init__(
+        self, prompts: int, tokens: int, norms: Sequence[_Norm], asking: Sequence[_Projection]
+    ) -> None:
+        heads, _, size = asking[0].base.shape
+        self._buffer = norms[0].squares.new_empty(prompts, len(norms) * (heads * tokens + 1), size)
         self._count = 0  # of the rows of the buffer in use
-        self.rows = norms[0].weight.new_empty(len(images), 0, len(norms[0].weight))
+        self.rows = norms[0].weight.new_empty(prompts, 0, len(norms[0].weight))
         self.scale: torch.Tensor | None = None
         self._values: list[torch.Tensor] = []
 
@@ -257,26 +199,21 @@ class _Run:
         return self._buffer[:, : self._count]
 
     def gather(
-        self,
-        attention: Attention,
-        placed: torch.Tensor,
-        asked: Sequence[tuple[_Projection, _Values]],
+        self, attention: Attention, placed: torch.Tensor, keys: _Projection, values: _Values
     ) -> torch.Tensor:
         """Let prompt tokens (N, T, C) attend to the image; see `decoder._tokens_to_image`."""
         heads = attention.num_heads
         queries = by_head(attention.q_proj(placed), heads)
         queries = queries / math.sqrt(queries.shape[-1])  # (N, H, T, d)
-        weights = self._scores(queries, [keys for keys, _ in asked]).softmax(-1)
+        weights = self._scores(queries, keys).softmax(-1)
         scaled = weights if self.scale is None else weights * self.scale[:, None, None]
         # The bias of the values is added once, as the weights of a query sum to one.
-        gathered = torch.stack(
-            [torch.bmm(one, values.base) for one, (_, values) in zip(scaled, asked, strict=True)]
-        )
+        gathered = torch.stack([torch.bmm(one, values.base) for one in scaled])
         if self._count:
             flat = weights.flatten(1, 2)
             parts = [one @ own.T for one, own in zip(flat, self.weights, strict=True)]
             own = (torch.stack(parts) @ self.rows).unflatten(1, (heads, -1))  # (N, H, T, C)
-            gathered = gathered + own @ asked[0][1].weight.mT
+            gathered = gathered + own @ values.weight.mT
         merged = gathered.transpose(1, 2).flatten(2) + attention.v_proj.bias
         out: torch.Tensor = attention.out_proj(merged)
         return out
@@ -286,7 +223,7 @@ class _Run:
         attention: Attention,
         placed: torch.Tensor,
         queries: torch.Tensor,
-        asking: Sequence[_Projection],
+        asking: _Projection,
     ) -> None:
         """Let the image attend to prompt tokens (N, T, C); see `decoder._image_to_tokens`."""
         heads = attention.num_heads
@@ -300,12 +237,11 @@ class _Run:
         self._values.append(torch.cat([values, torch.ones_like(values[..., :1])], -1))
         self._count = end
 
-    def normalise(self, norms: Sequence[_Norm]) -> None:
-        """Apply layer norm to the image tokens, given that of each prompt's part of the image."""
-        norm = norms[0]
+    def normalise(self, norm: _Norm) -> None:
+        """Apply layer norm to the image tokens."""
         added = (self._values[-1] @ norm.outputs).flatten(1, 2)  # (N, HT, C)
         rows = _centred(torch.cat([self.rows, added], 1))
-        variance = self._squares(norms, rows) / rows.shape[2]
+        variance = self._squares(norm, rows) / rows.shape[2]
         factor = torch.rsqrt(variance.clamp(min=0) + norm.eps)
         self.scale = factor if self.scale is None else self.scale * factor
         self.weights.mul_(factor[:, None])
@@ -314,12 +250,12 @@ class _Run:
         bias = norm.bias.expand(len(rows), 1, -1)
         self.rows = torch.cat([rows * norm.weight, bias], 1)
 
-    def _squares(self, norms: Sequence[_Norm], rows: torch.Tensor) -> torch.Tensor:
+    def _squares(self, norm: _Norm, rows: torch.Tensor) -> torch.Tensor:
         """Return float (N, hw), squared lengths of the centred tokens."""
         gram = rows @ rows.mT
         mixed = self._buffer.new_empty(rows.shape[1], self._buffer.shape[2])
         squares = []
-        for n, (weights, norm) in enumerate(zip(self.weights, norms, strict=True)):
+        for n, weights in enumerate(self.weights):
             self._multiply_base(norm, n, mixed)
             base = norm.squares
             if self.scale is not None:
@@ -341,17 +277,17 @@ class _Run:
                 end += 1
 
     def _scores(
-        self, queries: torch.Tensor, keys: Sequence[_Projection], out: torch.Tensor | None = None
+        self, queries: torch.Tensor, keys: _Projection, out: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Return the products of queries (N, H, T, d) with projected tokens: (N, H, T, hw)."""
-        shape = (*queries.shape[:3], keys[0].base.shape[2])
+        shape = (*queries.shape[:3], keys.base.shape[2])
         scores = queries.new_empty(shape) if out is None else out.view(shape)
-        onto_rows = (queries @ keys[0].weight).flatten(1, 2) @ self.rows.mT  # (N, HT, K)
-        for n, (one, key) in enumerate(zip(scores, keys, strict=True)):
-            torch.bmm(queries[n], key.base, out=one)
+        onto_rows = (queries @ keys.weight).flatten(1, 2) @ self.rows.mT  # (N, HT, K)
+        for n, one in enumerate(scores):
+            torch.bmm(queries[n], keys.base, out=one)
             if self.scale is not None:
                 one.mul_(self.scale[n])
-            one.baddbmm_(queries[n], key.added)
+            one.baddbmm_(queries[n], keys.added)
             if self._count:
                 one.flatten(0, 1).addmm_(onto_rows[n], self.weights[n])
         return scores

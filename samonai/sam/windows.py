@@ -43,12 +43,6 @@ class Window(NamedTuple):
         """Return the window's part of a grid (h, w, ...): (size, size, ...)."""
         return grid[self.top : self.top + self.size, self.left : self.left + self.size]
 
-    def of_rows(self, channels: torch.Tensor, width: int) -> torch.Tensor:
-        """Return the window's columns of (..., h*w), row by row: (..., size*size)."""
-        grid = channels.unflatten(-1, (-1, width))
-        rows = grid[..., self.top : self.top + self.size, self.left : self.left + self.size]
-        return rows.flatten(-2)
-
     def of_low_res(self, maps: torch.Tensor) -> torch.Tensor:
         """Return the window's part of maps (..., 4h, 4w) in the low-res frame."""
         top, left, size = (BLOCK * number for number in self)
@@ -147,28 +141,33 @@ def window_rule(windows: str) -> WindowRule | None:
     return None if windows == ALL_TOKENS else WindowRule()
 
 
+def windows_of(rule: WindowRule | None, prompts: Prompts, side: int) -> list[Window]:
+    """Return the window of each prompt, or all tokens without a rule; see `WindowRule.windows`."""
+    if rule is None:
+        return [Window(0, 0, side)] * len(prompts)
+    return rule.windows(prompts, side)
+
+
+def sharing_prompts(rule: WindowRule | None, prompts: Prompts, side: int) -> int:
+    """Return how many prompts without a mask are decoded on all tokens, which they can share."""
+    whole = [window.size == side for window in windows_of(rule, prompts, side)]
+    return int((torch.tensor(whole, dtype=torch.bool) & ~prompts.row_has_mask().cpu()).sum())
+
+
 def kinds_in_windows(
-    prompts: Prompts, windows: list[Window] | None, side: int
+    prompts: Prompts, windows: list[Window], side: int
 ) -> Iterator[tuple[torch.Tensor, int]]:
     """Yield rows of prompts that are decoded together, and the size of their windows.
 
     Args:
         prompts: N prompts.
-        windows: Of each; None: all tokens.
+        windows: Of each.
         side: Tokens along a side of the embedding.
     """
     for rows in prompts.kinds():
-        if windows is None:
-            yield rows, side
-            continue
-        sizes = torch.tensor([window.size for window in windows_of(windows, rows)])
+        sizes = torch.tensor([windows[row].size for row in rows.tolist()])
         for size in torch.unique(sizes):
             yield rows[(sizes == size).to(rows.device)], int(size)
-
-
-def windows_of(windows: list[Window], rows: torch.Tensor) -> list[Window]:
-    """Return the windows of some rows, int64 (n,)."""
-    return [windows[row] for row in rows.tolist()]
 
 
 def place(logits: torch.Tensor, windows: list[Window], side: int) -> torch.Tensor:
