@@ -28,12 +28,13 @@ BOXES = {
     "outside the frame": ([-40, 1000, 10, 1100], 16),
     "one token": ([512, 512, 528, 528], 16),
     "one pixel": ([519, 519, 520, 520], 16),
-    "eight tokens": ([512, 512, 640, 640], 16),
-    "nine tokens": ([512, 512, 656, 640], 24),
-    "seventeen": ([208, 208, 480, 480], 32),
-    "forty": ([160, 200, 800, 800], 48),
-    "forty-one": ([160, 200, 801, 800], SIDE),
-    "at the border": ([0, 0, 700, 700], 48),
+    "twelve tokens": ([512, 512, 704, 704], 16),
+    "thirteen": ([512, 512, 705, 640], 24),
+    "twenty-one": ([208, 208, 544, 480], 32),
+    "thirty-six": ([160, 200, 736, 736], 40),
+    "forty-four": ([160, 200, 864, 800], 48),
+    "forty-five": ([160, 200, 865, 800], SIDE),
+    "at the border": ([0, 0, 736, 700], 48),
     "whole": ([0, 0, 1024, 1024], SIDE),
 }
 
@@ -59,8 +60,7 @@ def test_a_window_holds_the_box_and_its_margin_inside_the_frame(name):
     assert window.size == size
     for start, low, high in ((window.left, left, right), (window.top, top, bottom)):
         assert 0 <= start <= SIDE - size
-        assert start % 4 == 0
-        assert start <= max(low // 16 - 2, 0)  # the margin less half a step
+        assert start <= max(low // 16 - 2, 0)
         assert start + size >= min(-(-high // 16) + 2, SIDE)
 
 
@@ -76,10 +76,10 @@ def test_points_and_masks_widen_a_window():
         torch.tensor([False, True, True, True]),
     )  # fmt: skip
     found = WindowRule().windows(prompts, SIDE)
-    assert found[0].size == 24  # rows 20 to 32 and four on each side: 20
-    assert found[1] == Window(4, 44, 16)  # the point is inside the mask
-    assert found[2].size == 24
-    assert found[3].size == 32  # rows 10 to 32, columns 30 to 52: 30
+    assert found[0] == Window(18, 23, 16)  # rows 20 to 32 and two on each side
+    assert found[1] == Window(3, 43, 16)  # the point is inside the mask
+    assert found[2] == Window(3, 48, 16)  # columns 50 to 62, and what is left of the frame
+    assert found[3] == Window(5, 25, 32)  # rows 10 to 32, columns 30 to 52, and two on each side
 
 
 def test_a_prompt_without_extent_sees_all_tokens():
@@ -205,7 +205,7 @@ def test_windows_are_off_unless_chosen_and_pass_to_forks(tiny_network):
 
 
 def test_a_rule_is_read_from_metadata_or_refused():
-    rule = WindowRule((8, 20), margin=3, step=2)
+    rule = WindowRule((8, 20), margin=3)
     content = rule.to_metadata()
     assert WindowRule.of_training({"windows": content}, "x") == rule
     assert WindowRule.of_training({}, "x") is None
@@ -216,7 +216,7 @@ def test_a_rule_is_read_from_metadata_or_refused():
         content | {"sizes": [20, 8]},
         content | {"sizes": 16},
         content | {"sizes": []},
-        content | {"step": 0},
+        content | {"sizes": [0, 8]},
         content | {"margin": -1},
         content | {"margin": 1.5},
     ):

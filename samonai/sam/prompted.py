@@ -115,6 +115,20 @@ class _Frames:
         """Return the embeddings with channels last: (B, h, w, C)."""
         return self.embeddings.permute(0, 2, 3, 1).contiguous()
 
+    @cached_property
+    def position(self) -> torch.Tensor:
+        """Return the positional encoding of the image tokens: (h, w, C)."""
+        # bfloat16 cannot represent a coordinate of a 1024 frame, so this is outside autocast.
+        with torch.autocast(self.embeddings.device.type, enabled=False):
+            encoding: torch.Tensor = self.prompt_encoder.get_dense_pe()[0].permute(1, 2, 0)
+        return encoding
+
+    def embed(self, prompts: Prompts) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return sparse (N, P, C) and dense (N, h, w, C) embeddings of prompts of one kind."""
+        with torch.autocast(self.embeddings.device.type, enabled=False):
+            sparse, dense = embed_prompts(self.prompt_encoder, prompts)
+        return sparse, dense.permute(0, 2, 3, 1)
+
     def at_once(self, rows: int, size: int) -> int:
         """Return how many of so many prompts to decode at once, in windows of a size."""
         if self.embeddings.device.type == "cpu" and not torch.is_grad_enabled():
@@ -124,13 +138,13 @@ class _Frames:
 
 def _decode_kind(frames: _Frames, prompts: Prompts) -> DecodeOutput:
     """Decode prompts that all have the same parts."""
-    sparse, dense, position = _embedded(frames, prompts)
+    sparse, dense = frames.embed(prompts)
     image = frames.image
     if len(image) == 1 and not bool(prompts.row_has_mask()[0]):
         image = image + dense[:1]  # the same for all
     else:
         image = image[prompts.image_index] + dense
-    return _decoded(frames, image, position.flatten(0, 1)[None], sparse)
+    return _decoded(frames, image, frames.position.flatten(0, 1)[None], sparse)
 
 
 def _decode_windows(frames: _Frames, prompts: Prompts, windows: list[Window]) -> DecodeOutput:
@@ -173,23 +187,14 @@ def _within_windows(frames: _Frames, prompts: Prompts, windows: list[Window]) ->
     if prompts.mask_inputs is not None:
         masks = [w.of_low_res(m) for w, m in zip(windows, prompts.mask_inputs, strict=True)]
         prompts = replace(prompts, mask_inputs=torch.stack(masks))
-    sparse, dense, position = _embedded(frames, prompts)
+    sparse, dense = frames.embed(prompts)
     size, images = windows[0].size, prompts.image_index.tolist()
     image = torch.stack(
         [window.of_tokens(frames.image[n]) for n, window in zip(images, windows, strict=True)]
     )
     image = image + dense[:, :size, :size]  # of the windows, or the same at each token
-    position = torch.stack([window.of_tokens(position).flatten(0, 1) for window in windows])
+    position = torch.stack([one.of_tokens(frames.position).flatten(0, 1) for one in windows])
     return _decoded(frames, image, position, sparse)
-
-
-def _embedded(frames: _Frames, prompts: Prompts) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return sparse (N, P, C) and dense (N, h, w, C) embeddings, and positions (h, w, C)."""
-    # bfloat16 cannot represent a coordinate of a 1024 frame, so positions are outside autocast.
-    with torch.autocast(frames.embeddings.device.type, enabled=False):
-        sparse, dense = embed_prompts(frames.prompt_encoder, prompts)
-        position = frames.prompt_encoder.get_dense_pe()[0]
-    return sparse, dense.permute(0, 2, 3, 1), position.permute(1, 2, 0)
 
 
 def _decoded(

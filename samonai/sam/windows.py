@@ -55,19 +55,16 @@ class WindowRule:
 
     The extent of a prompt is the smallest box around its box, its points and its mask. The window
     is the smallest of the sizes that holds the extent and a margin on each side, as far as the
-    frame reaches; it is centred on them, to a multiple of `step` tokens, which takes half a step of
-    the margin at most. A prompt with neither a box nor a mask has no extent, and others are too
-    large for all sizes: these are decoded with all tokens.
+    frame reaches, centred on them. A prompt with neither a box nor a mask has no extent, and others
+    are too large for all sizes: these are decoded with all tokens.
 
     Attributes:
         sizes: Tokens along the side of a window, ascending.
         margin: Tokens.
-        step: Tokens from one place of a window to the next.
     """
 
-    sizes: tuple[int, ...] = (16, 24, 32, 48)
-    margin: int = 4
-    step: int = 4
+    sizes: tuple[int, ...] = (16, 24, 32, 40, 48)
+    margin: int = 2
 
     @classmethod
     def of_training(cls, training: Mapping[str, Any], path: Path | str) -> "WindowRule | None":
@@ -84,7 +81,7 @@ class WindowRule:
         if content is None:
             return None
         try:
-            rule = cls(tuple(content["sizes"]), content["margin"], content["step"])
+            rule = cls(tuple(content["sizes"]), content["margin"])
         except (TypeError, KeyError):
             rule = cls(())
         if not rule.is_valid:
@@ -96,11 +93,11 @@ class WindowRule:
     @property
     def is_valid(self) -> bool:
         """Return whether all are whole numbers in their ranges, and the sizes ascend."""
-        numbers = [*self.sizes, self.margin, self.step]
+        numbers = [*self.sizes, self.margin]
         if not self.sizes or not all(type(number) is int for number in numbers):
             return False
         ascending = list(self.sizes) == sorted(set(self.sizes))
-        return ascending and min(self.sizes[0], self.step) >= 1 and self.margin >= 0
+        return ascending and self.sizes[0] >= 1 and self.margin >= 0
 
     def to_metadata(self) -> dict[str, Any]:
         """Return the rule as JSON values."""
@@ -121,9 +118,8 @@ class WindowRule:
         sizes = torch.tensor([*(size for size in self.sizes if size < side), side])
         needed = (last - first).amax(1)
         size = sizes[torch.searchsorted(sizes, needed)].where(known, side)[:, None]
-        # Half a step is added before the division, so that it rounds to the nearest multiple.
-        start = (first + last - size + self.step).div(2 * self.step, rounding_mode="floor")
-        start = (start * self.step).clamp(min=0).minimum(side - size)
+        start = (first + last - size).div(2, rounding_mode="floor")
+        start = start.clamp(min=0).minimum(side - size)
         return [
             Window(top, left, tokens)
             for (left, top), (tokens,) in zip(start.tolist(), size.tolist(), strict=True)
