@@ -290,9 +290,13 @@ def test_two_parts_predict_into_one_folder(
 
 
 def documented(language: str, containing: str) -> str:
-    blocks = re.findall(rf"```{language}\n(.*?)```", DOCS.read_text("utf-8"), re.DOTALL)
-    (found,) = [block for block in blocks if containing in block]
-    return found
+    fenced = DOCS.read_text("utf-8").split("```")[1::2]
+    blocks = [
+        text for name, _, text in (block.partition("\n") for block in fenced) if name == language
+    ]
+    found = [block for block in blocks if containing in block]
+    assert len(found) == 1
+    return found[0]
 
 
 def run_documented(script: str, folder: Path, **environment: str) -> subprocess.CompletedProcess:

@@ -32,6 +32,7 @@ LAYERS = (
     ("selection",),
     ("export",),
     ("serve",),
+    ("federated",),
     ("cli",),
 )
 SIBLINGS = {frozenset({"training", "inference"}), frozenset({"training", "evaluation"})}

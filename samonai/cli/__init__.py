@@ -27,6 +27,7 @@ from samonai.cli import (
     embed,
     evaluate,
     export,
+    federate,
     listen,
     predict,
     rank,
@@ -73,6 +74,7 @@ for verb in (
     app.command(name, epilog=verb.EXAMPLE)(getattr(verb, name))
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(checkpoints.app, name="checkpoints")
+app.add_typer(federate.app, name="federate")
 
 _INTERRUPTED = 128 + signal.SIGINT
 
