@@ -100,11 +100,11 @@ def _put(source: Path, folder: Path, *, changed: bool) -> None:
     if not changed:
         shutil.copyfile(source, target)
         return
-    scan: Any = nib.load(source)  # type: ignore[attr-defined]
+    scan: Any = nib.load(source)
     values = np.asarray(scan.dataobj, np.float32)
     low, high = float(values.min()), float(values.max())
     values = ((values - low) / (high - low)) ** _GAMMA * (high - low) + low
-    nib.save(nib.Nifti1Image(values, scan.affine, scan.header), target)  # type: ignore[attr-defined]
+    nib.save(nib.Nifti1Image(values, scan.affine, scan.header), target)
 
 
 def federate(

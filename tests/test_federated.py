@@ -9,13 +9,15 @@ import pytest
 import torch
 from bundle_factory import write_scans
 
+from samonai.cli import main
 from samonai.core.errors import InputError
 from samonai.federated.federation import Federation, disagreement, size_of, weighted_average
 from samonai.federated.job import simulate, site_of, write_job
 from samonai.federated.plan import FederatedPlan
+from samonai.federated.provision import name_data, provision
 from samonai.federated.site import Site, put_tensors, trained_tensors
 from samonai.inference.checkpoint_context import trained_classes
-from samonai.workflows.run import Run
+from samonai.workflows.run import Run, predict
 
 pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning:monai.*")]
 SETTINGS = {"learning_rate": 1e-3}
@@ -79,11 +81,9 @@ def test_two_sites_train_one_decoder(tmp_path: Path) -> None:
     expected = federation.tensors if best == 2 else begin
     state = run.network.state_dict()
     assert all(np.array_equal(state[name].numpy(), value) for name, value in expected.items())
-    assert run.predict(
-        tmp_path / "north/imagesTr/scan_0.nii.gz",
-        {"boxes": [[3, 4, 0, 10, 12, 1]], "classes": [1]},
-        tmp_path / "masks",
-    )
+    boxes = {"boxes": [[3, 4, 0, 10, 12, 1]], "classes": [1]}
+    scan = tmp_path / "north/imagesTr/scan_0.nii.gz"
+    assert predict(run, scan, boxes, tmp_path / "masks")
     for site in sites.values():
         site.close()
 
@@ -175,6 +175,55 @@ def test_a_job_is_configuration_alone(tmp_path: Path) -> None:
     assert client["task_result_filters"][0]["filters"][0]["path"].endswith(".SVTPrivacy")
     with pytest.raises(InputError, match="privacy='none'"):
         write_job(tmp_path, PLAN, privacy="none")
+
+
+def test_a_hospital_names_its_data_in_its_own_kit(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no startup kit"):
+        name_data(tmp_path, tmp_path)
+    (tmp_path / "kit" / "startup").mkdir(parents=True)
+    (tmp_path / "kit" / "local").mkdir()
+    (tmp_path / "kit" / "startup" / "sub_start.sh").touch()
+    path = name_data(tmp_path / "kit", tmp_path / "in", store="s3://bucket/store", device="cpu")
+    assert path.stat().st_mode & 0o077 == 0  # of its user only
+    assert json.loads(path.read_text()) == {
+        "images": str(tmp_path / "in"), "store": "s3://bucket/store", "device": "cpu",
+    }  # fmt: skip
+
+
+def test_mistakes_are_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = ["federate", "simulate", "medical", "--out", str(tmp_path / "run"), "--site"]
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main([*one, str(tmp_path)]) == 2
+    assert "pip install 'samonai[federated]'" in capsys.readouterr().err
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    for folder in ("one", "two/one"):
+        (tmp_path / folder / "images").mkdir(parents=True)
+        (tmp_path / folder / "labels").mkdir()
+    assert site_of(tmp_path / "two/one").name == "one"
+    for given, told in (
+        ([str(tmp_path / "one")], "two sites or more"),
+        ([str(tmp_path / "one"), "--site", str(tmp_path / "two/one")], "names differ"),
+        ([str(tmp_path)], "expected imagesTr and labelsTr"),
+        ([str(tmp_path / "one"), "--set", "epochs=3"], "give it as --epochs"),
+    ):
+        assert main([*one, *given]) == 2
+        assert told in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.long
+def test_startup_kits_allow_the_classes_of_this_package(tmp_path: Path) -> None:
+    pytest.importorskip("nvflare")
+    kits = provision("localhost", ["north", "south"], tmp_path, admin="anna@example.org")
+    assert kits.keys() == {"localhost", "north", "south", "anna@example.org"}
+    for name in ("localhost", "north"):
+        content = json.loads((kits[name] / "local/resources.json.default").read_text())
+        assert content["class_allow_list"][-1] == "samonai.federated.nvflare_parts."
+        assert content["class_list_enforcement_mode"] == "enforce"
+    with pytest.raises(InputError, match="provisioning failed"):
+        provision("localhost", ["north", "south"], tmp_path / "other", admin="no address")
 
 
 @pytest.mark.long

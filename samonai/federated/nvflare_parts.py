@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nvflare.apis.event_type import EventType
 from nvflare.apis.executor import Executor
 from nvflare.apis.fl_constant import ReturnCode
 from nvflare.apis.fl_context import FLContext
@@ -23,12 +24,13 @@ from nvflare.app_common.workflows.model_controller import ModelController
 from samonai.core.errors import InputError
 from samonai.federated.federation import Federation, disagreement
 from samonai.federated.plan import FederatedPlan
+from samonai.federated.provision import SITE_FILE
 from samonai.federated.site import Site
 
 logger = logging.getLogger(__name__)
 
 AGREE, TRAIN, VALIDATE = "agree", "train", "validate"
-RUN_FOLDER, OUTCOME_FILE, SITE_FILE = "samonai_run", "samonai_outcome.json", "samonai_site.json"
+RUN_FOLDER, OUTCOME_FILE = "samonai_run", "samonai_outcome.json"
 
 
 class SiteExecutor(Executor):
@@ -48,6 +50,12 @@ class SiteExecutor(Executor):
         super().__init__()
         self.plan, self.sites = plan, sites
         self._site: Site | None = None
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Close the site at the end of the job."""
+        if event_type == EventType.END_RUN and self._site is not None:
+            self._site.close()
+            self._site = None
 
     def execute(
         self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal

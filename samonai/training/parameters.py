@@ -62,7 +62,9 @@ def _cells(count: ParameterCount, everything: int) -> tuple[str, str, str, str]:
 
 
 class ShowParameters:
-    """Handler that shows the table of trainable parameters when a run starts, on the main process.
+    """Handler that shows the table of trainable parameters when a run first starts.
+
+    Only the main process shows it; the rounds of a federated training show it once.
 
     Args:
         network: The network, also wrapped for several processes.
@@ -73,6 +75,7 @@ class ShowParameters:
         """Keep the network and the console."""
         self.network = getattr(network, "module", network)
         self.console = console or Console(stderr=True)
+        self._shown = False
 
     def attach(self, engine: Engine) -> None:
         """Attach to the trainer."""
@@ -81,4 +84,7 @@ class ShowParameters:
 
     def __call__(self, engine: Engine) -> None:
         """Show the table."""
+        if self._shown:
+            return
+        self._shown = True
         self.console.print(parameter_table(self.network))
