@@ -51,7 +51,7 @@ def need_nvflare() -> None:
     """Check that NVFlare is installed.
 
     Raises:
-        InputError: It is not.
+        InputError: NVFlare is not installed.
     """
     if importlib.util.find_spec("nvflare") is None:
         raise InputError("this needs NVFlare: pip install 'samonai[federated]'")

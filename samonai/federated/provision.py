@@ -141,7 +141,7 @@ def checked_kit(kit: Path | str) -> Path:
     """Return the folder of a startup kit.
 
     Raises:
-        InputError: It is not a kit of a server or a site.
+        InputError: The folder is no kit of a server or a site.
     """
     folder = as_path(kit, "the startup kit")
     if not (folder / "startup" / "sub_start.sh").is_file() or not (folder / "local").is_dir():

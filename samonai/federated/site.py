@@ -58,7 +58,7 @@ def put_tensors(network: nn.Module, tensors: Mapping[str, npt.NDArray[np.floatin
     """Put tensors into a network.
 
     Raises:
-        InputError: They are not those that the network trains, or are not finite.
+        InputError: The network trains other tensors, or values are not finite.
     """
     check_tensors(network, tensors)
     own = {name: value for name, value in network.named_parameters() if value.requires_grad}
