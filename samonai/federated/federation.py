@@ -101,8 +101,10 @@ class Federation:
         self._chosen = check_settings({**plan.settings, **plan.of_training()}, config)
         self._settings = {**plain_settings(config), **self._chosen}
         overrides = {**self._chosen, **network_overrides(plan.model, checkpoint, None, "cpu")}
+        # A server has no data, which these facts are checked against.
+        overrides |= {"progress": False, "initial_facts": None}
         with ExitStack() as stack:
-            workflow = stack.enter_context(opened_bundle(files, {**overrides, "progress": False}))
+            workflow = stack.enter_context(opened_bundle(files, overrides))
             part = workflow.parser.get_parsed_content
             self.network: Any = part("trainable")
             self._provenance = {**part("provenance"), "prompts": part("sampler").settings()}
