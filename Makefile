@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Modules are compiled when they are first imported, not all 22,000 of them when they are installed.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test faults coverage lowest lint golden docs format bench wheel clean
 
@@ -27,7 +29,7 @@ $(READY): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "needs Python 3.11 or newer; name it: make PYTHON=..."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV), once; torch is large, so this takes some minutes."
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev]'
 	@touch $(READY)
 
 demo: $(READY)

@@ -153,6 +153,7 @@ def test_inference_before_fine_tuning_takes_a_coarse_label(trained: Run) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_end_with_the_same_weights(trained: Run, tmp_path: Path) -> None:
     overlay = tmp_path / "save.json"
     state = "@network.module.state_dict()"

@@ -219,6 +219,7 @@ def test_training_and_evaluating_with_gaps_and_a_map(
     assert [row["case"] for row in metrics["cases"]] == [pseudonym("two")]
 
 
+@pytest.mark.long
 def test_embedding_an_archive_survives_kill_9(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -48,6 +48,7 @@ def ticking() -> Iterator[float]:
     return iter(float(second) for second in count())
 
 
+@pytest.mark.long
 def test_the_unet_learns_within_its_time(tmp_path: Path) -> None:
     images, labels = write_scans(tmp_path)
     domain = get_domain("medical")
