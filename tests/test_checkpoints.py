@@ -269,7 +269,7 @@ def test_the_registry():
         assert len(entry.sha256) == 64
         assert entry.normalisation == SAM_NORMALISATION
     assert find_checkpoint("medsam_vit_b").normalisation == MEDSAM_NORMALISATION
-    with pytest.raises(InputError, match="unknown model 'vit-b': did you mean 'vit_b'"):
+    with pytest.raises(InputError, match="unknown model 'vit-b'; did you mean 'vit_b'"):
         find_checkpoint("vit-b")
 
 

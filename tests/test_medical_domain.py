@@ -120,7 +120,7 @@ def test_settings_survive_json_and_rebuild_the_domain() -> None:
     ("wrong", "words"),
     [
         ({"axis": 3}, "use one of 0, 1, 2"),
-        ({"windw": "lung"}, "did you mean window"),
+        ({"windw": "lung"}, "did you mean 'window'"),
         ({"window": "spleen"}, "soft_tissue"),
         ({"level": 40}, "both or neither"),
         ({"level": "40", "width": 400}, "expected a number"),

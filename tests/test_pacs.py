@@ -16,11 +16,11 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from samonai.core.errors import InputError
 from samonai.pacs import credentials
-from samonai.pacs.address import is_pacs_address, parse_address
+from samonai.pacs.address import parse_address
 from samonai.pacs.fetching import PacsSeries
 from samonai.pacs.matching import FoundSeries, checked_query, matching, wider, without_escapes
 from samonai.pacs.opening import open_client
-from samonai.workflows.pacs_ends import opened_sink, pacs_series, sent_formats
+from samonai.workflows.pacs_ends import is_pacs, opened_sink, pacs_series, sent_formats
 from samonai.workflows.run import Run
 
 pytest.importorskip("dicomweb_client")
@@ -46,8 +46,8 @@ STUDY, SERIES = "1.2.3", "1.2.3.4"
 def test_an_address_is_understood(text: str, shown: str, query: dict[str, str]) -> None:
     found = parse_address(text)
     assert (found.shown, found.query) == (shown, query)
-    assert is_pacs_address(text)
-    assert is_pacs_address(Path(text))
+    assert is_pacs(text)
+    assert is_pacs(Path(text))
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from samonai.core.hosts import is_loopback
 from samonai.serve.display import display_of
-from samonai.serve.guard import Guard, Limits, is_loopback, limits_of
+from samonai.serve.guard import Guard, Limits, limits_of
 
 
 async def answer(request: Request) -> Response:

@@ -175,7 +175,7 @@ def validate(what: Setting, value: Any) -> Any:
             f"{what.name}={_short(value)}: expected {what.type_text()}{_such_as(what)}"
         )
     if what.choices and value not in what.choices:
-        close = _suggest(str(value), what.choices)
+        close = suggest(str(value), what.choices)
         raise InputError(
             f"{what.name}={_short(value)}: use one of "
             f"{', '.join(str(choice) for choice in what.choices)}{close}"
@@ -305,6 +305,7 @@ def _example(what: Setting) -> str:
     return json.dumps(what.default, default=str)
 
 
-def _suggest(name: str, known: Iterable[Any]) -> str:
+def suggest(name: str, known: Iterable[Any]) -> str:
+    """Return "; did you mean 'x'?" for a mistyped name, or an empty text."""
     close = difflib.get_close_matches(name, [str(key) for key in known], n=1)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -3,12 +3,12 @@
 Importing this package loads no library of a domain, so that the command line can list the names.
 """
 
-import difflib
 import inspect
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from samonai.core.errors import InputError
+from samonai.core.settings import suggest
 
 if TYPE_CHECKING:
     from samonai.domains.base import Domain
@@ -54,8 +54,7 @@ def get_domain(name: str, **settings: Any) -> "Domain[Any]":
     known = setting_names(name)
     for setting in settings:
         if setting not in known:
-            close = difflib.get_close_matches(setting, known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else f": expected {', '.join(known)}"
+            hint = suggest(setting, known) or f": expected {', '.join(known)}"
             raise InputError(f"domain {name} has no setting {setting!r}{hint}")
     domain: Domain[Any] = domain_class(name)(**settings)
     return domain

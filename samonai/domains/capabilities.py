@@ -127,7 +127,7 @@ class Results(Protocol[ReadSourceT]):
         """Return the label map that is written: where a query is set, of its answer only.
 
         Args:
-            source: See `answer`, like the others.
+            source: See `query_result`, like the others.
             prediction: As there.
             facts: As there.
         """

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from samonai.core.errors import InputError
+from samonai.core.hosts import is_loopback
 from samonai.pacs.matching import checked_query
 
 DICOMWEB, DIMSE = "dicomweb", "dimse"
@@ -19,7 +20,6 @@ OUR_AET = "SAMONAI"
 
 _SCHEME = re.compile(r"(dicomweb(?:\+https?)?|dimse):/{1,2}(?=[^/])", re.IGNORECASE)
 _AET = re.compile(r"[ -\[\]-~]{1,16}")
-_LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
 _CALLING = "calling"
 _EXAMPLE = (
     "expected dicomweb://HOST[:PORT]/PATH?StudyInstanceUID=… or dimse://AET@HOST:PORT?StudyInsta"
@@ -64,16 +64,6 @@ class PacsAddress:
     def is_loopback(self) -> bool:
         """Return whether the PACS is on this machine."""
         return is_loopback(self.host)
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a host name is this machine's own loopback address."""
-    return bool(_LOOPBACK.fullmatch(host.lower()))
-
-
-def is_pacs_address(text: Path | str | object) -> bool:
-    """Return whether a text, or a path made of it, is the address of a PACS."""
-    return isinstance(text, Path | str) and bool(_SCHEME.match(str(text)))
 
 
 def parse_address(text: Path | str, *, query: bool = True) -> PacsAddress:

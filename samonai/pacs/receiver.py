@@ -12,8 +12,9 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, _config, evt
 
 from samonai.core.errors import InputError
+from samonai.core.hosts import is_loopback
 from samonai.domains.medical.dicom.headers import quiet
-from samonai.pacs.address import checked_aet, is_loopback
+from samonai.pacs.address import checked_aet
 from samonai.pacs.dimse import SYNTAXES
 from samonai.pacs.matching import is_uid
 from samonai.pacs.queue import FullError, LateError, SeriesQueue

@@ -1,12 +1,12 @@
 """Registry of named checkpoints: architecture, URL, size, hash and normalisation; the cache."""
 
-import difflib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from samonai.core.errors import InputError
 from samonai.core.files import sha256_file
+from samonai.core.settings import suggest
 from samonai.sam.normalisation import MEDSAM_NORMALISATION, SAM_NORMALISATION, Normalisation
 
 _SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
@@ -100,11 +100,9 @@ def find_checkpoint(name: str) -> Checkpoint:
     name = str(name)  # of any type, for the message
     if name in CHECKPOINTS:
         return CHECKPOINTS[name]
-    close = difflib.get_close_matches(name, CHECKPOINTS, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
     raise InputError(
-        f"unknown model {name!r}: {hint}known are {', '.join(CHECKPOINTS)}; a file of your own is "
-        f"given as the checkpoint of the one that it was trained from"
+        f"unknown model {name!r}{suggest(name, CHECKPOINTS)}; known are {', '.join(CHECKPOINTS)}; "
+        f"a file of your own is given as the checkpoint of the one that it was trained from"
     )
 
 

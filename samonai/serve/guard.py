@@ -8,7 +8,6 @@ Headers, W3C). Beyond the loopback interface a secret path prefix or a bearer to
 """
 
 import hmac
-import ipaddress
 import json
 import secrets
 from collections.abc import Sequence
@@ -17,6 +16,8 @@ from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from samonai.core.hosts import is_loopback
 
 LARGEST_BODY = 64 << 20
 """Bytes of a request's body, unless more is allowed: a mask or a label volume, not an archive."""
@@ -156,16 +157,6 @@ def host_name(host: str) -> str:
         return (urlsplit(f"//{host}").hostname or "").lower()
     except ValueError:
         return ""
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a server on this address is reached from this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def limits_of(host: str, names: Sequence[str] = (), *, body: int = LARGEST_BODY) -> Limits:

@@ -37,11 +37,6 @@ class PacsCases:
         self._series: PacsSeries | None = pacs_series(address, domain, folder=out / FETCHED)
         self._sink: Sink | None = opened_sink(send, self._series, domain)
 
-    @property
-    def has_cases(self) -> bool:
-        """Return whether the PACS's series are the cases."""
-        return self._series is not None
-
     def cases(self, domain: Domain[Any]) -> list[Case]:
         """List the series of the PACS."""
         assert self._series is not None

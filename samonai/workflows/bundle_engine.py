@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from samonai.core.errors import InputError
+from samonai.core.settings import suggest
 from samonai.settings import flat, renamed
-from samonai.workflows.bundle_files import EVALUATED, read_config, suggest
+from samonai.workflows.bundle_files import EVALUATED, read_config
 
 _SYSTEM_ERRORS = {
     *(errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.ENAMETOOLONG, errno.ENOSPC, errno.EPERM),

@@ -1,15 +1,15 @@
 """Files of the MONAI bundles: location, copies, and reading of configurations."""
 
-import difflib
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from samonai.core.errors import InputError
 from samonai.core.files import as_path, output_folder
 from samonai.core.folders import check_free, whole_folder
+from samonai.core.settings import suggest
 from samonai.settings import RENAMED
 
 TRAIN, EVALUATE, INFERENCE = "train.json", "evaluate.json", "inference.json"
@@ -151,9 +151,3 @@ def is_evaluated(value: Any) -> bool:
             for key, inner in value.items()
         )
     return isinstance(value, list | tuple) and any(is_evaluated(inner) for inner in value)
-
-
-def suggest(name: str, known: Iterable[str]) -> str:
-    """Return "; did you mean 'x'?" for a mistyped name, or an empty text."""
-    close = difflib.get_close_matches(name, [str(key) for key in known], n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from samonai.core.errors import InputError
-from samonai.core.settings import Setting, plain_number, validate
+from samonai.core.settings import Setting, plain_number, suggest, validate
 from samonai.domains import get_domain
 from samonai.domains.base import Domain
 from samonai.settings import BLOCKS, domain_of_config, flat, recorded, renamed, settings_of
-from samonai.workflows.bundle_files import is_evaluated, read_config, suggest
+from samonai.workflows.bundle_files import is_evaluated, read_config
 
 
 def plain_settings(config: Mapping[str, Any]) -> dict[str, Any]:

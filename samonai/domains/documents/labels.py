@@ -29,9 +29,6 @@ logger = logging.getLogger(__name__)
 LABEL_ENDINGS = (".xml", *PICTURE_ENDINGS)
 """Endings of files that label one page each; COCO's .json labels many."""
 
-LABEL_ORIENTATIONS = ("auto", "upright", "stored")
-"""Values of `label_orientation`; auto: decided by the label's size."""
-
 _LARGEST_CLASS = 65535
 _TURNED = 5
 """From this EXIF orientation on, rows and columns of the stored pixels are swapped."""
@@ -91,7 +88,7 @@ def label_page(page: Page, path: Path, table: ClassTable, orientation: str = "au
         page: The page.
         path: A COCO file, PAGE-XML, ALTO, DocBank's tokens, or a mask picture.
         table: Class names and their values.
-        orientation: Of `LABEL_ORIENTATIONS`.
+        orientation: "upright" or "stored" pixels; "auto": decided by the label's size.
 
     Raises:
         InputError: The file cannot be read, has no label for the page, or is for another size.
