@@ -1,10 +1,10 @@
 """Linear classifier of proposed objects: its fit to the training cases.
 
 It is fitted after the decoder's training, and only for domains that propose regions
-(`RegionProposals`), which then need a class. Examples are the labelled objects and the decoder's masks for the domain's
-own proposals on the training frames: each mask has the class of the object that it overlaps, or is
-a background example. So parts of objects, and several objects at once, are background, as in Fast
-R-CNN (arXiv:1504.08083).
+(`RegionProposals`), which then need a class. Examples are the labelled objects and the decoder's
+masks for the domain's own proposals on the training frames: each mask has the class of the object
+that it overlaps, or is a background example. So parts of objects, and several objects at once, are
+background, as in Fast R-CNN (arXiv:1504.08083).
 """
 
 import logging
