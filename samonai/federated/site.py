@@ -18,8 +18,7 @@ from samonai.federated.plan import FederatedPlan
 from samonai.workflows.bundle_engine import opened_bundle
 from samonai.workflows.bundle_files import TRAIN, config_files, read_config
 from samonai.workflows.inputs import network_overrides, store_location
-from samonai.workflows.settings import check_settings, plain_settings
-from samonai.workflows.train import domain_of
+from samonai.workflows.settings import check_settings, domain_of, plain_settings
 
 STATE_FILE = "site.pt"
 
