@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from samonai import load_sam
 from samonai.core.errors import InputError
-from samonai.sam.micro import MICRO_WEIGHTS
+from samonai.sam.checkpoints import MICRO_WEIGHTS
 from samonai.sam.network import SamNetwork
 
 pytestmark = [

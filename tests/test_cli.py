@@ -1,5 +1,6 @@
 """The command line itself: help, exit codes, what it prints, what it does not load."""
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -104,11 +105,13 @@ def test_doctor_says_what_is_here(
     monkeypatch.setenv("SAMONAI_CACHE", str(tmp_path))
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
-    for wanted in (samonai.__version__, "torch", "encoder computes in", str(tmp_path), "JPEG-LS"):
+    for wanted in (samonai.__version__, "torch", str(tmp_path), "JPEG-LS", "--to FILE"):
         assert wanted in out
     assert "micro: embedded" in out
     assert "samonai checkpoints download vit_b" in out
     assert not list(tmp_path.iterdir())
+    assert main(["doctor", "--compute"]) == 0
+    assert "encoder computes in" in capsys.readouterr().out
 
 
 def test_bundles_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,3 +151,35 @@ def test_checkpoints_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "micro: embedded" in out
     assert "vit_h: " in out
+
+
+def test_the_demonstration_model_is_named_where_no_other_was_given(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    command = ["train", "medical", "--images", "/nowhere", "--out", str(tmp_path / "run")]
+    assert main(command) == 2
+    assert "the model is micro, for demonstrations" in capsys.readouterr().err
+    assert main([*command, "--model", "micro"]) == 2
+    assert "demonstrations" not in capsys.readouterr().err
+
+
+def test_other_processes_of_torchrun_print_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    assert main(["bundle", "list"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_a_downloaded_checkpoint_is_copied_for_a_machine_without_internet(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fetched = tmp_path / "cache.pth"
+    fetched.write_bytes(b"weights")
+    monkeypatch.setattr("samonai.sam.download.fetch", lambda checkpoint, sha256: fetched)
+    target = tmp_path / "stick" / "vit_b.pth"
+    target.parent.mkdir()
+    assert main(["checkpoints", "download", "vit_b", "--to", str(target)]) == 0
+    assert target.read_bytes() == b"weights"
+    assert hashlib.sha256(b"weights").hexdigest() in capsys.readouterr().out
+    assert main(["checkpoints", "verify", "vit_b", "--file", str(target)]) == 2

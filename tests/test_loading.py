@@ -9,8 +9,9 @@ from segment_anything import sam_model_registry
 
 from samonai.core.errors import InputError
 from samonai.sam import load_sam, save_sam
+from samonai.sam.checkpoints import MICRO_WEIGHTS
 from samonai.sam.loading import encoder_sha256
-from samonai.sam.micro import MICRO_WEIGHTS, build_micro
+from samonai.sam.micro import build_micro
 from samonai.sam.normalisation import MEDSAM_NORMALISATION, SAM_NORMALISATION
 from samonai.sam.statedict import read_state
 

@@ -8,7 +8,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from samonai.sam.micro import MICRO_WEIGHTS, build_micro
+from samonai.sam.checkpoints import MICRO_WEIGHTS
+from samonai.sam.micro import build_micro
 
 BOX_DICE = 0.75  # on the ten scenes below; see weights/MODEL_CARD.md for more of them
 TOOLS = Path(__file__).parents[1] / "tools" / "micro"

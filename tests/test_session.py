@@ -13,7 +13,7 @@ from tiny_scans import SHAPE
 
 import samonai
 from samonai.core.errors import InputError
-from samonai.embeddings.memory_store import MemoryStore
+from samonai.embeddings.memory_store import MemoryStore, process_store
 from samonai.sam.network import SamNetwork
 
 BOX = [4, 3, 0, 20, 17, 2]
@@ -228,3 +228,13 @@ def test_memory_is_bounded_and_the_first_frames_of_a_large_source_stay() -> None
     assert store.nbytes == store.max_bytes
     assert second.get(2)[0, 0, 0] == 2
     assert store.section({"a": 2}).find("y").get(0) is None
+
+
+def test_a_second_prediction_of_a_run_encodes_nothing(
+    run: samonai.Run, image: Path, calls: Calls
+) -> None:
+    process_store.cache_clear()
+    first = run.predict(image, [BOX])
+    assert calls.encoded == 2
+    assert np.array_equal(run.predict(image, [BOX]), first)
+    assert calls.encoded == 2

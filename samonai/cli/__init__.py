@@ -9,7 +9,8 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from itertools import pairwise
 from types import FrameType
 from typing import Annotated, Any
@@ -38,7 +39,9 @@ from samonai.cli import (
     sweep,
     train,
 )
+from samonai.cli.options import is_first_process
 from samonai.core.errors import InputError
+from samonai.core.progress_lines import told_by_lines
 from samonai.version import __version__
 
 app = typer.Typer(
@@ -117,13 +120,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     level = logger.level
     logger.addHandler(handler)
     before = _on_terminate(_terminated)
+    token = told_by_lines.set(True)
+    if not is_first_process():
+        handler.setLevel(logging.ERROR)  # the first process says the same
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _one_voice():
             return _run(argv)
     finally:
+        told_by_lines.reset(token)
         logger.removeHandler(handler)
         logger.setLevel(level)
         _on_terminate(before)
+
+
+@contextmanager
+def _one_voice() -> Iterator[None]:
+    """Print results in the first of torchrun's processes only."""
+    if is_first_process():
+        yield
+        return
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+        yield
 
 
 def _run(argv: Sequence[str] | None) -> int:

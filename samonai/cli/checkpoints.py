@@ -1,5 +1,7 @@
 """`samonai checkpoints`: list, download and verify models."""
 
+import shutil
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -28,17 +30,39 @@ def list_all() -> None:
 
 
 @app.command(epilog="Example: samonai checkpoints download vit_b")
-def download(name: Name, sha256: options.Sha256 = None) -> None:
+def download(
+    name: Name,
+    sha256: options.Sha256 = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(help="A file to copy it to, for a machine without internet (--checkpoint)."),
+    ] = None,
+) -> None:
     """Download a model into the cache, resuming an interrupted download, and verify it."""
+    from samonai.core.files import sha256_file, write_atomically
     from samonai.sam.checkpoints import find_checkpoint
     from samonai.sam.download import fetch
 
     checkpoint = find_checkpoint(name)
-    typer.echo("embedded" if checkpoint.url is None else fetch(checkpoint, sha256))
+    if checkpoint.url is None:
+        typer.echo("embedded")
+        return
+    path = fetch(checkpoint, sha256)
+    if to is not None:
+        to = to / path.name if to.is_dir() else to
+        with write_atomically(to) as temporary:
+            shutil.copyfile(path, temporary)
+        typer.echo(f"{to}: sha256 {sha256_file(to)}")
+        return
+    typer.echo(path)
 
 
 @app.command(epilog="Example: samonai checkpoints verify vit_b")
-def verify(name: Name, sha256: options.Sha256 = None) -> None:
+def verify(
+    name: Name,
+    sha256: options.Sha256 = None,
+    file: Annotated[Path | None, typer.Option(help="A copy elsewhere than in the cache.")] = None,
+) -> None:
     """Check the size and the sha256 of a downloaded model."""
     from samonai.sam.checkpoints import (
         cached_path,
@@ -51,7 +75,9 @@ def verify(name: Name, sha256: options.Sha256 = None) -> None:
     if checkpoint.url is None:
         typer.echo(f"{name}: embedded, nothing to verify")
         return
-    path = cached_path(checkpoint)
+    path = cached_path(checkpoint) if file is None else file
+    if file is not None and not path.is_file():
+        raise InputError(f"{path}: no such file")
     if not path.is_file():
         raise InputError(f"{name} is not here; fetch it with samonai checkpoints download {name}")
     verify_file(path, expected_sha256(checkpoint, sha256), checkpoint.size)

@@ -19,7 +19,7 @@ def curve(
     images: options.Images,
     out: Annotated[Path, typer.Option(help="Folder of all points; the same command resumes.")],
     labels: options.Labels = None,
-    model: options.Model = "micro",
+    model: options.TrainedModel = "micro",
     checkpoint: options.Checkpoint = None,
     sha256: options.Sha256 = None,
     heads: options.Heads = None,

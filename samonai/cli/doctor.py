@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -35,11 +36,16 @@ _SYNTAXES = {
 }
 
 
-def doctor() -> None:
+def doctor(
+    compute: Annotated[
+        bool,
+        typer.Option("--compute", help="Also the encoder's precision and attention, by PyTorch."),
+    ] = False,
+) -> None:
     """Show versions, devices, the cache, models, and missing packages with their installation."""
     for title, lines in (
         ("versions", _versions()),
-        ("device", _device()),
+        ("device", _device(compute)),
         ("models", _models()),
         ("compressed DICOM", _decoders()),
         ("missing", _missing()),
@@ -61,7 +67,28 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _device() -> Iterator[str]:
+def _device(compute: bool) -> Iterator[str]:
+    """Describe the device; PyTorch is imported only where there may be another than the CPU."""
+    if not compute and not _may_have_gpu():
+        yield f"cpu: {_cores()} cores; no GPU is visible"
+        yield "precision and attention of the encoder: samonai doctor --compute"
+        return
+    yield from _torch_device()
+
+
+def _may_have_gpu() -> bool:
+    """Return whether this machine may have a GPU: device nodes of NVIDIA, AMD or WSL."""
+    if platform.system() != "Linux":
+        return True
+    nodes = (*Path("/dev").glob("nvidia[0-9]*"), Path("/dev/kfd"), Path("/dev/dxg"))
+    return any(node.exists() for node in nodes)
+
+
+def _cores() -> int | None:
+    return os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()
+
+
+def _torch_device() -> Iterator[str]:
     import torch
 
     from samonai.sam.attention import (
@@ -77,8 +104,7 @@ def _device() -> Iterator[str]:
     for device in devices:
         facts = torch.cuda.get_device_properties(device)
         yield f"{device}: {facts.name}, {facts.total_memory / 2**30:.0f} GiB"
-    count = os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()
-    yield f"cpu: {count} cores, {torch.get_num_threads()} threads"
+    yield f"cpu: {_cores()} cores, {torch.get_num_threads()} threads"
     chosen = devices[0] if devices else torch.device("cpu")
     precision = resolve_precision("auto", chosen)
     yield f"used: {chosen}; the encoder computes in {precision}"
@@ -90,19 +116,23 @@ def _device() -> Iterator[str]:
 
 
 def _models() -> Iterator[str]:
-    from samonai.sam.checkpoints import CHECKPOINTS, cache_dir, cached_path
-    from samonai.sam.micro import MICRO_WEIGHTS
+    from samonai.sam.checkpoints import CHECKPOINTS, MICRO_WEIGHTS, cache_dir, cached_path
 
     folder = cache_dir()
     yield f"cache: {folder} ({_free(folder)} free; SAMONAI_CACHE moves it)"
     for checkpoint in CHECKPOINTS.values():
         if checkpoint.url is None:
-            found = "embedded" if MICRO_WEIGHTS.is_file() else "missing; install samonai again"
+            found = "embedded, for demonstrations"
+            found = found if MICRO_WEIGHTS.is_file() else "missing; install samonai again"
         elif cached_path(checkpoint).is_file():
             found = "fetched"
         else:
             found = f"not fetched: samonai checkpoints download {checkpoint.name}"
         yield f"{checkpoint.name}: {found}"
+    yield (
+        "into a network without internet: samonai checkpoints download NAME --to FILE elsewhere, "
+        "then samonai checkpoints verify NAME --file FILE and --checkpoint FILE here"
+    )
 
 
 def _free(folder: Path) -> str:

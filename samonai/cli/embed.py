@@ -34,7 +34,7 @@ def embed(
     dry_run: options.DryRun = False,
     retry_failed: options.RetryFailed = False,
     part: options.ArchivePart = None,
-    model: options.Model = "micro",
+    model: options.TrainedModel = "micro",
     heads: options.Heads = None,
     checkpoint: options.Checkpoint = None,
     sha256: options.Sha256 = None,

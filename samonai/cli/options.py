@@ -1,5 +1,6 @@
 """Command-line options shared by several verbs."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -40,6 +41,33 @@ Labels = Annotated[
     ),
 ]
 Model = Annotated[str, typer.Option(help="micro, vit_b, vit_l, vit_h, vit_t or medsam_vit_b.")]
+
+
+def _tell_of_micro(context: typer.Context, model: str) -> str:
+    """Print a line where the demonstration model is used because no other was named."""
+    source = context.get_parameter_source("model")
+    if model == "micro" and source is not None and source.name == "DEFAULT" and is_first_process():
+        typer.echo(
+            "samonai: the model is micro, for demonstrations; for real work give --model vit_b (or "
+            "medsam_vit_b), which samonai checkpoints download fetches",
+            err=True,
+        )
+    return model
+
+
+def is_first_process() -> bool:
+    """Return whether this process prints: the only one, or the first of torchrun's."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+TrainedModel = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        help="micro (for demonstrations), vit_b, vit_l, vit_h, vit_t or medsam_vit_b.",
+        callback=_tell_of_micro,
+    ),
+]
 Heads = Annotated[
     str | None,
     typer.Option(

@@ -20,7 +20,7 @@ def sweep(
     images: options.Images,
     out: Annotated[Path, typer.Option(help="Folder of all trials; the same command resumes.")],
     labels: options.Labels = None,
-    model: options.Model = "micro",
+    model: options.TrainedModel = "micro",
     checkpoint: options.Checkpoint = None,
     sha256: options.Sha256 = None,
     heads: options.Heads = None,

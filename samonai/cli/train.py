@@ -23,7 +23,7 @@ def train(
     images: options.Images,
     out: Annotated[Path, typer.Option(help="The run's folder; the same command again resumes.")],
     labels: options.Labels = None,
-    model: options.Model = "micro",
+    model: options.TrainedModel = "micro",
     checkpoint: options.Checkpoint = None,
     sha256: options.Sha256 = None,
     heads: options.Heads = None,

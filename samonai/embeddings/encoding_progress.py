@@ -1,5 +1,6 @@
 """Progress bar of encoding."""
 
+import os
 from types import TracebackType
 from typing import Self
 
@@ -14,6 +15,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from samonai.core.progress_lines import ProgressLines
+
 
 class EncodeProgress:
     """Frames done of all frames, those reused, and the remaining time; on standard error.
@@ -25,6 +28,8 @@ class EncodeProgress:
     def __init__(self, cases: int, *, shown: bool) -> None:
         """Prepare a bar over so many cases; without a terminal only the last line appears."""
         self._cases = cases
+        # Of torchrun's processes the first one says so.
+        shown = shown and os.environ.get("RANK", "0") == "0"
         self._shown = shown
         self._console = Console(stderr=True)
         self._opened = self._frames = self._reused = 0
@@ -39,6 +44,9 @@ class EncodeProgress:
             disable=not (shown and self._console.is_terminal),
             transient=True,
         )
+        self._lines = None
+        if shown and not self._console.is_terminal:
+            self._lines = ProgressLines("encoding", None, self._console.file)
         self._task: TaskID = self._progress.add_task("encoding", total=None, reused=0)
 
     def __enter__(self) -> Self:
@@ -62,11 +70,20 @@ class EncodeProgress:
         self._reused += reused
         total = round(self._frames * max(self._cases, self._opened) / self._opened)
         self._progress.update(self._task, total=total, advance=reused, reused=self._reused)
+        if self._lines is not None:
+            self._lines.total = total
+            self._count(reused)
 
     def encoded(self, frames: int) -> None:
         """Count frames that were encoded."""
         if frames:
             self._progress.update(self._task, advance=frames)
+            self._count(frames)
+
+    def _count(self, frames: int) -> None:
+        if self._lines is not None:
+            done = self._lines.completed + frames
+            self._lines.update(done, f"{done:.0f} of about {self._lines.total:.0f} frames")
 
     def finish(self, summary: str) -> None:
         """Replace the bar by one line."""

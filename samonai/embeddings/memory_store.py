@@ -4,6 +4,7 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,16 @@ DEFAULT_BYTES = 1 << 30
 """512 embeddings of 256 x 64 x 64 in float16."""
 
 _Key = tuple[str, str]
+
+
+@cache
+def process_store() -> "MemoryStore":
+    """Return the store of this process, which predictions share that are given no other.
+
+    It is bounded by `DEFAULT_BYTES`, and keyed by weights, settings and pixels, so that any model
+    and any source may use it.
+    """
+    return MemoryStore()
 
 
 class MemoryStore:

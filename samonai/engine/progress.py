@@ -1,11 +1,13 @@
 """Progress bar of any engine."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from ignite.engine import Engine, Events
 from rich.console import Console
-from rich.progress import Progress, ProgressColumn, TimeRemainingColumn
+from rich.progress import Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
+from samonai.core.progress_lines import ProgressLines
 from samonai.engine.processes import is_main_process
 
 
@@ -20,6 +22,7 @@ class EngineProgress:
         """Keep the console."""
         self.console = console or Console(stderr=True)
         self.progress: Progress | None = None
+        self.lines: ProgressLines | None = None
 
     def attach(self, engine: Engine) -> None:
         """Attach to the engine."""
@@ -40,16 +43,26 @@ class EngineProgress:
     def epoch_completed(self, engine: Engine) -> None:
         """Update the bar after an epoch."""
 
-    def show(self, *columns: ProgressColumn, total: int, **fields: Any) -> None:
-        """Start a bar of these columns."""
+    def show(self, title: str, *columns: ProgressColumn, total: int, **fields: Any) -> None:
+        """Start a bar of these columns after a title; lines where the output is no terminal."""
+        if not self.console.is_terminal:
+            self.lines = ProgressLines(title, total, self.console.file)
+            return
+        columns = (TextColumn(title), *columns)
         self.progress = Progress(*columns, TimeRemainingColumn(), console=self.console)
         self.progress.add_task("", total=total, **fields)
         self.progress.start()
 
     def update(self, **fields: Any) -> None:
-        """Update the values that the bar shows, if there is one."""
+        """Update the values that the bar shows, if there is one; or the lines."""
+        if self.lines is not None and "completed" in fields:
+            self.lines.update(fields["completed"], self.details(fields))
         if self.progress is not None:
             self.progress.update(self.progress.task_ids[0], **fields)
+
+    def details(self, fields: Mapping[str, Any]) -> str:
+        """Return the words of a line besides share and time left."""
+        return ""
 
     def stop(self, engine: Engine) -> None:
         """Stop the bar in its current state."""

@@ -150,8 +150,13 @@ class CaseProgress(EngineProgress):
         inferer: Any = getattr(engine, "inferer", None)
         if hasattr(inferer, "progress"):
             inferer.progress = lambda share: self.update(completed=self.cases + share)
-        title = TextColumn(self.title)
-        self.show(title, BarColumn(), MofNCompleteColumn(), TextColumn("cases"), total=self.total)
+        self.show(
+            self.title, BarColumn(), MofNCompleteColumn(), TextColumn("cases"), total=self.total
+        )
+
+    def details(self, fields: Mapping[str, Any]) -> str:
+        """Return the number of cases."""
+        return f"{self.cases} of {self.total} cases"
 
     def iteration_completed(self, engine: Engine) -> None:
         """Move the bar."""

@@ -38,6 +38,9 @@ class Checkpoint:
     sha256: str | None = None
 
 
+MICRO_WEIGHTS = Path(__file__).parent / "weights" / "micro.safetensors"
+"""The embedded weights: the full `Sam.state_dict()` layout, stored as fp16."""
+
 # The ending of SAM's file names is the start of an MD5, not of the sha256 below.
 CHECKPOINTS: dict[str, Checkpoint] = {
     checkpoint.name: checkpoint

@@ -14,11 +14,17 @@ from torch import nn
 from samonai.core.errors import InputError
 from samonai.core.files import as_path
 from samonai.core.settings import renamed_parameters
-from samonai.sam.checkpoints import Checkpoint, check_sha256, find_checkpoint, verify_file
+from samonai.sam.checkpoints import (
+    MICRO_WEIGHTS,
+    Checkpoint,
+    check_sha256,
+    find_checkpoint,
+    verify_file,
+)
 from samonai.sam.device_names import check_device_name
 from samonai.sam.download import fetch
 from samonai.sam.hf_folder import HF_WEIGHTS, hf_folder, hf_normalisation
-from samonai.sam.micro import MICRO_WEIGHTS, build_micro
+from samonai.sam.micro import build_micro
 from samonai.sam.network import SamNetwork
 from samonai.sam.normalisation import Normalisation
 from samonai.sam.statedict import check_state, own_weights, read_state

@@ -9,7 +9,6 @@ narrow decoder: about 2.7 million parameters. It was trained from scratch on dra
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 
 import torch
 from segment_anything.modeling import (
@@ -20,9 +19,6 @@ from segment_anything.modeling import (
     TwoWayTransformer,
 )
 from torch import nn
-
-MICRO_WEIGHTS = Path(__file__).parent / "weights" / "micro.safetensors"
-"""The embedded weights: the full `Sam.state_dict()` layout, stored as fp16."""
 
 MICRO_DIM = 128
 """Channels of the encoder's tokens, of the image embedding and of the decoder."""

@@ -335,7 +335,7 @@ class TrainingProgress(EngineProgress):
     def started(self, engine: Engine) -> None:
         """Show the bar."""
         self.show(
-            TextColumn("training"),
+            "training",
             BarColumn(),
             TextColumn("epoch {task.fields[epoch]}  loss {task.fields[loss]}  {task.fields[dice]}"),
             total=engine.state.max_epochs * engine.state.epoch_length,
@@ -352,11 +352,22 @@ class TrainingProgress(EngineProgress):
             loss=f"{_loss(engine):.3f}",
         )
 
+    def details(self, fields: Mapping[str, Any]) -> str:
+        """Return epoch and loss."""
+        return f"epoch {fields['epoch']}, loss {fields['loss']}"
+
     def epoch_completed(self, engine: Engine) -> None:
         """Show the validation Dice."""
         metrics = self.validator.state.metrics
-        if metrics:
-            self.update(dice=f"val Dice {next(iter(metrics.values())):.3f}")
+        dice = f"val Dice {next(iter(metrics.values())):.3f}" if metrics else ""
+        if dice:
+            self.update(dice=dice)
+        if self.lines is not None:
+            state = engine.state
+            done = f"epoch {state.epoch}/{state.max_epochs} done, loss {_loss(engine):.3f}"
+            self.lines.update(
+                state.iteration, ", ".join(part for part in (done, dice) if part), now=True
+            )
 
 
 def _versions(network: nn.Module) -> list[tuple[int, int]]:

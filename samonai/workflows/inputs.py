@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from samonai.core.errors import InputError
 from samonai.core.files import as_path
+from samonai.core.progress_lines import told_by_lines
 from samonai.prompts.values import PromptValues, prompt_values
 from samonai.workflows.pacs_ends import is_pacs
 
@@ -198,6 +199,14 @@ def store_location(store: Path | str) -> str:
     return str(path)
 
 
-def shows_progress(progress: bool | None) -> bool:
-    """Return whether to show bars: as given, else if standard error is a terminal."""
-    return sys.stderr.isatty() if progress is None else progress
+def shows_progress(progress: bool | None, *, lines: bool = False) -> bool:
+    """Return whether to show progress: as given, else if standard error is a terminal.
+
+    Args:
+        progress: As given by the caller.
+        lines: Whether the work prints lines where there is no terminal, as it does for the command
+            line.
+    """
+    if progress is not None:
+        return progress
+    return sys.stderr.isatty() or (lines and told_by_lines.get())

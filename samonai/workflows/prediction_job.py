@@ -8,6 +8,7 @@ from samonai.core.errors import InputError
 from samonai.domains import DEFAULT_DOMAIN, get_domain
 from samonai.domains.base import Case
 from samonai.domains.capabilities import capabilities
+from samonai.embeddings.memory_store import MemoryStore, process_store
 from samonai.inference.case_dataset import CaseItem, prompted
 from samonai.inference.output_ownership import OWNERSHIP_FILE, OutputOwnership
 from samonai.inference.prediction import Prediction
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 class PredictionJob:
     """Sources to predict and write; the arguments are those of `predict`.
+
+    With `remember` and without a store, embeddings stay in memory for the next job of the process.
 
     Attributes:
         session: The session that predicts.
@@ -68,6 +71,7 @@ class PredictionJob:
         device: Any = None,
         uncertainty: bool | None = None,
         send: str | None = None,
+        remember: bool = False,
         **settings: Any,
     ) -> None:
         """Check the arguments, and load the networks."""
@@ -101,7 +105,7 @@ class PredictionJob:
         self.session = Session(
             runs or run,
             domain=name,
-            store=None if store is None else store_location(store),
+            store=_store(store, remember),
             memory=0,
             checkpoint=checkpoint,
             sha256=sha256,
@@ -174,3 +178,9 @@ class PredictionJob:
         """Remove all that was fetched."""
         if self.pacs is not None:
             self.pacs.close()
+
+
+def _store(store: Path | str | None, remember: bool) -> "str | MemoryStore | None":
+    if store is not None:
+        return store_location(store)
+    return process_store() if remember else None

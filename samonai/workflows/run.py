@@ -17,6 +17,7 @@ from samonai.core.files import (
     output_folder,
     written_meanwhile,
 )
+from samonai.core.progress_lines import ProgressLines, told_by_lines
 from samonai.domains import DEFAULT_DOMAIN
 from samonai.domains.base import Case
 from samonai.embeddings.counting import FrameCounts
@@ -64,8 +65,9 @@ class Run(TrainedRun):
             prompt: Name of the class of the semantic head; of pages also words, a
                 regular expression or a question; or boxes. None: all classes.
             out: Folder to write the label map into as well.
-            **options: `series`, `uncertainty`, `store`, and settings of prediction. With `out`
-                also those of writing, see `predict`.
+            **options: `series`, `uncertainty`, `store` (by default the last sources' embeddings
+                stay in memory, 1 GiB at most), and settings of prediction. With `out` also those
+                of writing, see `predict`.
 
         Returns:
             int32, the label map on the source's grid, in index order; of a page its `QueryResult`.
@@ -76,7 +78,9 @@ class Run(TrainedRun):
             raise InputError("send needs out: a folder for the objects that are sent")
         folder = None if out is None else output_folder(out)
         with _writing(folder, options.get("store")), one_line_errors(), quiet_third_parties():
-            job = PredictionJob(self, source, boxes, folder, prompt=prompt, **options)
+            job = PredictionJob(
+                self, source, boxes, folder, prompt=prompt, remember=True, **options
+            )
             cases = job.cases()
             if len(cases) != 1:
                 raise InputError(
@@ -181,7 +185,7 @@ def evaluate(
         "evaluation.cases": cases,
         "evaluation_dir": out,
         "store": run.folder.store(),
-        "progress": shows_progress(progress),
+        "progress": shows_progress(progress, lines=True),
         **({} if listed is None else {"found_cases": list(listed)}),
     }
     with no_empty_folders(out), nothing_left_of_a_mistake(out):
@@ -287,11 +291,16 @@ def predict(
             cases = job.cases()
             job.start(several=len(cases) > 1)
             console, hidden = Console(stderr=True), not shows_progress(progress)
-            for case in track(cases, "predicting", console=console, disable=hidden):
+            lines = ProgressLines("predicting", len(cases))
+            for done, case in enumerate(
+                track(cases, "predicting", console=console, disable=hidden), 1
+            ):
                 try:
                     job.write(job.decode(case, job.read(case)))
                 finally:
                     job.release(case)
+                if hidden and told_by_lines.get():
+                    lines.update(done, f"{done} of {len(cases)} cases")
     return written
 
 

@@ -7,14 +7,16 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from samonai.core.errors import InputError
 from samonai.core.settings import Setting, plain_number, suggest, validate
 from samonai.domains import get_domain
-from samonai.domains.base import Domain
 from samonai.settings import BLOCKS, domain_of_config, flat, recorded, renamed, settings_of
 from samonai.workflows.bundle_files import is_evaluated, read_config
+
+if TYPE_CHECKING:
+    from samonai.domains.base import Domain
 
 
 def plain_settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,7 +171,7 @@ def _of_default_type(key: str, value: Any, default: Any) -> Any:
     return value
 
 
-def domain_of(name: str, config: Mapping[str, Any], settings: Mapping[str, Any]) -> Domain[Any]:
+def domain_of(name: str, config: Mapping[str, Any], settings: Mapping[str, Any]) -> "Domain[Any]":
     """Build the domain of a training configuration."""
     asked = {key: settings[key] for key in config["domain"] if settings.get(key) is not None}
     return get_domain(name, **asked)

@@ -147,7 +147,7 @@ def finetune(
             "split": _split_file(split, rule, folder.path),
             "output_dir": folder.path,
             "store": folder.path / STORE_FOLDER if store is None else store_location(store),
-            "progress": shows_progress(progress),
+            "progress": shows_progress(progress, lines=True),
         }
         counts = FrameCounts()
         if unfinished:

@@ -29,7 +29,8 @@ import crops  # noqa: E402
 import frames  # noqa: E402
 import scenes  # noqa: E402
 
-from samonai.sam.micro import MICRO_WEIGHTS, build_micro  # noqa: E402
+from samonai.sam.checkpoints import MICRO_WEIGHTS  # noqa: E402
+from samonai.sam.micro import build_micro  # noqa: E402
 
 HELD_OUT = 1_000_000
 """First seed of the held-out scenes; training draws its scenes from 0 upwards."""
