@@ -4,6 +4,7 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
+DEMO_READY := $(VENV)/.installed-demo
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Modules are compiled when they are first imported, not all 22,000 of them when they are installed.
 unexport PYTHONDONTWRITEBYTECODE
@@ -32,7 +33,15 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev]'
 	@touch $(READY)
 
-demo: $(READY)
+# The demo needs the package alone, without the tools of tests and lint.
+$(DEMO_READY): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "needs Python 3.11 or newer; name it: make PYTHON=..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV), once; torch is large, so this takes some minutes."
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $(DEMO_READY)
+
+demo: $(DEMO_READY)
 	$(BIN)/samonai demo --out demo-output
 
 test: $(READY)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 import samonai
 from samonai import cli
@@ -183,3 +184,21 @@ def test_a_downloaded_checkpoint_is_copied_for_a_machine_without_internet(
     assert target.read_bytes() == b"weights"
     assert hashlib.sha256(b"weights").hexdigest() in capsys.readouterr().out
     assert main(["checkpoints", "verify", "vit_b", "--file", str(target)]) == 2
+
+
+@pytest.mark.parametrize("verb", [str(one.name) for one in app.registered_commands])
+def test_help_fits_a_screen_and_help_all_has_every_option(
+    verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([verb, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert len(shown.splitlines()) <= 40
+    command = typer.main.get_command(app).commands[verb]
+    names = {name for one in command.params for name in one.opts if name.startswith("--")}
+    if "--help-all" not in shown:
+        assert all(name in shown for name in names)
+        return
+    assert main([verb, "--help-all"]) == 0
+    everything = capsys.readouterr().out
+    assert all(name in everything for name in names)

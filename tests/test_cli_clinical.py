@@ -184,7 +184,7 @@ def test_dicom_options_used_wrongly(
 def test_every_verb_that_reads_scans_has_the_options(
     verb: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([verb, "--help"]) == 0
+    assert main([verb, "--help-all"]) == 0
     text = capsys.readouterr().out
     assert "--allow-gaps" in text
     assert "--case-map" in text

@@ -39,6 +39,7 @@ from samonai.cli import (
     sweep,
     train,
 )
+from samonai.cli.help_pages import arranged
 from samonai.cli.options import is_first_process
 from samonai.core.errors import InputError
 from samonai.core.progress_lines import told_by_lines
@@ -47,8 +48,8 @@ from samonai.version import __version__
 app = typer.Typer(
     name="samonai",
     help="Fine-tune Segment Anything: encode once, decode forever.",
-    epilog="`samonai VERB --help` shows each verb's options with an example. `samonai demo` needs "
-    "no data and no network.",
+    epilog="`samonai VERB --help` shows each verb's everyday options with an example, `--help-all` "
+    "all. `samonai demo` needs no data and no network.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -144,7 +145,7 @@ def _one_voice() -> Iterator[None]:
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    command = typer.main.get_command(app)
+    command = arranged(typer.main.get_command(app))
     given = list(sys.argv[1:] if argv is None else argv)
     try:
         _refuse_empty(given)

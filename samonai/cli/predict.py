@@ -30,11 +30,11 @@ def predict(
     boxes: Annotated[
         Path | None,
         typer.Option(
-            help="JSON (boxes, or clicks as points), CSV (columns case, i0, j0, k0, i1, j1, k1, "
-            "class), markups of 3D Slicer, DICOM SR, RTSTRUCT, an export of CVAT, LabelMe, Label "
-            "Studio or napari, a coarse label map, or a folder with one of these per case. Not "
-            "needed by a run trained with --heads semantic or both, nor with --set "
-            "automatic=grid, which prompts with a grid of points."
+            help="File of boxes, clicks or regions; JSON (boxes, clicks as points), CSV (columns "
+            "case, i0, j0, k0, i1, j1, k1, class), markups of 3D Slicer, DICOM SR, RTSTRUCT, an "
+            "export of CVAT, LabelMe, Label Studio or napari, a coarse label map, or a folder with "
+            "one of these per case. Not needed by a run trained with --heads semantic or both, nor "
+            "with --set automatic=grid, which prompts with a grid of points."
         ),
     ] = None,
     prompt: Annotated[
@@ -53,7 +53,9 @@ def predict(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="A stock model: micro, vit_b, vit_l, vit_h, vit_t, medsam_vit_b."),
+        typer.Option(
+            help="A stock model, such as vit_b; micro, vit_l, vit_h, vit_t or medsam_vit_b."
+        ),
     ] = None,
     checkpoint: options.Checkpoint = None,
     sha256: options.Sha256 = None,

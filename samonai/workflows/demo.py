@@ -3,6 +3,7 @@
 import itertools
 import json
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,18 @@ _SLICES_PER_BOX = 2
 _SMALLEST_BOX_VOXELS = 12
 _NEIGHBOURS = np.ones((3, 3, 3))
 _MARK = "demo.json"
+
+
+_NEXT = (
+    "samonai checkpoints download vit_b fetches a model for real work; micro is for demonstrations."
+    "\n\nsamonai train medical --model vit_b --images imagesTr --labels labelsTr --out runs/first "
+    "trains on a folder of scans (NIfTI, NRRD, MetaImage, folders of DICOM, or pictures) and their "
+    "label maps of the same names."
+    "\n\nsamonai evaluate medical --run runs/first --images imagesTs --labels labelsTs --out test "
+    "measures it, and samonai predict medical --run runs/first --input scan.nii.gz --boxes "
+    "boxes.json --out masks segments a scan: boxes in voxels or mm, markups of 3D Slicer, SR, "
+    "or an export of an annotation tool."
+)
 
 
 @dataclass(frozen=True)
@@ -82,6 +95,7 @@ def run_demo(
         InputError: `out` cannot be written to, or holds other files than a demo; the seed is
             below 0, or there are too few patients.
     """
+    started = time.monotonic()
     check_given(OptimisationSettings, {"seed": seed})
     out = output_folder(out).absolute()
     if patients <= _TRAINED + _CHOOSING:
@@ -111,7 +125,7 @@ def run_demo(
     )
     say("4/4 predicting one of them, and the DICOM series, from a box every other slice")
     masks, pictures = _predict(run, phantoms, unseen[0], out)
-    page = _write_page(out, metrics, pictures, split, unseen)
+    page = _write_page(out, metrics, pictures, split, unseen, time.monotonic() - started)
     return DemoResult(page, metrics, tuple(masks))
 
 
@@ -181,6 +195,7 @@ def _write_page(
     pictures: list[tuple[str, Path]],
     split: Mapping[str, list[str]],
     unseen: list[str],
+    seconds: float,
 ) -> Path:
     """Write the HTML page and its pictures.
 
@@ -190,6 +205,7 @@ def _write_page(
         pictures: Captions and files of the predictions.
         split: The patients for training and for choosing the best epoch.
         unseen: The measured patients.
+        seconds: Run time of the demo.
     """
     for name in ("metrics.json", "metrics.csv"):
         _copy(out / "evaluation" / name, out / name)
@@ -209,7 +225,9 @@ def _write_page(
             "best epoch chosen on": ", ".join(split["val"]),
             "measured on": ", ".join(unseen),
             "prompts of the table": "a box per slice and organ, each side moved by up to 5 %",
+            "run time": f"{seconds:.0f} s",
         },
+        texts=[("With your own data", _NEXT)],
     )
 
 
