@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 import typer
 
@@ -157,8 +159,10 @@ def test_checkpoints_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_demonstration_model_is_named_where_no_other_was_given(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    command = ["train", "medical", "--images", "/nowhere", "--out", str(tmp_path / "run")]
-    assert main(command) == 2
+    nib.save(nib.Nifti1Image(np.zeros((4, 4, 2), np.int16), np.eye(4)), tmp_path / "a.nii.gz")
+    command = ["train", "medical", "--images", str(tmp_path / "a.nii.gz"), "--epochs", "1"]
+    command += ["--out", str(tmp_path / "run")]
+    assert main(command) == 2  # one scan without a label
     assert "the model is micro, for demonstrations" in capsys.readouterr().err
     assert main([*command, "--model", "micro"]) == 2
     assert "demonstrations" not in capsys.readouterr().err

@@ -49,6 +49,9 @@ def test_mistakes_are_answered_without_torch(tiny_network: SamNetwork, tmp_path:
     scan.write_bytes(b"no image, but a path that exists")
     broken = tmp_path / "boxes.json"
     broken.write_text('{"boxes": [[1, 2,')
+    short, strange = tmp_path / "short.json", tmp_path / "strange.json"
+    short.write_text('{"boxes": [[1, 2, 3]]}')
+    strange.write_text('{"boxes": [[1, 2, 0, 3, 4, 1]], "classes": ["cube"]}')
     (tmp_path / "empty").mkdir()
     here, out = shlex.quote(str(scan)), shlex.quote(str(tmp_path / "out"))
     empty = shlex.quote(str(tmp_path / "empty"))
@@ -62,6 +65,8 @@ def test_mistakes_are_answered_without_torch(tiny_network: SamNetwork, tmp_path:
         f"predict medical --model micro --input {here} --out {out}": "a stock model needs some",
         f"predict medical --model micro --input {here} --boxes {broken} --out {out}": "valid JSON",
         f"predict medical --model micro --input {here} --boxes /no.json --out {out}": "no such",
+        f"predict medical --model micro --input {here} --boxes {short} --out {out}": "6 numbers",
+        f"predict medical --run {run} --input {here} --boxes {strange} --out {out}": "'cube'",
         f"predict medical --run {empty} --input {here} --out {out}": "it has no run.json",
         f"predict documents --run {run} --input {here} --out {out}": "not on documents",
         f"predict medical --run {run} --input {here} --prompt ? --out {out}": "no semantic head",

@@ -81,6 +81,7 @@ def embed(
         raise InputError("--archive needs --out for the manifest, and takes no --labels")
     arguments.check_model(model, checkpoint, sha256, device)
     arguments.check_data(images, labels)
+    options.tell_of_demonstration(model)
     if archive and out is not None:
         from samonai.workflows.archive.archive import embed_archive
 

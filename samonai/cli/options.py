@@ -43,16 +43,23 @@ Labels = Annotated[
 Model = Annotated[str, typer.Option(help="micro, vit_b, vit_l, vit_h, vit_t or medsam_vit_b.")]
 
 
-def _tell_of_micro(context: typer.Context, model: str) -> str:
-    """Print a line where the demonstration model is used because no other was named."""
+class _Unnamed(str):
+    """The demonstration model's name, where no model was named."""
+
+
+def _unnamed(context: typer.Context, model: str) -> str:
     source = context.get_parameter_source("model")
-    if model == "micro" and source is not None and source.name == "DEFAULT" and is_first_process():
+    return _Unnamed(model) if source is not None and source.name == "DEFAULT" else model
+
+
+def tell_of_demonstration(model: str) -> None:
+    """Print a line where the demonstration model is used because no other was named."""
+    if isinstance(model, _Unnamed) and is_first_process():
         typer.echo(
-            "samonai: the model is micro, for demonstrations; for real work give --model vit_b (or "
-            "medsam_vit_b), which samonai checkpoints download fetches",
+            f"samonai: the model is {model}, for demonstrations; for real work give --model vit_b "
+            f"(or medsam_vit_b), which samonai checkpoints download fetches",
             err=True,
         )
-    return model
 
 
 def is_first_process() -> bool:
@@ -65,7 +72,7 @@ TrainedModel = Annotated[
     typer.Option(
         "--model",
         help="micro (for demonstrations), vit_b, vit_l, vit_h, vit_t or medsam_vit_b.",
-        callback=_tell_of_micro,
+        callback=_unnamed,
     ),
 ]
 Heads = Annotated[

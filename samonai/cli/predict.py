@@ -131,7 +131,14 @@ def predict(
     if not dry_run:
         output_folder(out, keep=assigned.part.count > 1)
     arguments.check_source(source)
-    arguments.check_prompts(domain, boxes, prompt, decoders, automatic=settings.get("automatic"))
+    arguments.check_prompts(
+        domain,
+        boxes,
+        prompt,
+        decoders,
+        automatic=settings.get("automatic"),
+        settings_name_classes=settings.get("structures") is not None,
+    )
 
     from samonai.workflows import run as workflow
     from samonai.workflows.run import open_runs

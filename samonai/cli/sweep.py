@@ -53,6 +53,7 @@ def sweep(
     )
     arguments.check_model(model, checkpoint, sha256, device)
     arguments.check_data(images, labels)
+    options.tell_of_demonstration(model)
 
     from rich.console import Console
 

@@ -91,6 +91,7 @@ def train(
     if from_ is not None:
         settings["initial_decoder"] = arguments.check_initial_run(from_, domain, model)
 
+    options.tell_of_demonstration(model)
     from samonai import selection
     from samonai.workflows import train as workflow
 

@@ -212,6 +212,23 @@ class PromptNames(Protocol[SourceT]):
 
 
 @runtime_checkable
+class PromptChecks(Protocol):
+    """A domain that checks files of prompts before a source is read, without torch."""
+
+    def check_prompts(self, path: Path, class_names: Mapping[int, str]) -> None:
+        """Refuse malformed rows and unknown classes of a file of prompts.
+
+        Args:
+            path: The file.
+            class_names: Label value to name; empty: any name is taken.
+
+        Raises:
+            InputError: A row is malformed, or a class is unknown.
+        """
+        ...
+
+
+@runtime_checkable
 class PromptCrop(Protocol[SourceT]):
     """A domain whose frames may show a part of a source only, chosen by the prompts."""
 
@@ -289,6 +306,7 @@ class Capabilities(Generic[SourceT]):
         queries: Runs queries on predictions.
         proposals: Proposes boxes of objects on a frame.
         prompt_names: Reads the names of classes in files of prompts.
+        prompt_checks: Checks files of prompts before a source is read.
         planes: Cuts volumes across any of their axes.
         viewer: Shows volumes in three planes and in windows.
         crop: Cuts frames around the prompts.
@@ -308,6 +326,7 @@ class Capabilities(Generic[SourceT]):
     queries: TextQueries[SourceT] | None = None
     proposals: RegionProposals | None = None
     prompt_names: PromptNames[SourceT] | None = None
+    prompt_checks: PromptChecks | None = None
     planes: Planes[SourceT] | None = None
     viewer: VolumeViews[SourceT] | None = None
     crop: PromptCrop[SourceT] | None = None
@@ -330,6 +349,7 @@ def capabilities(domain: Domain[SourceT]) -> Capabilities[SourceT]:
         queries=domain if isinstance(domain, TextQueries) else None,
         proposals=domain if isinstance(domain, RegionProposals) else None,
         prompt_names=domain if isinstance(domain, PromptNames) else None,
+        prompt_checks=domain if isinstance(domain, PromptChecks) else None,
         planes=domain if isinstance(domain, Planes) else None,
         viewer=domain if isinstance(domain, VolumeViews) else None,
         crop=domain if isinstance(domain, PromptCrop) else None,

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from samonai.core.errors import InputError
-from samonai.domains.capabilities import CLASSES
+from samonai.domains import get_domain
+from samonai.domains.capabilities import CLASSES, capabilities
 from samonai.inference.prompting.decoder_checks import (
     check_automatic,
     check_prompted,
@@ -119,6 +120,7 @@ def check_prompts(
     decoders: Sequence[Path],
     *,
     automatic: str | None,
+    settings_name_classes: bool = False,
 ) -> None:
     """Check the prompts of a prediction against its decoders.
 
@@ -129,9 +131,10 @@ def check_prompts(
         decoders: The decoders' files; none for a stock model.
         automatic: Way of finding objects without prompts; None: the bundle's, which may be the
             domain's choice.
+        settings_name_classes: Whether settings give structures label values of their own.
 
     Raises:
-        InputError: The file does not exist or is not JSON, the class is unknown, or the decoders
+        InputError: The file does not exist or is malformed, the class is unknown, or the decoders
             were not trained for such prompts.
     """
     check_prompt(prompt)
@@ -140,6 +143,10 @@ def check_prompts(
         if boxes.suffix.lower() == ".json" and boxes.is_file():
             prompt_content(boxes)
         check_prompted(decoders)
+        checks = capabilities(get_domain(domain)).prompt_checks
+        if checks is not None and boxes.is_file() and not settings_name_classes:
+            classes = {int(value): name for value, name in decoder_classes(decoders).items()}
+            checks.check_prompts(boxes, classes)
         return
     found = automatic or read_config(config_files(domain, INFERENCE))["automatic"]
     # Without a run there is no domain's own way either.

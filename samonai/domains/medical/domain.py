@@ -40,7 +40,7 @@ from samonai.domains.medical.labels.read_labels import (
 )
 from samonai.domains.medical.labels.structures import class_names_of, parse_structures
 from samonai.domains.medical.outputs import FORMATS, write_outputs
-from samonai.domains.medical.prompts.read import holds_prompts, prompt_classes, read_prompts
+from samonai.domains.medical.prompts.read import PromptReading, read_prompts
 from samonai.domains.medical.viewing import VolumeViewing
 from samonai.domains.medical.volume import (
     LabelReadOptions,
@@ -58,7 +58,7 @@ from samonai.settings.medical import MedicalSettings
 logger = logging.getLogger(__name__)
 
 
-class MedicalDomain(VolumeViewing):
+class MedicalDomain(PromptReading, VolumeViewing):
     """Scans as stacks of slices. Settings are JSON values, so that checkpoints can carry them.
 
     Args:
@@ -261,20 +261,6 @@ class MedicalDomain(VolumeViewing):
         """Read a volume's prompts, by slice; see `prompts.read.read_prompts`."""
         found = read_prompts(path, source, self.axis, class_names, only_case)
         return in_frames(found, source, self.axis)
-
-    def holds_prompts(self, path: Path) -> bool:
-        """Return whether a file holds prompts; others are coarse labels."""
-        return holds_prompts(path)
-
-    def prompt_classes(self, paths: Sequence[PromptFile]) -> dict[int, str]:
-        """Return label value to name of the classes that prompts or coarse labels name."""
-        return class_names_of(self.structures) or prompt_classes(paths)
-
-    def with_classes(self, classes: Mapping[int, str]) -> "MedicalDomain":
-        """Return a domain that gives the structures of coarse labels these label values."""
-        other = self.along(self.axis)
-        other.structures = {name: value for value, name in classes.items()}
-        return other
 
     def all_frames(self, source: Volume) -> Volume:
         """Return a volume whose slices show all of it."""

@@ -2,17 +2,20 @@
 
 import csv
 from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from samonai.core.errors import InputError
 from samonai.domains.annotations.read import ENDINGS, drawn_names, shapes_of
 from samonai.domains.class_naming import joined_names, named_in_order
+from samonai.domains.label_map import coordinates
 from samonai.domains.medical.labels.named_maps import label_names
 from samonai.domains.medical.labels.read_labels import find_structures
-from samonai.domains.medical.prompts.boxes import boxes_on_slices, read_boxes
+from samonai.domains.medical.labels.structures import class_names_of
+from samonai.domains.medical.prompts.boxes import boxes_on_slices, class_value, read_boxes
 from samonai.domains.medical.prompts.drawn import Array, DrawnObject, as_clicks
 from samonai.domains.medical.prompts.millimetres import in_millimetres, objects_in_millimetres
 from samonai.domains.medical.prompts.points import holds_points, prompts_on_slices, read_points
@@ -25,6 +28,71 @@ from samonai.domains.medical.prompts.sr_regions import is_report, report_names, 
 from samonai.domains.medical.volume import Volume, format_shape
 from samonai.prompts.frame_prompts import FramePrompts
 from samonai.prompts.values import PromptFile, PromptValues, prompt_content
+
+
+class PromptReading:
+    """Files of prompts of a medical domain: which they are, their classes, and a first check.
+
+    Attributes:
+        structures: Label value by name, where given.
+    """
+
+    structures: dict[str, int]
+
+    def holds_prompts(self, path: Path) -> bool:
+        """Return whether a file holds prompts; others are coarse labels."""
+        return holds_prompts(path)
+
+    def prompt_classes(self, paths: Sequence[PromptFile]) -> dict[int, str]:
+        """Return label value to name of the classes that prompts or coarse labels name."""
+        return class_names_of(self.structures) or prompt_classes(paths)
+
+    def with_classes(self, classes: Mapping[int, str]) -> Self:
+        """Return a domain that gives the structures of coarse labels these label values."""
+        other = copy(self)
+        other.structures = {name: value for value, name in classes.items()}
+        return other
+
+    def check_prompts(self, path: Path, class_names: Mapping[int, str]) -> None:
+        """Check rows and classes of a file of prompts, before a scan is read; see `check_file`."""
+        check_file(path, class_names or class_names_of(self.structures))
+
+
+def check_file(path: Path, class_names: Mapping[int, str]) -> None:
+    """Check a file of prompts as far as that needs no scan: rows of numbers, known classes.
+
+    Args:
+        path: The file; a coarse label is left to its reader.
+        class_names: Label value to name; empty: any name is taken.
+
+    Raises:
+        InputError: A row is malformed, or a class is unknown.
+    """
+    if not holds_prompts(path):
+        return
+    if not class_names:
+        prompt_classes([path])
+    else:
+        for wanted in _names_in(path):
+            class_value(wanted, class_names, path)
+    own = path.suffix.lower() == ".json" and not is_markups(content := prompt_content(path))
+    if own and drawn_names(path) is None:
+        cases = content.get("cases") if isinstance(content, dict) else None
+        for part in cases.values() if isinstance(cases, dict) else [content]:
+            _check_rows(part, path)
+
+
+def _check_rows(part: Any, path: Path) -> None:
+    for key, width in (("boxes", 6), ("points", 3)):
+        rows = part.get(key, []) if isinstance(part, dict) else None
+        if not isinstance(rows, list) or (key == "boxes" and not {"boxes", "points"} & set(part)):
+            raise InputError(f'{path}: expected {{"boxes": [[i0, j0, k0, i1, j1, k1], ...]}}')
+        for number, row in enumerate(rows, 1):
+            if coordinates(row, width) is None:
+                raise InputError(
+                    f"{path}: {'box' if width == 6 else 'point'} {number} is {str(row)[:60]}; "
+                    f"expected {width} numbers"
+                )
 
 
 def holds_prompts(path: Path) -> bool:
