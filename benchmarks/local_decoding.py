@@ -47,9 +47,10 @@ def measure(setting: Setting, progress: Progress) -> list[Row]:
 def _step_rows(setting: Setting, model: str, progress: Progress) -> list[Row]:
     steps = {windows: _step(model, windows) for windows in (ALL_TOKENS, LOCAL)}
     seconds: dict[str, list[float]] = {windows: [] for windows in steps}
-    for turn in range(setting.rounds + 1):
+    rounds = setting.short_rounds if model == "micro" else setting.rounds
+    for turn in range(rounds + 1):
         for windows, step in steps.items():
-            progress(f"{model}: training step, {windows}, round {turn} of {setting.rounds}")
+            progress(f"{model}: training step, {windows}, round {turn} of {rounds}")
             start = time.process_time()
             step()
             if turn:  # the first is a warm-up

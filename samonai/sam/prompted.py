@@ -87,13 +87,16 @@ def decode_prompts(
         height, width = image_embeddings.shape[-2:]
         empty = image_embeddings.new_zeros(0, len(mask_tokens), height * BLOCK, width * BLOCK)
         return DecodeOutput(empty, empty.new_zeros(0, len(mask_tokens)))
-    if len(parts) == 1:
+    if rule is None and len(parts) == 1:
         return parts[0]
     order = torch.argsort(torch.cat(groups))
-    return DecodeOutput(
-        torch.cat([part.low_res_logits for part in parts])[order],
-        torch.cat([part.iou_predictions for part in parts])[order],
-    )
+    iou_predictions = torch.cat([part.iou_predictions for part in parts])[order]
+    if rule is None:
+        logits = torch.cat([part.low_res_logits for part in parts])[order]
+    else:
+        each = [logits for part in parts for logits in part.low_res_logits]
+        logits = place([each[row] for row in order.tolist()], windows, frames.side)
+    return DecodeOutput(logits, iou_predictions)
 
 
 @dataclass(frozen=True)
@@ -147,12 +150,6 @@ def _decode_kind(frames: _Frames, prompts: Prompts) -> DecodeOutput:
     return _decoded(frames, image, frames.position.flatten(0, 1)[None], sparse)
 
 
-def _decode_windows(frames: _Frames, prompts: Prompts, windows: list[Window]) -> DecodeOutput:
-    """Decode prompts that all have the same parts, in windows of one size."""
-    logits, iou_predictions = _within_windows(frames, prompts, windows)
-    return DecodeOutput(place(logits, windows, frames.side), iou_predictions)
-
-
 def window_masks(
     prompt_encoder: Any,
     decoder: Any,
@@ -178,12 +175,15 @@ def window_masks(
             continue
         for some in rows.split(frames.at_once(len(rows), size)):
             seen = [windows[row] for row in some.tolist()]
-            logits, _ = _within_windows(frames, prompts[some], seen)
+            logits, _ = _decode_windows(frames, prompts[some], seen)
             yield from zip(some.tolist(), seen, logits[:, 0], strict=True)
 
 
-def _within_windows(frames: _Frames, prompts: Prompts, windows: list[Window]) -> DecodeOutput:
-    """Return the output of `_decode_windows` before its logits, (N, M, 4s, 4s), are placed."""
+def _decode_windows(frames: _Frames, prompts: Prompts, windows: list[Window]) -> DecodeOutput:
+    """Decode prompts that all have the same parts, in windows of one size.
+
+    The logits, (N, M, 4 * size, 4 * size), are those of the windows.
+    """
     if prompts.mask_inputs is not None:
         masks = [w.of_low_res(m) for w, m in zip(windows, prompts.mask_inputs, strict=True)]
         prompts = replace(prompts, mask_inputs=torch.stack(masks))

@@ -5,7 +5,7 @@ these tokens alone, at their own positions, and its low-res logits, 4 pixels to 
 back at their exact place; the rest of the low-res frame is `BACKGROUND`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -166,12 +166,12 @@ def kinds_in_windows(
             yield rows[(sizes == size).to(rows.device)], int(size)
 
 
-def place(logits: torch.Tensor, windows: list[Window], side: int) -> torch.Tensor:
+def place(logits: Sequence[torch.Tensor], windows: list[Window], side: int) -> torch.Tensor:
     """Put low-res logits of windows at their place in the low-res frame.
 
     Args:
-        logits: float (N, M, 4 * size, 4 * size).
-        windows: N of them, of one size.
+        logits: Of N windows, float (M, 4 * size, 4 * size) each.
+        windows: N of them.
         side: Tokens along a side of the embedding.
 
     Returns:
