@@ -473,7 +473,7 @@ def test_training_reads_as_the_session_does_and_begins_with_its_decoder(
         return found
 
     first = given()
-    assert {"window=lung", "interactive.click_rounds=3"} <= set(first["--set"])
+    assert {"window=lung", "interactive.click_rounds=3", "batch_size=1"} <= set(first["--set"])
     assert (first["--model"], first["--heads"]) == (["micro"], ["both"])
     assert "--from" not in first
     run = tmp_path / "run"
