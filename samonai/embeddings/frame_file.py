@@ -168,8 +168,17 @@ class FrameFile:
         return self.read(index) is not None
 
     def missing(self, indices: Iterable[int]) -> list[int]:
-        """Return the absent or damaged frames among `indices`, in the order given."""
-        return [index for index in indices if not self.has(index)]
+        """Return the absent or damaged frames among `indices`, in the order given.
+
+        Of object storage one listing is read instead of the records: an object is whole or absent,
+        and its checksum is verified when it is read.
+        """
+        if self._files.appends:
+            return [index for index in indices if not self.has(index)]
+        sizes = self._files.sizes(f"{self._name}.")
+        absent = [i for i in indices if sizes.get(self._object(i)) != self.record.nbytes]
+        # A copy of a local store holds them in one file.
+        return [index for index in absent if self._read_record(index) is None]
 
     def write(self, index: int, values: npt.NDArray[Any]) -> None:
         """Store one frame; a reader sees all of it or none. A whole frame is left as it is.
@@ -220,9 +229,10 @@ class FrameFile:
 
     def _log_damage(self, index: int) -> None:
         _log.warning(
-            "Frame %d of %s is damaged in the store; it counts as absent and is computed again.",
+            "Frame %d of %s is damaged in the store; it counts as absent and is computed again%s.",
             index,
             self._name,
+            "" if self._files.appends else f", once {self._object(index)} is deleted",
         )
 
     def _append(self, file: FileIO, index: int, record: Bytes) -> None:

@@ -184,7 +184,8 @@ class SourceEmbeddings:
     def missing(self, indices: Iterable[int]) -> list[int]:
         """Return those of `indices` whose embedding is absent or damaged.
 
-        Every record is read and its checksum verified.
+        Every record in a folder is read and its checksum verified; objects are listed, and count
+        by their size.
         """
         return self._file.missing(indices)
 

@@ -5,6 +5,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from inspect import signature
 from io import FileIO
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +17,11 @@ import numpy.typing as npt
 from samonai.core.errors import InputError
 from samonai.core.files import remove_abandoned, write_atomically
 from samonai.core.locks import open_locked
+
+# Protocols whose first part is a bucket, which nothing here makes.
+_BUCKETS = frozenset(
+    {"abfs", "abfss", "adl", "az", "cos", "gcs", "gs", "obs", "oci", "oss", "s3", "s3a", "tos"}
+)
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -39,6 +45,10 @@ class StoreFiles(Protocol):
 
     def size(self, name: str) -> int | None:
         """Return the size in bytes; None when the file is absent."""
+        ...
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Return the sizes of the files whose names begin so, by a listing; not where `appends`."""
         ...
 
     def write(self, name: str, content: bytes) -> None:
@@ -69,7 +79,8 @@ def open_files(url: str) -> StoreFiles:
     if urlsplit(url).scheme == "file":
         return LocalFiles(Path(unquote(urlsplit(url).path)))
     if importlib.util.find_spec("fsspec") is None:
-        raise InputError(f"the store {url} needs fsspec: pip install 'samonai[remote]'")
+        extra = "s3" if urlsplit(url).scheme in ("s3", "s3a") else "remote"
+        raise InputError(f"the store {url} needs fsspec: pip install 'samonai[{extra}]'")
     return RemoteFiles(url)
 
 
@@ -103,6 +114,10 @@ class LocalFiles:
             return os.stat(f"{self._root}/{name}").st_size
         except (FileNotFoundError, NotADirectoryError):
             return None
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """See `StoreFiles.sizes`."""
+        raise NotImplementedError(f"{prefix}: records of a folder are read")
 
     def write(self, name: str, content: bytes) -> None:
         """See `StoreFiles.write`."""
@@ -142,7 +157,8 @@ class RemoteFiles:
         try:
             self._system()
         except (ImportError, ValueError, TypeError, LookupError) as error:
-            raise InputError(f"the store {url} cannot be opened: {error}") from error
+            remedy = "; pip install 'samonai[s3]'" if "s3fs" in str(error) else ""
+            raise InputError(f"the store {url} cannot be opened: {error}{remedy}") from error
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> Bytes | None:
         """See `StoreFiles.read`."""
@@ -170,18 +186,59 @@ class RemoteFiles:
 
     def write(self, name: str, content: bytes) -> None:
         """See `StoreFiles.write`."""
-        system, root = self._system()
-        system.makedirs(f"{root}/{name}".rpartition("/")[0], exist_ok=True)
-        system.pipe_file(f"{root}/{name}", content)
+        with self._writing(name) as (system, path):
+            system.pipe_file(path, content)
 
     @contextmanager
     def replacing(self, name: str) -> Iterator[Path]:
         """See `StoreFiles.replacing`."""
-        system, root = self._system()
         with tempfile.TemporaryDirectory() as folder:
-            yield (path := Path(folder, "file"))
-            system.makedirs(f"{root}/{name}".rpartition("/")[0], exist_ok=True)
-            system.put_file(str(path), f"{root}/{name}")
+            yield (local := Path(folder, "file"))
+            with self._writing(name) as (system, path):
+                system.put_file(str(local), path)
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """See `StoreFiles.sizes`."""
+        system, root = self._system()
+        folder, _, stem = f"{root}/{prefix}".rpartition("/")
+        system.invalidate_cache()  # other workers write too
+        try:
+            if "prefix" in signature(getattr(system, "_find", system.find)).parameters:
+                found = list(system.find(folder, prefix=stem, detail=True).values())
+            else:
+                found = system.ls(folder, detail=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        begin = root.strip("/") + "/"
+        sizes = {
+            str(one["name"]).strip("/").removeprefix(begin): int(one["size"] or 0) for one in found
+        }
+        return {name: size for name, size in sizes.items() if name.startswith(prefix)}
+
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[tuple[Any, str]]:
+        """Yield the file system and the path of a file that is written.
+
+        Raises:
+            InputError: There is no such bucket, or it cannot be written to.
+        """
+        system, root = self._system()
+        path = f"{root}/{name}"
+        if urlsplit(self._url).scheme not in _BUCKETS:
+            # Of a bucket, s3fs would make the bucket itself.
+            system.makedirs(path.rpartition("/")[0], exist_ok=True)
+        try:
+            yield system, path
+        except FileNotFoundError as error:
+            raise InputError(
+                f"the store {self._url} cannot be written: there is no bucket "
+                f"{urlsplit(self._url).netloc!r}; make it first, or check its name"
+            ) from error
+        except PermissionError as error:
+            raise InputError(
+                f"the store {self._url} cannot be written: access is denied; check the "
+                f"credentials of this process"
+            ) from error
 
     def appending(self, name: str) -> AbstractContextManager[FileIO]:
         """See `StoreFiles.appending`."""
