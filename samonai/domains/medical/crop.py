@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from samonai.core.errors import InputError
 from samonai.core.settings import check_given
@@ -149,6 +148,8 @@ def body_part(volume: Volume) -> Part | None:
     steps = [math.ceil(size / _SIDE) for size in volume.shape]
     seen = tuple(slice(None, None, step) for step in steps)
     solid = _solid(volume, seen)
+    from scipy import ndimage  # slow to import
+
     numbers, count = ndimage.label(solid)
     if not count:
         return None

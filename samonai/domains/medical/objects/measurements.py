@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from samonai.core.csv_cells import csv_row
 from samonai.core.files import write_atomically
@@ -72,6 +71,8 @@ def measure(
     """
     wanted = list(segments)
     highest = max((segment.value for segment in wanted), default=0)
+    from scipy import ndimage  # slow to import
+
     boxes = ndimage.find_objects(label, max_label=highest) if highest else []
     return [_measured(volume, label, each, boxes[each.value - 1]) for each in wanted]
 
