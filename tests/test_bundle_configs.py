@@ -19,6 +19,7 @@ from packaging.requirements import Requirement
 import samonai
 from samonai.core.settings import describe
 from samonai.settings import DOMAINS, settings_of
+from samonai.workflows.bundle_files import EVALUATE, TRAIN, config_files, read_config
 
 BUNDLES = sorted(path.parent.parent for path in REPOSITORY.glob("bundles/*/configs/train.json"))
 CONFIGS = [
@@ -309,3 +310,24 @@ def test_metadata_follow_the_published_schema(
             meta_file=str(copy / "configs" / "metadata.json"),
             filepath=str(copy / "eval" / "schema.json"),
         )
+
+
+def reached(config: dict[str, Any], name: str, seen: set[str]) -> set[str]:
+    """Return the entries that an entry of a configuration refers to, directly or by others."""
+    if name in seen:
+        return seen
+    seen.add(name)
+    content: Any = config
+    for part in name.split("::"):
+        content = content[int(part)] if isinstance(content, list) else content[part]
+    for found in re.findall(r"@(\w+(?:::\w+)*)", json.dumps(content)):
+        reached(config, found, seen)
+    return seen
+
+
+@pytest.mark.parametrize("domain", ["medical", "satellite", "documents"])
+def test_an_evaluation_prepares_no_training_data(domain: str) -> None:
+    config = read_config(config_files(domain, TRAIN, EVALUATE))
+    names = reached(config, "run", reached(config, "initialize", set()))
+    assert "case_metrics" in names
+    assert "data" not in names
