@@ -38,7 +38,7 @@ $(DEMO_READY): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "needs Python 3.11 or newer; name it: make PYTHON=..."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV), once; torch is large, so this takes some minutes."
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --no-compile --editable .
 	@touch $(DEMO_READY)
 
 demo: $(DEMO_READY)
