@@ -50,6 +50,7 @@ class ByColour:
     """A network for which an object is what has the colour under the point, or most of the box."""
 
     long_side, multimask, image_encoder, object_classifier = 1024, False, None, None
+    windows = None
 
     def __init__(self, heads: bool = False) -> None:
         self.semantic_head = SimpleNamespace(values=(0, 5)) if heads else None
@@ -218,6 +219,6 @@ def test_what_does_not_go_together_is_told(tmp_path: Path) -> None:
         prediction_prompts(None, "roof", None, finding=grid)
     with pytest.raises(InputError, match="a stock model needs some"):
         prediction_prompts(None, None, None, finding=ObjectFinding("points"))
-    with pytest.raises(InputError, match="min_score=2: expected 0 to 1"):
+    with pytest.raises(InputError, match="min_score=2: expected 0 or more and at most 1"):
         ObjectFinding("grid", min_score=2.0)
     assert evaluation_prompts("none", finding=grid).settings()["automatic"] == "grid"

@@ -183,6 +183,7 @@ class ByColour:
     """A semantic head for which what is not dark is of class 5, and colours end at borders."""
 
     long_side, multimask, image_encoder, object_classifier = 1024, False, None, None
+    windows = None
 
     def __init__(self, borders: bool) -> None:
         self.semantic_head = SimpleNamespace(values=(0, 5), borders=borders)

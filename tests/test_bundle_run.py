@@ -113,7 +113,7 @@ def test_evaluation_says_which_prompts_it_used(metrics) -> None:
 def test_evaluation_leaves_a_page_and_pictures(trained, metrics) -> None:
     # The learning curve, the reliability diagram, and the one case.
     folder = trained.bundle / "models" / "evaluation"
-    assert (folder / "index.html").read_text().count("data:image/png") == 3
+    assert (folder / "index.html").read_text().count("data:image/png") == 6
     assert [path.stem for path in (folder / "pictures").iterdir()] == [metrics["cases"][0]["case"]]
     assert len((folder / "metrics.csv").read_text().splitlines()) == 3
 

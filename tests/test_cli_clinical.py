@@ -40,7 +40,7 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
 def finished(out: Path) -> dict[str, str]:
     """Return how each case ended; none may end twice."""
     lines = [json.loads(line) for line in (out / MANIFEST_FILE).read_text("utf-8").splitlines()]
-    ends = [line for line in lines[1:] if line["state"] != "started"]
+    ends = [line for line in lines if "case" in line and line["state"] != "started"]
     assert len({line["case"] for line in ends}) == len(ends)
     return {line["case"]: line["state"] for line in ends}
 
@@ -204,7 +204,8 @@ def test_training_and_evaluating_with_gaps_and_a_map(
     data = ("--images", tmp_path / "images", "--labels", tmp_path / "labels")
     split = tmp_path / "split.json"
     split.write_text('{"train": ["one"], "val": ["two"]}')
-    training = ("train", "medical", *data, "--out", tmp_path / "run", "--split", split)
+    run = ("--out", tmp_path / "run", "--split", split, "--model", "micro")
+    training = ("train", "medical", *data, *run)
     assert "1 of 5 slices missing" in refused(capsys, *training, "--epochs", 1)
     known = tmp_path / "known.csv"
     asked = ("--epochs", 1, "--allow-gaps", "--case-map", known)

@@ -52,7 +52,9 @@ def fails(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Fails:
 
 def training(scans: tuple[Path, Path], *more: object) -> tuple[object, ...]:
     images, labels = scans
-    return ("train", "medical", "--images", images, "--labels", labels, "--out", "run", *more)
+    model = () if "--model" in more else ("--model", "micro")
+    data = ("--images", images, "--labels", labels)
+    return ("train", "medical", *data, "--out", "run", *model, *more)
 
 
 def predicting(source: object, boxes: object, *more: object) -> tuple[object, ...]:
@@ -272,7 +274,9 @@ def test_wrong_use_of_the_options(scans: tuple[Path, Path], fails: Fails) -> Non
     assert "--split or --val-fraction" in fails(
         *training(scans, "--split", "s.json", "--val-fraction", 0.5)
     )
-    assert "val_fraction=2: expected 0 or more" in fails(*training(scans, "--val-fraction", 2))
+    assert "val_fraction=2: expected above 0 and below 1" in fails(
+        *training(scans, "--val-fraction", 2)
+    )
     assert "precision='fp64': use one of fp32" in fails(*training(scans, "--precision", "fp64"))
     assert "--run" in fails(
         "predict", "medical", "--input", scans[0], "--boxes", "b.json", "--out", "masks"
@@ -346,7 +350,18 @@ def test_a_folder_that_holds_something_else_is_not_trained_into(
     (tmp_path / "other" / "thesis.txt").write_text("keep me")
     images, labels = scans
     for out in ("other", "other/thesis.txt"):
-        line = fails("train", "medical", "--images", images, "--labels", labels, "--out", out)
+        line = fails(
+            "train",
+            "medical",
+            "--images",
+            images,
+            "--labels",
+            labels,
+            "--out",
+            out,
+            "--model",
+            "micro",
+        )
         assert "other" in line
     assert (tmp_path / "other" / "thesis.txt").read_text() == "keep me"
     assert sorted(path.name for path in (tmp_path / "other").iterdir()) == ["thesis.txt"]
@@ -386,9 +401,20 @@ def test_a_store_that_is_not_filled_is_not_left(
     elsewhere = tmp_path / "new" / "store"
     fails(*training(scans, "--store", elsewhere))
     assert not elsewhere.parent.exists()
-    fails("train", "medical", "--images", scans[0], "--labels", scans[1], "--out", "deep/er/run")
+    fails(*training(scans, "--out", "deep/er/run"))
     assert not (tmp_path / "deep").exists()
-    fails("embed", "medical", "--images", scans[0], "--labels", scans[1], "--store", elsewhere)
+    fails(
+        "embed",
+        "medical",
+        "--model",
+        "micro",
+        "--images",
+        scans[0],
+        "--labels",
+        scans[1],
+        "--store",
+        elsewhere,
+    )
     assert not elsewhere.parent.exists()
     boxes = boxes_file(tmp_path, [0.0, 0.0, 0.0, 9999.0, 1.0, 1.0])
     fails(*predicting(tmp_path / "boxes.json", boxes, "--store", elsewhere))
@@ -399,7 +425,7 @@ def test_places_that_nothing_can_be_written_to(
     scans: tuple[Path, Path], fails: Fails, tmp_path: Path
 ) -> None:
     scan = scans[0] / "case_a.nii.gz"
-    embedding = ("embed", "medical", "--images", scans[0])
+    embedding = ("embed", "medical", "--model", "micro", "--images", scans[0])
     assert "is a file; give a folder" in fails(*embedding, "--store", scan)
     assert "is a file; give a folder" in fails("bundle", "init", "medical", scan)
     assert "cannot be written to" in fails("bundle", "init", "medical", "/proc/nowhere")
@@ -409,6 +435,10 @@ def test_places_that_nothing_can_be_written_to(
 
 def test_shares_that_are_no_numbers(scans: tuple[Path, Path], fails: Fails) -> None:
     data = ("--images", scans[0], "--labels", scans[1], "--out", "run")
-    assert "shares are percent" in fails("curve", "medical", *data, "--shares", "nan")
+    assert "shares are percent" in fails(
+        "curve", "medical", "--model", "micro", *data, "--shares", "nan"
+    )
     for endless in ("nan", "inf"):
-        assert "a multiple of ours" in fails("curve", "medical", *data, "--unet", endless)
+        assert "a multiple of ours" in fails(
+            "curve", "medical", "--model", "micro", *data, "--unet", endless
+        )

@@ -41,6 +41,7 @@ class Oracle:
     """
 
     long_side, multimask, embedding_shape = 1024, False, (1, 1, 1)
+    windows = None
     semantic_head = SimpleNamespace(values=(0, 3, 8))
     object_classifier = None
     image_encoder = None

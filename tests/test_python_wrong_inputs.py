@@ -144,9 +144,13 @@ def test_a_run_is_given_by_its_folder(run: samonai.Run, two_runs: Path, tmp_path
 
 def test_numbers_as_numpy_has_them() -> None:
     config = read_config(config_files("medical", TRAIN))
-    given = {"epochs": np.int64(3), "learning_rate": np.float32(0.5), "val_fraction": np.int8(1)}
+    given = {
+        "epochs": np.int64(3),
+        "learning_rate": np.float32(0.5),
+        "val_fraction": np.float16(0.5),
+    }
     found = check_settings(given, config)
-    assert found == {"epochs": 3, "learning_rate": 0.5, "val_fraction": 1.0}
+    assert found == {"epochs": 3, "learning_rate": 0.5, "val_fraction": 0.5}
     assert [type(value) for value in found.values()] == [int, float, float]
 
 

@@ -36,7 +36,7 @@ DOMAIN = MedicalDomain()
 class Blobs:
     """Stands for a network: a blob in each box, as bright as the frame."""
 
-    long_side = 1024
+    long_side, windows = 1024, None
 
     def __init__(self, brighter: float = 0.0) -> None:
         self.brighter, self.asked = brighter, 0

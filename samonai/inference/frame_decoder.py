@@ -289,9 +289,15 @@ class FrameDecoder(Generic[SourceT]):
         (common,) = self._share([network], embedding, model)
         shared = common.get("shared")
         for part in self._parts(len(prompts)):
-            with self.lock:
-                scores = positive_logits(network, embedding[None], model[part], geometry, shared)
-            yield prompts[part.numpy()], scores
+            some = prompts[part.numpy()]
+            if shared is None and network.windows is None:
+                scores = self.logits([network], embedding, some, frame.size)
+            else:
+                with self.lock:
+                    scores = positive_logits(
+                        network, embedding[None], model[part], geometry, shared
+                    )
+            yield some, scores
 
     def _in_parts(
         self, networks: Sequence[SamNetwork], embedding: torch.Tensor, prompts: Prompts
