@@ -4,13 +4,31 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 _REPOSITORY = Path(__file__).parents[1]
 
 BEFORE = "SAMONAI_BEFORE"
 """Environment variable: the checkout of an earlier version, to measure beside this one."""
+
+
+class ProcessCost(NamedTuple):
+    """Costs of a process.
+
+    Attributes:
+        cpu: CPU seconds, the system's included.
+        wall: Seconds on the clock.
+        peak: Peak resident memory in MiB.
+        said: The last line of its output, if it is JSON.
+    """
+
+    cpu: float
+    wall: float
+    peak: float
+    said: dict[str, Any]
 
 
 def earlier_checkout() -> Path | None:
@@ -44,6 +62,36 @@ def run_in_tree(script: str, *arguments: object, tree: Path | None = None) -> di
     # Without -P, the script's own folder and the current one would go before the checkout.
     command = [sys.executable, "-P", str(Path(__file__).parent / script), *map(str, arguments)]
     return _last_line(command, PYTHONPATH=str(tree or _REPOSITORY))
+
+
+def process_cost(tree: Path, folder: Path, *arguments: str, check: bool = True) -> ProcessCost:
+    """Run Python with a checkout's package and one thread; return its costs.
+
+    Args:
+        tree: The checkout.
+        folder: The current folder of the process.
+        *arguments: Given to Python.
+        check: Whether an exit code other than 0 is an error.
+
+    Raises:
+        RuntimeError: The process failed.
+    """
+    environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
+    start = time.perf_counter()
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            [sys.executable, *arguments], env=environment, stdout=out, stderr=errors, cwd=folder
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        wall = time.perf_counter() - start
+        for stream in (out, errors):
+            stream.seek(0)
+        if check and process.returncode:
+            raise RuntimeError(f"{' '.join(arguments)}: {errors.read()[-2000:]}")
+        last = (out.read().splitlines() or [""])[-1]
+    said = json.loads(last) if last.startswith("{") else {}
+    return ProcessCost(usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss / 1024, said)
 
 
 def _last_line(command: list[str], **environment: str) -> dict[str, Any]:

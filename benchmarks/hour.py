@@ -5,14 +5,10 @@ is nothing to compare with. Processes of both run in turns, with one thread each
 """
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
-from typing import Any, NamedTuple
 
-from benchmarks.apart import earlier_checkout
+from benchmarks.apart import ProcessCost, earlier_checkout, process_cost
 from benchmarks.house_jobs import write_inputs
 from benchmarks.rows import Row, ratio_row
 from benchmarks.setting import Setting
@@ -21,20 +17,6 @@ from benchmarks.timing import Progress
 _REPOSITORY = Path(__file__).parents[1]
 _JOBS = Path(__file__).with_name("hour_jobs.py")
 _SUBJECT = "hour"
-
-
-class _Cost(NamedTuple):
-    """Costs of a process.
-
-    Attributes:
-        cpu: CPU seconds, the system's included.
-        peak: Peak resident memory in MiB.
-        said: The last line of its output, if it is JSON.
-    """
-
-    cpu: float
-    peak: float
-    said: dict[str, Any]
 
 
 def measure(setting: Setting, progress: Progress) -> list[Row]:
@@ -54,16 +36,20 @@ def measure(setting: Setting, progress: Progress) -> list[Row]:
         doctor = ("-m", "samonai", "doctor")
         small = str(work / f"cases{setting.house_cases[0]}")
         again = (str(_JOBS), small, str(work / "volume.nii.gz"))
-        found: dict[tuple[str, str], list[_Cost]] = {}
+        found: dict[tuple[str, str], list[ProcessCost]] = {}
         for turn in range(setting.rounds):
             for name, tree in trees.items():
                 progress(f"{name}: round {turn + 1} of {setting.rounds}")
                 for what, command in (("mistake", mistake), ("doctor", doctor), ("again", again)):
-                    found.setdefault((what, name), []).append(_cost(tree, work, *command))
+                    found.setdefault((what, name), []).append(
+                        process_cost(tree, work, "-P", *command, check=False)
+                    )
         for name, tree in trees.items():
             progress(f"{name}: demo")
             out = str(work / f"demo_{name}")
-            found["demo", name] = [_cost(tree, work, "-m", "samonai", "demo", "--out", out)]
+            found["demo", name] = [
+                process_cost(tree, work, "-P", "-m", "samonai", "demo", "--out", out, check=False)
+            ]
     return [
         _row(found, "mistake", "cpu", "a malformed file of boxes, less CPU time than before", 10.0),
         _row(found, "doctor", "cpu", "doctor, less CPU time than before", 2.5),
@@ -79,7 +65,7 @@ def measure(setting: Setting, progress: Progress) -> list[Row]:
 
 
 def _row(
-    found: dict[tuple[str, str], list[_Cost]],
+    found: dict[tuple[str, str], list[ProcessCost]],
     what: str,
     key: str,
     name: str,
@@ -88,18 +74,3 @@ def _row(
     over, under = ([getattr(c, key) for c in found[what, tree]] for tree in ("before", "now"))
     details = {"before": over, "now": under}
     return ratio_row(_SUBJECT, name, over, under, at_least=bar, details=details)
-
-
-def _cost(tree: Path, work: Path, *arguments: str) -> _Cost:
-    """Run Python with a tree's package, whatever its exit code; return its costs."""
-    environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-P", *arguments], env=environment, stdout=out, stderr=errors, cwd=work
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        out.seek(0)
-        last = (out.read().splitlines() or [""])[-1]
-    said = json.loads(last) if last.startswith("{") else {}
-    return _Cost(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, said)

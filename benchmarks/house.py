@@ -4,17 +4,11 @@ The environment variable SAMONAI_BEFORE names the checkout of an earlier version
 out where it is not set. Processes of both run in turns, with one thread each.
 """
 
-import json
-import os
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
-from benchmarks.apart import earlier_checkout
+from benchmarks.apart import ProcessCost, earlier_checkout, process_cost
 from benchmarks.house_jobs import write_inputs
 from benchmarks.rows import Row, ratio_row
 from benchmarks.setting import Setting
@@ -25,20 +19,6 @@ _JOBS = Path(__file__).with_name("house_jobs.py")
 _SUBJECT = "house"
 _FEW = 100
 """A quick run has fewer cases, and only shows that the measurement works."""
-
-
-class _Spent(NamedTuple):
-    """Times of a process.
-
-    Attributes:
-        cpu: CPU seconds, the system's included.
-        wall: Seconds on the clock.
-        said: The last line of its output, if it is JSON.
-    """
-
-    cpu: float
-    wall: float
-    said: dict[str, Any]
 
 
 def measure(setting: Setting, progress: Progress) -> list[Row]:
@@ -56,14 +36,14 @@ def measure(setting: Setting, progress: Progress) -> list[Row]:
 def _prediction_rows(
     work: Path, trees: dict[str, Path], setting: Setting, progress: Progress
 ) -> list[Row]:
-    contestants: dict[str, Callable[[], _Spent]] = {
+    contestants: dict[str, Callable[[], ProcessCost]] = {
         **{name: _predict(tree, work, name) for name, tree in trees.items()},
         "imports": lambda: _spent(_REPOSITORY, "-c", "import torch, monai"),
         "torch": lambda: _spent(_REPOSITORY, "-c", "import torch"),
         "parts": lambda: _job(_REPOSITORY, "encode_and_decode", work),
         "session": lambda: _job(_REPOSITORY, "session", work),
     }
-    found: dict[str, list[_Spent]] = {name: [] for name in contestants}
+    found: dict[str, list[ProcessCost]] = {name: [] for name in contestants}
     for turn in range(setting.rounds):
         for name, run in contestants.items():
             progress(f"{name}: round {turn + 1} of {setting.rounds}")
@@ -128,10 +108,10 @@ def _ratio(name: str, over: list[float], under: list[float], **bars: float) -> R
     return ratio_row(_SUBJECT, name, over, under, details={"over": over, "under": under}, **bars)
 
 
-def _predict(tree: Path, work: Path, name: str) -> Callable[[], _Spent]:
+def _predict(tree: Path, work: Path, name: str) -> Callable[[], ProcessCost]:
     """Return a function that predicts the volume by a command line that starts cold."""
 
-    def run() -> _Spent:
+    def run() -> ProcessCost:
         with tempfile.TemporaryDirectory(dir=work, prefix=name) as out:
             given = ("--input", str(work / "volume.nii.gz"), "--boxes", str(work / "box.json"))
             return _spent(
@@ -142,29 +122,10 @@ def _predict(tree: Path, work: Path, name: str) -> Callable[[], _Spent]:
     return run
 
 
-def _job(tree: Path, job: str, folder: Path, *numbers: str) -> _Spent:
+def _job(tree: Path, job: str, folder: Path, *numbers: str) -> ProcessCost:
     return _spent(tree, "-P", str(_JOBS), job, str(folder), *numbers)
 
 
-def _spent(tree: Path, *arguments: str) -> _Spent:
-    """Run Python with a tree's package; return its times.
-
-    Raises:
-        RuntimeError: The process failed.
-    """
-    environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
-    start = time.perf_counter()
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen(
-            [sys.executable, *arguments], env=environment, stdout=out, stderr=errors, cwd=tree
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        wall = time.perf_counter() - start
-        for stream in (out, errors):
-            stream.seek(0)
-        if process.returncode:
-            raise RuntimeError(f"{' '.join(arguments)}: {errors.read()[-2000:]}")
-        last = (out.read().splitlines() or [""])[-1]
-    said = json.loads(last) if last.startswith("{") else {}
-    return _Spent(usage.ru_utime + usage.ru_stime, wall, said)
+def _spent(tree: Path, *arguments: str) -> ProcessCost:
+    """Run Python with a tree's package, in its folder; return its costs."""
+    return process_cost(tree, tree, *arguments)
