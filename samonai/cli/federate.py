@@ -63,8 +63,7 @@ def simulate(
     job.need_nvflare()
     plan = _plan(
         domain, set_, model=model, rounds=rounds, local_epochs=local_epochs, proximal=proximal,
-        seed=seed, min_sites=len(site), heads=heads or "promptable",
-        val_fraction=0.2 if val_fraction is None else val_fraction,
+        seed=seed, min_sites=len(site), heads=heads, val_fraction=val_fraction,
     )  # fmt: skip
     outcome = job.simulate(
         site, out, plan, checkpoint=checkpoint, store=store, device=device, threads=threads,
@@ -158,13 +157,13 @@ def job(
 
     plan = _plan(
         domain, set_, model=model, rounds=rounds, local_epochs=local_epochs, proximal=proximal,
-        seed=seed, min_sites=min_sites, wait=wait, heads=heads or "promptable",
-        val_fraction=0.2 if val_fraction is None else val_fraction,
+        seed=seed, min_sites=min_sites, wait=wait, heads=heads, val_fraction=val_fraction,
     )  # fmt: skip
     typer.echo(write_job(out, plan, checkpoint=checkpoint, privacy=privacy))
 
 
 def _plan(domain: str, set_: list[str] | None, **values: Any) -> Any:
+    """Return the plan; values that are None are the plan's own defaults."""
     from samonai.federated.plan import FederatedPlan
     from samonai.settings import options as own_options
     from samonai.workflows.bundle_files import TRAIN, config_files, read_config
@@ -172,4 +171,5 @@ def _plan(domain: str, set_: list[str] | None, **values: Any) -> Any:
 
     config = read_config(config_files(domain, TRAIN))
     settings = parse_settings(set_ or [], config, own_options())
-    return FederatedPlan(domain=domain, settings=settings, **values)
+    given = {name: value for name, value in values.items() if value is not None}
+    return FederatedPlan(domain=domain, settings=settings, **given)
